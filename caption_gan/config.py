@@ -1,0 +1,254 @@
+"""Settings of a run: typed, validated, and documented where they stand.
+
+The command line, YAML files and `config.yaml` of a run directory all hold these fields. The
+defaults train on the built-in `figures` on two CPU cores in under ten minutes.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from jsonargparse.typing import (
+    ClosedUnitInterval,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    restricted_number_type,
+    restricted_string_type,
+)
+
+from caption_gan.errors import CaptionGANError
+
+if TYPE_CHECKING:
+    Rate = float
+    StepRange = str
+else:
+    Rate = restricted_number_type("Rate", float, [(">=", 0), ("<", 1)])
+    StepRange = restricted_string_type("StepRange", r"^\d+,\d+$", "two steps, e.g. 10,20")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where images and captions come from.
+
+    Attributes:
+        source: The data set's layout. `figures` and `scenes` are drawn on the spot and need no
+            `root`; `flickr8k` is the folder that Flickr8k is distributed as.
+        root: Folder of the data set.
+        cache: Folder for prepared shards, shared by all runs.
+        train_images: Number of training images that are drawn. Fewer are learnt by heart: with
+            a quarter of them the facts in held-out captions are wrong several times as often.
+        val_images: Number of validation images that are drawn; at 1,000 the standard error of
+            an accuracy of 0.95 is 0.007.
+        test_images: Number of test images that are drawn.
+        seed: Of the images that are drawn; runs with different seeds of their own share the data.
+        captions_per_image: Captions of an image in each training step. The image is encoded once
+            for all of them, which is what makes several cheap; five is what the usual data sets
+            have.
+        memory_limit_gib: Decoded examples are kept in memory if they fit into this many GiB,
+            else read again in each epoch.
+    """
+
+    source: Literal["figures", "scenes", "flickr8k"] = "figures"
+    root: str | None = None
+    cache: str = "~/.cache/caption_gan"
+    train_images: PositiveInt = 8000
+    val_images: PositiveInt = 1000
+    test_images: PositiveInt = 1000
+    seed: NonNegativeInt = 0
+    captions_per_image: PositiveInt = 5
+    memory_limit_gib: NonNegativeFloat = 6.0
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """How captions become tokens.
+
+    Attributes:
+        tokenizer: `word`: one token a word, rare words become unknown. `wordpiece`: rare words are
+            spelled from pieces.
+        minimum_count: Words seen fewer times in the training captions are unknown.
+        maximum_vocabulary: Upper bound of the vocabulary's size.
+        sequence_length: Tokens of a caption, start and end token included; longer ones are cut.
+        word_vectors: File of pretrained word vectors in GloVe's text format.
+        word_vectors_policy: `frozen`: never trained. `trainable`: trained from the first step.
+            `unfrozen`: trained after `unfreeze_after` epochs.
+        unfreeze_after: Epochs for which `unfrozen` word vectors stay fixed.
+    """
+
+    tokenizer: Literal["word", "wordpiece"] = "word"
+    minimum_count: PositiveInt = 5
+    maximum_vocabulary: PositiveInt = 20000
+    sequence_length: PositiveInt = 32
+    word_vectors: str | None = None
+    word_vectors_policy: Literal["frozen", "trainable", "unfrozen"] = "trainable"
+    unfreeze_after: NonNegativeInt = 2
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """How an image becomes regions.
+
+    Attributes:
+        name: `convolutional`: a small residual network trained with the captioner.
+            `keras_applications`: a backbone of `keras.applications`.
+        image_height: Height in pixels to which images are resized.
+        image_width: Width in pixels to which images are resized.
+        width: Channels of the convolutional encoder's first stage; its regions have twice as many.
+        backbone: Class name in `keras.applications`.
+        weights: Of the backbone: `imagenet`, a weights file, or `none`.
+        trainable: Whether the backbone is fine-tuned. A frozen one sees each image once, before
+            training, and its regions are kept in the shards.
+        flip: Whether training also shows each image's mirror image. Leave it off where left and
+            right matter, as in charts.
+    """
+
+    name: Literal["convolutional", "keras_applications"] = "convolutional"
+    image_height: PositiveInt = 80
+    image_width: PositiveInt = 80
+    width: PositiveInt = 48
+    backbone: str = "MobileNetV2"
+    weights: str = "imagenet"
+    trainable: bool = False
+    flip: bool = False
+
+    @property
+    def cached(self) -> bool:
+        """Whether regions are computed once and kept in the shards."""
+        return self.name == "keras_applications" and not self.trainable
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """The network that writes captions.
+
+    Attributes:
+        embedding_size: Of a word embedding.
+        hidden_size: Of the GRU and the attention.
+        attention_heads: Number of heads; must divide `hidden_size`.
+        noise_size: Of the noise z that varies captions of one image.
+        dropout: Of word embeddings, regions and output features.
+    """
+
+    embedding_size: PositiveInt = 128
+    hidden_size: PositiveInt = 192
+    attention_heads: PositiveInt = 4
+    noise_size: PositiveInt = 16
+    dropout: Rate = 0.1
+
+
+@dataclass(frozen=True)
+class MaximumLikelihoodConfig:
+    """The objective `maximum_likelihood`: cross-entropy with teacher forcing.
+
+    Attributes:
+        epochs: Passes over the training images.
+        batch_size: Images a step; each brings `data.captions_per_image` captions.
+        learning_rate: Highest rate, after the warm-up; it falls to zero along a half cosine.
+        warmup: Share of the steps in which the rate rises from zero.
+        weight_decay: Of AdamW; not applied to biases, scales and word embeddings.
+        gradient_clip: Highest global norm of the gradient.
+        label_smoothing: Share of the target's probability spread evenly over the vocabulary.
+        scheduled_sampling: Share of input words replaced by the model's own in the last epoch,
+            growing linearly from zero in the first; 0 is plain teacher forcing.
+    """
+
+    epochs: PositiveInt = 10
+    batch_size: PositiveInt = 48
+    learning_rate: PositiveFloat = 3e-3
+    warmup: Rate = 0.05
+    weight_decay: NonNegativeFloat = 0.01
+    gradient_clip: PositiveFloat = 1.0
+    label_smoothing: Rate = 0.0
+    scheduled_sampling: Rate = 0.0
+
+
+@dataclass(frozen=True)
+class DecodingConfig:
+    """How captions are drawn from the trained generator.
+
+    Attributes:
+        batch_size: Images at a time.
+        samples: Sampled captions an image; diversity is measured among them.
+        temperature: Below 1 makes likely words likelier.
+        top_k: Only the k likeliest words are drawn; 0 means all.
+        top_p: Only the likeliest words that together reach this probability are drawn.
+        beam: Width of the beam search that is scored beside greedy decoding; 1 leaves it out.
+        length_penalty: Exponent of the length by which a beam's log-probability is divided.
+    """
+
+    batch_size: PositiveInt = 100
+    samples: PositiveInt = 5
+    temperature: PositiveFloat = 1.0
+    top_k: NonNegativeInt = 0
+    top_p: ClosedUnitInterval = 1.0
+    beam: PositiveInt = 1
+    length_penalty: NonNegativeFloat = 1.0
+
+
+@dataclass(frozen=True)
+class LoggingConfig:
+    """What TensorBoard gets besides scalars.
+
+    Attributes:
+        images: Validation images shown with captions and attention after each epoch.
+        histograms: Whether weights are logged as histograms after each epoch.
+    """
+
+    images: NonNegativeInt = 6
+    histograms: bool = False
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run.
+
+    Attributes:
+        run_dir: Folder of the run; given again, the run is continued. Default: a new folder
+            below `runs/` named after the data set and the time.
+        seed: Of weights, order of the data, dropout and sampling.
+        data: Images and captions.
+        text: Tokens.
+        encoder: Regions.
+        generator: The network that writes captions.
+        stages: Objectives that train the generator, one after another.
+        maximum_likelihood: Settings of the objective `maximum_likelihood`.
+        decoding: How captions are drawn.
+        logging: What TensorBoard gets.
+        profile_steps: First and last step of a trace for TensorBoard's profile page, e.g. 10,20.
+    """
+
+    run_dir: str | None = None
+    seed: NonNegativeInt = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    stages: list[Literal["maximum_likelihood"]] = field(
+        default_factory=lambda: ["maximum_likelihood"]
+    )
+    maximum_likelihood: MaximumLikelihoodConfig = field(default_factory=MaximumLikelihoodConfig)
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    profile_steps: StepRange | None = None
+
+
+def check(config: Config) -> None:
+    """Refuses settings that cannot work together, before anything is done.
+
+    Raises:
+        CaptionGANError: Names the settings and the remedy.
+    """
+    heads, hidden = config.generator.attention_heads, config.generator.hidden_size
+    if hidden % heads:
+        raise CaptionGANError(
+            f"generator.attention_heads is {heads}, which does not divide generator.hidden_size "
+            f"{hidden}; change one of them."
+        )
+    if config.text.sequence_length < 3:
+        raise CaptionGANError(
+            f"text.sequence_length is {config.text.sequence_length}; it must be at least 3, for "
+            "the start, a word and the end."
+        )
+    if not config.stages:
+        raise CaptionGANError("stages is empty; give at least one objective.")

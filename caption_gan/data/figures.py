@@ -1,0 +1,206 @@
+"""The built-in data set `figures`: charts in the manner of scientific figures.
+
+The facts of a chart are its kind and its series, each with a colour and a shape:
+
+    {"kind": "line", "series": [{"colour": "red", "shape": "rise", "level": 0}, ...]}
+
+A series lies wholly above those of a lower `level`; two lines of one level cross. The slices of a
+pie have a `share` in percent in place of shape and level. A histogram has one series without a
+level, and a `marker` (a dashed upright line) with a `colour` and a `place`. A bar chart also knows
+how many `groups` its bars stand in.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+
+from caption_gan.data import figure_drawing
+from caption_gan.data.figure_wording import GRAMMAR
+from caption_gan.data.grammar import Statement
+
+COLOURS = tuple(figure_drawing.PALETTE)
+
+# How each kind of chart calls a series: the clause, singular or plural, and its noun.
+_NOUN = {
+    "line": ("one", "line"),
+    "bar": ("many", "bars"),
+    "scatter": ("many", "points"),
+    "pie": ("one", "slice"),
+    "histogram": ("many", "bars"),
+    "area": ("one", "layer"),
+}
+KINDS = tuple(_NOUN)
+
+# The shapes a series may have, each with the predicates that say so.
+_SHAPES: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "line": {shape: (shape,) for shape in ("rise", "fall", "peak", "dip", "flat")},
+    "bar": {shape: (shape,) for shape in ("rise", "fall", "peak", "dip", "flat")},
+    "scatter": {"rise": ("rise", "positive"), "fall": ("fall", "negative"), "cloud": ("cloud",)},
+    "histogram": {
+        "left": ("left",),
+        "right": ("right",),
+        "peak": ("peak",),
+        "twin": ("twin", "dip"),
+        "flat": ("flat",),
+    },
+    "area": {shape: (shape,) for shape in ("widen", "narrow", "steady")},
+}
+
+# Predicates of the highest and the lowest series, and relations to a lower and a higher one.
+_ORDER = {
+    "line": ("top", "bottom", "above", "below"),
+    "bar": ("tallest", "shortest", "taller", "shorter"),
+    "scatter": ("top", "bottom", "above", "below"),
+    "area": ("top", "bottom", "above", "below"),
+}
+
+# Percents by number of slices, the largest first. Neighbours in size that are told apart in
+# captions differ by ten or more, so that the eye (and a network of small images) sees it.
+_SHARES = {
+    3: ((62, 26, 12), (46, 34, 20)),
+    4: ((56, 17, 17, 10), (42, 24, 23, 11)),
+}
+_MORE_THAN_HALF = 55
+
+_COUNT = {2: "two", 3: "three", 4: "four"}
+_MOST_WORDS = 22
+_PLACES = ("left", "middle", "right")
+
+
+class FiguresWorld:
+    """Charts, their captions, and whether a caption is true of a chart."""
+
+    name = "figures"
+    grammar = GRAMMAR
+
+    def invent(self, rng: random.Random) -> dict[str, Any]:
+        """Returns the facts of a chart, see the module's docstring."""
+        kind = rng.choice(KINDS)
+        if kind == "pie":
+            return {"kind": kind, "series": _invent_slices(rng)}
+        shapes = tuple(_SHAPES[kind])
+        if kind == "histogram":
+            colour, marker_colour = rng.sample(COLOURS, 2)
+            return {
+                "kind": kind,
+                "series": [{"colour": colour, "shape": rng.choice(shapes)}],
+                "marker": {"colour": marker_colour, "place": rng.choice(_PLACES)},
+            }
+        colours = rng.sample(COLOURS, rng.choices((2, 3), (3, 2))[0])
+        series = [
+            {"colour": colour, "shape": rng.choice(shapes), "level": level}
+            for level, colour in enumerate(colours)
+        ]
+        if kind == "line" and rng.random() < 0.35:
+            _cross(series, rng)
+        # Bars and legends follow the order of the series, which must not give the levels away.
+        rng.shuffle(series)
+        facts = {"kind": kind, "series": series}
+        return facts | {"groups": rng.randint(3, 7 - len(series))} if kind == "bar" else facts
+
+    def draw(self, facts: Any, rng: random.Random) -> Image.Image:
+        """Returns the chart as an RGB image, 112 to 200 pixels a side."""
+        return figure_drawing.draw(facts, rng)
+
+    def caption(self, facts: Any, rng: random.Random) -> str:
+        """Words two or three true statements, each on a series (or slice, or marker) of its own."""
+        topics = list(true_clauses(facts).values())
+        while True:
+            count = min(len(topics), rng.choices((2, 3), (4, 1))[0])
+            clauses = [rng.choice(topic) for topic in rng.sample(topics, count)]
+            # Two statements on one colour would be true of too many other charts.
+            if len({clause[1] for clause in clauses}) == count:
+                caption = self.grammar.write(rng.choice(true_openings(facts)), clauses, rng)
+                if len(caption.split()) <= _MOST_WORDS:
+                    return caption
+
+    def is_true(self, caption: str, facts: Any) -> bool:
+        """Whether the caption parses, names the kind of chart, and all it says holds."""
+        statements = self.grammar.read(caption)
+        return statements is not None and true_statements(facts).issuperset(statements)
+
+
+def true_statements(facts: Any) -> set[Statement]:
+    """Returns all that a caption may say."""
+    return set(true_openings(facts)).union(*true_clauses(facts).values())
+
+
+def true_openings(facts: Any) -> list[Statement]:
+    """Returns all openings that hold."""
+    kind = facts["kind"]
+    if kind == "histogram":
+        return [("plain", kind)]
+    count = _COUNT[len(facts["series"])]
+    groups = ["slices"] if kind == "pie" else [kind, "series"]
+    return [("plain", kind), *(("counted", kind, count, group) for group in groups)]
+
+
+def true_clauses(facts: Any) -> dict[str, list[Statement]]:
+    """Returns all clauses that hold, by topic; one caption needs only one clause of a topic."""
+    kind, series = facts["kind"], facts["series"]
+    number, noun = _NOUN[kind]
+
+    def says(predicate: str, colour: str) -> Statement:
+        return (number, colour, noun, predicate)
+
+    if kind == "pie":
+        largest = max(series, key=lambda one: one["share"])
+        smallest = min(series, key=lambda one: one["share"])
+        predicates = ["largest"] + ["half"] * (largest["share"] >= _MORE_THAN_HALF)
+        return {
+            "largest": [says(predicate, largest["colour"]) for predicate in predicates],
+            "smallest": [says("smallest", smallest["colour"])],
+        }
+    topics = {
+        "shape of " + one["colour"]: [
+            says(predicate, one["colour"]) for predicate in _SHAPES[kind][one["shape"]]
+        ]
+        for one in series
+    }
+    if kind == "histogram":
+        marker = facts["marker"]
+        return topics | {"marker": [("marker", marker["colour"], marker["place"])]}
+    return topics | {"order": _true_order(kind, series)}
+
+
+def _true_order(kind: str, series: Sequence[Mapping[str, Any]]) -> list[Statement]:
+    number, noun = _NOUN[kind]
+    top, bottom, above, below = _ORDER[kind]
+    statements: list[Statement] = []
+    for one in series:
+        others = [other for other in series if other is not one]
+        if all(one["level"] > other["level"] for other in others):
+            statements.append((number, one["colour"], noun, top))
+        if all(one["level"] < other["level"] for other in others):
+            statements.append((number, one["colour"], noun, bottom))
+        for other in others:
+            difference = one["level"] - other["level"]
+            relation = above if difference > 0 else below if difference else "cross"
+            clause = f"{number} to another"
+            statements.append((clause, one["colour"], noun, relation, other["colour"]))
+    return statements
+
+
+def _invent_slices(rng: random.Random) -> list[dict[str, Any]]:
+    shares = list(rng.choice(_SHARES[rng.choice((3, 4))]))
+    shift = rng.randint(-1, 1)
+    shares[0] += shift
+    shares[1] -= shift
+    colours = rng.sample(COLOURS, len(shares))
+    slices: list[dict[str, Any]] = [
+        {"colour": colour, "share": share} for colour, share in zip(colours, shares, strict=True)
+    ]
+    rng.shuffle(slices)
+    return slices
+
+
+def _cross(series: list[dict[str, Any]], rng: random.Random) -> None:
+    """Lets two neighbouring lines cross: one rises and one falls, on one level."""
+    lower = rng.randrange(len(series) - 1)
+    pair = series[lower : lower + 2]
+    for one, shape in zip(pair, rng.sample(("rise", "fall"), 2), strict=True):
+        one["shape"] = shape
+    for one in series[lower + 1 :]:
+        one["level"] -= 1

@@ -1,0 +1,118 @@
+"""From shards to the batches that networks eat.
+
+B batch, K captions an image, C captions that an image has, T time, R regions, D region depth.
+"""
+
+from pathlib import Path
+
+import tensorflow as tf
+
+from caption_gan.config import DataConfig, EncoderConfig
+from caption_gan.data.images import decode_and_resize
+from caption_gan.data.records import read_split
+from caption_gan.text.tokenizer import Tokenizer
+
+
+class Pipeline:
+    """Reads prepared splits as batches.
+
+    Args:
+        directory: Holds `Split-<split>/`.
+        data: Number of captions an image and the limit of memory.
+        encoder: Size of the images, and whether there are cached regions instead.
+        regions_shape: (R, D) of cached regions.
+        tokenizer: Turns captions into token ids.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        data: DataConfig,
+        encoder: EncoderConfig,
+        regions_shape: tuple[int, int],
+        tokenizer: Tokenizer,
+    ):
+        self.directory = directory
+        self.data = data
+        self.encoder = encoder
+        self.regions_shape = regions_shape
+        self.tokenizer = tokenizer
+
+    def training(self, split: str, images: int, batch_size: int, seed: int) -> tf.data.Dataset:
+        """Endlessly varied epochs: shuffled images, a random choice and order of captions.
+
+        Returns:
+            Batches {image uint8 [B, H, W, 3] | regions float16 [B, R, D], token_ids [B, K, T]};
+            the images that do not fill the last batch come another epoch.
+        """
+        dataset = self._decoded(split, images)
+        dataset = dataset.shuffle(images, seed=seed)
+        # A seed for each image of each epoch keeps random choices the same however many threads
+        # make them.
+        seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
+        dataset = tf.data.Dataset.zip(dataset, seeds)
+        dataset = dataset.map(self._choose, num_parallel_calls=tf.data.AUTOTUNE)
+        dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+        return dataset.apply(tf.data.experimental.assert_cardinality(images // batch_size))
+
+    def validation(self, split: str, images: int, batch_size: int) -> tf.data.Dataset:
+        """The same batches for every epoch: each image once, with its first captions."""
+        dataset = self._decoded(split, images).map(self._first)
+        dataset = dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+        return dataset.apply(tf.data.experimental.assert_cardinality(-(-images // batch_size)))
+
+    def _decoded(self, split: str, images: int) -> tf.data.Dataset:
+        dataset = read_split(self.directory, split)
+        dataset = dataset.map(self._decode, num_parallel_calls=tf.data.AUTOTUNE)
+        return dataset.cache() if self._fits_memory(images) else dataset
+
+    def _fits_memory(self, images: int) -> bool:
+        if self.encoder.cached:
+            rows, depth = self.regions_shape
+            bytes_per_image = 2 * rows * depth * (2 if self.encoder.flip else 1)
+        else:
+            bytes_per_image = 3 * self.encoder.image_height * self.encoder.image_width
+        return images * bytes_per_image <= self.data.memory_limit_gib * 2**30
+
+    def _decode(self, record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Views of the image, and token ids [C, T] of the captions that have a known word."""
+        captions = record["captions"]
+        usable = self.tokenizer.usable(captions)
+        # An image whose captions are all unknown words keeps them: it still has a picture.
+        captions = tf.cond(
+            tf.reduce_any(usable), lambda: tf.boolean_mask(captions, usable), lambda: captions
+        )
+        decoded = {"token_ids": self.tokenizer.tokenize(captions)}
+        if self.encoder.cached:
+            regions = tf.io.decode_raw(record["regions"], tf.float16)
+            decoded["regions"] = tf.reshape(regions, [-1, *self.regions_shape])  # [views, R, D]
+        else:
+            decoded["image"] = decode_and_resize(
+                record["encoded"], self.encoder.image_height, self.encoder.image_width
+            )
+        return decoded
+
+    def _choose(self, decoded: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Picks K captions, all different where there are as many, and one view of the image."""
+        available = tf.shape(decoded["token_ids"])[0]
+        order = tf.random.experimental.stateless_shuffle(tf.range(available), [seed, 0])
+        chosen = tf.gather(order, tf.range(self.data.captions_per_image) % available)
+        batch = {"token_ids": tf.gather(decoded["token_ids"], chosen)}  # [K, T]
+        mirrored = tf.random.stateless_uniform([], [seed, 1]) < 0.5
+        if self.encoder.cached:
+            view = tf.where(mirrored, tf.shape(decoded["regions"])[0] - 1, 0)
+            batch["regions"] = decoded["regions"][view]
+        elif self.encoder.flip:
+            image = decoded["image"]
+            batch["image"] = tf.cond(mirrored, lambda: image[:, ::-1], lambda: image)
+        else:
+            batch["image"] = decoded["image"]
+        return batch
+
+    def _first(self, decoded: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        available = tf.shape(decoded["token_ids"])[0]
+        first = tf.range(self.data.captions_per_image) % available
+        batch = {"token_ids": tf.gather(decoded["token_ids"], first)}
+        if self.encoder.cached:
+            return batch | {"regions": decoded["regions"][0]}
+        return batch | {"image": decoded["image"]}

@@ -1,0 +1,201 @@
+"""Trains a captioner: `python -m caption_gan.fit [--config configs/X.yaml] [--any.setting value]`.
+
+From a data set to a run directory with weights, scores, captions and a report. The river of data:
+source -> shards -> vocabulary -> batches -> stages of training -> scores -> report.
+"""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from caption_gan.command_line import run_program
+from caption_gan.config import Config, check
+from caption_gan.data.pipeline import Pipeline
+from caption_gan.data.records import read_examples
+from caption_gan.errors import CaptionGANError
+from caption_gan.files import replacing
+from caption_gan.models.captioner import Captioner
+from caption_gan.models.encoder import build_encoder
+from caption_gan.preparation import prepare_split
+from caption_gan.results import evaluate_run, summary
+from caption_gan.run import (
+    RunDirectory,
+    build_captioner,
+    dump_config,
+    load_weights,
+    read_config,
+)
+from caption_gan.stage import train_stage
+from caption_gan.text.embeddings import load_word_vectors
+from caption_gan.text.tokenizer import Tokenizer
+from caption_gan.text.vocabulary import build_vocabulary, count_words, write_vocabulary
+
+
+def fit(config: Config, run: RunDirectory) -> str:
+    """Trains, evaluates and reports; continues where an earlier call was interrupted.
+
+    Args:
+        config: Settings.
+        run: Where everything goes.
+
+    Returns:
+        A summary to print.
+
+    Raises:
+        CaptionGANError: The data or a setting cannot be used.
+    """
+    keras.utils.set_random_seed(config.seed)
+    encoder = build_encoder(config.encoder)
+    splits = {name: prepare_split(config, name, encoder) for name in ("train", "val")}
+    training, validation = (
+        list(read_examples(split.directory, split.split)) for split in splits.values()
+    )
+    captions = [caption for example in training for caption in example.captions]
+
+    start_run(run, config, captions)
+    tokenizer = Tokenizer(run.vocabulary, config.text.tokenizer, config.text.sequence_length)
+    captioner = build_captioner(config, encoder, tokenizer.vocabulary_size)
+    notes = [*splits["train"].skipped, *describe_captions(captions, tokenizer)]
+    notes += assign_word_vectors(captioner, tokenizer, config, captions)
+    for note in notes:
+        print(note, file=sys.stderr)
+
+    pipeline = Pipeline(
+        splits["train"].directory, config.data, config.encoder, encoder.regions_shape, tokenizer
+    )
+    try:
+        for number in range(len(config.stages)):
+            train_stage(run, config, number, captioner, pipeline, splits, validation)
+    except KeyboardInterrupt:
+        print(
+            f"\ninterrupted; the run can be\n"
+            f"    evaluated: python -m caption_gan.evaluate {run.path}\n"
+            f"    continued: python -m caption_gan.fit --run_dir {run.path}",
+            file=sys.stderr,
+        )
+        raise
+    # The last epoch need not be the best.
+    load_weights(captioner, run.best_weights)
+    metrics, images = evaluate_run(run, config, tokenizer, captioner, "val", notes)
+    return "\n".join([summary(run, "val", metrics, images), *notes])
+
+
+def start_run(run: RunDirectory, config: Config, captions: Sequence[str]) -> None:
+    """Makes the run directory, or checks that the one that is there was made alike."""
+    if run.config.is_file():
+        return
+    words = build_vocabulary(
+        captions, config.text.tokenizer, config.text.minimum_count, config.text.maximum_vocabulary
+    )
+    try:
+        run.checkpoints.mkdir(parents=True, exist_ok=True)
+        write_vocabulary(run.vocabulary, words)
+        # Last: a folder with settings is a run that can be continued.
+        with replacing(run.config) as temporary:
+            temporary.write_text(dump_config(config))
+    except OSError as error:
+        raise CaptionGANError(
+            f"run_dir: cannot write to {run.path}: {error.strerror}; choose another folder."
+        ) from error
+
+
+def describe_captions(captions: Sequence[str], tokenizer: Tokenizer) -> list[str]:
+    """What the tokenizer cannot keep of the training captions, a line each."""
+    usable, long = tokenizer.usable(captions).numpy(), tokenizer.too_long(captions).numpy()
+    unknown = float(tokenizer.out_of_vocabulary_rate(captions))
+    lines = [
+        f"{len(captions)} training captions, {tokenizer.vocabulary_size} tokens, "
+        f"{unknown:.2%} of the words unknown"
+    ]
+    if long.any():
+        lines.append(
+            f"{long.sum()} captions are longer than text.sequence_length "
+            f"{tokenizer.sequence_length} and were cut"
+        )
+    if not usable.all():
+        lines.append(f"{(~usable).sum()} captions have no known word and were skipped")
+    return lines
+
+
+def assign_word_vectors(
+    captioner: Captioner, tokenizer: Tokenizer, config: Config, captions: Sequence[str]
+) -> list[str]:
+    """Puts pretrained word vectors into the generator and says how many words have one."""
+    path = config.text.word_vectors
+    if path is None:
+        return []
+    vectors = load_word_vectors(path, tokenizer.vocabulary, config.seed)
+    size = vectors.matrix.shape[1]
+    if size != config.generator.embedding_size:
+        raise CaptionGANError(
+            f"{path} has vectors of {size} numbers, but generator.embedding_size is "
+            f"{config.generator.embedding_size}; set it to {size}."
+        )
+    captioner.generator.embedding.assign(vectors.matrix)
+    counts = count_words(captions)
+    return [
+        f"word vectors: {vectors.coverage():.1%} of the vocabulary and "
+        f"{vectors.coverage(counts):.1%} of the words in captions have one"
+    ]
+
+
+def resolve(arguments: list[str]) -> tuple[Config, RunDirectory]:
+    """Settings from the command line; those of a run that is continued come first.
+
+    Raises:
+        CaptionGANError: The run that is continued was started with other settings.
+    """
+    prog = "python -m caption_gan.fit"
+    config = read_config(arguments, prog, (__doc__ or "").splitlines()[0])
+    check(config)
+    if config.run_dir is None:
+        run = RunDirectory(Path("runs") / f"{config.data.source}-{time.strftime('%Y%m%d-%H%M%S')}")
+        return dataclasses.replace(config, run_dir=str(run.path)), run
+    run = RunDirectory(config.run_dir)
+    if not run.config.is_file():
+        return config, run
+    started = run.read_config()
+    config = read_config([f"--config={run.config}", *arguments], prog)
+    changed = [
+        f"{name} was {before}, is {now}"
+        for (name, before), (_, now) in zip(_flat(started), _flat(config), strict=True)
+        if before != now and name.partition(".")[0] not in MAY_CHANGE
+    ]
+    if changed:
+        raise CaptionGANError(
+            f"{run.path} was started with other settings: {'; '.join(changed)}. Choose another "
+            "run_dir, or leave them out to continue."
+        )
+    return config, run
+
+
+MAY_CHANGE = ("run_dir", "profile_steps", "logging", "decoding")
+
+
+def _flat(config: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Every setting with its dotted name."""
+    pairs = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            pairs += _flat(value, f"{prefix}{field.name}.")
+        else:
+            pairs.append((prefix + field.name, value))
+    return pairs
+
+
+def main() -> None:
+    """The program."""
+    config, run = resolve(sys.argv[1:])
+    started = time.monotonic()
+    text = fit(config, run)
+    print(f"\n{text}\n\n{(time.monotonic() - started) / 60:.1f} minutes")
+
+
+if __name__ == "__main__":
+    run_program(main)

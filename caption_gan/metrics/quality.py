@@ -1,0 +1,123 @@
+"""How well captions agree with what people wrote of the same images: BLEU, ROUGE-L, CIDEr.
+
+The scorers are pycocoevalcap's, which the literature on COCO reports; the words come from
+`caption_gan.metrics.tokenization`, so that no Java is needed and the scores still agree.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.rouge.rouge import Rouge
+
+from caption_gan.errors import CaptionGANError
+from caption_gan.metrics.tokenization import tokenize
+
+
+def quality(
+    captions: Mapping[str, str], references: Mapping[str, Sequence[str]]
+) -> dict[str, float]:
+    """Scores one caption an image against its references, over the whole corpus.
+
+    * `BLEU-1` .. `BLEU-4`: geometric mean of the clipped precisions of 1- to n-grams pooled over
+      all captions, times the brevity penalty with the closest reference's length (Papineni et
+      al., "BLEU: a Method for Automatic Evaluation of Machine Translation", 2002). An order with
+      no match counts as zero and is never left out: leaving it out would reward a caption that
+      repeats one word. In [0, 1].
+    * `ROUGE-L`: mean over images of the F-measure (beta 1.2) of the longest common subsequence,
+      with the best precision and the best recall over the references (Lin, "ROUGE: A Package for
+      Automatic Evaluation of Summaries", 2004). In [0, 1].
+    * `CIDEr`: see `per_image_cider`; the mean over images. In [0, 10].
+
+    As in the official toolkit, an empty caption scores zero, save that an empty text among its
+    references gives it a ROUGE-L of 1.
+
+    Args:
+        captions: Raw text of each image's caption, by image id.
+        references: Raw text of each image's references, by the same ids.
+
+    Returns:
+        The six figures by name: `BLEU-1`, `BLEU-2`, `BLEU-3`, `BLEU-4`, `ROUGE-L`, `CIDEr`.
+
+    Raises:
+        CaptionGANError: If nothing is given, the ids differ, or an image has no reference with a
+            word in it.
+    """
+    candidates, targets = _tokenized(captions, references)
+    bleu, _ = Bleu(4).compute_score(targets, candidates, verbose=0)
+    rouge, _ = Rouge().compute_score(targets, candidates)
+    scores = {f"BLEU-{n}": float(score) for n, score in enumerate(bleu, start=1)}
+    scores["ROUGE-L"] = float(rouge)
+    scores["CIDEr"] = _mean(_cider(candidates, targets))
+    return scores
+
+
+def per_image_cider(
+    captions: Mapping[str, str], references: Mapping[str, Sequence[str]]
+) -> dict[str, float]:
+    """Scores each image's caption by its consensus with the references.
+
+    Ten times the mean over 1- to 4-grams and references of the cosine similarity of TF-IDF
+    vectors (Vedantam et al., "CIDEr: Consensus-based Image Description Evaluation", 2015).
+    As coco-caption and pycocoevalcap compute it, this is the paper's CIDEr-D: counts are clipped
+    to the reference's and a Gaussian (sigma 6) penalises a difference in length. Document
+    frequencies are those of the references given here, so an image's score depends on the other
+    images: compare only scores of the same set. An n-gram in every image's references weighs
+    log(1) = 0, so with a single image every weight and therefore the score is 0, whatever the
+    caption says.
+
+    Args:
+        captions: Raw text of each image's caption, by image id.
+        references: Raw text of each image's references, by the same ids.
+
+    Returns:
+        The score of each image, in [0, 10], by image id in the order of `captions`.
+
+    Raises:
+        CaptionGANError: If nothing is given, the ids differ, or an image has no reference with a
+            word in it.
+    """
+    return _cider(*_tokenized(captions, references))
+
+
+def _cider(
+    candidates: Mapping[str, list[str]], targets: Mapping[str, list[str]]
+) -> dict[str, float]:
+    _, scores = Cider().compute_score(targets, candidates)
+    return {image_id: float(score) for image_id, score in zip(candidates, scores, strict=True)}
+
+
+def _mean(scores: Mapping[str, float]) -> float:
+    return sum(scores.values()) / len(scores)
+
+
+def _tokenized(
+    captions: Mapping[str, str], references: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Returns candidates and targets in pycocoevalcap's form, both in the order of `captions`."""
+    if not captions:
+        raise CaptionGANError("captions: expected at least one image, received none")
+    _expect_ids(captions, references, "no reference for image")
+    _expect_ids(references, captions, "no caption for image")
+    candidates = {image_id: [tokenize(caption)] for image_id, caption in captions.items()}
+    targets = {}
+    for image_id in captions:
+        texts = references[image_id]
+        # A string is a sequence too: each letter would pass for a reference.
+        targets[image_id] = [] if isinstance(texts, str) else [tokenize(text) for text in texts]
+        if not any(targets[image_id]):
+            raise CaptionGANError(
+                "references: expected a list of texts, at least one of them with a word in it, "
+                f"for image {image_id!r}; received {texts!r}"
+            )
+    return candidates, targets
+
+
+def _expect_ids(wanted: Mapping[str, object], given: Mapping[str, object], problem: str) -> None:
+    missing = [image_id for image_id in wanted if image_id not in given]
+    if missing:
+        others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
+        raise CaptionGANError(
+            f"captions and references must have the same image ids: {problem} "
+            f"{missing[0]!r}{others}"
+        )

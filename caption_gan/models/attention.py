@@ -1,0 +1,83 @@
+"""Multi-head attention of word states over an image's regions.
+
+B batch, Q queries (words in time, captions of one image, or both), R regions, H hidden, N heads,
+S size of a head (H / N), D region depth.
+"""
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+
+class Memory(NamedTuple):
+    """What attention needs of an image; computed once, however many words are written."""
+
+    keys: tf.Tensor  # [B, N, R, S]
+    values: tf.Tensor  # [B, N, R, S]
+
+
+@keras.saving.register_keras_serializable(package="caption_gan")
+class RegionAttention(keras.layers.Layer):
+    """Scaled dot-product attention with several heads (Vaswani et al., 2017).
+
+    Keys and values are a separate step, `memory`, so that a caption's words and an image's
+    captions share them; `keras.layers.MultiHeadAttention` projects them anew at every call.
+
+    Args:
+        hidden_size: Size H of queries and of the context.
+        heads: Number of heads N; must divide `hidden_size`.
+    """
+
+    def __init__(self, hidden_size: int, heads: int, **kwargs):
+        super().__init__(**kwargs)
+        if hidden_size % heads:
+            raise ValueError(
+                f"`heads` must divide `hidden_size`. Received: heads={heads}, "
+                f"hidden_size={hidden_size}."
+            )
+        self.hidden_size = hidden_size
+        self.heads = heads
+        self.query_projection = keras.layers.Dense(hidden_size, name="query_projection")
+        self.key_projection = keras.layers.Dense(hidden_size, name="key_projection")
+        self.value_projection = keras.layers.Dense(hidden_size, name="value_projection")
+
+    def build(self, query_shape, regions_shape):
+        self.query_projection.build(query_shape)
+        self.key_projection.build(regions_shape)
+        self.value_projection.build(regions_shape)
+        self.built = True
+
+    def memory(self, regions: tf.Tensor) -> Memory:
+        """Projects regions [B, R, D] to keys and values."""
+        return Memory(
+            keys=self._split_heads(self.key_projection(regions)),
+            values=self._split_heads(self.value_projection(regions)),
+        )
+
+    def call(self, query: tf.Tensor, memory: Memory) -> tuple[tf.Tensor, tf.Tensor]:
+        """Attends.
+
+        Args:
+            query: [B, Q, H].
+            memory: Of the same B images.
+
+        Returns:
+            Context [B, Q, H] and weights [B, Q, R], the mean over heads; weights sum to 1.
+        """
+        queries = self._split_heads(self.query_projection(query))  # [B, N, Q, S]
+        scale = (self.hidden_size // self.heads) ** -0.5
+        scores = scale * tf.matmul(queries, memory.keys, transpose_b=True)  # [B, N, Q, R]
+        weights = tf.nn.softmax(scores)
+        context = tf.transpose(tf.matmul(weights, memory.values), [0, 2, 1, 3])  # [B, Q, N, S]
+        context = tf.reshape(context, [*tf.unstack(tf.shape(context)[:2]), self.hidden_size])
+        return context, tf.reduce_mean(weights, axis=1)  # [B, Q, H], [B, Q, R]
+
+    def _split_heads(self, projected: tf.Tensor) -> tf.Tensor:
+        """[B, L, H] -> [B, N, L, S]."""
+        batch, length = tf.unstack(tf.shape(projected)[:2])
+        split = tf.reshape(projected, [batch, length, self.heads, self.hidden_size // self.heads])
+        return tf.transpose(split, [0, 2, 1, 3])
+
+    def get_config(self):
+        return {**super().get_config(), "hidden_size": self.hidden_size, "heads": self.heads}

@@ -1,0 +1,46 @@
+"""Encoder and generator together: what a run trains, saves and serves.
+
+B batch, H image height, W image width, R regions, D region depth.
+"""
+
+from collections.abc import Mapping
+
+import keras
+import tensorflow as tf
+
+from caption_gan.models.generator import Generator
+
+
+@keras.saving.register_keras_serializable(package="caption_gan")
+class Captioner(keras.Model):
+    """An encoder and the generator that reads its regions.
+
+    Args:
+        encoder: Images [B, H, W, 3] to regions [B, R, D].
+        generator: Reads the regions.
+    """
+
+    def __init__(self, encoder: keras.Model, generator: Generator, **kwargs):
+        super().__init__(**kwargs)
+        self.encoder = encoder
+        self.generator = generator
+        self.built = True
+
+    def regions(self, batch: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
+        """Regions [B, R, D] of a batch, which brings them from the cache or has pixels instead."""
+        if "regions" in batch:
+            return tf.cast(batch["regions"], tf.float32)
+        return self.encoder(batch["image"], training=training)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "generator": keras.saving.serialize_keras_object(self.generator),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        for part in ("encoder", "generator"):
+            config[part] = keras.saving.deserialize_keras_object(config[part])
+        return cls(**config)

@@ -1,0 +1,150 @@
+"""Decoding: a generator and regions in, captions out; graph operations only.
+
+B batch, K captions an image, T time, V vocabulary, R regions, H hidden.
+
+Greedy decoding and sampling differ in how they choose a word, no more; beam search also reorders
+its captions. All of them stop as soon as every caption has ended.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from caption_gan.models.generator import Generator
+from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID, UNK_ID
+
+
+class Decoded(NamedTuple):
+    """Captions with what is known of them."""
+
+    token_ids: tf.Tensor  # [B, K, T]; the end token included, then padding
+    scores: tf.Tensor  # [B, K]; mean log-probability a token, the end token included
+    attention: tf.Tensor  # [B, K, T, R]; where the generator looked when it wrote each token
+
+
+def greedy(generator: Generator, regions: tf.Tensor, sequence_length: int) -> Decoded:
+    """Writes the likeliest word at each step; K is 1 and the noise zero.
+
+    Args:
+        generator: Writes.
+        regions: [B, R, D].
+        sequence_length: Most tokens that are read or written, the start token included.
+    """
+    noise = tf.zeros([tf.shape(regions)[0], 1, generator.noise_size])
+
+    def likeliest(logits: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+        return tf.argmax(logits, axis=-1, output_type=tf.int32)
+
+    return _write(generator, regions, noise, likeliest, sequence_length)
+
+
+def sample(
+    generator: Generator,
+    regions: tf.Tensor,
+    sequence_length: int,
+    captions: int,
+    seed: tf.Tensor,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+) -> Decoded:
+    """Draws K captions an image.
+
+    Args:
+        generator: Writes.
+        regions: [B, R, D].
+        sequence_length: Most tokens that are read or written, the start token included.
+        captions: K.
+        seed: Two integers [2]; the same seed gives the same captions.
+        temperature: Divides the logits; below 1 makes likely words likelier.
+        top_k: Only the k likeliest words are drawn (Fan et al., 2018); 0 means all.
+        top_p: Only the likeliest words that together reach this probability are drawn (nucleus
+            sampling; Holtzman et al., 2020). Taken after `temperature` and `top_k`.
+
+    Returns:
+        Captions; their scores are log-probabilities before temperature and truncation.
+    """
+    shape = [tf.shape(regions)[0], captions, generator.noise_size]
+    noise = tf.random.stateless_normal(shape, seed)
+
+    def draw(logits: tf.Tensor, time: tf.Tensor) -> tf.Tensor:
+        logits = truncate(logits / temperature, top_k, top_p)
+        # Seeds of the words must differ from the noise's, hence the 1.
+        uniform = tf.random.stateless_uniform(
+            tf.shape(logits), tf.add(seed, [1, time]), minval=1e-20, maxval=1.0
+        )
+        # The largest of logits plus Gumbel noise is a draw from their softmax.
+        return tf.argmax(logits - tf.math.log(-tf.math.log(uniform)), -1, output_type=tf.int32)
+
+    return _write(generator, regions, noise, draw, sequence_length)
+
+
+def truncate(logits: tf.Tensor, top_k: int, top_p: float) -> tf.Tensor:
+    """Sets to -inf the logits [..., V] outside of the k likeliest and of the nucleus p.
+
+    Words as likely as the least likely one that is kept are kept too.
+    """
+    if top_k:
+        best = tf.math.top_k(logits, min(top_k, logits.shape[-1])).values  # [..., k]
+        logits = tf.where(logits < best[..., -1:], -float("inf"), logits)
+    if top_p < 1:
+        ordered = tf.sort(logits, direction="DESCENDING")  # [..., V]
+        probabilities = tf.nn.softmax(ordered)
+        before = tf.cumsum(probabilities, axis=-1, exclusive=True)  # 0 for the likeliest
+        least = tf.reduce_min(tf.where(before < top_p, ordered, float("inf")), -1, keepdims=True)
+        logits = tf.where(logits < least, -float("inf"), logits)
+    return logits
+
+
+def _write(
+    generator: Generator,
+    regions: tf.Tensor,
+    noise: tf.Tensor,
+    choose: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    sequence_length: int,
+) -> Decoded:
+    """Writes captions word by word; `choose` maps logits [B, K, V] and the time to [B, K]."""
+    context = generator.look(regions)
+    states = generator.start(context, noise)  # [B, K, H]
+    token_ids = tf.fill(tf.shape(noise)[:2], START_ID)  # [B, K]
+    steps = sequence_length - 1
+
+    def unfinished(time, token_ids, states, finished, total, words, attention):
+        return (time < steps) & ~tf.reduce_all(finished)
+
+    def write_word(time, token_ids, states, finished, total, words, attention):
+        logits, states, weights = generator.step(token_ids, states, context)
+        chosen = choose(allowed(logits), time)  # [B, K]
+        chosen = tf.where(time == steps - 1, END_ID, chosen)
+        chosen = tf.where(finished, PAD_ID, chosen)
+        log_probabilities = -tf.nn.sparse_softmax_cross_entropy_with_logits(chosen, logits)
+        total += tf.where(finished, 0.0, log_probabilities)
+        words = words.write(time, chosen)
+        attention = attention.write(time, weights)
+        finished = finished | (chosen == END_ID)
+        return time + 1, chosen, states, finished, total, words, attention
+
+    empty = (
+        tf.TensorArray(tf.int32, steps, element_shape=[None, None]),
+        tf.TensorArray(tf.float32, steps, element_shape=[None, None, regions.shape[1]]),
+    )
+    finished, total = tf.zeros_like(token_ids, tf.bool), tf.zeros_like(token_ids, tf.float32)
+    time, _, _, _, total, words, attention = tf.while_loop(
+        unfinished, write_word, (0, token_ids, states, finished, total, *empty)
+    )
+    written = tf.transpose(words.stack()[:time], [1, 2, 0])  # [B, K, t]
+    looked = tf.transpose(attention.stack()[:time], [1, 2, 0, 3])  # [B, K, t, R]
+    rest = steps - time
+    lengths = tf.reduce_sum(tf.cast(written != PAD_ID, tf.float32), axis=-1)  # [B, K]
+    return Decoded(
+        token_ids=tf.pad(written, [[0, 0], [0, 0], [0, rest]], constant_values=PAD_ID),
+        scores=total / tf.maximum(lengths, 1),
+        attention=tf.pad(looked, [[0, 0], [0, 0], [0, rest], [0, 0]]),
+    )
+
+
+def allowed(logits: tf.Tensor) -> tf.Tensor:
+    """Sets to -inf the logits [..., V] of what no caption may contain."""
+    forbidden = tf.one_hot([PAD_ID, START_ID, UNK_ID], logits.shape[-1], True, False, dtype=tf.bool)
+    return tf.where(tf.reduce_any(forbidden, axis=0), -float("inf"), logits)

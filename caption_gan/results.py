@@ -1,0 +1,116 @@
+"""What a run leaves to be read: `metrics.json`, `captions.jsonl`, `report.html`, a summary."""
+
+import json
+from collections.abc import Sequence
+
+from caption_gan.config import Config
+from caption_gan.data.pipeline import Pipeline
+from caption_gan.data.records import read_examples
+from caption_gan.data.sources import truth_checker
+from caption_gan.evaluation import CaptionedImage, Decoder, baselines, caption_images, score
+from caption_gan.files import replacing, write_json
+from caption_gan.models.captioner import Captioner
+from caption_gan.preparation import prepare_split
+from caption_gan.report import ReportImage, write_report
+from caption_gan.run import RunDirectory, dump_config
+from caption_gan.text.tokenizer import Tokenizer
+
+SHOWN = ("CIDEr", "BLEU-4", "fact_accuracy", "repeated_token_rate", "distinct_captions", "mBLEU-4")
+
+
+def evaluate_run(
+    run: RunDirectory,
+    config: Config,
+    tokenizer: Tokenizer,
+    captioner: Captioner,
+    split: str,
+    notes: Sequence[str] = (),
+) -> tuple[dict[str, float], list[CaptionedImage]]:
+    """Captions and scores a split, and writes the figures, the captions and the report.
+
+    Args:
+        run: Where to write. Figures of other splits stay; captions and report are replaced.
+        config: The run's settings.
+        tokenizer: The run's.
+        captioner: Trained.
+        split: `val`, `test` or `train`.
+        notes: Lines for the report, such as what data had to be skipped.
+
+    Returns:
+        Figures by `<split>/<decoding>/<metric>`, and the captioned images.
+    """
+    prepared = prepare_split(config, split, captioner.encoder)
+    examples = list(read_examples(prepared.directory, split))
+    pipeline = Pipeline(
+        prepared.directory, config.data, config.encoder, captioner.encoder.regions_shape, tokenizer
+    )
+    batches = pipeline.validation(split, prepared.images, config.decoding.batch_size)
+    decoder = Decoder(captioner, tokenizer, config.decoding, config.seed)
+    images = caption_images(decoder, batches, examples)
+    is_true = truth_checker(config.data)
+    metrics = score(images, split, is_true)
+    if is_true:
+        training = prepare_split(config, "train", captioner.encoder)
+        known = list(read_examples(training.directory, "train"))
+        metrics |= baselines(split, examples, known, is_true)
+
+    history = run.read_history()
+    others = json.loads(run.metrics.read_text()) if run.metrics.is_file() else {}
+    kept = {name: value for name, value in others.items() if not name.startswith(f"{split}/")}
+    figures = {name: round(value, 6) for name, value in metrics.items()}
+    write_json(run.metrics, kept | figures | {"history": history})
+    with replacing(run.captions) as temporary, temporary.open("w") as file:
+        for image in images:
+            file.write(json.dumps(image.to_json(), ensure_ascii=False) + "\n")
+    write_report(
+        run.report,
+        title=f"{config.data.source}, {split}: {run.path.name}",
+        command=f"python -m caption_gan.evaluate {run.path} --split {split}",
+        settings=dump_config(config),
+        metrics=metrics,
+        history=history,
+        images=[_report_image(image) for image in images],
+        notes=[*notes, *prepared.skipped],
+    )
+    return metrics, images
+
+
+def _report_image(image: CaptionedImage) -> ReportImage:
+    return ReportImage(
+        image_id=image.example.image_id,
+        image=image.example.image,
+        references=image.example.captions,
+        captions=image.captions,
+        cider=image.cider,
+        is_true=image.is_true,
+        tokens=tuple(image.tokens),
+        attention=image.attention,
+    )
+
+
+def summary(
+    run: RunDirectory, split: str, metrics: dict[str, float], images: Sequence[CaptionedImage]
+) -> str:
+    """Scores, a few captions and where everything lies, for the terminal."""
+    decodings = list(dict.fromkeys(name.split("/")[1] for name in metrics))
+    lines = [f"{'':22}" + "".join(f"{decoding:>11}" for decoding in decodings)]
+    for metric in SHOWN:
+        values = [metrics.get(f"{split}/{decoding}/{metric}") for decoding in decodings]
+        if any(value is not None for value in values):
+            cells = ("" if value is None else f"{value:.3f}" for value in values)
+            lines.append(f"{metric:22}" + "".join(f"{cell:>11}" for cell in cells))
+    lines.append("")
+    for image in images[:: max(1, len(images) // 4)][:4]:
+        lines += [
+            f"{image.example.image_id}: {image.captions['greedy'][0][0]}",
+            f"    a person's words: {image.example.captions[0]}",
+        ]
+    paths = {
+        "report": run.report,
+        "scores": run.metrics,
+        "captions": run.captions,
+        "TensorBoard": f"tensorboard --logdir {run.logs}",
+        "your own images": f"python -m caption_gan.caption {run.path} IMAGE...",
+    }
+    lines += ["", *(f"{name + ':':18}{path}" for name, path in paths.items())]
+    return "\n".join(lines)

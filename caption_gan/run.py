@@ -1,0 +1,135 @@
+"""A run directory: what a training leaves behind, and how it is found again.
+
+config.yaml      resolved settings
+vocabulary.txt   one token a line
+checkpoints/     the captioner's best weights, a frozen backbone's included, so that the
+                 folder is all one needs; and what an interrupted training continues from
+logs/            TensorBoard
+metrics.json     figures by "<split>/<decoding>/<metric>", and the curves under "history"
+captions.jsonl   a line an image: captions, references, scores
+report.html      all of it, to look at
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from caption_gan.command_line import ArgumentParser
+from caption_gan.config import Config
+from caption_gan.errors import CaptionGANError
+from caption_gan.files import replacing
+from caption_gan.models.captioner import Captioner
+from caption_gan.models.encoder import build_encoder
+from caption_gan.models.generator import Generator
+from caption_gan.text.tokenizer import Tokenizer
+
+
+class RunDirectory:
+    """Paths and contents of a run.
+
+    Args:
+        path: The folder; it need not exist yet.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.vocabulary = self.path / "vocabulary.txt"
+        self.checkpoints = self.path / "checkpoints"
+        self.best_weights = self.checkpoints / "best.weights.h5"
+        self.history = self.checkpoints / "history.json"
+        self.logs = self.path / "logs"
+        self.metrics = self.path / "metrics.json"
+        self.captions = self.path / "captions.jsonl"
+        self.report = self.path / "report.html"
+
+    def read_config(self) -> Config:
+        """The settings of the run.
+
+        Raises:
+            CaptionGANError: The folder holds no run.
+        """
+        if not self.config.is_file():
+            raise CaptionGANError(
+                f"{self.path} is not a run directory: it has no {self.config.name}. Give the "
+                "folder that `python -m caption_gan.fit` named at its end."
+            )
+        return read_config([f"--config={self.config}"], prog=str(self.config))
+
+    def read_history(self) -> dict[str, list[dict[str, float]]]:
+        """The curves so far: a list of epochs for each stage."""
+        return json.loads(self.history.read_text()) if self.history.is_file() else {}
+
+
+def config_parser(prog: str, description: str = "") -> ArgumentParser:
+    """A parser with `--config` and every setting of a run."""
+    parser = ArgumentParser(prog=prog, description=description)
+    parser.add_argument("--config", action="config", help="YAML file with settings")
+    parser.add_class_arguments(Config)
+    return parser
+
+
+def read_config(arguments: list[str] | None, prog: str, description: str = "") -> Config:
+    """Settings from a command line: defaults, then a file, then single settings."""
+    parser = config_parser(prog, description)
+    settings = parser.instantiate(parser.parse_args(arguments))
+    return Config(**{field.name: settings[field.name] for field in dataclasses.fields(Config)})
+
+
+def dump_config(config: Config) -> str:
+    """The settings as YAML that `read_config` reads."""
+    parser = config_parser("config")
+    return parser.dump(parser.parse_object(dataclasses.asdict(config)))
+
+
+def build_captioner(config: Config, encoder: Any, vocabulary_size: int) -> Captioner:
+    """A captioner with fresh weights."""
+    generator = Generator(
+        vocabulary_size=vocabulary_size,
+        embedding_size=config.generator.embedding_size,
+        hidden_size=config.generator.hidden_size,
+        attention_heads=config.generator.attention_heads,
+        noise_size=config.generator.noise_size,
+        dropout=config.generator.dropout,
+        name="generator",
+    )
+    generator.build((None, *encoder.regions_shape))
+    return Captioner(encoder, generator, name="captioner")
+
+
+def load_run(path: str | Path) -> tuple[Config, Tokenizer, Captioner]:
+    """Settings, tokenizer and trained captioner of a run directory.
+
+    Raises:
+        CaptionGANError: The folder holds no run, or its training has not got far enough.
+    """
+    run = RunDirectory(path)
+    config = run.read_config()
+    if not run.best_weights.is_file():
+        raise CaptionGANError(
+            f"{run.path} has no trained weights yet; continue it with "
+            f"`python -m caption_gan.fit --config {run.config} --run_dir {run.path}`."
+        )
+    tokenizer = Tokenizer(run.vocabulary, config.text.tokenizer, config.text.sequence_length)
+    encoder = build_encoder(config.encoder, weights="none")
+    captioner = build_captioner(config, encoder, tokenizer.vocabulary_size)
+    load_weights(captioner, run.best_weights)
+    return config, tokenizer, captioner
+
+
+def save_weights(captioner: Captioner, path: Path) -> None:
+    """Writes a captioner's weights in one piece."""
+    with replacing(path) as temporary:
+        captioner.save_weights(temporary)
+
+
+def load_weights(captioner: Captioner, path: Path) -> None:
+    """Reads what `save_weights` wrote."""
+    try:
+        captioner.load_weights(path)
+    except (ValueError, OSError) as error:
+        raise CaptionGANError(
+            f"{path} cannot be read as the weights of this run's captioner: "
+            f"{str(error).splitlines()[0]}"
+        ) from error

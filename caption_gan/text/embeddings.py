@@ -1,0 +1,270 @@
+"""Word vectors: those of the model, and those somebody else trained.
+
+Shapes: V vocabulary, E embedding; [...] stands for any leading dimensions, such as [B, T].
+"""
+
+import gzip
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from caption_gan.errors import CaptionGANError
+from caption_gan.text.vocabulary import PAD_ID, SPECIAL_TOKENS
+
+
+@dataclass(frozen=True, eq=False)
+class WordVectors:
+    """Pretrained vectors for a vocabulary.
+
+    Attributes:
+        words: V entries of the vocabulary, special tokens included.
+        matrix: float32 [V, E]; the row of padding is zero.
+        found: bool [V]; the other rows are drawn at random.
+    """
+
+    words: tuple[str, ...]
+    matrix: np.ndarray
+    found: np.ndarray
+
+    def coverage(self, counts: Mapping[str, int] | None = None) -> float:
+        """Share of the vocabulary's words that have a pretrained vector.
+
+        Args:
+            counts: How often each word occurs (`count_words`). Given, running words are counted
+                instead of distinct ones; words outside the vocabulary are left aside.
+
+        Returns:
+            A share from 0 to 1; special tokens do not count.
+        """
+        weights = np.array(
+            [
+                0 if word in SPECIAL_TOKENS else 1 if counts is None else counts.get(word, 0)
+                for word in self.words
+            ],
+            dtype=np.float64,
+        )
+        total = weights.sum()
+        return float(weights[self.found].sum() / total) if total else 0.0
+
+
+def load_word_vectors(
+    path: str | os.PathLike[str], vocabulary: Sequence[str], seed: int = 0
+) -> WordVectors:
+    """Loads the vectors of a vocabulary's words from GloVe's or word2vec's text format.
+
+    A line is a word and E numbers, separated by single spaces; a first line of two integers is
+    word2vec's header. A file whose name ends in `.gz` is decompressed while reading. Words are
+    looked up as they stand in the vocabulary, that is in lower case.
+
+    Args:
+        path: The file of vectors.
+        vocabulary: V entries, as `read_vocabulary` returns them.
+        seed: For the rows of words without a vector, which are drawn from a normal distribution
+            with the mean and standard deviation of all numbers that were found.
+
+    Raises:
+        CaptionGANError: If the file is missing or of another format, a line has the wrong number
+            of values, or no word of the vocabulary is in it.
+    """
+    row_of = {
+        word.encode("utf-8"): row
+        for row, word in enumerate(vocabulary)
+        if word not in SPECIAL_TOKENS
+    }
+    vectors: dict[int, np.ndarray] = {}
+    size = 0
+    for number, line in enumerate(_lines(path), start=1):
+        fields = line.rstrip(b" \r\n").split(b" ")
+        if number == 1:
+            header = len(fields) == 2 and all(field.isdigit() for field in fields)
+            size = int(fields[1]) if header else len(fields) - 1
+            if size < 1:
+                raise CaptionGANError(
+                    f"{path}: expected a word and its numbers in line 1, got {len(fields)} field; "
+                    "give vectors in GloVe's or word2vec's text format"
+                )
+            if header:
+                continue
+        # A few words of GloVe's 840B file hold spaces (". . ."), so the last E fields count; that
+        # the field before them is a number is how a line that is too long is told from those.
+        surplus = len(fields) - 1 - size
+        if surplus < 0 or (surplus > 0 and _is_number(fields[surplus])):
+            raise CaptionGANError(
+                f"{path}: expected {size} values in line {number}, as in the lines before, got "
+                f"{len(fields) - 1}; download the file again or remove the line"
+            )
+        row = row_of.get(b" ".join(fields[: surplus + 1]))
+        if row is not None and row not in vectors:
+            vectors[row] = _vector(fields[surplus + 1 :], path, number)
+    if not vectors:
+        raise CaptionGANError(
+            f"{path}: expected vectors of some of the vocabulary's {len(row_of)} words, found "
+            "none; give vectors of the captions' language, with words in lower case"
+        )
+    return _fill(tuple(vocabulary), vectors, size, seed)
+
+
+def _lines(path: str | os.PathLike[str]) -> Iterator[bytes]:
+    """Yields lines as bytes: some of GloVe's words hold what Unicode counts as line ends."""
+    name = str(path)
+    if name.endswith(".zip"):
+        raise CaptionGANError(f"{path}: expected a text file or .gz; unpack the archive first")
+    try:
+        with gzip.open(path) if name.endswith(".gz") else Path(path).open("rb") as file:
+            yield from file
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise CaptionGANError(
+            f"{path}: expected a whole gzip file ({error}); download it again"
+        ) from error
+    except OSError as error:
+        raise CaptionGANError(
+            f"{path}: expected a file of word vectors ({error.strerror}); give the path of one in "
+            "GloVe's or word2vec's text format, or none to start from random vectors"
+        ) from error
+
+
+def _is_number(field: bytes) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
+
+
+def _vector(fields: Sequence[bytes], path: str | os.PathLike[str], number: int) -> np.ndarray:
+    try:
+        vector = np.array([float(field) for field in fields], dtype=np.float32)
+    except ValueError:
+        vector = np.array([np.nan], dtype=np.float32)
+    if not np.isfinite(vector).all():
+        raise CaptionGANError(
+            f"{path}: expected finite numbers in line {number}, got something else; download the "
+            "file again or remove the line"
+        )
+    return vector
+
+
+def _fill(
+    words: tuple[str, ...], vectors: Mapping[int, np.ndarray], size: int, seed: int
+) -> WordVectors:
+    rows = list(vectors)
+    values = np.stack([vectors[row] for row in rows])
+    generator = np.random.default_rng(seed)
+    matrix = generator.normal(values.mean(), values.std(), (len(words), size)).astype(np.float32)
+    matrix[rows] = values
+    matrix[PAD_ID] = 0
+    found = np.zeros(len(words), dtype=bool)
+    found[rows] = True
+    return WordVectors(words, matrix, found)
+
+
+@keras.saving.register_keras_serializable(package="caption_gan")
+class WordEmbedding(keras.layers.Layer):
+    """The word vectors of a model, for its input and, tied, for its output.
+
+    Args:
+        vocabulary_size: V.
+        embedding_size: E.
+        trainable: False freezes the vectors; set the attribute to change it later. An optimizer
+            that is to train them after that must be built with them.
+        embeddings_initializer: How the matrix starts unless `assign` is called.
+        **kwargs: `name` and `dtype` of every Keras layer.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        embedding_size: int,
+        trainable: bool = True,
+        embeddings_initializer: str | keras.Initializer = "uniform",
+        **kwargs: Any,
+    ):
+        super().__init__(trainable=trainable, **kwargs)
+        self.vocabulary_size = vocabulary_size
+        self.embedding_size = embedding_size
+        self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
+
+    def build(self, input_shape: Any = None) -> None:
+        """Makes the matrix, once: Keras may build a layer that `assign` has built already."""
+        if self.built:
+            return
+        self.embeddings = self.add_weight(
+            name="embeddings",
+            shape=(self.vocabulary_size, self.embedding_size),
+            initializer=self.embeddings_initializer,
+        )
+
+    def call(self, token_ids: Any) -> Any:
+        """Looks up vectors.
+
+        Args:
+            token_ids: integer [...].
+
+        Returns:
+            [..., E] in the layer's compute dtype.
+        """
+        return ops.cast(ops.take(self._matrix(), token_ids, axis=0), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        """Appends E to the shape of the token ids."""
+        return (*input_shape, self.embedding_size)
+
+    def embed_soft(self, probabilities: Any) -> Any:
+        """Mixes vectors by probability, which a gradient can pass; one-hot rows look them up.
+
+        Args:
+            probabilities: float [..., V].
+
+        Returns:
+            [..., E] in the dtype of `probabilities`.
+        """
+        return ops.matmul(probabilities, self._matrix(probabilities.dtype))
+
+    def logits(self, features: Any) -> Any:
+        """Scores every word against features: output weights tied to the vectors.
+
+        Args:
+            features: float [..., E].
+
+        Returns:
+            [..., V] in the dtype of `features`.
+        """
+        return ops.matmul(features, ops.transpose(self._matrix(features.dtype)))
+
+    def assign(self, matrix: Any) -> None:
+        """Replaces the vectors, whether the layer is built or not, frozen or not.
+
+        Args:
+            matrix: float [V, E], e.g. `WordVectors.matrix`.
+
+        Raises:
+            CaptionGANError: If the shape is another.
+        """
+        expected = (self.vocabulary_size, self.embedding_size)
+        if tuple(np.shape(matrix)) != expected:
+            raise CaptionGANError(
+                f"word vectors: expected shape {expected} (vocabulary, embedding_size), got "
+                f"{tuple(np.shape(matrix))}; set embedding_size to the size of the vectors"
+            )
+        self.build()
+        self.embeddings.assign(matrix)
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments by name."""
+        return {
+            **super().get_config(),
+            "vocabulary_size": self.vocabulary_size,
+            "embedding_size": self.embedding_size,
+            "embeddings_initializer": keras.initializers.serialize(self.embeddings_initializer),
+        }
+
+    def _matrix(self, dtype: Any = None) -> Any:
+        self.build()
+        return self.embeddings if dtype is None else ops.cast(self.embeddings, dtype)

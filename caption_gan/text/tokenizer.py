@@ -1,0 +1,212 @@
+"""Captions to token ids and back, in the graph, so that a served model takes and gives text.
+
+Shapes: N captions, T sequence length, V vocabulary, (W) words or (P) pieces of words (ragged);
+[...] stands for any leading dimensions, such as [B, K].
+"""
+
+import os
+
+import tensorflow as tf
+import tensorflow_text as tf_text
+
+from caption_gan.errors import CaptionGANError
+from caption_gan.text.vocabulary import (
+    CONTINUATION,
+    END_ID,
+    PAD_ID,
+    SPECIAL_TOKENS,
+    START_ID,
+    UNK_ID,
+    Kind,
+    read_vocabulary,
+    split_words,
+)
+
+
+class Tokenizer(tf.Module):
+    """Turns captions into token ids and token ids into captions.
+
+    Works eagerly, inside `tf.data` and `tf.function`, and inside a SavedModel: the vocabulary file
+    is an asset of every model that tracks this module. A process that loads such a model imports
+    `tensorflow_text` first, which registers the operations.
+
+    Args:
+        vocabulary_path: File written by `write_vocabulary`.
+        kind: `word` or `wordpiece`, as the vocabulary was built.
+        sequence_length: T, the number of tokens of every caption, start and end included.
+
+    Raises:
+        CaptionGANError: If the vocabulary cannot be read, is of the other kind, or
+            `sequence_length` leaves no place for a word.
+    """
+
+    pad_id = PAD_ID
+    start_id = START_ID
+    end_id = END_ID
+    unk_id = UNK_ID
+
+    def __init__(
+        self,
+        vocabulary_path: str | os.PathLike[str],
+        kind: Kind = "word",
+        sequence_length: int = 20,
+    ):
+        super().__init__(name="tokenizer")
+        if sequence_length < 3:
+            raise CaptionGANError(
+                f"sequence_length: expected at least 3 (start, a word, end), got {sequence_length}"
+            )
+        self.kind = kind
+        self.sequence_length = sequence_length
+        self.vocabulary = tuple(read_vocabulary(vocabulary_path))
+        self._check_kind(vocabulary_path)
+        # Both tables read the file, so it is exported once and listed under `assets`.
+        path = os.path.abspath(vocabulary_path)
+        line, number = tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER
+        self._ids = tf.lookup.StaticHashTable(
+            tf.lookup.TextFileInitializer(path, tf.string, line, tf.int64, number),
+            default_value=UNK_ID,
+        )
+        self._words = tf.lookup.StaticHashTable(
+            tf.lookup.TextFileInitializer(path, tf.int64, number, tf.string, line),
+            default_value=SPECIAL_TOKENS[UNK_ID],
+        )
+        self._wordpiece = tf_text.WordpieceTokenizer(
+            self._ids, suffix_indicator=CONTINUATION, unknown_token=SPECIAL_TOKENS[UNK_ID]
+        )
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V, the special tokens included."""
+        return len(self.vocabulary)
+
+    def tokenize(self, captions: tf.Tensor) -> tf.Tensor:
+        """Turns captions into start, words, end and padding.
+
+        A caption that is too long loses its last words, whole ones also where words are several
+        pieces; the end is always there.
+
+        Args:
+            captions: string [...].
+
+        Returns:
+            int32 [..., T].
+        """
+        captions = tf.convert_to_tensor(captions, tf.string)
+        words, fitting = self._token_ids(captions)  # [N, (P)], [N]
+        words = words.to_tensor(PAD_ID, shape=[None, self.sequence_length - 1])  # [N, T - 1]
+        place = tf.range(self.sequence_length - 1, dtype=tf.int64) - fitting[:, tf.newaxis]
+        # The end stands where the first word that does not fit would, padding after it.
+        words = tf.where(place < 0, words, tf.where(tf.equal(place, 0), END_ID, PAD_ID))
+        token_ids = tf.pad(words, [[0, 0], [1, 0]], constant_values=START_ID)  # [N, T]
+        shape = tf.concat([tf.shape(captions), [self.sequence_length]], axis=0)
+        return tf.ensure_shape(
+            tf.reshape(token_ids, shape), captions.shape.concatenate(self.sequence_length)
+        )  # [..., T]
+
+    def detokenize(self, token_ids: tf.Tensor) -> tf.Tensor:
+        """Turns token ids into captions: `a dog, running.`
+
+        Args:
+            token_ids: integer [..., T]; what follows the first end token is ignored.
+
+        Returns:
+            string [...], with `[UNK]` for unknown words.
+        """
+        token_ids = tf.convert_to_tensor(token_ids)
+        ended = tf.cumsum(tf.cast(tf.equal(token_ids, END_ID), tf.int32), axis=-1) > 0
+        shown = ~ended & tf.not_equal(token_ids, PAD_ID) & tf.not_equal(token_ids, START_ID)
+        pieces = tf.strings.join([" ", self.token_strings(token_ids)])
+        if self.kind == "wordpiece":
+            pieces = tf.strings.regex_replace(pieces, f"^ {CONTINUATION}", "")
+        text = tf.strings.reduce_join(tf.where(shown, pieces, ""), axis=-1)  # [...]
+        # Square brackets and quotation marks keep their spaces: closed up, "[ unk ]" would read as
+        # the unknown word, and a plain quotation mark does not say which side it is on.
+        text = tf.strings.regex_replace(text, r" ([,.;:!?%)])", r"\1")
+        text = tf.strings.regex_replace(text, r"\( ([^\p{M}\s])", r"(\1")
+        return tf.strings.strip(text)
+
+    def token_strings(self, token_ids: tf.Tensor) -> tf.Tensor:
+        """Names each token, special ones included.
+
+        Args:
+            token_ids: integer [...].
+
+        Returns:
+            string [...].
+        """
+        return self._words.lookup(tf.cast(token_ids, tf.int64))
+
+    def usable(self, captions: tf.Tensor) -> tf.Tensor:
+        """Tells captions that can be learned from: at least one known word, not mere punctuation.
+
+        False for captions that are empty after normalisation or in another alphabet.
+
+        Args:
+            captions: string [...].
+
+        Returns:
+            bool [...].
+        """
+        captions = tf.convert_to_tensor(captions, tf.string)
+        words = split_words(tf.reshape(captions, [-1]))  # [N, (W)]
+        telling = tf.strings.regex_full_match(words.flat_values, r".*[\p{L}\p{N}].*")
+        known = words.with_flat_values(self._known(words.flat_values) & telling)
+        return tf.reshape(tf.reduce_any(known, axis=1), tf.shape(captions))
+
+    def too_long(self, captions: tf.Tensor) -> tf.Tensor:
+        """Tells captions that `tokenize` cuts.
+
+        Args:
+            captions: string [...].
+
+        Returns:
+            bool [...].
+        """
+        captions = tf.convert_to_tensor(captions, tf.string)
+        token_ids, fitting = self._token_ids(captions)
+        return tf.reshape(token_ids.row_lengths() > fitting, tf.shape(captions))
+
+    def out_of_vocabulary_rate(self, captions: tf.Tensor) -> tf.Tensor:
+        """Measures the share of running words that are unknown, punctuation counted.
+
+        Args:
+            captions: string [...].
+
+        Returns:
+            float32 scalar in [0, 1]; 0 if there are no words.
+        """
+        words = split_words(tf.reshape(tf.convert_to_tensor(captions, tf.string), [-1]))
+        unknown = tf.cast(~self._known(words.flat_values), tf.float32)
+        return tf.math.divide_no_nan(tf.reduce_sum(unknown), tf.cast(tf.size(unknown), tf.float32))
+
+    def _token_ids(self, captions: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
+        """Looks up words and counts the tokens of the first words that fit, whole ones only."""
+        words = split_words(tf.reshape(captions, [-1]))  # [N, (W)]
+        room = tf.constant(self.sequence_length - 2, tf.int64)
+        if self.kind == "word":
+            token_ids = words.with_flat_values(self._ids.lookup(words.flat_values))
+            return tf.cast(token_ids, tf.int32), tf.minimum(words.row_lengths(), room)
+        pieces = tf.cast(self._wordpiece.tokenize(words), tf.int32)  # [N, (W), (P)]
+        ends = tf.cumsum(pieces.row_lengths(axis=2).to_tensor(), axis=1)  # [N, W]
+        fitting = tf.reduce_max(tf.where(ends <= room, ends, 0), axis=1)
+        # The maximum over no words at all is the smallest integer.
+        return pieces.merge_dims(1, 2), tf.maximum(fitting, tf.constant(0, tf.int64))
+
+    def _known(self, words: tf.Tensor) -> tf.Tensor:
+        if self.kind == "word":
+            return tf.not_equal(self._ids.lookup(words), UNK_ID)
+        return tf.reduce_all(tf.not_equal(self._wordpiece.tokenize(words), UNK_ID), axis=1)
+
+    def _check_kind(self, source: str | os.PathLike[str]) -> None:
+        if self.kind not in ("word", "wordpiece"):
+            raise CaptionGANError(
+                f"tokenizer kind: expected 'word' or 'wordpiece', got {self.kind!r}"
+            )
+        # No word can start with it: the splitter makes two words of "##".
+        pieces = sum(word.startswith(CONTINUATION) for word in self.vocabulary)
+        if self.kind == "word" and pieces:
+            raise CaptionGANError(
+                f"{source}: expected whole words for kind 'word', got {pieces} pieces that start "
+                f"with {CONTINUATION}; set kind to 'wordpiece'"
+            )

@@ -1,0 +1,234 @@
+"""What a word is, which words a captioner knows, and the file that lists them.
+
+A vocabulary is a list of strings whose position is the token's id; the first four are special
+tokens. It is kept as `vocabulary.txt`, one entry a line, in UTF-8 with Unix line ends.
+WordPiece entries that continue a word start with `##`.
+
+Shapes: N captions, (W) words of a caption (ragged).
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import tensorflow as tf
+import tensorflow_text as tf_text
+from tensorflow_text.tools.wordpiece_vocab import wordpiece_tokenizer_learner_lib as learner
+
+from caption_gan.errors import CaptionGANError
+from caption_gan.files import replacing
+
+SPECIAL_TOKENS = ("[PAD]", "[START]", "[END]", "[UNK]")
+PAD_ID, START_ID, END_ID, UNK_ID = range(4)
+CONTINUATION = "##"
+
+Kind = Literal["word", "wordpiece"]
+
+_SPACE = r"[\s\p{Z}\p{C}]"
+_LETTERS = r"[\p{L}\p{M}\p{N}]+"
+_SPLIT = "|".join(
+    (
+        rf"{_SPACE}+",
+        r"\[UNK\]",
+        r"\p{N}+(?:[.,]\p{N}+)+",  # 3.5 and 1,000 are one word each, as in GloVe
+        rf"{_LETTERS}(?:['\-]{_LETTERS})*",  # dog's, t-shirt
+        # Marks belong to the symbol they follow, or they would be words of their own.
+        r"[^\s\p{Z}\p{C}]\p{M}*",
+    )
+)
+_KEEP = r"[^\s\p{Z}\p{C}]+"
+_COUNTED_AT_ONCE = 8192
+
+
+def split_words(captions: tf.Tensor) -> tf.RaggedTensor:
+    """Normalises captions (NFKC, case fold) and splits them into words, in the graph.
+
+    White space separates words and every punctuation mark is a word of its own, save hyphens and
+    apostrophes inside a word and the point or comma inside a number. Text is folded to lower case,
+    so no user's text can yield a special token, with one exception: `[UNK]` stays the unknown
+    word, which lets a caption that was decoded with unknown words be read back.
+
+    Args:
+        captions: string [N]; bytes that are not UTF-8 are replaced, never refused.
+
+    Returns:
+        string [N, (W)], a caption without words giving an empty row.
+    """
+    text = tf_text.coerce_to_structurally_valid_utf8(captions)
+    # Byte-order marks, soft hyphens and zero-width characters are invisible and would make a
+    # second word of the same look. Before NFKC, as what they kept apart may compose.
+    text = tf.strings.regex_replace(text, r"\p{Cf}", "")
+    # Folding can undo the normal form, hence twice.
+    text = tf_text.normalize_utf8(text, "NFKC")
+    text = tf_text.normalize_utf8(tf_text.case_fold_utf8(text), "NFKC")
+    text = tf.strings.regex_replace(text, "[\u2018\u2019\u02bc]", "'")
+    text = tf.strings.regex_replace(text, "\u2010", "-")
+    # Corpora that were tokenized before (Flickr8k) write "dog 's".
+    clitic = r"([\p{L}\p{N}])\s+('(?:s|d|m|ll|re|ve))(\s|$)"
+    text = tf.strings.regex_replace(text, clitic, r"\1\2\3")
+    text = tf.strings.regex_replace(text, r"\[unk\]", SPECIAL_TOKENS[UNK_ID])
+    return tf_text.regex_split(text, _SPLIT, _KEEP)
+
+
+def count_words(captions: Iterable[str]) -> Counter[str]:
+    """Counts the words of captions, split as the tokenizer splits them."""
+    counts: Counter[bytes] = Counter()
+    for some in _in_lists(captions, _COUNTED_AT_ONCE):
+        # A lone surrogate has no UTF-8; it can stand in a JSON file all the same.
+        encoded = [caption.encode("utf-8", "ignore") for caption in some]
+        counts.update(split_words(tf.constant(encoded, tf.string)).flat_values.numpy().tolist())
+    counts.pop(SPECIAL_TOKENS[UNK_ID].encode(), None)
+    return Counter({word.decode("utf-8"): count for word, count in counts.items()})
+
+
+def build_vocabulary(
+    captions: Iterable[str], kind: Kind, minimum_count: int, maximum_size: int
+) -> list[str]:
+    """Chooses the entries of a vocabulary from captions.
+
+    Args:
+        captions: The captions of the training split.
+        kind: `word` takes the words themselves, most frequent first and equally frequent ones in
+            alphabetical order; `wordpiece` learns pieces of words with tensorflow-text's learner
+            (6 to 11 seconds for 35,000 captions; the time grows with the number of distinct words).
+        minimum_count: Words seen less often are left out (`word`) or not learned from
+            (`wordpiece`).
+        maximum_size: Most entries to return, the special tokens included.
+
+    Returns:
+        The special tokens followed by words or pieces.
+
+    Raises:
+        CaptionGANError: If fewer than two words are left or the settings are impossible.
+    """
+    if kind not in ("word", "wordpiece"):
+        raise CaptionGANError(f"vocabulary kind: expected 'word' or 'wordpiece', got {kind!r}")
+    if maximum_size < len(SPECIAL_TOKENS) + 2:
+        raise CaptionGANError(
+            f"vocabulary maximum_size: expected at least {len(SPECIAL_TOKENS) + 2} "
+            f"(special tokens and two words), got {maximum_size}"
+        )
+    counts = count_words(captions)
+    frequent = sorted(
+        ((word, count) for word, count in counts.items() if count >= minimum_count),
+        key=lambda pair: (-pair[1], pair[0]),
+    )
+    if len(frequent) < 2:
+        raise CaptionGANError(
+            f"vocabulary: expected at least two words seen {minimum_count} times or more, got "
+            f"{len(frequent)} of {len(counts)} distinct words; give more captions or lower "
+            "minimum_count"
+        )
+    if kind == "word":
+        words = [word for word, _ in frequent]
+        return [*SPECIAL_TOKENS, *words[: maximum_size - len(SPECIAL_TOKENS)]]
+    return _learn_pieces(frequent, minimum_count, maximum_size)
+
+
+def _learn_pieces(
+    frequent: Sequence[tuple[str, int]], minimum_count: int, maximum_size: int
+) -> list[str]:
+    learned = learner.learn(
+        list(frequent),
+        vocab_size=maximum_size,
+        reserved_tokens=list(SPECIAL_TOKENS),
+        lower_thresh=max(1, minimum_count),
+        joiner=CONTINUATION,
+    )
+    # The learner's search can end above the size asked for. Single characters stay whatever
+    # happens: without one of them every word that needs it would be unknown.
+    needed = set(SPECIAL_TOKENS) | {
+        piece for piece in learned if len(piece.removeprefix(CONTINUATION)) == 1
+    }
+    if len(needed) > maximum_size:
+        raise CaptionGANError(
+            f"vocabulary maximum_size: expected at least {len(needed)} for the special tokens and "
+            f"the characters of these captions, got {maximum_size}; raise it or minimum_count"
+        )
+    room = maximum_size - len(needed)
+    others = [piece for piece in learned if piece not in needed]  # most frequent first
+    chosen = needed.union(others[:room])
+    return [piece for piece in learned if piece in chosen]
+
+
+def write_vocabulary(path: str | os.PathLike[str], words: Sequence[str]) -> None:
+    """Writes a vocabulary, whole or not at all.
+
+    Args:
+        path: The file, usually `vocabulary.txt` in the run directory.
+        words: All entries, the special tokens first, as `build_vocabulary` returns them.
+
+    Raises:
+        CaptionGANError: If the entries are not a vocabulary or the file cannot be written.
+    """
+    _check(words, str(path))
+    try:
+        with replacing(Path(path)) as temporary:
+            temporary.write_bytes("".join(f"{word}\n" for word in words).encode("utf-8"))
+    except OSError as error:
+        raise CaptionGANError(f"{path}: the vocabulary cannot be written ({error.strerror})") from (
+            error
+        )
+
+
+def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
+    """Reads a vocabulary and checks it.
+
+    Raises:
+        CaptionGANError: If the file is missing, is not UTF-8, does not start with the special
+            tokens, repeats an entry, has a line that is empty or holds white space, or lists fewer
+            than two words.
+    """
+    try:
+        text = Path(path).read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CaptionGANError(
+            f"{path}: expected a vocabulary in UTF-8, got other bytes at position {error.start}; "
+            "train again or restore the file"
+        ) from error
+    except OSError as error:
+        raise CaptionGANError(
+            f"{path}: expected a vocabulary file ({error.strerror}); give a run directory that "
+            "training has written"
+        ) from error
+    # Not splitlines(), which also splits at characters that TensorFlow takes for part of a line.
+    words = text.removesuffix("\n").split("\n") if text else []
+    _check(words, str(path))
+    return words
+
+
+def _check(words: Sequence[str], source: str) -> None:
+    remedy = "restore the file or train again"
+    first_line: dict[str, int] = {}
+    for line, word in enumerate(words, start=1):
+        if not word or any(character.isspace() for character in word):
+            raise CaptionGANError(
+                f"{source}: expected one word without white space a line, with Unix line ends, "
+                f"got {word!r} in line {line}; {remedy}"
+            )
+        if word in first_line:
+            raise CaptionGANError(
+                f"{source}: expected every word once, got {word!r} in lines {first_line[word]} "
+                f"and {line}; {remedy}"
+            )
+        first_line[word] = line
+    special = tuple(words[: len(SPECIAL_TOKENS)])
+    if special != SPECIAL_TOKENS:
+        raise CaptionGANError(
+            f"{source}: expected the first four lines to be {' '.join(SPECIAL_TOKENS)}, got "
+            f"{' '.join(map(repr, special)) or 'an empty file'}; {remedy}"
+        )
+    if len(words) < len(SPECIAL_TOKENS) + 2:
+        raise CaptionGANError(
+            f"{source}: expected at least two words after the special tokens, got "
+            f"{len(words) - len(SPECIAL_TOKENS)}; train on more captions or lower minimum_count"
+        )
+
+
+def _in_lists(items: Iterable[str], size: int) -> Iterator[list[str]]:
+    iterator = iter(items)
+    while some := list(islice(iterator, size)):
+        yield some

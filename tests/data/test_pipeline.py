@@ -1,0 +1,271 @@
+"""From examples through shards to batches."""
+
+import dataclasses
+import io
+import json
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from caption_gan import preparation
+from caption_gan.config import Config, DataConfig, EncoderConfig
+from caption_gan.data import records
+from caption_gan.data.example import Example
+from caption_gan.data.images import decode_and_resize, is_image
+from caption_gan.data.pipeline import Pipeline
+from caption_gan.errors import CaptionGANError
+from caption_gan.preparation import prepare_split
+from caption_gan.text.tokenizer import Tokenizer
+from caption_gan.text.vocabulary import write_vocabulary
+
+WORDS = ["[PAD]", "[START]", "[END]", "[UNK]", *"abcdefgh"]
+
+
+def encoded(level: int, size: tuple[int, int] = (8, 6), kind: str = "PNG") -> bytes:
+    """A picture whose left half is of one grey and whose right half is black."""
+    image = Image.new("RGB", size, "black")
+    image.paste((level, level, level), (0, 0, size[0] // 2, size[1]))
+    stream = io.BytesIO()
+    image.save(stream, format=kind)
+    return stream.getvalue()
+
+
+class FewImages:
+    """A source of eight pictures with captions "a", "b", ... and some that cannot be used."""
+
+    def __init__(self, extra: tuple[Example, ...] = (), fingerprint: int = 0):
+        self.all = [
+            Example(f"{index}.png", encoded(index * 30), ("a b", WORDS[4 + index], "c d e"))
+            for index in range(8)
+        ] + list(extra)
+        self.images_of_split = {"train": len(self.all), "val": 0}
+        self.fingerprint = fingerprint
+        self.opened = 0
+
+    def examples(self, split):
+        self.opened += 1
+        return iter(self.all[: self.images_of_split[split]])
+
+
+class MeanRegions(keras.layers.Layer):
+    """An encoder of two regions: the means of the left and the right half."""
+
+    regions_shape = (2, 1)
+    grid = (1, 2)
+
+    def call(self, images):
+        images = keras.ops.cast(images, "float32")
+        left = keras.ops.mean(images[:, :, :4], axis=(1, 2, 3))
+        right = keras.ops.mean(images[:, :, 4:], axis=(1, 2, 3))
+        return keras.ops.stack([left, right], axis=1)[..., None]
+
+
+@pytest.fixture
+def tokenizer(tmp_path) -> Tokenizer:
+    write_vocabulary(tmp_path / "vocabulary.txt", WORDS)
+    return Tokenizer(tmp_path / "vocabulary.txt", "word", 6)
+
+
+def settings(tmp_path, **encoder) -> Config:
+    return Config(
+        data=DataConfig(cache=str(tmp_path / "cache"), captions_per_image=2),
+        encoder=EncoderConfig(image_height=6, image_width=8, **encoder),
+    )
+
+
+@pytest.fixture
+def use(monkeypatch):
+    def use_source(source):
+        monkeypatch.setattr(preparation, "open_source", lambda config, skips: source)
+        return source
+
+    return use_source
+
+
+def pipeline_of(config, prepared, tokenizer) -> Pipeline:
+    return Pipeline(prepared.directory, config.data, config.encoder, (2, 1), tokenizer)
+
+
+def test_records_keep_everything_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "IMAGES_PER_SHARD", 3)
+    examples = [
+        Example(f"image {index}", bytes([index]), ("one", "zwei ü"), f'{{"fact": {index}}}')
+        for index in range(10)
+    ]
+    serialized = [
+        records.serialize(example, [np.full((2, 3), index), np.full((2, 3), -index)])
+        for index, example in enumerate(examples)
+    ]
+    records.write_split(tmp_path, "train", serialized, len(serialized))
+    assert len(list((tmp_path / "Split-train").iterdir())) == 3
+    assert list(records.read_examples(tmp_path, "train")) == examples
+    for index, record in enumerate(records.read_split(tmp_path, "train").as_numpy_iterator()):
+        first, second = record["regions"]
+        assert np.array_equal(np.frombuffer(first, np.float16), [index] * 6)
+        assert np.array_equal(np.frombuffer(second, np.float16), [-index] * 6)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP"])
+def test_formats_decode_to_the_same_pixels(kind):
+    pixels = decode_and_resize(encoded(200, (80, 60), kind), 6, 8).numpy()
+    assert pixels.shape == (6, 8, 3)
+    assert np.abs(pixels[:, :3].astype(int) - 200).max() <= 3
+    assert pixels[:, 5:].max() <= 3
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", encoded(3, kind="JPEG")[:40]])
+def test_what_is_no_image(content):
+    assert not is_image(content)
+
+
+def test_useless_examples_are_dropped_and_counted(tmp_path, use):
+    extra = (
+        Example("broken.jpg", b"no picture", ("a",)),
+        Example("mute.png", encoded(1), ("", "  ")),
+        Example("half.png", encoded(2), ("a", "")),
+    )
+    use(FewImages(extra))
+    prepared = prepare_split(settings(tmp_path), "train", MeanRegions())
+    assert prepared.images == 9
+    assert prepared.skipped == (
+        "3 captions are empty, of: mute.png, half.png, ...",
+        "1 images do not decode: broken.jpg",
+        "1 images have no caption left: mute.png",
+    )
+    kept = list(records.read_examples(prepared.directory, "train"))
+    assert kept[-1].captions == ("a",)
+
+
+def test_shards_are_made_once_for_the_same_content(tmp_path, use):
+    source = use(FewImages())
+    first = prepare_split(settings(tmp_path), "train", MeanRegions())
+    assert prepare_split(settings(tmp_path), "train", MeanRegions()) == first
+    assert source.opened == 1
+    use(FewImages(fingerprint=1))
+    assert prepare_split(settings(tmp_path), "train", MeanRegions()).directory != first.directory
+
+
+def test_an_interrupted_preparation_leaves_nothing_that_is_taken_for_whole(tmp_path, use):
+    source = use(FewImages())
+    whole = source.examples
+
+    def interrupted(split):
+        for number, example in enumerate(whole(split)):
+            if number == 5:
+                raise KeyboardInterrupt
+            yield example
+
+    source.examples = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        prepare_split(settings(tmp_path), "train", MeanRegions())
+    assert not list((tmp_path / "cache").rglob("*tfrecord*"))
+    source.examples = whole
+    assert prepare_split(settings(tmp_path), "train", MeanRegions()).images == 8
+
+
+def test_a_split_without_images_is_an_error(tmp_path, use):
+    use(FewImages())
+    with pytest.raises(CaptionGANError, match="'val' .* no image that can be used"):
+        prepare_split(settings(tmp_path), "val", MeanRegions())
+    with pytest.raises(CaptionGANError, match="no split 'test'; it has train, val"):
+        prepare_split(settings(tmp_path), "test", MeanRegions())
+
+
+@pytest.mark.parametrize("memory_limit", [0.0, 1.0])
+def test_an_epoch_shows_each_image_once_with_different_captions(
+    tmp_path, use, tokenizer, memory_limit
+):
+    use(FewImages())
+    config = settings(tmp_path)
+    data = dataclasses.replace(config.data, memory_limit_gib=memory_limit)
+    config = dataclasses.replace(config, data=data)
+    prepared = prepare_split(config, "train", MeanRegions())
+    batches = pipeline_of(config, prepared, tokenizer).training("train", 8, 4, seed=1)
+    assert len(batches) == 2
+    orders, choices = [], set()
+    for _ in range(3):
+        levels = []
+        for batch in batches.as_numpy_iterator():
+            assert batch["image"].shape == (4, 6, 8, 3)
+            assert batch["token_ids"].shape == (4, 2, 6)
+            levels += batch["image"][:, 0, 0, 0].tolist()
+            for two in batch["token_ids"]:
+                assert not np.array_equal(*two)
+                choices.add(two.tobytes())
+        assert sorted(levels) == [index * 30 for index in range(8)]
+        orders.append(tuple(levels))
+    assert len(set(orders)) == 3
+    assert len(choices) > 8
+
+
+def test_the_same_seed_gives_the_same_batches(tmp_path, use, tokenizer):
+    use(FewImages())
+    config = settings(tmp_path)
+    prepared = prepare_split(config, "train", MeanRegions())
+
+    def tokens(seed):
+        keras.utils.set_random_seed(0)
+        batches = pipeline_of(config, prepared, tokenizer).training("train", 8, 4, seed)
+        return np.concatenate([batch["token_ids"] for batch in batches.as_numpy_iterator()])
+
+    assert np.array_equal(tokens(3), tokens(3))
+    assert not np.array_equal(tokens(3), tokens(4))
+
+
+def test_few_captions_are_repeated(tmp_path, use, tokenizer):
+    source = use(FewImages())
+    source.all = [dataclasses.replace(example, captions=("a b",)) for example in source.all]
+    config = settings(tmp_path)
+    prepared = prepare_split(config, "train", MeanRegions())
+    (batch,) = pipeline_of(config, prepared, tokenizer).training("train", 8, 8, 0)
+    assert np.array_equal(batch["token_ids"], np.tile([1, 4, 5, 2, 0, 0], (8, 2, 1)))
+
+
+def test_captions_without_a_known_word_are_left_out(tmp_path, use, tokenizer):
+    source = use(FewImages())
+    source.all = [
+        dataclasses.replace(example, captions=("это собака .", "a b")) for example in source.all
+    ]
+    config = settings(tmp_path)
+    prepared = prepare_split(config, "train", MeanRegions())
+    (batch,) = pipeline_of(config, prepared, tokenizer).training("train", 8, 8, 0)
+    assert np.array_equal(batch["token_ids"], np.tile([1, 4, 5, 2, 0, 0], (8, 2, 1)))
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_regions_of_a_frozen_backbone_come_from_the_shards(tmp_path, use, tokenizer, flip):
+    use(FewImages())
+    config = settings(tmp_path, name="keras_applications", flip=flip, weights="none")
+    prepared = prepare_split(config, "train", MeanRegions())
+    pipeline = pipeline_of(config, prepared, tokenizer)
+    seen = {(index * 30, 0): 0 for index in range(8)}
+    mirrored = {(0, index * 30): 0 for index in range(1, 8)} if flip else {}
+    wanted = {**seen, **mirrored}
+    batches = pipeline.training("train", 8, 8, 0).repeat(12)
+    for batch in batches.as_numpy_iterator():
+        assert "image" not in batch
+        for regions in batch["regions"]:
+            wanted[tuple(regions[:, 0].tolist())] += 1
+    assert min(wanted.values()) > 0
+    assert sum(wanted.values()) == 96
+    (batch,) = pipeline.validation("train", 8, 8)
+    assert np.array_equal(batch["regions"][:, :, 0], [[index * 30, 0] for index in range(8)])
+
+
+def test_validation_keeps_the_order(tmp_path, use, tokenizer):
+    use(FewImages())
+    config = settings(tmp_path)
+    prepared = prepare_split(config, "train", MeanRegions())
+    batches = list(pipeline_of(config, prepared, tokenizer).validation("train", 8, 3))
+    assert [len(batch["image"]) for batch in batches] == [3, 3, 2]
+    levels = np.concatenate([batch["image"][:, 0, 0, 0] for batch in batches])
+    assert np.array_equal(levels, [index * 30 for index in range(8)])
+
+
+def test_the_summary_is_beside_the_shards(tmp_path, use):
+    use(FewImages())
+    prepared = prepare_split(settings(tmp_path), "train", MeanRegions())
+    content = json.loads((prepared.directory / "Split-train" / "summary.json").read_text())
+    assert content == {"images": 8, "skipped": []}

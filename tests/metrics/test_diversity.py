@@ -1,0 +1,136 @@
+"""Each figure against a value worked out by hand, then what must hold of any captions."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pycocoevalcap.bleu.bleu import Bleu
+
+from caption_gan.errors import CaptionGANError
+from caption_gan.metrics.diversity import (
+    distinct_n,
+    distinct_share,
+    mbleu,
+    mean_length,
+    novel_share,
+    repeated_token_rate,
+    vocabulary_size,
+)
+
+CAPTIONS = ["A dog runs.", "a dog, a dog", "a a a cat", "A DOG RUNS"]
+
+
+def test_repeated_token_rate() -> None:
+    # Pairs of neighbours: 2 + 3 + 3 + 2; equal: the two within `a a a`.
+    assert repeated_token_rate(CAPTIONS) == pytest.approx(2 / 10)
+    assert repeated_token_rate(["a a a a"]) == 1.0
+    assert repeated_token_rate(["a dog and a dog"]) == 0.0
+    assert repeated_token_rate(["dog", "dog", ""]) == 0.0  # no pair spans two captions
+
+
+def test_distinct_share() -> None:
+    assert distinct_share(CAPTIONS) == pytest.approx(3 / 4)
+
+
+def test_distinct_n() -> None:
+    # 14 words of 4 kinds; 10 bigrams: a-dog, dog-runs, dog-a, a-a, a-cat are distinct.
+    assert distinct_n(CAPTIONS, 1) == pytest.approx(4 / 14)
+    assert distinct_n(CAPTIONS, 2) == pytest.approx(5 / 10)
+    assert distinct_n(CAPTIONS, 9) == 0.0
+    with pytest.raises(CaptionGANError, match="received 0"):
+        distinct_n(CAPTIONS, 0)
+
+
+def test_vocabulary_size() -> None:
+    assert vocabulary_size(CAPTIONS) == 4
+
+
+def test_mean_length() -> None:
+    assert mean_length(CAPTIONS) == pytest.approx(14 / 4)
+
+
+def test_novel_share() -> None:
+    assert novel_share(CAPTIONS, ["a dog runs!", "a cat"]) == pytest.approx(2 / 4)
+    assert novel_share(CAPTIONS, []) == 1.0
+
+
+def test_mbleu_by_hand() -> None:
+    # Either way round 3 of 4 words match and lengths agree; of 3 bigrams, 2 match.
+    samples = [["a red dog runs", "a red dog sleeps"]]
+    assert mbleu(samples, n=1) == pytest.approx(3 / 4, abs=1e-6)
+    assert mbleu(samples, n=2) == pytest.approx((3 / 4 * 2 / 3) ** 0.5, abs=1e-6)
+
+
+def test_mbleu_of_extremes() -> None:
+    assert mbleu([["a red dog runs", "A red dog runs."]] * 2) == pytest.approx(1.0)
+    assert mbleu([["a red dog runs", "two blue cats sleep"]]) < 1e-3
+    assert mbleu([["", "."], ["", ""]]) == pytest.approx(0.0)
+
+
+def test_mbleu_pools_counts_over_images() -> None:
+    """A mean of each image's own BLEU would be 0.5: the definition is the corpus-level one."""
+    samples = [["a b c d e f", "a b c d e f"], ["p q", "r s"]]
+    # Of 8 words 6 match, of 6 bigrams 5, of 4 trigrams 4, of 3 four-grams 3.
+    assert mbleu(samples) == pytest.approx((6 / 8 * 5 / 6) ** 0.25, abs=1e-6)
+
+
+def test_mbleu_is_the_mean_of_the_toolkits_corpus_bleu() -> None:
+    samples = [["a red dog", "a dog runs", "red dog runs"], ["two cats", "two red cats", "cats"]]
+    expected = []
+    for held_out in range(3):
+        candidates = {image: [texts[held_out]] for image, texts in enumerate(samples)}
+        others = {
+            image: [text for k, text in enumerate(texts) if k != held_out]
+            for image, texts in enumerate(samples)
+        }
+        expected.append(Bleu(4).compute_score(others, candidates, verbose=0)[0][1])
+    assert mbleu(samples, n=2) == pytest.approx(sum(expected) / 3)
+
+
+@pytest.mark.parametrize("samples", [[], [["a"]], [["a", "b"], ["a", "b", "c"]]])
+def test_mbleu_names_wrong_samples(samples: list[list[str]]) -> None:
+    with pytest.raises(CaptionGANError, match="samples: expected"):
+        mbleu(samples)
+
+
+def test_mbleu_names_a_wrong_order() -> None:
+    with pytest.raises(CaptionGANError, match="received 5"):
+        mbleu([["a", "b"]], n=5)
+
+
+def test_no_captions_give_zero() -> None:
+    for figure in (repeated_token_rate, distinct_share, vocabulary_size, mean_length):
+        assert figure([]) == 0
+    assert distinct_n([], 2) == novel_share([], ["a"]) == 0.0
+
+
+caption_texts = st.lists(st.sampled_from(["a", "dog", "runs", "red", "."]), max_size=6).map(
+    " ".join
+)
+
+
+@given(
+    st.lists(caption_texts, max_size=8).flatmap(lambda c: st.tuples(st.just(c), st.permutations(c)))
+)
+def test_bounds_and_order(pair: tuple[list[str], list[str]]) -> None:
+    captions, shuffled = pair
+    shares: list[Callable[[list[str]], float]] = [
+        repeated_token_rate,
+        distinct_share,
+        lambda texts: distinct_n(texts, 2),
+        lambda texts: novel_share(texts, ["a dog", "red"]),
+    ]
+    for share in shares:
+        assert 0.0 <= share(captions) <= 1.0
+        assert share(captions) == share(shuffled)
+    assert vocabulary_size(captions) == vocabulary_size(shuffled) <= 4
+    assert mean_length(captions) == mean_length(shuffled)
+
+
+@given(st.lists(st.lists(caption_texts, min_size=3, max_size=3), min_size=1, max_size=4))
+def test_mbleu_bounds_and_order(samples: list[list[str]]) -> None:
+    figure = mbleu(samples)
+    assert 0.0 <= figure <= 1.0 + 1e-9
+    assert mbleu(samples[::-1]) == pytest.approx(figure, abs=1e-9)
+    assert mbleu([texts[::-1] for texts in samples]) == pytest.approx(figure, abs=1e-9)

@@ -1,0 +1,79 @@
+"""Generators small enough to check by hand.
+
+B batch, K captions an image, V vocabulary, R regions, D region depth.
+"""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from caption_gan.models.attention import Memory
+from caption_gan.models.generator import Context, Generator
+
+
+class MarkovGenerator:
+    """A double whose next word depends on nothing but the word before, by a table of logits.
+
+    Its attention weights are one-hot at the word that was read, so that they betray which word
+    a row belongs to; it must be given at least V regions.
+    """
+
+    noise_size = 2
+    hidden_size = 1
+
+    def __init__(self, table: np.ndarray):
+        self.table = tf.constant(table, tf.float32)  # [V, V]
+        self.vocabulary_size = len(table)
+        self.steps = tf.Variable(0)
+
+    def look(self, regions: tf.Tensor) -> Context:
+        return Context(Memory(regions[:, None], regions[:, None]), tf.reduce_mean(regions, 1))
+
+    def start(self, context: Context, noise: tf.Tensor) -> tf.Tensor:
+        return tf.zeros([*tf.unstack(tf.shape(noise)[:2]), 1])
+
+    def step(
+        self, token_ids: tf.Tensor, states: tf.Tensor, context: Context
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        self.steps.assign_add(1)
+        weights = tf.one_hot(token_ids, context.memory.keys.shape[2])
+        return tf.gather(self.table, token_ids), states, weights
+
+
+@pytest.fixture(scope="session")
+def markov() -> Callable[[np.ndarray], MarkovGenerator]:
+    """Makes a double from a table of logits [V, V]: row the word before, column the next."""
+    return MarkovGenerator
+
+
+@pytest.fixture(scope="session")
+def small_generator() -> Callable[..., Generator]:
+    """Makes a random generator of 9 words for regions [B, 4, 5]."""
+
+    def make(seed: int = 0, **settings) -> Generator:
+        keras.utils.set_random_seed(seed)
+        arguments = {
+            "vocabulary_size": 9,
+            "embedding_size": 6,
+            "hidden_size": 8,
+            "attention_heads": 2,
+            "noise_size": 3,
+            "dropout": 0.4,
+        }
+        generator = Generator(**{**arguments, **settings})
+        generator.build((None, 4, 5))
+        # The initialiser's numbers are so small that every word would be about as likely.
+        shape = (generator.vocabulary_size, generator.embedding_size)
+        generator.embedding.assign(np.random.default_rng(seed).normal(size=shape))
+        return generator
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def regions() -> np.ndarray:
+    """Regions [5, 4, 5] of five images."""
+    return np.random.default_rng(1).normal(size=(5, 4, 5)).astype(np.float32)

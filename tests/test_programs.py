@@ -1,0 +1,200 @@
+"""The programs as their users call them: from a command line to files, in small."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from caption_gan.run import RunDirectory
+
+SMALL = [
+    "--data.train_images=40",
+    "--data.val_images=12",
+    "--data.test_images=4",
+    "--encoder.image_height=32",
+    "--encoder.image_width=40",
+    "--encoder.width=8",
+    "--generator.embedding_size=16",
+    "--generator.hidden_size=16",
+    "--text.minimum_count=1",
+    "--maximum_likelihood.batch_size=8",
+    "--logging.images=2",
+]
+
+
+def call(program: str, *arguments: object) -> subprocess.CompletedProcess:
+    """Runs a program in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", f"caption_gan.{program}", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, cache) -> tuple[RunDirectory, subprocess.CompletedProcess]:
+    """A run of two epochs on a few charts, with a profile and histograms."""
+    path = tmp_path_factory.mktemp("runs") / "run"
+    done = call(
+        "fit",
+        *SMALL,
+        f"--run_dir={path}",
+        f"--data.cache={cache}",
+        "--maximum_likelihood.epochs=2",
+        "--logging.histograms=true",
+        "--profile_steps=2,4",
+    )
+    assert done.returncode == 0, done.stderr
+    return RunDirectory(path), done
+
+
+def test_fit_prints_scores_captions_and_places(trained):
+    run, done = trained
+    for word in ("CIDEr", "fact_accuracy", "blind", "nearest", "val-000000", str(run.report)):
+        assert word in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_run_directory_is_whole(trained):
+    run, _ = trained
+    metrics = json.loads(run.metrics.read_text())
+    for name in (
+        "val/greedy/CIDEr",
+        "val/greedy/BLEU-4",
+        "val/greedy/fact_accuracy",
+        "val/greedy/repeated_token_rate",
+        "val/sample/mBLEU-4",
+        "val/sample/distinct_captions",
+        "val/reference/distinct_captions",
+        "val/blind/fact_accuracy",
+        "val/nearest/fact_accuracy",
+    ):
+        assert isinstance(metrics[name], float), name
+    (epochs,) = metrics["history"].values()
+    assert [figures["epoch"] for figures in epochs] == [1, 2]
+    lines = [json.loads(line) for line in run.captions.read_text().splitlines()]
+    assert len(lines) == 12
+    assert len(lines[0]["captions"]["sample"]) == 5
+    assert yaml.safe_load(run.config.read_text())["data"]["train_images"] == 40
+    assert run.vocabulary.read_text().splitlines()[:4] == ["[PAD]", "[START]", "[END]", "[UNK]"]
+    assert "<html" in run.report.read_text()
+
+
+def test_tensorboard_gets_scalars_pictures_histograms_and_a_trace(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run, _ = trained
+    tags: dict[str, set[str]] = {}
+    for folder in {path.parent for path in run.logs.rglob("events.out.tfevents.*")}:
+        events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
+        events.Reload()
+        for tag in events.Tags()["tensors"]:
+            kind = events.summary_metadata[tag].plugin_data.plugin_name
+            tags.setdefault(kind, set()).add(tag)
+    assert "epoch_CIDEr" in tags["scalars"]
+    assert {"val-000000", "val-000001"} <= tags["images"]
+    assert tags["histograms"]
+    assert list(run.logs.rglob("*.xplane.pb"))
+
+
+def test_same_run_dir_continues(trained, cache):
+    run, _ = trained
+    before = run.best_weights.stat().st_mtime_ns
+    done = call("fit", f"--run_dir={run.path}")
+    assert done.returncode == 0, done.stderr
+    assert "epoch" not in done.stderr  # Both epochs were done.
+    assert run.best_weights.stat().st_mtime_ns == before
+
+
+def test_other_settings_for_the_same_run_are_refused(trained):
+    run, _ = trained
+    done = call("fit", f"--run_dir={run.path}", "--generator.hidden_size=32")
+    assert done.returncode == 1
+    assert "generator.hidden_size was 16, is 32" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_evaluate_prints_one_json_object(trained):
+    run, _ = trained
+    before = json.loads(run.metrics.read_text())
+    done = call("evaluate", run.path, "--split=test", "--json")
+    assert done.returncode == 0, done.stderr
+    (figures,) = json.loads(done.stdout).values()
+    assert 0 <= figures["test/greedy/fact_accuracy"] <= 1
+    after = json.loads(run.metrics.read_text())
+    assert {name: after[name] for name in before} == before
+    assert after["test/greedy/CIDEr"] == pytest.approx(figures["test/greedy/CIDEr"], abs=1e-6)
+
+
+def test_evaluate_agrees_with_fit(trained):
+    run, _ = trained
+    before = json.loads(run.metrics.read_text())
+    done = call("evaluate", run.path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(run.metrics.read_text()) == before
+
+
+def test_caption_takes_a_users_files(trained, tmp_path):
+    run, _ = trained
+    picture, text, missing = tmp_path / "chart.png", tmp_path / "notes.png", tmp_path / "no.jpg"
+    Image.new("RGB", (300, 200), "white").save(picture)
+    text.write_text("these are no pixels")
+    done = call("caption", run.path, picture, text, missing, "--n=3", "--json")
+    assert done.returncode == 1
+    first, second, third = json.loads(done.stdout)["images"]
+    assert len(first["captions"]) == 3
+    assert all(caption["score"] < 0 for caption in first["captions"])
+    assert "no image" in second["error"]
+    assert "cannot be read" in third["error"]
+    assert "Traceback" not in done.stderr
+
+
+def test_caption_by_beam(trained, tmp_path):
+    run, _ = trained
+    picture = tmp_path / "chart.png"
+    Image.new("RGB", (300, 200), "white").save(picture)
+    done = call("caption", run.path, picture, "--beam=3", "--json")
+    captions = json.loads(done.stdout)["images"][0]["captions"]
+    assert len(captions) == 3
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["--data.sorce=scenes"], 2, "Did you mean data.source?"),
+        (["--data.source=scene"], 2, "'figures', 'scenes', 'flickr8k'"),
+        (["--maximum_likelihood.epochs=0"], 2, "maximum_likelihood.epochs"),
+        (["--profile_steps=10"], 2, "profile_steps"),
+        (["--config=nowhere.yaml"], 2, "nowhere.yaml"),
+        (["--data.source=flickr8k"], 1, "data.root is not set"),
+        (["--data.source=flickr8k", "--data.root=/nowhere"], 1, "/nowhere is not a folder"),
+        (["--encoder.name=keras_applications", "--encoder.backbone=Foo"], 1, "MobileNetV2"),
+        (["--generator.attention_heads=5"], 1, "attention_heads"),
+        (["--text.sequence_length=2"], 1, "sequence_length"),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(arguments, status, words, tmp_path, cache):
+    done = call("fit", *SMALL, f"--data.cache={cache}", f"--run_dir={tmp_path / 'run'}", *arguments)
+    assert done.returncode == status
+    last = done.stderr.strip().splitlines()[-1]
+    assert words in last
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("program", ["evaluate", "caption"])
+def test_a_folder_that_is_no_run_is_refused(program, tmp_path):
+    done = call(program, tmp_path, *(["x.png"] if program == "caption" else []))
+    assert done.returncode == 1
+    assert "is not a run directory" in done.stderr
+    assert done.stdout == ""
