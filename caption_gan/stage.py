@@ -85,7 +85,9 @@ def train_stage(
     logs = run.logs / name
     try:
         model.fit(
-            pipeline.training("train", train.images, settings.batch_size, config.seed + number),
+            pipeline.training(
+                "train", train.images, settings.batch_size, settings.captions, config.seed + number
+            ),
             validation_data=pipeline.validation("val", val.images, settings.batch_size),
             epochs=settings.epochs,
             initial_epoch=epochs_done,

@@ -76,7 +76,7 @@ def matrix_product_operations(
 def benchmark(config: Config, vocabulary_size: int, regions: int, depth: int, steps: int) -> None:
     """Prints the figures that the module's docstring lists."""
     settings = config.maximum_likelihood
-    images, captions = settings.batch_size, config.data.captions_per_image
+    images, captions = settings.batch_size, settings.captions
     length = config.text.sequence_length
     generator = Generator(
         vocabulary_size,

@@ -76,7 +76,7 @@ def _bands(series: Sequence[Any]) -> list[tuple[float, float]]:
 
     Two crossing series share a band, which is twice as high as the others to make them steep.
     """
-    levels = [one["level"] for one in series]
+    levels = [one.get("level", 0) for one in series]
     sizes = [levels.count(level) for level in range(max(levels) + 1)]
     gap = 0.11
     unit = (0.88 - gap * (len(sizes) - 1)) / sum(sizes)
@@ -86,11 +86,11 @@ def _bands(series: Sequence[Any]) -> list[tuple[float, float]]:
 
 def _trend(shape: str, rng: random.Random) -> Callable[[float], float]:
     """Returns a function from [0, 1] to [0, 1] of the shape."""
-    power, middle, level = rng.uniform(0.75, 1.4), rng.uniform(0.42, 0.58), rng.uniform(0.35, 0.65)
+    power, middle, level = rng.uniform(0.75, 1.4), rng.uniform(0.44, 0.56), rng.uniform(0.35, 0.65)
+    width = rng.uniform(0.15, 0.2)
 
     def hill(x: float) -> float:
-        slope = x / middle if x < middle else (1 - x) / (1 - middle)
-        return math.sin(slope * math.pi / 2) ** (1.6 * power)
+        return math.exp(-(((x - middle) / width) ** 2))
 
     shapes: dict[str, Callable[[float], float]] = {
         "rise": lambda x: x**power,
@@ -106,7 +106,7 @@ def _draw_lines(
     canvas: Canvas, box: Box, facts: Any, colours: dict[str, Colour], rng: random.Random
 ) -> None:
     series = facts["series"]
-    count = rng.choice((6, 8, 10, 16, 24))
+    count = rng.choice((9, 11, 15, 24))
     roughness = rng.choice((0, 0.03, 0.06))
     width = rng.uniform(3, 4.2)
     inset = rng.uniform(0, 0.06)
@@ -124,7 +124,7 @@ def _draw_lines(
             canvas.dashes(points, colour, width + 0.4, dash=9, gap=3.5)
         else:
             canvas.line(points, colour, width)
-        if style == "marked" and count <= 10:
+        if style == "marked" and count <= 11:
             form = rng.choice(("circle", "square", "triangle", "diamond"))
             for point in points:
                 canvas.marker(point, width * 1.15, form, colour)
@@ -185,9 +185,8 @@ def _draw_layers(
     series = sorted(facts["series"], key=lambda one: one["level"])
     thickest = 0.94 / len(series)
     profiles: dict[str, Callable[[float], float]] = {
-        "widen": lambda x: 0.22 + 0.78 * x,
-        "narrow": lambda x: 1 - 0.78 * x,
-        "steady": lambda x: 0.62,
+        "widen": lambda x: 0.15 + 0.85 * x,
+        "narrow": lambda x: 1 - 0.85 * x,
     }
     count = rng.choice((6, 10, 16))
     places = [index / (count - 1) for index in range(count)]

@@ -23,16 +23,14 @@ _PREDICATES: Mapping[str, Sequence[str]] = {
     "left": ("lean left", "peak early"),
     "right": ("lean right", "peak late"),
     "twin": ("have two peaks", "form two humps"),
-    "widen": ("widen", "grow"),
-    "narrow": ("narrow", "shrink"),
-    "steady": ("keep constant", "stay equally thick"),
+    "widen": ("widen", "grow", "get thicker"),
+    "narrow": ("narrow", "shrink", "get thinner"),
     "top": ("lie highest", "stay on top"),
     "bottom": ("lie lowest", "stay at the bottom"),
     "tallest": ("are tallest", "reach highest"),
     "shortest": ("are shortest", "stay lowest"),
     "largest": ("are largest", "take the biggest share"),
     "smallest": ("are smallest", "take the least share"),
-    "half": ("cover over half",),
 }
 _RELATIONS: Mapping[str, Sequence[str]] = {
     "above": ("lie above", "stay above"),
@@ -64,13 +62,12 @@ GRAMMAR = Grammar(
             # No kind begins with a vowel: an article stands before it.
             "area": ("stacked area chart", "stacked area plot"),
         },
-        "count": {"two": ("two",), "three": ("three",), "four": ("four",)},
+        "count": {"two": ("two",), "three": ("three",)},
         "group": {
             "series": ("series",),
             "line": ("lines", "curves"),
             "bar": ("sets of bars",),
             "scatter": ("sets of points", "groups of points"),
-            "slices": ("slices", "parts"),
             "area": ("layers", "bands"),
         },
         "colour": {colour: (colour,) for colour in PALETTE},

@@ -38,7 +38,9 @@ class Pipeline:
         self.regions_shape = regions_shape
         self.tokenizer = tokenizer
 
-    def training(self, split: str, images: int, batch_size: int, seed: int) -> tf.data.Dataset:
+    def training(
+        self, split: str, images: int, batch_size: int, captions: int, seed: int
+    ) -> tf.data.Dataset:
         """Endlessly varied epochs: shuffled images, a random choice and order of captions.
 
         Returns:
@@ -51,7 +53,10 @@ class Pipeline:
         # make them.
         seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
         dataset = tf.data.Dataset.zip(dataset, seeds)
-        dataset = dataset.map(self._choose, num_parallel_calls=tf.data.AUTOTUNE)
+        dataset = dataset.map(
+            lambda decoded, seed: self._choose(decoded, seed, captions),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
         dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
         return dataset.apply(tf.data.experimental.assert_cardinality(images // batch_size))
 
@@ -92,11 +97,13 @@ class Pipeline:
             )
         return decoded
 
-    def _choose(self, decoded: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _choose(
+        self, decoded: dict[str, tf.Tensor], seed: tf.Tensor, captions: int
+    ) -> dict[str, tf.Tensor]:
         """Picks K captions, all different where there are as many, and one view of the image."""
         available = tf.shape(decoded["token_ids"])[0]
         order = tf.random.experimental.stateless_shuffle(tf.range(available), [seed, 0])
-        chosen = tf.gather(order, tf.range(self.data.captions_per_image) % available)
+        chosen = tf.gather(order, tf.range(captions) % available)
         batch = {"token_ids": tf.gather(decoded["token_ids"], chosen)}  # [K, T]
         mirrored = tf.random.stateless_uniform([], [seed, 1]) < 0.5
         if self.encoder.cached:

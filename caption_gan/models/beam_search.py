@@ -44,8 +44,8 @@ def beam_search(
     batch, region_count = tf.shape(regions)[0], regions.shape[1]
     context = _for_each(generator.look(regions), width)
     noise = tf.zeros([batch * width, 1, generator.noise_size])
-    states = generator.start(context, noise)  # [B W, 1, H]
-    states = tf.reshape(states, [batch, width, generator.hidden_size])
+    states = generator.start(context, noise)  # [B W, 1, 2 H]
+    states = tf.reshape(states, [batch, width, generator.state_size])
     nothing = Beams(
         totals=tf.fill([batch, width], -float("inf")),
         token_ids=tf.fill([batch, width, steps], PAD_ID),
@@ -65,7 +65,7 @@ def beam_search(
         previous = tf.where(time > 0, growing.token_ids[:, :, time - 1], START_ID)  # [B, W]
         logits, states, weights = generator.step(
             tf.reshape(previous, [-1, 1]),
-            tf.reshape(states, [-1, 1, generator.hidden_size]),
+            tf.reshape(states, [-1, 1, generator.state_size]),
             context,
         )
         logits = tf.reshape(logits, [batch, width, generator.vocabulary_size])
@@ -94,7 +94,7 @@ def beam_search(
             tf.where(here, words[..., None], token_ids),
             tf.gather(attention, parents, batch_dims=1),
         )
-        states = tf.reshape(states, [batch, width, generator.hidden_size])
+        states = tf.reshape(states, [batch, width, generator.state_size])
         after = (tf.gather(states, parents, batch_dims=1), growing, ended)
         # Inside the loop the batch's size is no longer known, which the loop would not accept.
         return time + 1, *tf.nest.map_structure(

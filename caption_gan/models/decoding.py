@@ -106,12 +106,13 @@ def _write(
 ) -> Decoded:
     """Writes captions word by word; `choose` maps logits [B, K, V] and the time to [B, K]."""
     context = generator.look(regions)
-    states = generator.start(context, noise)  # [B, K, H]
+    states = generator.start(context, noise)  # [B, K, 2 H]
     token_ids = tf.fill(tf.shape(noise)[:2], START_ID)  # [B, K]
     steps = sequence_length - 1
 
     def unfinished(time, token_ids, states, finished, total, words, attention):
-        return (time < steps) & ~tf.reduce_all(finished)
+        # The first step is taken even for no images: nothing written would have no shape to stack.
+        return (time < steps) & ((time == 0) | ~tf.reduce_all(finished))
 
     def write_word(time, token_ids, states, finished, total, words, attention):
         logits, states, weights = generator.step(token_ids, states, context)

@@ -18,11 +18,13 @@ from caption_gan.errors import CaptionGANError
 
 @keras.saving.register_keras_serializable(package="caption_gan")
 class ConvolutionalEncoder(keras.Model):
-    """A small residual network, trained with the captioner; one region for each 8 x 8 pixels.
+    """A small network, trained with the captioner; one region for each 8 x 8 pixels.
 
-    Batch normalisation rather than group normalisation: on drawn scenes it learnt in 2 minutes
-    what group normalisation did not in 9. A learned vector for each position lets the words say
-    where something is.
+    Convolutions with residual blocks see what is near (batch normalisation rather than group
+    normalisation: on drawn scenes it learnt in 2 minutes what group normalisation did not in 9).
+    Self-attention then lets regions see each other wherever they are: a line of a chart is only
+    known to rise by comparing its two ends. A learned vector for each position lets regions know
+    where they are, and words say it.
 
     Args:
         image_height: In pixels.
@@ -48,7 +50,7 @@ class ConvolutionalEncoder(keras.Model):
         self.first_block = keras.Sequential(_residual(width), name="first_block")
         self.reduction = keras.Sequential(_convolution(2 * width, 3, strides=2), name="reduction")
         self.second_block = keras.Sequential(_residual(2 * width), name="second_block")
-        self.third_block = keras.Sequential(_residual(2 * width), name="third_block")
+        self.mixers = [SelfAttention(2 * width, name=f"mixer_{index}") for index in range(2)]
 
     def build(self, input_shape=None):
         rows, columns = self.grid
@@ -57,7 +59,8 @@ class ConvolutionalEncoder(keras.Model):
         self.first_block.build(half)
         self.reduction.build(half)
         self.second_block.build((None, rows, columns, 2 * self.width))
-        self.third_block.build((None, rows, columns, 2 * self.width))
+        for mixer in self.mixers:
+            mixer.build((None, *self.regions_shape))
         self.positions = self.add_weight(
             name="positions", shape=self.regions_shape, initializer="random_normal"
         )
@@ -69,8 +72,10 @@ class ConvolutionalEncoder(keras.Model):
         features = tf.nn.relu(features + self.first_block(features, training=training))
         features = self.reduction(features, training=training)  # [B, H/8, W/8, D]
         features = tf.nn.relu(features + self.second_block(features, training=training))
-        features = tf.nn.relu(features + self.third_block(features, training=training))
-        return tf.reshape(features, [-1, *self.regions_shape]) + self.positions  # [B, R, D]
+        regions = tf.reshape(features, [-1, *self.regions_shape]) + self.positions  # [B, R, D]
+        for mixer in self.mixers:
+            regions = mixer(regions)
+        return regions
 
     def get_config(self):
         return {
@@ -79,6 +84,43 @@ class ConvolutionalEncoder(keras.Model):
             "image_width": self.image_width,
             "width": self.width,
         }
+
+
+@keras.saving.register_keras_serializable(package="caption_gan")
+class SelfAttention(keras.layers.Layer):
+    """A Transformer's encoder layer, normalised first (Vaswani et al., 2017; Xiong et al., 2020).
+
+    Args:
+        depth: D.
+        heads: Number of attention heads.
+    """
+
+    def __init__(self, depth: int, heads: int = 4, **kwargs):
+        super().__init__(**kwargs)
+        self.depth = depth
+        self.heads = heads
+        self.attention_norm = keras.layers.LayerNormalization(name="attention_norm")
+        self.attention = keras.layers.MultiHeadAttention(heads, depth // heads, name="attention")
+        self.dense_norm = keras.layers.LayerNormalization(name="dense_norm")
+        self.widen = keras.layers.Dense(2 * depth, activation="relu", name="widen")
+        self.narrow = keras.layers.Dense(depth, name="narrow")
+
+    def build(self, input_shape):
+        self.attention_norm.build(input_shape)
+        self.attention.build(input_shape, input_shape)
+        self.dense_norm.build(input_shape)
+        self.widen.build(input_shape)
+        self.narrow.build((*input_shape[:-1], 2 * self.depth))
+        self.built = True
+
+    def call(self, regions: tf.Tensor) -> tf.Tensor:
+        """[B, R, D] to [B, R, D]."""
+        normed = self.attention_norm(regions)
+        regions += self.attention(normed, normed)
+        return regions + self.narrow(self.widen(self.dense_norm(regions)))
+
+    def get_config(self):
+        return {**super().get_config(), "depth": self.depth, "heads": self.heads}
 
 
 def _convolution(channels: int, size: int, strides: int = 1) -> list[keras.layers.Layer]:

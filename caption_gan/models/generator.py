@@ -3,9 +3,11 @@
 B batch, K captions an image, T time, V vocabulary, R regions, D region depth, H hidden,
 E embedding, Z noise.
 
-Attention is queried with the state after the GRU has read a word. The recurrence is then the only
-part that must run word by word; with teacher forcing, attention and the softmax take all words of
-all captions of an image in one product.
+A first GRU, the reader, reads the words; its states query the attention; a second GRU, the writer,
+reads them together with what was attended to, and so knows what has been seen and said (the two
+layers of Anderson et al., 2018, but that the reader does not see the writer). The recurrences are
+the only parts that must run word by word: with teacher forcing, attention and the softmax take all
+words of all captions of an image in one product.
 """
 
 from typing import NamedTuple
@@ -34,9 +36,9 @@ class Generator(keras.Model):
     Args:
         vocabulary_size: V.
         embedding_size: E.
-        hidden_size: H, of the GRU and the attention.
+        hidden_size: H, of each GRU and of the attention.
         attention_heads: Number of heads; must divide `hidden_size`.
-        noise_size: Z; noise enters the GRU's first state.
+        noise_size: Z; noise enters the first states.
         dropout: Share of word embeddings, regions and output features set to zero in training.
     """
 
@@ -57,22 +59,37 @@ class Generator(keras.Model):
         self.attention_heads = attention_heads
         self.noise_size = noise_size
         self.dropout = dropout
+        self.state_size = 2 * hidden_size
 
-        self.embedding = WordEmbedding(vocabulary_size, embedding_size, name="embedding")
+        self.embedding = WordEmbedding(
+            vocabulary_size,
+            embedding_size,
+            # Of length one: as output weights, smaller vectors make for a slow start.
+            embeddings_initializer=keras.initializers.RandomNormal(stddev=embedding_size**-0.5),
+            name="embedding",
+        )
         self.region_projection = keras.layers.Dense(hidden_size, name="region_projection")
         # Unnormalised backbone features saturate the first state, and nothing is learnt but
         # word frequencies.
         self.region_norm = keras.layers.LayerNormalization(name="region_norm")
-        self.first_state = keras.layers.Dense(hidden_size, activation="tanh", name="first_state")
-        self.cell = keras.layers.GRUCell(hidden_size, name="cell")
+        self.first_state = keras.layers.Dense(
+            self.state_size, activation="tanh", name="first_state"
+        )
         # Unrolled: the second derivative that a gradient penalty needs exists for it everywhere,
         # and it runs faster than a loop on a CPU.
-        self.recurrence = keras.layers.RNN(
-            self.cell, return_sequences=True, unroll=True, name="recurrence"
+        self.reader, self.writer = (
+            keras.layers.RNN(
+                keras.layers.GRUCell(hidden_size), return_sequences=True, unroll=True, name=name
+            )
+            for name in ("reader", "writer")
         )
         self.attention = RegionAttention(hidden_size, attention_heads, name="attention")
+        # What a word says of what is seen is in their product, not in their sum: without a
+        # non-linearity here, scenes were described half as well after as many steps.
+        self.output_hidden = keras.layers.Dense(
+            hidden_size, activation="relu", name="output_hidden"
+        )
         self.output_projection = keras.layers.Dense(embedding_size, name="output_projection")
-        self.output_norm = keras.layers.LayerNormalization(name="output_norm")
         self.input_dropout = keras.layers.Dropout(dropout, name="input_dropout")
         self.region_dropout = keras.layers.Dropout(dropout, name="region_dropout")
         self.output_dropout = keras.layers.Dropout(dropout, name="output_dropout")
@@ -84,10 +101,11 @@ class Generator(keras.Model):
         self.region_projection.build(regions_shape)
         self.region_norm.build((None, regions_count, hidden))
         self.first_state.build((None, hidden + self.noise_size))
-        self.recurrence.build((None, None, self.embedding_size))
+        self.reader.build((None, None, self.embedding_size))
+        self.writer.build((None, None, 2 * hidden))
         self.attention.build((None, None, hidden), (None, regions_count, hidden))
-        self.output_projection.build((None, None, 2 * hidden))
-        self.output_norm.build((None, None, self.embedding_size))
+        self.output_hidden.build((None, None, 2 * hidden))
+        self.output_projection.build((None, None, hidden))
         self.built = True
 
     def look(self, regions: tf.Tensor, training: bool = False) -> Context:
@@ -97,7 +115,7 @@ class Generator(keras.Model):
         return Context(self.attention.memory(features), tf.reduce_mean(features, axis=1))
 
     def start(self, context: Context, noise: tf.Tensor) -> tf.Tensor:
-        """First states [B, K, H] of captions, from noise [B, K, Z]."""
+        """First states [B, K, 2 H] of captions, reader's and writer's, from noise [B, K, Z]."""
         summary = tf.repeat(context.summary[:, None], tf.shape(noise)[1], axis=1)  # [B, K, H]
         return self.first_state(tf.concat([summary, noise], axis=-1))
 
@@ -124,10 +142,14 @@ class Generator(keras.Model):
         context = self.look(regions, training)
         flat_ids = tf.reshape(token_ids, [batch * captions, length])  # [B K, T]
         words = self.input_dropout(self.embedding(flat_ids), training=training)  # [B K, T, E]
-        first = tf.reshape(self.start(context, noise), [batch * captions, self.hidden_size])
-        states = self.recurrence(words, initial_state=first)  # [B K, T, H]
-        states = tf.reshape(states, [batch, captions * time, self.hidden_size])  # [B, K T, H]
-        logits, _ = self.score(states, context, training)  # [B, K T, V]
+        first = tf.reshape(self.start(context, noise), [-1, self.state_size])  # [B K, 2 H]
+        first_read, first_written = tf.split(first, 2, axis=-1)
+        read = self.reader(words, initial_state=first_read)  # [B K, T, H]
+        flat = [batch, captions * time, self.hidden_size]
+        attended, _ = self.attention(tf.reshape(read, flat), context.memory)  # [B, K T, H]
+        seen = tf.reshape(attended, tf.shape(read))  # [B K, T, H]
+        written = self.writer(tf.concat([read, seen], -1), initial_state=first_written)
+        logits = self.score(written, seen, training)  # [B K, T, V]
         return tf.reshape(logits, [batch, captions, time, self.vocabulary_size])
 
     def step(
@@ -137,28 +159,29 @@ class Generator(keras.Model):
 
         Args:
             token_ids: [B, K].
-            states: [B, K, H].
+            states: [B, K, 2 H].
             context: Of the B images.
 
         Returns:
-            Logits [B, K, V], the next states [B, K, H], attention weights [B, K, R].
+            Logits [B, K, V], the next states [B, K, 2 H], attention weights [B, K, R].
         """
         batch, captions = tf.unstack(tf.shape(token_ids))
         words = self.embedding(tf.reshape(token_ids, [-1]))  # [B K, E]
-        states = tf.reshape(states, [-1, self.hidden_size])  # [B K, H]
-        _, states = self.cell(words, states)
-        states = tf.reshape(states, [batch, captions, self.hidden_size])
-        logits, weights = self.score(states, context)
+        read, written = tf.split(tf.reshape(states, [-1, self.state_size]), 2, axis=-1)
+        _, read = self.reader.cell(words, read)  # [B K, H]
+        query = tf.reshape(read, [batch, captions, self.hidden_size])
+        attended, weights = self.attention(query, context.memory)  # [B, K, H], [B, K, R]
+        seen = tf.reshape(attended, [-1, self.hidden_size])
+        _, written = self.writer.cell(tf.concat([read, seen], -1), written)  # [B K, H]
+        logits = tf.reshape(self.score(written, seen), [batch, captions, self.vocabulary_size])
+        states = tf.reshape(tf.concat([read, written], -1), [batch, captions, self.state_size])
         return logits, states, weights
 
-    def score(
-        self, states: tf.Tensor, context: Context, training: bool = False
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """From states [B, Q, H] to next-word logits [B, Q, V] and attention [B, Q, R]."""
-        attended, weights = self.attention(states, context.memory)  # [B, Q, H], [B, Q, R]
-        features = self.output_projection(tf.concat([states, attended], axis=-1))  # [B, Q, E]
-        features = self.output_dropout(self.output_norm(features), training=training)
-        return self.embedding.logits(features), weights  # [B, Q, V]
+    def score(self, written: tf.Tensor, seen: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Next-word logits [..., V] from the writer's states and what was seen, [..., H] each."""
+        features = self.output_hidden(tf.concat([written, seen], axis=-1))  # [..., H]
+        features = self.output_projection(self.output_dropout(features, training=training))
+        return self.embedding.logits(features)  # [..., V]
 
     def get_config(self):
         return {

@@ -167,9 +167,9 @@ def test_an_interrupted_preparation_leaves_nothing_that_is_taken_for_whole(tmp_p
 
 def test_a_split_without_images_is_an_error(tmp_path, use):
     use(FewImages())
-    with pytest.raises(CaptionGANError, match="'val' .* no image that can be used"):
+    with pytest.raises(CaptionGANError, match=r"'val' .* no image that can be used"):
         prepare_split(settings(tmp_path), "val", MeanRegions())
-    with pytest.raises(CaptionGANError, match="no split 'test'; it has train, val"):
+    with pytest.raises(CaptionGANError, match="no split 'test'"):
         prepare_split(settings(tmp_path), "test", MeanRegions())
 
 
@@ -182,7 +182,7 @@ def test_an_epoch_shows_each_image_once_with_different_captions(
     data = dataclasses.replace(config.data, memory_limit_gib=memory_limit)
     config = dataclasses.replace(config, data=data)
     prepared = prepare_split(config, "train", MeanRegions())
-    batches = pipeline_of(config, prepared, tokenizer).training("train", 8, 4, seed=1)
+    batches = pipeline_of(config, prepared, tokenizer).training("train", 8, 4, 2, seed=1)
     assert len(batches) == 2
     orders, choices = [], set()
     for _ in range(3):
@@ -207,7 +207,7 @@ def test_the_same_seed_gives_the_same_batches(tmp_path, use, tokenizer):
 
     def tokens(seed):
         keras.utils.set_random_seed(0)
-        batches = pipeline_of(config, prepared, tokenizer).training("train", 8, 4, seed)
+        batches = pipeline_of(config, prepared, tokenizer).training("train", 8, 4, 2, seed)
         return np.concatenate([batch["token_ids"] for batch in batches.as_numpy_iterator()])
 
     assert np.array_equal(tokens(3), tokens(3))
@@ -219,7 +219,7 @@ def test_few_captions_are_repeated(tmp_path, use, tokenizer):
     source.all = [dataclasses.replace(example, captions=("a b",)) for example in source.all]
     config = settings(tmp_path)
     prepared = prepare_split(config, "train", MeanRegions())
-    (batch,) = pipeline_of(config, prepared, tokenizer).training("train", 8, 8, 0)
+    (batch,) = pipeline_of(config, prepared, tokenizer).training("train", 8, 8, 2, 0)
     assert np.array_equal(batch["token_ids"], np.tile([1, 4, 5, 2, 0, 0], (8, 2, 1)))
 
 
@@ -230,7 +230,7 @@ def test_captions_without_a_known_word_are_left_out(tmp_path, use, tokenizer):
     ]
     config = settings(tmp_path)
     prepared = prepare_split(config, "train", MeanRegions())
-    (batch,) = pipeline_of(config, prepared, tokenizer).training("train", 8, 8, 0)
+    (batch,) = pipeline_of(config, prepared, tokenizer).training("train", 8, 8, 2, 0)
     assert np.array_equal(batch["token_ids"], np.tile([1, 4, 5, 2, 0, 0], (8, 2, 1)))
 
 
@@ -243,7 +243,7 @@ def test_regions_of_a_frozen_backbone_come_from_the_shards(tmp_path, use, tokeni
     seen = {(index * 30, 0): 0 for index in range(8)}
     mirrored = {(0, index * 30): 0 for index in range(1, 8)} if flip else {}
     wanted = {**seen, **mirrored}
-    batches = pipeline.training("train", 8, 8, 0).repeat(12)
+    batches = pipeline.training("train", 8, 8, 2, 0).repeat(12)
     for batch in batches.as_numpy_iterator():
         assert "image" not in batch
         for regions in batch["regions"]:

@@ -22,7 +22,7 @@ class MarkovGenerator:
     """
 
     noise_size = 2
-    hidden_size = 1
+    state_size = 1
 
     def __init__(self, table: np.ndarray):
         self.table = tf.constant(table, tf.float32)  # [V, V]

@@ -1,0 +1,200 @@
+"""Callbacks: each does its one thing, at the right epoch."""
+
+import itertools
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from caption_gan.text.embeddings import WordEmbedding
+from caption_gan.training.callbacks import (
+    CaptionMetrics,
+    Continuation,
+    History,
+    KeepBest,
+    Progress,
+    SampleCaptions,
+    StopOnInvalidLoss,
+    UnfreezeEmbeddings,
+)
+
+WORDS = np.array([[0, 1], [2, 3], [1, 2], [3, 0]], np.int32)
+TARGETS = np.array([[0.0], [1.0], [0.5], [2.0]], np.float32)
+
+
+@pytest.fixture
+def model() -> keras.Model:
+    """Reads two of four words; the optimizer was built while all of it was trainable."""
+    keras.utils.set_random_seed(0)
+    layers = [WordEmbedding(4, 3, name="embedding"), keras.layers.Flatten(), keras.layers.Dense(1)]
+    model = keras.Sequential([keras.layers.Input((2,), dtype="int32"), *layers])
+    model.compile(optimizer=keras.optimizers.Adam(0.1), loss="mse")
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def fit(model: keras.Model, epochs: int, *callbacks: keras.callbacks.Callback, **settings) -> None:
+    settings = {"batch_size": 2, "verbose": 0, **settings}
+    model.fit(WORDS, TARGETS, epochs=epochs, callbacks=list(callbacks), **settings)
+
+
+def changes_by_epoch(
+    model: keras.Model, policy: keras.callbacks.Callback, epochs: int, **settings
+) -> list[bool]:
+    """Whether the word vectors moved in each epoch."""
+    vectors = [np.array(model.get_layer("embedding").embeddings)]
+    watch = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: vectors.append(
+            np.array(model.get_layer("embedding").embeddings)
+        )
+    )
+    fit(model, epochs, policy, watch, **settings)
+    return [not np.array_equal(before, after) for before, after in itertools.pairwise(vectors)]
+
+
+def test_word_vectors_move_after_so_many_epochs(model):
+    policy = UnfreezeEmbeddings(model.get_layer("embedding"), 2)
+    assert changes_by_epoch(model, policy, 4) == [False, False, True, True]
+
+
+def test_word_vectors_move_at_once_or_never(model):
+    embedding = model.get_layer("embedding")
+    assert changes_by_epoch(model, UnfreezeEmbeddings(embedding, 0), 1) == [True]
+    assert changes_by_epoch(model, UnfreezeEmbeddings(embedding, 10**9), 2) == [False, False]
+
+
+def test_word_vectors_of_a_continued_run(model):
+    policy = UnfreezeEmbeddings(model.get_layer("embedding"), 2)
+    assert changes_by_epoch(model, policy, 4, initial_epoch=1) == [False, True, True]
+
+
+class OnlyTheAttribute(UnfreezeEmbeddings):
+    """The fault: the step that Keras has compiled goes on training what it did."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.embedding.trainable = epoch >= self.epochs
+
+
+def test_setting_the_attribute_alone_unfreezes_nothing(model):
+    policy = OnlyTheAttribute(model.get_layer("embedding"), 1)
+    assert changes_by_epoch(model, policy, 3) == [False, False, False]
+
+
+def test_keep_best_saves_what_is_better_than_ever():
+    saved: list[int] = []
+    epoch = 0
+    keep = KeepBest(lambda: saved.append(epoch), monitor="val_CIDEr")
+    for epoch, score in enumerate([0.1, 0.3, 0.2, math.nan, 0.3, 0.4]):
+        keep.on_epoch_end(epoch, {"val_CIDEr": score, "loss": 1.0})
+    assert saved == [0, 1, 5]
+    assert keep.best == 0.4
+
+
+def test_keep_best_remembers_an_interrupted_run():
+    saved: list[bool] = []
+    keep = KeepBest(lambda: saved.append(True), best=0.5)
+    keep.on_epoch_end(3, {"val_CIDEr": 0.4})
+    keep.on_epoch_end(4, {"val_CIDEr": 0.5})
+    assert not saved
+    keep.on_epoch_end(5, {"val_CIDEr": 0.6})
+    assert saved == [True]
+
+
+def test_history_continues_curves_that_json_can_hold():
+    epochs = [{"epoch": 1, "seconds": 2.0, "loss": 3.0}]
+    written: list[str] = []
+    history = History(epochs, lambda: written.append(json.dumps(epochs)))
+    history.on_epoch_begin(1)
+    history.on_epoch_end(1, {"loss": np.float32(0.5), "val_CIDEr": tf.constant(0.25)})
+    assert epochs[0] == {"epoch": 1, "seconds": 2.0, "loss": 3.0}
+    seconds = epochs[1].pop("seconds")
+    assert 0 <= seconds < 5
+    assert epochs[1] == {"epoch": 2, "loss": 0.5, "val_CIDEr": 0.25}
+    assert [len(json.loads(text)) for text in written] == [2]
+
+
+def test_figures_reach_the_callbacks_after_them(model):
+    scores = iter([0.2, 0.1])
+    epochs: list[dict[str, float]] = []
+    saved: list[int] = []
+    fit(
+        model,
+        2,
+        CaptionMetrics(lambda: {"CIDEr": next(scores), "repeated_token_rate": 0.0}),
+        History(epochs, lambda: None),
+        KeepBest(lambda: saved.append(len(epochs))),
+    )
+    assert [figures["val_CIDEr"] for figures in epochs] == [0.2, 0.1]
+    assert [figures["epoch"] for figures in epochs] == [1, 2]
+    assert all({"loss", "seconds", "val_repeated_token_rate"} <= set(figures) for figures in epochs)
+    assert saved == [1]
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_an_invalid_loss_is_reported_with_its_step(loss):
+    reasons: list[str] = []
+    stop = StopOnInvalidLoss(reasons.append)
+    stop.on_train_batch_end(6, {"loss": 1e30})
+    assert not reasons
+    stop.on_train_batch_end(7, {"loss": loss})
+    assert reasons == [f"the loss is {loss} at step 7 of this epoch"]
+
+
+def test_an_invalid_loss_ends_training_at_once(model):
+    def fail(reason: str) -> None:
+        raise ArithmeticError(reason)
+
+    targets = TARGETS.copy()
+    targets[2] = np.nan
+    epochs: list[dict[str, float]] = []
+    with pytest.raises(ArithmeticError, match="nan at step 1"):
+        model.fit(
+            WORDS,
+            targets,
+            batch_size=2,
+            shuffle=False,
+            verbose=0,
+            callbacks=[StopOnInvalidLoss(fail), History(epochs, lambda: None)],
+        )
+    assert not epochs
+
+
+def test_progress_counts_all_epochs_and_goes_to_standard_error(model, capsys):
+    progress = Progress("some stage")
+    fit(model, 3, progress, initial_epoch=1)
+    assert (progress.bar.n, progress.bar.total) == (6, 6)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "some stage, epoch 2: loss" in captured.err
+    assert "some stage, epoch 3: loss" in captured.err
+    assert "epoch 1:" not in captured.err
+
+
+def test_continuation_starts_at_nothing_and_keeps_two(model, tmp_path):
+    continuation = Continuation(tmp_path / "checkpoints", model)
+    assert continuation.restore() == 0
+    fit(model, 3, continuation)
+    kept = model.get_layer("embedding").get_weights()[0]
+    assert len(list((tmp_path / "checkpoints").glob("*.index"))) == 2
+    model.get_layer("embedding").assign(np.zeros((4, 3)))
+    assert Continuation(tmp_path / "checkpoints", model).restore() == 3
+    np.testing.assert_array_equal(model.get_layer("embedding").get_weights()[0], kept)
+
+
+def test_sample_captions_are_pictures_in_the_logs(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
+    samples = SampleCaptions(tmp_path, lambda: {"a-dog": picture})
+    samples.on_epoch_end(0)
+    samples.on_epoch_end(1)
+    (file,) = (tmp_path / "captions").iterdir()
+    found = [
+        (event.step, value.tag, tf.io.decode_image(value.tensor.string_val[2]).numpy())
+        for event in tf.compat.v1.train.summary_iterator(str(file))
+        for value in event.summary.value
+    ]
+    assert [(step, tag) for step, tag, _ in found] == [(0, "a-dog"), (1, "a-dog")]
+    for _, _, shown in found:
+        np.testing.assert_array_equal(shown, picture)

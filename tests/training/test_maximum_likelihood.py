@@ -1,0 +1,328 @@
+"""Maximum likelihood: what a step changes, what it must leave alone, and going on later."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from caption_gan.config import MaximumLikelihoodConfig
+from caption_gan.models.captioner import Captioner
+from caption_gan.models.decoding import greedy
+from caption_gan.models.encoder import ConvolutionalEncoder
+from caption_gan.models.generator import Generator
+from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID, UNK_ID
+from caption_gan.training.callbacks import Continuation
+from caption_gan.training.losses import cross_entropy
+from caption_gan.training.maximum_likelihood import MaximumLikelihood
+
+VOCABULARY = 10
+REGIONS = (4, 6)
+TOKEN_IDS = np.array(
+    [
+        [[START_ID, 4, 5, END_ID, PAD_ID]],
+        [[START_ID, 5, 6, 7, END_ID]],
+        [[START_ID, 8, END_ID, PAD_ID, PAD_ID]],
+        [[START_ID, 4, 9, 9, END_ID]],
+    ],
+    np.int32,
+)  # [4, 1, 5]
+
+
+def captioner(seed: int = 0, **settings) -> Captioner:
+    """A small one for cached regions, whose encoder has nothing to do."""
+    keras.utils.set_random_seed(seed)
+    arguments = {
+        "embedding_size": 8,
+        "hidden_size": 16,
+        "attention_heads": 2,
+        "noise_size": 3,
+        "dropout": 0.2,
+    }
+    generator = Generator(VOCABULARY, **{**arguments, **settings})
+    generator.build((None, *REGIONS))
+    encoder = ConvolutionalEncoder(8, 8, 2)
+    encoder.build((None, 8, 8, 3))
+    encoder.trainable = False
+    return Captioner(encoder, generator)
+
+
+def configured(**settings) -> MaximumLikelihoodConfig:
+    """Every setting said, so that defaults may change."""
+    arguments = {
+        "learning_rate": 1e-2,
+        "warmup": 0.0,
+        "weight_decay": 0.0,
+        "gradient_clip": 1.0,
+        "label_smoothing": 0.0,
+        "scheduled_sampling": 0.0,
+    }
+    return MaximumLikelihoodConfig(**{**arguments, **settings})
+
+
+@pytest.fixture(scope="module")
+def batch() -> dict[str, tf.Tensor]:
+    regions = np.random.default_rng(0).normal(size=(4, *REGIONS)).astype(np.float32)
+    return {"regions": tf.constant(regions), "token_ids": tf.constant(TOKEN_IDS)}
+
+
+def repeated(batch: dict[str, tf.Tensor], steps: int) -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensors(batch).repeat(steps)
+
+
+@pytest.fixture(scope="module")
+def overfitted(batch) -> tuple[MaximumLikelihood, list[float]]:
+    """An objective that has seen four captions often, and its losses on the way."""
+    objective = MaximumLikelihood.stage(captioner(dropout=0.0), configured(), steps=200, seed=0)
+    history = objective.fit(repeated(batch, 20), epochs=10, shuffle=False, verbose=0)
+    return objective, history.history["loss"]
+
+
+def test_loss_falls_from_chance_to_nothing(overfitted):
+    _, losses = overfitted
+    assert losses[0] > 1
+    assert losses[1] < losses[0]
+    assert losses[-1] < 0.05
+
+
+def test_greedy_captions_are_the_ones_learnt(overfitted, batch):
+    objective, _ = overfitted
+    decoded = greedy(objective.captioner.generator, batch["regions"], TOKEN_IDS.shape[-1])
+    np.testing.assert_array_equal(decoded.token_ids, TOKEN_IDS[..., 1:])
+
+
+def test_validation_loss_is_the_plain_cross_entropy_in_nats_a_token(batch):
+    """Without dropout, noise, smoothing and own words, whatever the seed; training has them."""
+    settings = configured(label_smoothing=0.2, scheduled_sampling=1.0)
+    model = captioner(dropout=0.5)
+    read, write = TOKEN_IDS[..., :-1], TOKEN_IDS[..., 1:]
+    logits = model.generator(batch["regions"], read, np.zeros((4, 1, 3), np.float32))
+    logs = np.array(tf.nn.log_softmax(logits))
+    chosen = np.take_along_axis(logs, write[..., None], axis=-1)[..., 0]
+    expected = -chosen[write != PAD_ID].mean()
+    for seed in (0, 1):
+        objective = MaximumLikelihood.stage(model, settings, steps=10, seed=seed)
+        for _ in range(2):
+            objective.reset_metrics()
+            loss = objective.test_step(batch)["loss"]
+            assert float(loss) == pytest.approx(expected, rel=1e-4)
+    first, second = (float(objective.batch_loss(batch, training=True)) for _ in range(2))
+    assert first != second
+
+
+def test_noise_makes_training_losses_differ_without_dropout(batch):
+    objective = MaximumLikelihood.stage(captioner(dropout=0.0), configured(), steps=1, seed=0)
+    first, second = (float(objective.batch_loss(batch, training=True)) for _ in range(2))
+    assert first != second
+
+
+def test_label_smoothing_in_training_only(batch):
+    model = captioner(dropout=0.0, noise_size=0)
+    objective = MaximumLikelihood.stage(model, configured(label_smoothing=0.3), 1, seed=0)
+    read, write = batch["token_ids"][..., :-1], batch["token_ids"][..., 1:]
+    logits = model.generator(batch["regions"], read, tf.zeros([4, 1, 0]))
+    for training, smoothing in ((True, 0.3), (False, 0.0)):
+        expected = cross_entropy(logits, write, write != PAD_ID, smoothing)
+        loss = objective.batch_loss(batch, training=training)
+        assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+
+
+class Counting(Generator):
+    """A double: after word n comes n + 1, or what no caption may contain."""
+
+    def call(self, regions, token_ids, noise, training=False):
+        logits = 50.0 * tf.one_hot(token_ids + 1, self.vocabulary_size)
+        forbidden = tf.reduce_sum(tf.one_hot([PAD_ID, START_ID, UNK_ID], self.vocabulary_size), 0)
+        return logits + 100.0 * forbidden
+
+
+@pytest.fixture(scope="module")
+def mixing() -> MaximumLikelihood:
+    model = captioner()
+    objective = MaximumLikelihood.stage(model, configured(scheduled_sampling=0.4), 10, seed=0)
+    objective.captioner = Captioner(model.encoder, Counting(40, 2, 2, 1, 1, 0.0))
+    return objective
+
+
+def mixed(objective: MaximumLikelihood, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Words [100, 5, 8] that are read before and after mixing at a step."""
+    read = np.full((100, 5, 8), 20, np.int32)
+    read[..., 0] = START_ID
+    read[..., 6:] = PAD_ID
+    read[..., 1::2][read[..., 1::2] == 20] = 30
+    objective.optimizer.iterations.assign(step)
+    after = objective.mix_own_words(
+        tf.zeros([100, *REGIONS]), tf.constant(read), tf.zeros([100, 5, 1])
+    )
+    return read, np.array(after)
+
+
+@pytest.mark.parametrize(("step", "share"), [(0, 0.0), (5, 0.2), (10, 0.4)])
+def test_share_of_own_words_grows_from_none(mixing, step, share):
+    read, after = mixed(mixing, step)
+    words = read[..., 1:6]
+    replaced = (after[..., 1:6] != words).mean()
+    # 2,500 words: three standard errors are 0.03.
+    assert replaced == pytest.approx(share, abs=0.03 if share else 0)
+
+
+def test_own_words_never_replace_padding_or_the_start(mixing):
+    _, after = mixed(mixing, 10)
+    np.testing.assert_array_equal(after[..., 0], START_ID)
+    np.testing.assert_array_equal(after[..., 6:], PAD_ID)
+
+
+def test_own_words_follow_from_the_words_before_them_and_may_be_written(mixing):
+    read, after = mixed(mixing, 10)
+    changed = after != read
+    own = np.roll(read, 1, axis=-1) + 1
+    np.testing.assert_array_equal(after[changed], own[changed])
+    assert not np.isin(after[changed], (PAD_ID, START_ID, UNK_ID)).any()
+    # In every place but the first and the padded ones.
+    assert changed.any(axis=(0, 1)).tolist() == [False, *[True] * 5, False, False]
+
+
+def test_weight_decay_spares_embeddings_biases_and_scales():
+    model = captioner()
+    objective = MaximumLikelihood.stage(
+        model, configured(weight_decay=0.5, learning_rate=0.1), steps=10, seed=0
+    )
+    rng = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        variable.assign(rng.normal(size=variable.shape))
+    before = {variable.path: np.array(variable) for variable in model.trainable_variables}
+    zeros = [tf.zeros(variable.shape) for variable in model.trainable_variables]
+    objective.optimizer.apply(zeros, model.trainable_variables)
+    for variable in model.trainable_variables:
+        decays = variable.name in ("kernel", "recurrent_kernel")
+        assert decays or variable.name in ("bias", "gamma", "beta", "embeddings")
+        expected = before[variable.path] * (0.95 if decays else 1.0)
+        np.testing.assert_allclose(variable, expected, rtol=1e-5, err_msg=variable.path)
+
+
+def rates(steps: int, **settings) -> list[float]:
+    optimizer = MaximumLikelihood.stage(captioner(), configured(**settings), steps, 0).optimizer
+    found = []
+    for step in range(steps + 1):
+        optimizer.iterations.assign(step)
+        found.append(float(optimizer.learning_rate))
+    return found
+
+
+def test_learning_rate_warms_up_and_ends_at_zero():
+    warm = rates(100, learning_rate=0.4, warmup=0.1)
+    assert warm[0] == 0
+    assert warm[5] == pytest.approx(0.2, rel=1e-5)
+    assert max(warm) == warm[10] == pytest.approx(0.4, rel=1e-5)
+    assert warm[55] == pytest.approx(0.2, rel=1e-4)  # Half-way down the cosine.
+    assert warm[100] == pytest.approx(0, abs=1e-7)
+    assert warm[10:] == sorted(warm[10:], reverse=True)
+
+
+def test_learning_rate_without_warm_up_starts_high():
+    cold = rates(10, learning_rate=0.4)
+    assert cold[0] == pytest.approx(0.4, rel=1e-5)
+    assert cold == sorted(cold, reverse=True)
+    assert cold[10] == pytest.approx(0, abs=1e-7)
+
+
+def with_images(trainable: bool) -> tuple[MaximumLikelihood, dict[str, tf.Tensor]]:
+    keras.utils.set_random_seed(0)
+    encoder = ConvolutionalEncoder(16, 16, 2)
+    encoder.build((None, 16, 16, 3))
+    encoder.trainable = trainable
+    generator = Generator(VOCABULARY, 8, 16, 2, 3, 0.0)
+    generator.build((None, *encoder.regions_shape))
+    objective = MaximumLikelihood.stage(
+        Captioner(encoder, generator), configured(), steps=20, seed=0
+    )
+    images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3)).astype(np.uint8)
+    return objective, {"image": tf.constant(images), "token_ids": tf.constant(TOKEN_IDS)}
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_an_encoder_is_updated_unless_it_is_frozen(trainable):
+    objective, batch = with_images(trainable)
+    encoder = objective.captioner.encoder
+    before = {weight.path: np.array(weight) for weight in encoder.weights}
+    generator_before = objective.captioner.generator.get_weights()
+    objective.fit(repeated(batch, 2), shuffle=False, verbose=0)
+    changed = {
+        weight.path: not np.array_equal(before[weight.path], weight) for weight in encoder.weights
+    }
+    assert set(changed.values()) == {trainable}, changed
+    assert not np.array_equal(generator_before[0], objective.captioner.generator.get_weights()[0])
+
+
+def trained(
+    directory, batch: dict[str, tf.Tensor], first: int, last: int
+) -> tuple[MaximumLikelihood, int]:
+    """A new process's view of a run: new objects, then what the checkpoint holds."""
+    # A seed of its own, so that nothing agrees that is not restored.
+    objective = MaximumLikelihood.stage(
+        captioner(seed=first),
+        configured(warmup=0.2, weight_decay=0.01, scheduled_sampling=0.5),
+        steps=12,
+        seed=7,
+    )
+    continuation = Continuation(directory, objective)
+    epochs_done = continuation.restore()
+    if epochs_done:
+        # Learnt, random and optimizer states, before anything is trained.
+        assert int(objective.optimizer.iterations) == 3 * epochs_done
+    objective.fit(
+        repeated(batch, 3),
+        epochs=last,
+        initial_epoch=epochs_done,
+        shuffle=False,
+        verbose=0,
+        callbacks=[continuation],
+    )
+    return objective, epochs_done
+
+
+def test_two_and_two_epochs_equal_four(batch, tmp_path):
+    whole, none_done = trained(tmp_path / "whole", batch, 0, 4)
+    _, also_none_done = trained(tmp_path / "parts", batch, 0, 2)
+    continued, two_done = trained(tmp_path / "parts", batch, 2, 4)
+    assert (none_done, also_none_done, two_done) == (0, 0, 2)
+    assert int(continued.optimizer.iterations) == 12
+    for expected, actual in zip(whole.variables, continued.variables, strict=True):
+        # Sums of floats may run in another order; another dropout or noise would be far off.
+        np.testing.assert_allclose(
+            np.array(actual, np.float64),
+            np.array(expected, np.float64),
+            rtol=1e-4,
+            atol=1e-5,
+            err_msg=expected.path,
+        )
+    generator = whole.captioner.generator
+    dropouts = (generator.input_dropout, generator.region_dropout, generator.output_dropout)
+    compared = {id(variable) for variable in whole.variables}
+    for layer in (whole, *dropouts):
+        assert id(layer.seed_generator.state) in compared
+    assert Continuation(tmp_path / "parts", continued).restore() == 4
+
+
+def test_a_continuation_of_another_model_is_refused(batch, tmp_path):
+    objective = MaximumLikelihood.stage(captioner(), configured(), steps=1, seed=0)
+    Continuation(tmp_path, objective).on_epoch_end(0)
+    larger = MaximumLikelihood.stage(captioner(hidden_size=18), configured(), steps=1, seed=0)
+    with pytest.raises(ValueError, match="shape"):
+        Continuation(tmp_path, larger).restore()
+
+
+def test_config_round_trip(batch):
+    objective = MaximumLikelihood(
+        captioner(), label_smoothing=0.1, scheduled_sampling=0.2, steps=30, seed=4
+    )
+    twin = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(objective))
+    for name in ("label_smoothing", "scheduled_sampling", "steps", "seed"):
+        assert getattr(twin, name) == getattr(objective, name)
+    encoder, generator = twin.captioner.encoder, twin.captioner.generator
+    if not generator.built:
+        generator.build((None, *REGIONS))
+    if not encoder.built:
+        encoder.build((None, 8, 8, 3))
+    generator.set_weights(objective.captioner.generator.get_weights())
+    expected = objective.batch_loss(batch, training=False)
+    assert float(twin.batch_loss(batch, training=False)) == pytest.approx(float(expected))
