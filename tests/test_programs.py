@@ -1,6 +1,7 @@
 """The programs as their users call them: from a command line to files, in small."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -198,3 +199,30 @@ def test_a_folder_that_is_no_run_is_refused(program, tmp_path):
     assert done.returncode == 1
     assert "is not a run directory" in done.stderr
     assert done.stdout == ""
+
+
+def test_an_interrupted_run_can_be_evaluated_and_continued(tmp_path, cache):
+    path = tmp_path / "run"
+    command = [
+        *(sys.executable, "-m", "caption_gan.fit", *SMALL),
+        *(f"--run_dir={path}", f"--data.cache={cache}", "--maximum_likelihood.epochs=4"),
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "epoch 1:" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+    assert process.returncode == 1
+    assert f"python -m caption_gan.fit --run_dir {path}" in rest
+    assert "Traceback" not in rest
+
+    done = call("evaluate", path)
+    assert done.returncode == 0, done.stderr
+    done = call("fit", f"--run_dir={path}")
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1:" not in done.stderr
+    assert "epoch 4:" in done.stderr
+    (epochs,) = json.loads(RunDirectory(path).metrics.read_text())["history"].values()
+    assert [figures["epoch"] for figures in epochs] == [1, 2, 3, 4]

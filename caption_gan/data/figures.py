@@ -88,7 +88,9 @@ class FiguresWorld:
                 "series": [{"colour": colour, "shape": rng.choice(shapes)}],
                 "marker": {"colour": marker_colour, "place": rng.choice(_PLACES)},
             }
-        colours = rng.sample(COLOURS, rng.choices((2, 3), (5, 1))[0])
+        # Three sets of bars would leave each bar few pixels.
+        count = 2 if kind == "bar" else rng.choices((2, 3), (5, 1))[0]
+        colours = rng.sample(COLOURS, count)
         series: list[dict[str, Any]] = [
             {"colour": colour, "shape": rng.choice(shapes), "level": level}
             for level, colour in enumerate(colours)

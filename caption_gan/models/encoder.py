@@ -126,7 +126,7 @@ class SelfAttention(keras.layers.Layer):
 def _convolution(channels: int, size: int, strides: int = 1) -> list[keras.layers.Layer]:
     return [
         keras.layers.Conv2D(channels, size, strides, padding="same", use_bias=False),
-        keras.layers.BatchNormalization(momentum=0.9),
+        keras.layers.BatchNormalization(momentum=0.97),
         keras.layers.ReLU(),
     ]
 

@@ -138,8 +138,9 @@ class KeepBest(keras.callbacks.Callback):
 class Continuation(keras.callbacks.Callback):
     """Writes what an interrupted stage continues from, after each epoch.
 
-    Random states are tracked by name: neither a Keras model nor its layers hand them to a
-    checkpoint.
+    Variables are kept as lists. An object graph, as `tf.train.Checkpoint(model=...)` makes of a
+    Keras model, has neither its random states nor what some layers make when they are built
+    (`keras.layers.MultiHeadAttention`), and says nothing of it.
 
     Args:
         directory: Of the checkpoints.
@@ -149,13 +150,12 @@ class Continuation(keras.callbacks.Callback):
     def __init__(self, directory: Path, model: keras.Model):
         super().__init__()
         self.epochs_done = tf.Variable(0, dtype=tf.int64)
-        seeds = [
-            variable.value
-            for variable in model.non_trainable_variables
-            if variable.path.endswith("seed_generator_state")
-        ]
         self.manager = tf.train.CheckpointManager(
-            tf.train.Checkpoint(model=model, seeds=seeds, epochs_done=self.epochs_done),
+            tf.train.Checkpoint(
+                model=[variable.value for variable in model.variables],
+                optimizer=[variable.value for variable in model.optimizer.variables],
+                epochs_done=self.epochs_done,
+            ),
             str(directory),
             max_to_keep=2,
         )
