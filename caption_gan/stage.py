@@ -93,15 +93,16 @@ def train_stage(
             initial_epoch=epochs_done,
             shuffle=False,  # The pipeline does.
             verbose=0,
-            # In this order: the first ones add figures that the later ones read.
+            # In this order: the first ones add figures that the later ones read, and what is said
+            # to be done is on disk.
             callbacks=[
                 *_word_vector_policy(config, captioner),
                 callbacks.StopOnInvalidLoss(_fail),
                 callbacks.CaptionMetrics(_monitor(decoder, pipeline, val, examples, config)),
-                callbacks.Progress(objective),
                 callbacks.History(epochs, lambda: write_json(run.history, history)),
                 callbacks.KeepBest(lambda: save_weights(captioner, run.best_weights), best=best),
                 continuation,
+                callbacks.Progress(objective),
                 *_sample_captions(decoder, pipeline, val, examples, config, logs),
                 keras.callbacks.TensorBoard(
                     log_dir=logs,
