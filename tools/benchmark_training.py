@@ -8,8 +8,9 @@ Prints, for the generator's maximum-likelihood step and for greedy decoding:
   floating-point operations of its matrix products and the peak measured in the same run;
 - captions a second of greedy decoding by batch size.
 
-Regions are random: no data set is needed, and the encoder, which is another network for each
-configuration, is left out. Times are medians over the steps.
+Run it in an environment in which the project is installed. Regions are random: no data set is
+needed, and the encoder, which is another network for each configuration, is left out. Times are
+medians over the steps.
 """
 
 import argparse
@@ -60,14 +61,16 @@ def matrix_product_operations(
     hidden, embedding = generator.hidden_size, generator.embedding_size
     tokens = images * captions * words
     per_token = (
-        3 * hidden * (embedding + hidden)  # GRU: three gates of input and state
+        3 * hidden * (embedding + hidden)  # reader: three gates of word and state
+        + 3 * hidden * (2 * hidden + hidden)  # writer: of reader, context and state
         + hidden * hidden  # query
         + 2 * regions * hidden  # scores and context
-        + 2 * hidden * embedding  # output projection
+        + 2 * hidden * hidden  # hidden output layer
+        + hidden * embedding  # output projection
         + embedding * generator.vocabulary_size  # logits
     )
     per_region = depth * hidden + 2 * hidden * hidden  # projection, keys and values
-    per_caption = (hidden + generator.noise_size) * hidden  # first state
+    per_caption = (hidden + generator.noise_size) * 2 * hidden  # first states
     return 2.0 * (
         tokens * per_token + images * regions * per_region + images * captions * per_caption
     )
