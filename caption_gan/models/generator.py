@@ -84,8 +84,7 @@ class Generator(keras.Model):
             for name in ("reader", "writer")
         )
         self.attention = RegionAttention(hidden_size, attention_heads, name="attention")
-        # What a word says of what is seen is in their product, not in their sum: without a
-        # non-linearity here, scenes were described half as well after as many steps.
+        # Which word fits what is said and seen is no sum of what each of them alone suggests.
         self.output_hidden = keras.layers.Dense(
             hidden_size, activation="relu", name="output_hidden"
         )
