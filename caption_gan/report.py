@@ -246,7 +246,7 @@ def _shown(image: ReportImage, side: int) -> dict[str, object]:
     try:
         picture = read_picture(image.image)
     except OSError:
-        pass
+        shown["source"] = None  # The page says "no picture"; the captions are still worth reading.
     else:
         picture.thumbnail((side, side))
         shown = {"source": _embedded(picture), "width": picture.width, "height": picture.height}
