@@ -11,7 +11,9 @@ from jsonargparse.typing import PositiveFloat, PositiveInt
 
 from caption_gan.command_line import FAILED, ArgumentParser, run_program
 from caption_gan.data.images import decode_and_resize, is_image
+from caption_gan.errors import CaptionGANError
 from caption_gan.evaluation import Decoder
+from caption_gan.models.precomputed_encoder import PrecomputedEncoder
 from caption_gan.run import load_run
 
 
@@ -56,6 +58,11 @@ def main() -> None:
     arguments = parser.parse_args()
 
     config, tokenizer, captioner = load_run(arguments.run)
+    if isinstance(captioner.encoder, PrecomputedEncoder):
+        raise CaptionGANError(
+            f"{arguments.run} was trained on precomputed regions and cannot look at an image; "
+            "`python -m caption_gan.evaluate` captions the images of its data set."
+        )
     images, errors = read_images(
         arguments.images, config.encoder.image_height, config.encoder.image_width
     )

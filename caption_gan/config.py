@@ -1,7 +1,7 @@
 """Settings of a run: typed, validated, and documented where they stand.
 
 The command line, YAML files and `config.yaml` of a run directory all hold these fields. The
-defaults train on the built-in `figures` on two CPU cores in about twelve minutes.
+defaults train on the built-in `figures` on two CPU cores in about six minutes.
 """
 
 from dataclasses import dataclass, field
@@ -78,7 +78,7 @@ class TextConfig:
     tokenizer: Literal["word", "wordpiece"] = "word"
     minimum_count: PositiveInt = 5
     maximum_vocabulary: PositiveInt = 20000
-    sequence_length: PositiveInt = 28
+    sequence_length: PositiveInt = 24
     word_vectors: str | None = None
     word_vectors_policy: Literal["frozen", "trainable", "unfrozen"] = "trainable"
     unfreeze_after: NonNegativeInt = 2
@@ -90,7 +90,8 @@ class EncoderConfig:
 
     Attributes:
         name: `convolutional`: a small residual network trained with the captioner.
-            `keras_applications`: a backbone of `keras.applications`.
+            `keras_applications`: a backbone of `keras.applications`. `precomputed`: regions from
+            files, such as detections of objects.
         image_height: Height in pixels to which images are resized.
         image_width: Width in pixels to which images are resized.
         width: Channels of the convolutional encoder's first stage; its regions have twice as many.
@@ -100,9 +101,11 @@ class EncoderConfig:
             training, and its regions are kept in the shards.
         flip: Whether training also shows each image's mirror image. Leave it off where left and
             right matter, as in charts.
+        regions: Folder of `precomputed` regions: for each image a file of NumPy's, named after it
+            with `.npy` for its ending, with numbers [regions, depth], alike for all images.
     """
 
-    name: Literal["convolutional", "keras_applications"] = "convolutional"
+    name: Literal["convolutional", "keras_applications", "precomputed"] = "convolutional"
     image_height: PositiveInt = 64
     image_width: PositiveInt = 64
     width: PositiveInt = 40
@@ -110,11 +113,13 @@ class EncoderConfig:
     weights: str = "imagenet"
     trainable: bool = False
     flip: bool = False
+    regions: str | None = None
 
     @property
     def cached(self) -> bool:
-        """Whether regions are computed once and kept in the shards."""
-        return self.name == "keras_applications" and not self.trainable
+        """Whether regions are had once and kept in the shards."""
+        frozen = self.name == "keras_applications" and not self.trainable
+        return frozen or self.name == "precomputed"
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,7 @@ class GeneratorConfig:
     """
 
     embedding_size: PositiveInt = 128
-    hidden_size: PositiveInt = 192
+    hidden_size: PositiveInt = 160
     attention_heads: PositiveInt = 1
     noise_size: PositiveInt = 16
     dropout: Rate = 0.0
@@ -147,19 +152,23 @@ class MaximumLikelihoodConfig:
         batch_size: Images a step.
         captions: Captions of an image in each step, different ones where there are as many. The
             image is encoded once for all of them.
-        learning_rate: Highest rate, after the warm-up; it falls to zero along a half cosine.
-        warmup: Share of the steps in which the rate rises from zero.
-        weight_decay: Of AdamW; not applied to biases, scales and word embeddings.
+        learning_rate: Highest rate of AdamW, after the warm-up; it falls to zero along a half
+            cosine.
+        matrix_learning_rate: The same of Muon, which trains weight matrices; 0 leaves them to
+            AdamW, which costs less a step and learns less from it.
+        warmup: Share of the steps in which the rates rise from zero.
+        weight_decay: Not applied to biases, scales and word embeddings.
         gradient_clip: Highest global norm of the gradient.
         label_smoothing: Share of the target's probability spread evenly over the vocabulary.
         scheduled_sampling: Share of input words replaced by the model's own in the last epoch,
             growing linearly from zero in the first; 0 is plain teacher forcing.
     """
 
-    epochs: PositiveInt = 7
+    epochs: PositiveInt = 4
     batch_size: PositiveInt = 32
-    captions: PositiveInt = 3
+    captions: PositiveInt = 2
     learning_rate: PositiveFloat = 2e-3
+    matrix_learning_rate: NonNegativeFloat = 6e-3
     warmup: Rate = 0.05
     weight_decay: NonNegativeFloat = 0.01
     gradient_clip: PositiveFloat = 1.0
@@ -254,5 +263,14 @@ def check(config: Config) -> None:
             f"text.sequence_length is {config.text.sequence_length}; it must be at least 3, for "
             "the start, a word and the end."
         )
+    if config.encoder.name == "precomputed":
+        if config.encoder.regions is None:
+            raise CaptionGANError(
+                "encoder.regions is not set; encoder.name 'precomputed' needs the folder of them."
+            )
+        if config.encoder.flip:
+            raise CaptionGANError(
+                "encoder.flip is true, but precomputed regions have no mirror image; leave it out."
+            )
     if not config.stages:
         raise CaptionGANError("stages is empty; give at least one objective.")

@@ -24,6 +24,7 @@ from caption_gan.data.images import decode_and_resize, is_image
 from caption_gan.data.skips import Skips
 from caption_gan.data.sources import Source, open_source
 from caption_gan.errors import CaptionGANError
+from caption_gan.models.precomputed_encoder import PrecomputedEncoder
 
 ENCODING_BATCH = 32
 
@@ -63,7 +64,7 @@ def prepare_split(config: Config, split: str, encoder: keras.Model) -> PreparedS
             f"{config.data.source} has no split {split!r}; it has "
             f"{', '.join(source.images_of_split)}."
         )
-    name = f"{config.data.source}-{_digest(config, source)}"
+    name = f"{config.data.source}-{_digest(config, source, encoder)}"
     directory = Path(config.data.cache).expanduser() / name
     summary = directory / f"Split-{split}" / "summary.json"
     if not summary.is_file():
@@ -72,15 +73,17 @@ def prepare_split(config: Config, split: str, encoder: keras.Model) -> PreparedS
     return PreparedSplit(directory, split, content["images"], tuple(content["skipped"]))
 
 
-def _digest(config: Config, source: Source) -> str:
+def _digest(config: Config, source: Source, encoder: keras.Model) -> str:
     """Names the cache folder after all that its content depends on."""
     parts = [source.fingerprint]
-    if config.encoder.cached:
-        encoder = config.encoder
-        parts += [encoder.backbone, encoder.image_height, encoder.image_width, encoder.flip]
-        parts += [encoder.weights]
-        if Path(encoder.weights).is_file():
-            parts += [Path(encoder.weights).stat().st_mtime_ns]
+    if isinstance(encoder, PrecomputedEncoder):
+        parts += [encoder.fingerprint()]
+    elif config.encoder.cached:
+        settings = config.encoder
+        parts += [settings.backbone, settings.image_height, settings.image_width, settings.flip]
+        parts += [settings.weights]
+        if Path(settings.weights).is_file():
+            parts += [Path(settings.weights).stat().st_mtime_ns]
     digest = hashlib.sha256(json.dumps(parts).encode())
     # What the code draws or keeps is part of the content.
     for path in sorted(Path(records.__file__).parent.glob("*.py")):
@@ -107,7 +110,9 @@ def _write(
             desc=f"preparing {config.data.source}/{split}",
             unit=" images",
         )
-        if config.encoder.cached:
+        if isinstance(encoder, PrecomputedEncoder):
+            serialized = _with_precomputed_regions(examples, encoder, skips)
+        elif config.encoder.cached:
             serialized = _with_regions(examples, encoder, config)
         else:
             serialized = (records.serialize(example) for example in examples)
@@ -157,6 +162,18 @@ def _usable(examples: Iterator[Example], skips: Skips) -> Iterator[Example]:
             skips.add("images have no caption left", example.image_id)
         else:
             yield dataclasses.replace(example, captions=captions)
+
+
+def _with_precomputed_regions(
+    examples: Iterator[Example], encoder: PrecomputedEncoder, skips: Skips
+) -> Iterator[bytes]:
+    """Serializes examples with regions from files; those without are skipped."""
+    for example in examples:
+        regions = encoder.read(example.image_id)
+        if regions is None:
+            skips.add(f"images have no regions in {encoder.folder}", example.image_id)
+        else:
+            yield records.serialize(example, [regions])
 
 
 def _with_regions(

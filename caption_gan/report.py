@@ -58,7 +58,7 @@ class ReportImage:
     Attributes:
         image_id: Names the image.
         image: Encoded, in any format that Pillow reads; where it is not, none is shown.
-        references: What people say of it.
+        references: Captions that the data set has of it.
         captions: For each decoding (`greedy`, `sample`, ...) captions with their scores, the mean
             log-probability of a token in nats.
         cider: Of the greedy caption.

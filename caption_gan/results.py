@@ -103,7 +103,7 @@ def summary(
     for image in images[:: max(1, len(images) // 4)][:4]:
         lines += [
             f"{image.example.image_id}: {image.captions['greedy'][0][0]}",
-            f"    a person's words: {image.example.captions[0]}",
+            f"    reference: {image.example.captions[0]}",
         ]
     paths = {
         "report": run.report,

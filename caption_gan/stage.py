@@ -80,7 +80,9 @@ def train_stage(
     history = run.read_history()
     epochs = history.setdefault(name, [])
     del epochs[epochs_done:]
-    best = max((figures["val_CIDEr"] for past in history.values() for figures in past), default=-1)
+    # Truth, where it is known; else likeness to what people say.
+    watched = "val_fact_accuracy" if truth_checker(config.data) else "val_CIDEr"
+    best = max((figures[watched] for past in history.values() for figures in past), default=-1)
     decoder = Decoder(captioner, pipeline.tokenizer, config.decoding, config.seed)
     logs = run.logs / name
     try:
@@ -100,7 +102,9 @@ def train_stage(
                 callbacks.StopOnInvalidLoss(_fail),
                 callbacks.CaptionMetrics(_monitor(decoder, pipeline, val, examples, config)),
                 callbacks.History(epochs, lambda: write_json(run.history, history)),
-                callbacks.KeepBest(lambda: save_weights(captioner, run.best_weights), best=best),
+                callbacks.KeepBest(
+                    lambda: save_weights(captioner, run.best_weights), monitor=watched, best=best
+                ),
                 continuation,
                 callbacks.Progress(objective),
                 *_sample_captions(decoder, pipeline, val, examples, config, logs),

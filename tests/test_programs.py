@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
@@ -167,6 +168,27 @@ def test_caption_by_beam(trained, tmp_path):
     captions = json.loads(done.stdout)["images"][0]["captions"]
     assert len(captions) == 3
     assert done.returncode == 0
+
+
+def test_precomputed_regions_from_shards_to_captions(tmp_path, cache):
+    folder, run = tmp_path / "regions", tmp_path / "run"
+    folder.mkdir()
+    for split, images in (("train", 39), ("val", 12)):
+        for number in range(images):
+            regions = np.random.default_rng(number).normal(size=(4, 6))
+            np.save(folder / f"{split}-{number:06d}.npy", regions)
+    settings = [
+        *("--encoder.name=precomputed", f"--encoder.regions={folder}", f"--run_dir={run}"),
+        *(f"--data.cache={cache}", "--maximum_likelihood.epochs=1"),
+    ]
+    done = call("fit", *SMALL, *settings)
+    assert done.returncode == 0, done.stderr
+    assert f"1 images have no regions in {folder}: train-000039" in done.stdout
+    picture = tmp_path / "chart.png"
+    Image.new("RGB", (30, 20), "white").save(picture)
+    done = call("caption", run, picture)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"error: {run} was trained on precomputed")
 
 
 @pytest.mark.parametrize(

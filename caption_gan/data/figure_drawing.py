@@ -1,7 +1,7 @@
 """Draws the charts of `caption_gan.data.figures`.
 
 What the facts state is drawn with a wide margin, so that it can still be seen in a picture reduced
-to 80 x 80 pixels; `rng` varies all that captions do not speak of.
+to 64 x 64 pixels; `rng` varies all that captions do not speak of.
 """
 
 import math
@@ -121,7 +121,7 @@ def _draw_lines(
         colour = colours[one["colour"]]
         style = rng.choice(("solid", "solid", "dashed", "marked"))
         if style == "dashed":
-            canvas.dashes(points, colour, width + 0.4, dash=9, gap=3.5)
+            canvas.dashes(points, colour, width + 0.4, dash=14, gap=3)
         else:
             canvas.line(points, colour, width)
         if style == "marked" and count <= 11:
@@ -140,8 +140,7 @@ def _draw_bars(
     for position, (one, (low, high)) in enumerate(zip(series, _bands(series), strict=True)):
         trend = _trend(one["shape"], rng)
         for group in range(groups):
-            # Peaks and dips are even-sided, for a few bars cannot show where between them they lie.
-            height = trend(_even(group, groups, one["shape"])) + rng.uniform(-0.04, 0.04)
+            height = trend(group / (groups - 1)) + rng.uniform(-0.04, 0.04)
             y = low + _clip(height) * (high - low)
             x = (group + 0.5) / groups + (position - len(series) / 2) * width
             (left, top), (right, bottom) = box.at(x, y), box.at(x + width, 0)
@@ -149,12 +148,6 @@ def _draw_bars(
             if whiskers:
                 middle, reach = (left + right) / 2, 0.025 * box.height
                 canvas.line([(middle, top - reach), (middle, top + reach)], (40, 40, 40), 1)
-
-
-def _even(group: int, groups: int, shape: str) -> float:
-    if shape in ("peak", "dip") and groups == 4:
-        return (0.0, 0.5, 0.5, 1.0)[group]
-    return group / (groups - 1)
 
 
 def _draw_points(
@@ -172,7 +165,7 @@ def _draw_points(
             if trend:
                 # Spread evenly with some disorder, so that both ends show.
                 place = (index + rng.random()) / count
-                x, y = 0.06 + 0.88 * place, _clip(trend(place) + rng.gauss(0, 0.07))
+                x, y = 0.06 + 0.88 * place, _clip(trend(place) + rng.gauss(0, 0.09))
             else:
                 angle, reach = rng.uniform(0, math.tau), math.sqrt(rng.random())
                 x, y = centre + 0.17 * reach * math.cos(angle), 0.5 + 0.5 * reach * math.sin(angle)
@@ -224,7 +217,7 @@ def _draw_histogram(
     start = {"left": 0.1, "middle": 0.44, "right": 0.78}[marker["place"]]
     x = start + rng.uniform(0, 0.12)
     ends = [box.at(x, 0), box.at(x, 1)]
-    width = rng.uniform(4, 5)
+    width = rng.uniform(6, 7)
     # The white lining keeps the line apart from bars of a similar colour.
     canvas.line(ends, WHITE, width + 2)
     canvas.dashes(ends, _shade(marker["colour"], rng), width, dash=10, gap=2.5)
@@ -251,9 +244,10 @@ def _draw_pie(
 ) -> None:
     radius = min(box.width, box.height) / 2 * rng.uniform(0.88, 0.98)
     centre: Point = ((box.left + box.right) / 2, (box.top + box.bottom) / 2)
-    angle = rng.uniform(0, 360)
+    # Clockwise from the top, the largest first, as pies are commonly drawn.
+    angle = rng.uniform(-110, -70)
     edges = []
-    for one in facts["series"]:
+    for one in sorted(facts["series"], key=lambda one: one["share"], reverse=True):
         end = angle + 3.6 * one["share"]
         canvas.wedge(centre, radius, angle, end, colours[one["colour"]])
         edges.append(math.radians(angle))

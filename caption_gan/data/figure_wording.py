@@ -14,8 +14,8 @@ _IRREGULAR = {"are": "is", "have": "has", "go": "goes", "cross": "crosses"}
 _PREDICATES: Mapping[str, Sequence[str]] = {
     "rise": ("rise", "climb", "go up"),
     "fall": ("fall", "drop", "go down"),
-    "peak": ("peak midway", "have a central peak"),
-    "dip": ("dip midway", "have a central dip"),
+    "peak": ("peak midway", "peak in between"),
+    "dip": ("dip midway", "dip in between"),
     "flat": ("stay flat", "stay level"),
     "positive": ("correlate positively",),
     "negative": ("correlate negatively",),
@@ -55,7 +55,7 @@ GRAMMAR = Grammar(
     words={
         "kind": {
             "line": ("line chart", "line plot", "line graph"),
-            "bar": ("bar chart", "bar graph", "grouped bar chart"),
+            "bar": ("bar chart", "bar graph"),
             "scatter": ("scatter plot", "scatter chart"),
             "pie": ("pie chart", "pie diagram"),
             "histogram": ("histogram",),
@@ -67,8 +67,8 @@ GRAMMAR = Grammar(
             "series": ("series",),
             "line": ("lines", "curves"),
             "bar": ("sets of bars",),
-            "scatter": ("sets of points", "groups of points"),
-            "area": ("layers", "bands"),
+            "scatter": ("sets of points",),
+            "pie": ("slices",),
         },
         "colour": {colour: (colour,) for colour in PALETTE},
         "thing": {
@@ -97,6 +97,6 @@ GRAMMAR = Grammar(
             "a {colour} dashed line stands at the {place}",
         ),
     },
-    links=(" where ", " in which ", ", where "),
+    links=(" where ", ", where "),
     joins=(" and ", ", while ", ", whereas ", ", and "),
 )

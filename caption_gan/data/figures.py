@@ -41,7 +41,7 @@ KINDS = tuple(_NOUN)
 # The shapes a series may have, each with the predicates that say so.
 _SHAPES: Mapping[str, Mapping[str, Sequence[str]]] = {
     "line": {shape: (shape,) for shape in ("rise", "fall", "peak", "dip", "flat")},
-    "bar": {shape: (shape,) for shape in ("rise", "fall", "peak", "dip", "flat")},
+    "bar": {shape: (shape,) for shape in ("rise", "fall", "flat")},
     "scatter": {"rise": ("rise", "positive"), "fall": ("fall", "negative"), "cloud": ("cloud",)},
     "histogram": {
         "left": ("left",),
@@ -62,10 +62,10 @@ _ORDER = {
 }
 
 # Percents of slices.
-_SHARES = ((60, 28, 12), (52, 33, 15))
+_SHARES = ((70, 30), (60, 40), (58, 30, 12), (52, 36, 12))
 
 _COUNT = {2: "two", 3: "three"}
-_MOST_WORDS = 22
+_MOST_WORDS = 19
 _PLACES = ("left", "middle", "right")
 
 
@@ -88,8 +88,10 @@ class FiguresWorld:
                 "series": [{"colour": colour, "shape": rng.choice(shapes)}],
                 "marker": {"colour": marker_colour, "place": rng.choice(_PLACES)},
             }
-        # Three sets of bars would leave each bar few pixels.
-        count = 2 if kind == "bar" else rng.choices((2, 3), (5, 1))[0]
+        # Three sets of bars would leave each bar few pixels, and three lines in one chart little
+        # room to rise and fall.
+        threes = {"bar": 0, "line": 1, "scatter": 1, "area": 5}[kind]
+        count = rng.choices((2, 3), (5, threes))[0]
         colours = rng.sample(COLOURS, count)
         series: list[dict[str, Any]] = [
             {"colour": colour, "shape": rng.choice(shapes), "level": level}
@@ -103,7 +105,6 @@ class FiguresWorld:
         if kind == "bar":
             facts["groups"] = rng.randint(3, 4)
             _change_or_compare(series, rng)
-        # Three lines one above the other would leave each too little room to rise and fall.
         if kind == "line" and (len(series) == 3 or rng.random() < 0.3):
             _cross(series, rng)
         # Bars and legends follow the order of the series, which must not give the levels away.
@@ -115,14 +116,13 @@ class FiguresWorld:
         return figure_drawing.draw(facts, rng)
 
     def caption(self, facts: Any, rng: random.Random) -> str:
-        """Words two or three true statements, each on a series (or slice, or marker) of its own."""
+        """Words two true statements, each on a series (or slice, or marker) of its own."""
         topics = list(true_clauses(facts).values())
         order = _reading_order(facts)
         while True:
-            count = min(len(topics), rng.choices((2, 3), (4, 1))[0])
-            subjects = {clause[1]: clause for clause in map(rng.choice, rng.sample(topics, count))}
+            subjects = {clause[1]: clause for clause in map(rng.choice, rng.sample(topics, 2))}
             # Two statements on one colour would be true of too many other charts.
-            if len(subjects) == count:
+            if len(subjects) == 2:
                 clauses = [subjects[colour] for colour in order if colour in subjects]
                 caption = self.grammar.write(rng.choice(true_openings(facts)), clauses, rng)
                 if len(caption.split()) <= _MOST_WORDS:
@@ -142,7 +142,7 @@ def true_statements(facts: Any) -> set[Statement]:
 def true_openings(facts: Any) -> list[Statement]:
     """Returns all openings that hold."""
     kind = facts["kind"]
-    if kind in ("pie", "histogram"):
+    if kind in ("histogram", "area"):
         return [("plain", kind)]
     count = _COUNT[len(facts["series"])]
     return [("plain", kind), ("counted", kind, count, kind), ("counted", kind, count, "series")]
@@ -222,7 +222,7 @@ def _change_or_compare(series: list[dict[str, Any]], rng: random.Random) -> None
         if flat:
             one["shape"] = "flat"
         else:
-            one["shape"] = rng.choice(("rise", "fall", "peak", "dip"))
+            one["shape"] = rng.choice(("rise", "fall"))
             del one["level"]
 
 

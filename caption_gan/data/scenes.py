@@ -6,6 +6,7 @@ from PIL import Image
 
 from caption_gan.data import scene_drawing
 from caption_gan.data.grammar import Grammar, Statement
+from caption_gan.data.scene_appearance import EXTENTS, PAINTS
 from caption_gan.data.scene_drawing import Scene, Thing
 
 INVERSE = {"left": "right", "right": "left", "above": "below", "below": "above"}
@@ -21,7 +22,7 @@ WORDS: dict[str, dict[str, tuple[str, ...]]] = {
         "fish": ("fish",),
         "cup": ("cup", "mug"),
     },
-    "colour": {colour: (colour,) for colour in scene_drawing.PAINTS},
+    "colour": {colour: (colour,) for colour in PAINTS},
     # The wordings bring their own space, so that a size may be left out. None of the words that
     # can follow an article starts with a vowel: it is always "a".
     "size": {
@@ -90,7 +91,7 @@ class ScenesWorld:
                 {
                     "kind": rng.choice(list(WORDS["kind"])),
                     "colour": colour,
-                    "size": rng.choice(list(scene_drawing.EXTENTS)),
+                    "size": rng.choice(list(EXTENTS)),
                 }
                 for colour in rng.sample(list(WORDS["colour"]), 2)
             ],

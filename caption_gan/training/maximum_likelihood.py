@@ -11,6 +11,7 @@ from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding import allowed
 from caption_gan.text.vocabulary import PAD_ID
 from caption_gan.training.losses import cross_entropy
+from caption_gan.training.optimizers import build_optimizer
 
 
 @keras.saving.register_keras_serializable(package="caption_gan")
@@ -57,20 +58,14 @@ class MaximumLikelihood(keras.Model):
             steps=steps,
             seed=seed,
         )
-        warmup = int(config.warmup * steps)
-        optimizer = keras.optimizers.AdamW(
-            keras.optimizers.schedules.CosineDecay(
-                initial_learning_rate=0.0 if warmup else config.learning_rate,
-                warmup_target=config.learning_rate if warmup else None,
-                warmup_steps=warmup,
-                decay_steps=max(steps - warmup, 1),
-            ),
+        optimizer = build_optimizer(
+            steps,
+            learning_rate=config.learning_rate,
+            matrix_learning_rate=config.matrix_learning_rate,
+            warmup=config.warmup,
             weight_decay=config.weight_decay,
-            global_clipnorm=config.gradient_clip,
+            gradient_clip=config.gradient_clip,
         )
-        # Decay pulls towards zero what is a scale or an offset rather than a direction, and words
-        # that are rarely seen.
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "embedding"])
         # "auto" may choose XLA on a GPU, where compiling the unrolled GRU takes half a minute.
         model.compile(optimizer=optimizer, jit_compile=False)
         optimizer.build(model.trainable_variables)

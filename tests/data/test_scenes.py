@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caption_gan.data import scene_drawing
+from caption_gan.data import scene_appearance, scene_drawing
 from caption_gan.data.scene_drawing import Scene
 from caption_gan.data.scenes import INVERSE, WORDS, ScenesWorld
 
@@ -141,10 +141,10 @@ def test_vocabulary() -> None:
 
 
 def test_words_and_pictures_know_the_same_things() -> None:
-    assert set(WORDS["kind"]) == set(scene_drawing.SILHOUETTES)
-    assert set(WORDS["colour"]) == set(scene_drawing.PAINTS)
-    assert set(WORDS["background"]) == set(scene_drawing.SCENERY)
-    assert set(WORDS["size"]) == {*scene_drawing.EXTENTS, "any"}
+    assert set(WORDS["kind"]) == set(scene_appearance.SILHOUETTES)
+    assert set(WORDS["colour"]) == set(scene_appearance.PAINTS)
+    assert set(WORDS["background"]) == set(scene_appearance.SCENERY)
+    assert set(WORDS["size"]) == {*scene_appearance.EXTENTS, "any"}
     assert set(WORDS["relation"]) == set(INVERSE)
 
 
@@ -171,7 +171,7 @@ def test_pictures_differ_in_size_and_shape() -> None:
 @settings(deadline=None)
 @given(
     st.sampled_from(sorted(INVERSE)),
-    st.tuples(*[st.sampled_from(sorted(scene_drawing.EXTENTS))] * 2),
+    st.tuples(*[st.sampled_from(sorted(scene_appearance.EXTENTS))] * 2),
     st.sampled_from([(80, 80), (140, 94), (120, 80), (80, 106), (105, 140), (140, 140)]),
     st.integers(0, 2**32),
 )

@@ -1,0 +1,119 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from caption_gan.training.optimizers import build_optimizer
+
+# Every kind of variable that the networks have, by its last name.
+SHAPES = {
+    "kernel": (4, 6),
+    "recurrent_kernel": (6, 4),
+    "embeddings": (5, 4),
+    "positions": (5, 4),
+    "bias": (6,),
+    "gamma": (6,),
+    "beta": (6,),
+}
+DECAYING = {"kernel", "recurrent_kernel"}
+RNG = np.random.default_rng(0)
+
+
+def variables() -> dict[str, keras.Variable]:
+    values = {name: RNG.normal(size=shape).astype(np.float32) for name, shape in SHAPES.items()}
+    return {
+        name: keras.Variable(value, name="embedding" if name == "embeddings" else name)
+        for name, value in values.items()
+    }
+
+
+def optimizer(steps: int = 10, **settings) -> keras.optimizers.Optimizer:
+    defaults = {
+        "learning_rate": 0.1,
+        "matrix_learning_rate": 0.0,
+        "warmup": 0.0,
+        "weight_decay": 0.0,
+        "gradient_clip": 1e9,
+    }
+    return build_optimizer(steps, **{**defaults, **settings})
+
+
+def changes(gradients: dict[str, np.ndarray], **settings) -> dict[str, np.ndarray]:
+    """What one step adds to each variable."""
+    updated = variables()
+    before = {name: np.array(variable) for name, variable in updated.items()}
+    one = optimizer(**settings)
+    one.build(list(updated.values()))
+    one.apply([tf.constant(gradients[name]) for name in updated], list(updated.values()))
+    return {name: np.array(updated[name]) - before[name] for name in updated}
+
+
+def random_gradients() -> dict[str, np.ndarray]:
+    return {name: RNG.normal(size=shape).astype(np.float32) for name, shape in SHAPES.items()}
+
+
+@pytest.mark.parametrize("matrix_learning_rate", [0.0, 0.4])
+def test_weight_decay_spares_all_but_weight_matrices(matrix_learning_rate):
+    updated = variables()
+    before = {name: np.array(variable) for name, variable in updated.items()}
+    one = optimizer(weight_decay=0.5, matrix_learning_rate=matrix_learning_rate)
+    one.build(list(updated.values()))
+    one.apply([tf.zeros(shape) for shape in SHAPES.values()], list(updated.values()))
+    kept = 1 - 0.5 * (matrix_learning_rate or 0.1)
+    for name, variable in updated.items():
+        expected = before[name] * (kept if name in DECAYING else 1.0)
+        np.testing.assert_allclose(variable, expected, rtol=1e-5, err_msg=name)
+
+
+def test_adamw_moves_everything_by_its_rate_in_the_first_step():
+    for name, change in changes(random_gradients()).items():
+        np.testing.assert_allclose(np.abs(change), 0.1, rtol=0.02, err_msg=name)
+
+
+def test_muon_moves_matrices_alike_in_every_direction():
+    gradients = random_gradients()
+    found = changes(gradients, matrix_learning_rate=0.4)
+    for name, change in found.items():
+        if name not in DECAYING:
+            np.testing.assert_allclose(np.abs(change), 0.1, rtol=0.02, err_msg=name)
+            continue
+        left, _, right = np.linalg.svd(-gradients[name], full_matrices=False)
+        # Scaled for a root mean square of a fifth of the rate (Liu et al., 2025, section 2.2);
+        # Newton and Schulz's iteration leaves singular values between about 0.7 and 1.2.
+        sizes = np.diag(left.T @ change @ right.T) / (0.4 * 0.2 * np.sqrt(6))
+        assert (sizes > 0.6).all() and (sizes < 1.3).all(), (name, sizes)
+
+
+def test_gradients_are_clipped_by_their_global_norm():
+    gradients = {name: np.full(shape, 1e-4, np.float32) for name, shape in SHAPES.items()}
+    gradients["kernel"][:] = 1e6
+    # What is clipped to nothing stays below AdamW's epsilon, and does not move.
+    still = changes(gradients, gradient_clip=1.0)
+    assert np.abs(still["bias"]).max() < 1e-4 < 0.09 < np.abs(changes(gradients)["bias"]).min()
+
+
+def rates(steps: int, **settings) -> list[float]:
+    one = optimizer(steps, **settings)
+    found = []
+    for step in range(steps + 1):
+        one.iterations.assign(step)
+        found.append(float(one.learning_rate))
+    return found
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "matrix_learning_rate"])
+def test_learning_rate_warms_up_and_ends_at_zero(name):
+    warm = rates(100, warmup=0.1, **{name: 0.4})
+    assert warm[0] == 0
+    assert warm[5] == pytest.approx(0.2, rel=1e-5)
+    assert max(warm) == warm[10] == pytest.approx(0.4, rel=1e-5)
+    assert warm[55] == pytest.approx(0.2, rel=1e-4)  # Half-way down the cosine.
+    assert warm[100] == pytest.approx(0, abs=1e-7)
+    assert warm[10:] == sorted(warm[10:], reverse=True)
+
+
+def test_learning_rate_without_warm_up_starts_high():
+    cold = rates(10, learning_rate=0.4)
+    assert cold[0] == pytest.approx(0.4, rel=1e-5)
+    assert cold == sorted(cold, reverse=True)
+    assert cold[10] == pytest.approx(0, abs=1e-7)
