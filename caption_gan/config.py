@@ -99,6 +99,9 @@ class EncoderConfig:
         weights: Of the backbone: `imagenet`, a weights file, or `none`.
         trainable: Whether the backbone is fine-tuned. A frozen one sees each image once, before
             training, and its regions are kept in the shards.
+        frozen_up_to: With `trainable`, the last layer that stays frozen nevertheless, e.g.
+            `block_12_add` of MobileNetV2. What comes out of it is kept in the shards, so that
+            fine-tuning the rest costs little.
         flip: Whether training also shows each image's mirror image. Leave it off where left and
             right matter, as in charts.
         regions: Folder of `precomputed` regions: for each image a file of NumPy's, named after it
@@ -112,14 +115,16 @@ class EncoderConfig:
     backbone: str = "MobileNetV2"
     weights: str = "imagenet"
     trainable: bool = False
+    frozen_up_to: str | None = None
     flip: bool = False
     regions: str | None = None
 
     @property
     def cached(self) -> bool:
-        """Whether regions are had once and kept in the shards."""
-        frozen = self.name == "keras_applications" and not self.trainable
-        return frozen or self.name == "precomputed"
+        """Whether regions, or what they are made of, are had once and kept in the shards."""
+        if self.name == "keras_applications":
+            return not self.trainable or self.frozen_up_to is not None
+        return self.name == "precomputed"
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,8 @@ class MaximumLikelihoodConfig:
             cosine.
         matrix_learning_rate: The same of Muon, which trains weight matrices; 0 leaves them to
             AdamW, which costs less a step and learns less from it.
+        pretrained_learning_rate: The same of AdamW for a backbone's layers that are fine-tuned; a
+            high one would undo what they know.
         warmup: Share of the steps in which the rates rise from zero.
         weight_decay: Not applied to biases, scales and word embeddings.
         gradient_clip: Highest global norm of the gradient.
@@ -169,6 +176,7 @@ class MaximumLikelihoodConfig:
     captions: PositiveInt = 2
     learning_rate: PositiveFloat = 2e-3
     matrix_learning_rate: NonNegativeFloat = 6e-3
+    pretrained_learning_rate: NonNegativeFloat = 2e-4
     warmup: Rate = 0.05
     weight_decay: NonNegativeFloat = 0.01
     gradient_clip: PositiveFloat = 1.0
@@ -262,6 +270,11 @@ def check(config: Config) -> None:
         raise CaptionGANError(
             f"text.sequence_length is {config.text.sequence_length}; it must be at least 3, for "
             "the start, a word and the end."
+        )
+    if config.encoder.frozen_up_to is not None and not config.encoder.trainable:
+        raise CaptionGANError(
+            f"encoder.frozen_up_to is {config.encoder.frozen_up_to!r}, but encoder.trainable is "
+            "false, which freezes all layers; set it to true or leave frozen_up_to out."
         )
     if config.encoder.name == "precomputed":
         if config.encoder.regions is None:

@@ -66,7 +66,7 @@ def fit(config: Config, run: RunDirectory) -> str:
         print(note, file=sys.stderr)
 
     pipeline = Pipeline(
-        splits["train"].directory, config.data, config.encoder, encoder.regions_shape, tokenizer
+        splits["train"].directory, config.data, config.encoder, encoder.cached_shape, tokenizer
     )
     try:
         for number in range(len(config.stages)):

@@ -52,7 +52,7 @@ def prepare_split(config: Config, split: str, encoder: keras.Model) -> PreparedS
     Args:
         config: Settings of the run.
         split: `train`, `val` or `test`.
-        encoder: Its regions go into the shards if the settings have a frozen backbone.
+        encoder: Its regions, or what its frozen layers make of images, go into the shards.
 
     Raises:
         CaptionGANError: The data cannot be read, or nothing of the split can be used.
@@ -81,7 +81,7 @@ def _digest(config: Config, source: Source, encoder: keras.Model) -> str:
     elif config.encoder.cached:
         settings = config.encoder
         parts += [settings.backbone, settings.image_height, settings.image_width, settings.flip]
-        parts += [settings.weights]
+        parts += [settings.weights, settings.frozen_up_to]
         if Path(settings.weights).is_file():
             parts += [Path(settings.weights).stat().st_mtime_ns]
     digest = hashlib.sha256(json.dumps(parts).encode())
@@ -190,7 +190,7 @@ def _with_regions(
             fn_output_signature=tf.TensorSpec([height, width, 3], tf.uint8),
         )
         views = [images, tf.image.flip_left_right(images)] if config.encoder.flip else [images]
-        return [tf.cast(encoder(view), tf.float16) for view in views]  # [B, R, D]
+        return [tf.cast(encoder.before_cache(view), tf.float16) for view in views]  # [B, R, D]
 
     batch: list[Example] = []
 

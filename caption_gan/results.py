@@ -42,7 +42,7 @@ def evaluate_run(
     prepared = prepare_split(config, split, captioner.encoder)
     examples = list(read_examples(prepared.directory, split))
     pipeline = Pipeline(
-        prepared.directory, config.data, config.encoder, captioner.encoder.regions_shape, tokenizer
+        prepared.directory, config.data, config.encoder, captioner.encoder.cached_shape, tokenizer
     )
     batches = pipeline.validation(split, prepared.images, config.decoding.batch_size)
     decoder = Decoder(captioner, tokenizer, config.decoding, config.seed)

@@ -3,6 +3,7 @@
 B batch, K captions an image, C captions that an image has, T time, R regions, D region depth.
 """
 
+import math
 from pathlib import Path
 
 import tensorflow as tf
@@ -20,7 +21,7 @@ class Pipeline:
         directory: Holds `Split-<split>/`.
         data: Number of captions an image and the limit of memory.
         encoder: Size of the images, and whether there are cached regions instead.
-        regions_shape: (R, D) of cached regions.
+        cached_shape: (R, D) of cached regions, or of what the encoder has cached in their place.
         tokenizer: Turns captions into token ids.
     """
 
@@ -29,13 +30,13 @@ class Pipeline:
         directory: Path,
         data: DataConfig,
         encoder: EncoderConfig,
-        regions_shape: tuple[int, int],
+        cached_shape: tuple[int, ...],
         tokenizer: Tokenizer,
     ):
         self.directory = directory
         self.data = data
         self.encoder = encoder
-        self.regions_shape = regions_shape
+        self.cached_shape = cached_shape
         self.tokenizer = tokenizer
 
     def training(
@@ -73,8 +74,7 @@ class Pipeline:
 
     def _fits_memory(self, images: int) -> bool:
         if self.encoder.cached:
-            rows, depth = self.regions_shape
-            bytes_per_image = 2 * rows * depth * (2 if self.encoder.flip else 1)
+            bytes_per_image = 2 * math.prod(self.cached_shape) * (2 if self.encoder.flip else 1)
         else:
             bytes_per_image = 3 * self.encoder.image_height * self.encoder.image_width
         return images * bytes_per_image <= self.data.memory_limit_gib * 2**30
@@ -90,7 +90,7 @@ class Pipeline:
         decoded = {"token_ids": self.tokenizer.tokenize(captions)}
         if self.encoder.cached:
             regions = tf.io.decode_raw(record["regions"], tf.float16)
-            decoded["regions"] = tf.reshape(regions, [-1, *self.regions_shape])  # [views, R, D]
+            decoded["regions"] = tf.reshape(regions, [-1, *self.cached_shape])  # [views, R, D]
         else:
             decoded["image"] = decode_and_resize(
                 record["encoded"], self.encoder.image_height, self.encoder.image_width

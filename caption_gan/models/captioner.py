@@ -27,9 +27,9 @@ class Captioner(keras.Model):
         self.built = True
 
     def regions(self, batch: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
-        """Regions [B, R, D] of a batch, which brings them from the cache or has pixels instead."""
+        """Regions [B, R, D] of a batch of pixels, or of what the cache holds in their place."""
         if "regions" in batch:
-            return tf.cast(batch["regions"], tf.float32)
+            return self.encoder.after_cache(tf.cast(batch["regions"], tf.float32))
         return self.encoder(batch["image"], training=training)
 
     def get_config(self):

@@ -33,6 +33,9 @@ class ConvolutionalEncoder(keras.Model):
         self.width = width
         self.grid = (-(-image_height // 8), -(-image_width // 8))
         self.regions_shape = (self.grid[0] * self.grid[1], 2 * width)
+        # Every variable is trained, so nothing of an image stays the same.
+        self.cached_shape: tuple[int, ...] = ()
+        self.pretrained_variables: list[keras.Variable] = []
         self.stem = keras.Sequential(
             [
                 keras.layers.Rescaling(1 / 127.5, offset=-1),

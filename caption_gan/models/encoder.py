@@ -2,7 +2,10 @@
 
 An encoder is a `keras.Model` from pixels [B, H, W, 3], numbers from 0 to 255, to regions
 [B, R, D], with attributes `grid`, the rows and columns that the regions came from, and
-`regions_shape`, (R, D).
+`regions_shape`, (R, D), and `pretrained_variables`, those of its trainable variables that do not
+start at random. Part of the work, or all of it, may be done once for each image and kept in the
+shards: `cached_shape` is the shape of what is kept, `before_cache` makes it from pixels and
+`after_cache` makes regions of it.
 """
 
 import keras
@@ -31,8 +34,13 @@ def build_encoder(config: EncoderConfig, weights: str | None = None) -> keras.Mo
     else:
         weights = weights or config.weights
         encoder = ApplicationsEncoder(
-            config.backbone, *size, None if weights == "none" else weights, name="encoder"
+            config.backbone,
+            *size,
+            None if weights == "none" else weights,
+            config.frozen_up_to,
+            name="encoder",
         )
-        encoder.trainable = config.trainable
+        if not config.trainable:
+            encoder.trainable = False
     encoder.build((None, *size, 3))
     return encoder

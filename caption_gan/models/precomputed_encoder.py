@@ -1,6 +1,6 @@
 """Regions that somebody else's network has computed, such as detections of objects.
 
-R regions, D region depth.
+B batch, R regions, D region depth.
 """
 
 import math
@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from caption_gan.errors import CaptionGANError
 
@@ -40,6 +41,8 @@ class PrecomputedEncoder(keras.Model):
         # Where regions lie in the image is not known; most often they are a square grid.
         square = rows**2 == self.regions_shape[0]
         self.grid = (rows, rows) if square else (1, self.regions_shape[0])
+        self.cached_shape = self.regions_shape
+        self.pretrained_variables: list[keras.Variable] = []
         self.built = True
 
     def read(self, image_id: str) -> np.ndarray | None:
@@ -58,6 +61,10 @@ class PrecomputedEncoder(keras.Model):
                 f"{self.regions_shape} numbers; compute as many regions for every image."
             )
         return regions
+
+    def after_cache(self, cached: tf.Tensor) -> tf.Tensor:
+        """Regions [B, R, D] are kept as they are."""
+        return cached
 
     def fingerprint(self) -> Any:
         """Something JSON can hold that differs if the regions may differ."""

@@ -65,6 +65,8 @@ class MaximumLikelihood(keras.Model):
             warmup=config.warmup,
             weight_decay=config.weight_decay,
             gradient_clip=config.gradient_clip,
+            pretrained=captioner.encoder.pretrained_variables,
+            pretrained_learning_rate=config.pretrained_learning_rate,
         )
         # "auto" may choose XLA on a GPU, where compiling the unrolled GRU takes half a minute.
         model.compile(optimizer=optimizer, jit_compile=False)

@@ -1,9 +1,40 @@
 """Optimizers and their schedules."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
 # Tables of learned vectors, which are matrices in form only: no input ever multiplies them.
 _TABLES = "embedding|positions"
+
+
+class _OwnRate(keras.optimizers.Optimizer):
+    """Mixed into an optimizer: pretrained variables have a rate of their own.
+
+    Args:
+        pretrained: Those variables.
+        share: Their rate as a share of the others'.
+    """
+
+    def __init__(self, *args: Any, pretrained: Sequence[keras.Variable], share: float, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.pretrained = {self._var_key(variable) for variable in pretrained}
+        self.share = share
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Updates a variable, as Keras's optimizers do."""
+        if self._var_key(variable) in self.pretrained:
+            learning_rate = learning_rate * self.share
+        super().update_step(gradient, variable, learning_rate)
+
+
+class AdamW(_OwnRate, keras.optimizers.AdamW):
+    """Keras's AdamW with a rate of its own for pretrained variables."""
+
+
+class Muon(_OwnRate, keras.optimizers.Muon):
+    """Keras's Muon with a rate of its own for pretrained variables."""
 
 
 def build_optimizer(
@@ -13,6 +44,8 @@ def build_optimizer(
     warmup: float,
     weight_decay: float,
     gradient_clip: float,
+    pretrained: Sequence[keras.Variable] = (),
+    pretrained_learning_rate: float = 0.0,
 ) -> keras.optimizers.Optimizer:
     """Muon for weight matrices (Jordan et al., 2024), AdamW for all other variables.
 
@@ -26,9 +59,11 @@ def build_optimizer(
         matrix_learning_rate: Highest rate of Muon; 0 leaves matrices to AdamW.
         warmup: Share of the steps in which the rates rise from zero; then they fall along a half
             cosine.
-        weight_decay: Decoupled, times the rate; not applied to biases, scales, word embeddings and
-            positions.
+        weight_decay: Decoupled, times the rate; not applied to biases, scales, word embeddings,
+            positions and pretrained variables.
         gradient_clip: Highest global norm of the gradient.
+        pretrained: Variables that have been trained on other data.
+        pretrained_learning_rate: Highest rate of AdamW for them.
     """
     warmup_steps = int(warmup * steps)
 
@@ -40,22 +75,27 @@ def build_optimizer(
             decay_steps=max(steps - warmup_steps, 1),
         )
 
+    shared: dict[str, Any] = {
+        "pretrained": pretrained,
+        "share": pretrained_learning_rate / learning_rate,
+        "weight_decay": weight_decay,
+        "global_clipnorm": gradient_clip,
+    }
     if matrix_learning_rate:
         ratio = learning_rate / matrix_learning_rate
-        optimizer = keras.optimizers.Muon(
+        optimizer = Muon(
             schedule(matrix_learning_rate),
             adam_lr_ratio=ratio,
-            weight_decay=weight_decay,
             # Keras multiplies it by Muon's rate.
             adam_weight_decay=weight_decay * ratio,
             exclude_layers=[_TABLES],
-            global_clipnorm=gradient_clip,
+            **shared,
         )
     else:
-        optimizer = keras.optimizers.AdamW(
-            schedule(learning_rate), weight_decay=weight_decay, global_clipnorm=gradient_clip
-        )
+        optimizer = AdamW(schedule(learning_rate), **shared)
     # Decay pulls towards zero what is a scale or an offset rather than a direction, and words
-    # that are rarely seen.
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", _TABLES])
+    # that are rarely seen, and all that was learnt before.
+    optimizer.exclude_from_weight_decay(
+        var_list=list(pretrained), var_names=["bias", "gamma", "beta", _TABLES]
+    )
     return optimizer

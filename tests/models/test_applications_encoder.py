@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from caption_gan.config import EncoderConfig
+from caption_gan.config import Config, EncoderConfig, check
 from caption_gan.errors import CaptionGANError
 from caption_gan.models.applications_encoder import ApplicationsEncoder
 from caption_gan.models.encoder import build_encoder
@@ -97,6 +97,57 @@ def test_frozen_backbone_and_its_config_round_trip(mobilenet):
     twin.set_weights(mobilenet.get_weights())
     batch = images(1, SIZE, SIZE)
     np.testing.assert_array_equal(twin(batch), mobilenet(batch))
+
+
+def test_layers_after_the_frozen_ones_are_fine_tuned(mobilenet, weights_file):
+    config = EncoderConfig(
+        name="keras_applications",
+        backbone="MobileNetV2",
+        image_height=SIZE,
+        image_width=SIZE,
+        weights=str(weights_file),
+        trainable=True,
+        frozen_up_to="block_12_add",
+    )
+    assert config.cached
+    partly = build_encoder(config)
+    batch = images(2, SIZE, SIZE)
+    cached = partly.before_cache(batch)
+    assert cached.shape[1:] == partly.cached_shape == (2 * 2, 96)
+    np.testing.assert_allclose(partly(batch), mobilenet(batch), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(partly.after_cache(cached), partly(batch))
+    trained = {variable.path.split("/")[0] for variable in partly.pretrained_variables}
+    assert "block_13_expand" in trained and "Conv_1" in trained
+    assert not {name for name in trained if name.startswith("block_12")}
+    assert len(partly.weights) == len(mobilenet.weights)
+
+    for variable in partly.pretrained_variables:
+        variable.assign(variable + 0.01)
+    np.testing.assert_array_equal(partly.before_cache(batch), cached)
+    assert np.abs(partly(batch) - mobilenet(batch)).max() > 1e-3
+    twin = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(partly))
+    twin.set_weights(partly.get_weights())
+    np.testing.assert_array_equal(twin(batch), partly(batch))
+    assert len(twin.trainable_variables) == len(partly.trainable_variables)
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        ("block_99_add", "its layers are .*block_1_expand"),
+        ("out_relu", "no layer before the last"),
+        ("block_12_expand", "beside another path"),
+    ],
+)
+def test_layers_that_nothing_can_be_frozen_up_to(layer, words):
+    with pytest.raises(CaptionGANError, match=rf"^[^\n]*'{layer}'[^\n]*{words}[^\n]*$"):
+        ApplicationsEncoder("MobileNetV2", SIZE, SIZE, frozen_up_to=layer)
+
+
+def test_frozen_up_to_needs_fine_tuning():
+    encoder = EncoderConfig(name="keras_applications", frozen_up_to="block_12_add")
+    with pytest.raises(CaptionGANError, match=r"encoder\.trainable is false"):
+        check(Config(encoder=encoder))
 
 
 def test_unknown_backbone_is_answered_with_the_known_ones():

@@ -84,6 +84,24 @@ def test_muon_moves_matrices_alike_in_every_direction():
         assert (sizes > 0.6).all() and (sizes < 1.3).all(), (name, sizes)
 
 
+@pytest.mark.parametrize("matrix_learning_rate", [0.0, 0.4])
+def test_pretrained_variables_have_their_own_rate_and_do_not_decay(matrix_learning_rate):
+    updated = variables()
+    before = {name: np.array(variable) for name, variable in updated.items()}
+    one = optimizer(
+        matrix_learning_rate=matrix_learning_rate,
+        weight_decay=0.5,
+        pretrained=[updated["kernel"], updated["bias"]],
+        pretrained_learning_rate=0.001,
+    )
+    one.build(list(updated.values()))
+    one.apply([tf.ones(shape) for shape in SHAPES.values()], list(updated.values()))
+    moved = {name: np.abs(before[name] - updated[name]).mean() for name in updated}
+    assert moved["bias"] == pytest.approx(0.001, rel=0.01)
+    assert moved["beta"] == pytest.approx(0.1, rel=0.01)
+    assert 0 < moved["kernel"] < 0.002 < 0.05 < moved["recurrent_kernel"]
+
+
 def test_gradients_are_clipped_by_their_global_norm():
     gradients = {name: np.full(shape, 1e-4, np.float32) for name, shape in SHAPES.items()}
     gradients["kernel"][:] = 1e6
