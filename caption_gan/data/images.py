@@ -5,6 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+# The thread that tunes a pipeline sleeps for up to a minute at a time, and the end of an epoch
+# waits for it. Untuned, `AUTOTUNE` in a `map` means as many calls at a time as there are cores.
+UNTUNED = tf.data.Options()
+UNTUNED.autotune.enabled = False
+
 
 def decode_and_resize(image_bytes: tf.Tensor, height: int, width: int) -> tf.Tensor:
     """Decodes an image and squashes it to one size.
@@ -37,5 +42,6 @@ def thumbnails(images: Sequence[bytes], side: int) -> np.ndarray:
     dataset = tf.data.Dataset.from_tensor_slices(list(images)).map(
         lambda encoded: decode_and_resize(encoded, side, side), num_parallel_calls=tf.data.AUTOTUNE
     )
+    dataset = dataset.with_options(UNTUNED)
     pixels = np.stack(list(dataset.as_numpy_iterator())).astype(np.float32) / 255
     return pixels.reshape(len(images), -1)

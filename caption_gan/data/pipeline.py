@@ -13,6 +13,8 @@ from caption_gan.data.images import decode_and_resize
 from caption_gan.data.records import read_split
 from caption_gan.text.tokenizer import Tokenizer
 
+BATCHES_AHEAD = 2
+
 
 class Pipeline:
     """Reads prepared splits as batches.
@@ -58,13 +60,13 @@ class Pipeline:
             lambda decoded, seed: self._choose(decoded, seed, captions),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
-        dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+        dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(BATCHES_AHEAD)
         return dataset.apply(tf.data.experimental.assert_cardinality(images // batch_size))
 
     def validation(self, split: str, images: int, batch_size: int) -> tf.data.Dataset:
         """The same batches for every epoch: each image once, with its first captions."""
         dataset = self._decoded(split, images).map(self._first)
-        dataset = dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+        dataset = dataset.batch(batch_size).prefetch(BATCHES_AHEAD)
         return dataset.apply(tf.data.experimental.assert_cardinality(-(-images // batch_size)))
 
     def _decoded(self, split: str, images: int) -> tf.data.Dataset:

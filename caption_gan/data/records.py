@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from caption_gan.data.example import Example
+from caption_gan.data.images import UNTUNED
 
 IMAGES_PER_SHARD = 2000
 
@@ -75,9 +76,10 @@ def read_split(directory: Path, split: str, with_regions: bool = True) -> tf.dat
     # Records were dealt to the shards in turn; they are collected in the same way.
     dataset = tf.data.Dataset.from_tensor_slices(files)
     dataset = dataset.interleave(tf.data.TFRecordDataset, cycle_length=len(files), block_length=1)
-    return dataset.map(
+    dataset = dataset.map(
         lambda record: parse(record, with_regions), num_parallel_calls=tf.data.AUTOTUNE
     )
+    return dataset.with_options(UNTUNED)
 
 
 def read_examples(directory: Path, split: str) -> Iterator[Example]:
