@@ -264,6 +264,15 @@ def test_validation_keeps_the_order(tmp_path, use, tokenizer):
     assert np.array_equal(levels, [index * 30 for index in range(8)])
 
 
+def test_no_thread_tunes_the_batches(tmp_path, use, tokenizer):
+    """The tuning thread sleeps for up to a minute, and the end of an epoch waits for it."""
+    use(FewImages())
+    config = settings(tmp_path)
+    pipeline = pipeline_of(config, prepare_split(config, "train", MeanRegions()), tokenizer)
+    for batches in (pipeline.training("train", 8, 4, 2, 0), pipeline.validation("train", 8, 3)):
+        assert batches.options().autotune.enabled is False
+
+
 def test_the_summary_is_beside_the_shards(tmp_path, use):
     use(FewImages())
     prepared = prepare_split(settings(tmp_path), "train", MeanRegions())
