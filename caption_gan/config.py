@@ -169,9 +169,11 @@ class MaximumLikelihoodConfig:
         label_smoothing: Share of the target's probability spread evenly over the vocabulary.
         scheduled_sampling: Share of input words replaced by the model's own in the last epoch,
             growing linearly from zero in the first; 0 is plain teacher forcing.
+        averaging: Momentum of a running average of the weights, such as 0.999, which then writes
+            the captions that are scored and is what the run keeps; 0 keeps the weights themselves.
     """
 
-    epochs: PositiveInt = 4
+    epochs: PositiveInt = 5
     batch_size: PositiveInt = 32
     captions: PositiveInt = 2
     learning_rate: PositiveFloat = 2e-3
@@ -182,6 +184,7 @@ class MaximumLikelihoodConfig:
     gradient_clip: PositiveFloat = 1.0
     label_smoothing: Rate = 0.0
     scheduled_sampling: Rate = 0.0
+    averaging: Rate = 0.0
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from caption_gan.pictures import attention_picture
 from caption_gan.preparation import PreparedSplit
 from caption_gan.run import RunDirectory, save_weights
 from caption_gan.training import callbacks
+from caption_gan.training.averaging import RunningAverage
+from caption_gan.training.interruption import Interruption
 from caption_gan.training.maximum_likelihood import MaximumLikelihood
 
 OBJECTIVES: dict[str, Any] = {"maximum_likelihood": MaximumLikelihood}
@@ -72,7 +74,12 @@ def train_stage(
     model = OBJECTIVES[objective].stage(
         captioner, settings, steps * settings.epochs, config.seed + number
     )
-    continuation = callbacks.Continuation(run.checkpoints / name, model)
+    kept, averaging = captioner, []  # What is kept also writes the captions that are scored.
+    if settings.averaging:
+        kept = captioner.copy()
+        averaging = [RunningAverage(captioner.weights, kept.weights, settings.averaging)]
+    averages = kept.weights if averaging else []
+    continuation = callbacks.Continuation(run.checkpoints / name, model, averages)
     epochs_done = continuation.restore()
     if epochs_done == settings.epochs:
         return
@@ -83,42 +90,46 @@ def train_stage(
     # Truth, where it is known; else likeness to what people say.
     watched = "val_fact_accuracy" if truth_checker(config.data) else "val_CIDEr"
     best = max((figures[watched] for past in history.values() for figures in past), default=-1)
-    decoder = Decoder(captioner, pipeline.tokenizer, config.decoding, config.seed)
+    decoder = Decoder(kept, pipeline.tokenizer, config.decoding, config.seed)
     logs = run.logs / name
+    batches = pipeline.training(
+        "train", train.images, settings.batch_size, settings.captions, config.seed + number
+    )
     try:
-        model.fit(
-            pipeline.training(
-                "train", train.images, settings.batch_size, settings.captions, config.seed + number
-            ),
-            validation_data=pipeline.validation("val", val.images, settings.batch_size),
-            epochs=settings.epochs,
-            initial_epoch=epochs_done,
-            shuffle=False,  # The pipeline does.
-            verbose=0,
-            # In this order: the first ones add figures that the later ones read, and what is said
-            # to be done is on disk.
-            callbacks=[
-                *_word_vector_policy(config, captioner),
-                callbacks.StopOnInvalidLoss(_fail),
-                callbacks.CaptionMetrics(_monitor(decoder, pipeline, val, examples, config)),
-                callbacks.History(epochs, lambda: write_json(run.history, history)),
-                callbacks.KeepBest(
-                    lambda: save_weights(captioner, run.best_weights), monitor=watched, best=best
-                ),
-                continuation,
-                callbacks.Progress(objective),
-                *_sample_captions(decoder, pipeline, val, examples, config, logs),
-                keras.callbacks.TensorBoard(
-                    log_dir=logs,
-                    histogram_freq=int(config.logging.histograms),
-                    write_graph=False,
-                    profile_batch=_profiled_steps(config),
-                ),
-            ],
-        )
+        with Interruption() as interruption:
+            model.fit(
+                batches,
+                validation_data=pipeline.validation("val", val.images, settings.batch_size),
+                epochs=settings.epochs,
+                initial_epoch=epochs_done,
+                shuffle=False,  # The pipeline does.
+                verbose=0,
+                # In this order: the first ones add figures that the later ones read, what is said
+                # to be done is on disk, and an interruption ends an epoch that is whole.
+                callbacks=[
+                    *_word_vector_policy(config, captioner),
+                    callbacks.StopOnInvalidLoss(_fail),
+                    *averaging,
+                    callbacks.CaptionMetrics(_monitor(decoder, pipeline, val, examples, config)),
+                    callbacks.History(epochs, lambda: write_json(run.history, history)),
+                    callbacks.KeepBest(
+                        lambda: save_weights(kept, run.best_weights), monitor=watched, best=best
+                    ),
+                    continuation,
+                    callbacks.Progress(objective),
+                    *_sample_captions(decoder, pipeline, val, examples, config, logs),
+                    keras.callbacks.TensorBoard(
+                        log_dir=logs,
+                        histogram_freq=int(config.logging.histograms),
+                        write_graph=False,
+                        profile_batch=_profiled_steps(config),
+                    ),
+                    interruption,
+                ],
+            )
     except KeyboardInterrupt:
         if not run.best_weights.exists():
-            save_weights(captioner, run.best_weights)
+            save_weights(kept, run.best_weights)
         raise
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import yaml
 from PIL import Image
 
-from caption_gan.run import RunDirectory
+from caption_gan.run import RunDirectory, load_run
 from tests.programs import SMALL, call
 
 
@@ -22,7 +23,7 @@ def cache(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, cache) -> tuple[RunDirectory, subprocess.CompletedProcess]:
-    """A run of two epochs on a few charts, with a profile and histograms."""
+    """A run of two epochs on a few charts, with averages, a profile and histograms."""
     path = tmp_path_factory.mktemp("runs") / "run"
     done = call(
         "fit",
@@ -30,6 +31,7 @@ def trained(tmp_path_factory, cache) -> tuple[RunDirectory, subprocess.Completed
         f"--run_dir={path}",
         f"--data.cache={cache}",
         "--maximum_likelihood.epochs=2",
+        "--maximum_likelihood.averaging=0.9",
         "--logging.histograms=true",
         "--profile_steps=2,4",
     )
@@ -67,6 +69,27 @@ def test_run_directory_is_whole(trained):
     assert yaml.safe_load(run.config.read_text())["data"]["train_images"] == 40
     assert run.vocabulary.read_text().splitlines()[:4] == ["[PAD]", "[START]", "[END]", "[UNK]"]
     assert "<html" in run.report.read_text()
+
+
+def test_the_running_average_is_kept(trained):
+    run, _ = trained
+    (stage,) = run.read_history()
+    scores = [figures["val_fact_accuracy"] for figures in run.read_history()[stage]]
+    chosen = max(range(len(scores)), key=lambda epoch: (scores[epoch], epoch)) + 1
+    best = tf.train.load_checkpoint(f"{run.checkpoints / stage}/ckpt-{chosen}")
+
+    def restored(part: str) -> list[np.ndarray]:
+        names = [name for name in best.get_variable_to_shape_map() if name.startswith(part)]
+        by_number = sorted(names, key=lambda name: int(name.split("/")[1]))
+        return [best.get_tensor(name) for name in by_number]
+
+    _, _, captioner = load_run(run.path)
+    for weight, average in zip(captioner.get_weights(), restored("averages/"), strict=True):
+        np.testing.assert_array_equal(weight, average)
+    kept, in_training = captioner.generator.embedding.get_weights()[0], restored("model/")
+    alike = [weight for weight in in_training if weight.shape == kept.shape]
+    assert alike
+    assert not any(np.array_equal(weight, kept) for weight in alike)
 
 
 def test_tensorboard_gets_scalars_pictures_histograms_and_a_trace(trained):

@@ -32,6 +32,12 @@ class Captioner(keras.Model):
             return self.encoder.after_cache(tf.cast(batch["regions"], tf.float32))
         return self.encoder(batch["image"], training=training)
 
+    def copy(self) -> "Captioner":
+        """Another captioner with the same weights."""
+        other = Captioner.from_config(self.get_config())  # The parts' configs build them.
+        other.set_weights(self.get_weights())
+        return other
+
     def get_config(self):
         return {
             **super().get_config(),

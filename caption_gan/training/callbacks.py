@@ -6,7 +6,7 @@ T time, R regions.
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -113,7 +113,9 @@ class History(keras.callbacks.Callback):
 
 
 class KeepBest(keras.callbacks.Callback):
-    """Saves the captioner when its captions are better than ever before.
+    """Saves the captioner when its captions are as good as ever before, or better.
+
+    Of epochs with equal figures the last is kept: its learning rate was lower.
 
     Args:
         save: Saves it.
@@ -130,7 +132,7 @@ class KeepBest(keras.callbacks.Callback):
         self.best = best
 
     def on_epoch_end(self, epoch, logs=None):
-        if logs[self.monitor] > self.best:
+        if logs[self.monitor] >= self.best:
             self.best = logs[self.monitor]
             self.save()
 
@@ -145,15 +147,19 @@ class Continuation(keras.callbacks.Callback):
     Args:
         directory: Of the checkpoints.
         model: A compiled objective.
+        averages: Averaged weights, where there are some.
     """
 
-    def __init__(self, directory: Path, model: keras.Model):
+    def __init__(
+        self, directory: Path, model: keras.Model, averages: Sequence[keras.Variable] = ()
+    ):
         super().__init__()
         self.epochs_done = tf.Variable(0, dtype=tf.int64)
         self.manager = tf.train.CheckpointManager(
             tf.train.Checkpoint(
                 model=[variable.value for variable in model.variables],
                 optimizer=[variable.value for variable in model.optimizer.variables],
+                averages=[variable.value for variable in averages],
                 epochs_done=self.epochs_done,
             ),
             str(directory),

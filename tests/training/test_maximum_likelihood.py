@@ -11,6 +11,7 @@ from caption_gan.models.convolutional_encoder import ConvolutionalEncoder
 from caption_gan.models.decoding import greedy
 from caption_gan.models.generator import Generator
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID, UNK_ID
+from caption_gan.training.averaging import RunningAverage
 from caption_gan.training.callbacks import Continuation
 from caption_gan.training.losses import cross_entropy
 from caption_gan.training.maximum_likelihood import MaximumLikelihood
@@ -219,8 +220,12 @@ def test_an_encoder_is_updated_unless_it_is_frozen(trainable):
 
 def trained(
     directory, batch: dict[str, tf.Tensor], first: int, last: int
-) -> tuple[MaximumLikelihood, int]:
-    """A new process's view of a run: new objects, then what the checkpoint holds."""
+) -> tuple[MaximumLikelihood, Captioner, int]:
+    """A new process's view of a run: new objects, then what the checkpoint holds.
+
+    Returns:
+        The objective, the running average of its captioner, epochs that were done before.
+    """
     # A seed of its own, so that nothing agrees that is not restored.
     objective = MaximumLikelihood.stage(
         captioner(seed=first),
@@ -230,7 +235,8 @@ def trained(
         steps=12,
         seed=7,
     )
-    continuation = Continuation(directory, objective)
+    kept = objective.captioner.copy()
+    continuation = Continuation(directory, objective, kept.weights)
     epochs_done = continuation.restore()
     if epochs_done:
         # Learnt, random and optimizer states, before anything is trained.
@@ -241,18 +247,25 @@ def trained(
         initial_epoch=epochs_done,
         shuffle=False,
         verbose=0,
-        callbacks=[continuation],
+        callbacks=[
+            RunningAverage(objective.captioner.weights, kept.weights, 0.9),
+            continuation,
+        ],
     )
-    return objective, epochs_done
+    return objective, kept, epochs_done
 
 
 def test_two_and_two_epochs_equal_four(batch, tmp_path):
-    whole, none_done = trained(tmp_path / "whole", batch, 0, 4)
-    _, also_none_done = trained(tmp_path / "parts", batch, 0, 2)
-    continued, two_done = trained(tmp_path / "parts", batch, 2, 4)
+    whole, whole_average, none_done = trained(tmp_path / "whole", batch, 0, 4)
+    _, _, also_none_done = trained(tmp_path / "parts", batch, 0, 2)
+    continued, continued_average, two_done = trained(tmp_path / "parts", batch, 2, 4)
     assert (none_done, also_none_done, two_done) == (0, 0, 2)
     assert int(continued.optimizer.iterations) == 12
-    for expected, actual in zip(whole.variables, continued.variables, strict=True):
+    for expected, actual in zip(
+        whole.variables + whole_average.weights,
+        continued.variables + continued_average.weights,
+        strict=True,
+    ):
         # Sums of floats may run in another order; another dropout or noise would be far off.
         np.testing.assert_allclose(
             np.array(actual, np.float64),
@@ -266,7 +279,7 @@ def test_two_and_two_epochs_equal_four(batch, tmp_path):
     compared = {id(variable) for variable in whole.variables}
     for layer in (whole, *dropouts):
         assert id(layer.seed_generator.state) in compared
-    assert Continuation(tmp_path / "parts", continued).restore() == 4
+    assert Continuation(tmp_path / "parts", continued, continued_average.weights).restore() == 4
 
 
 def test_a_continuation_of_another_model_is_refused(batch, tmp_path):

@@ -1,0 +1,55 @@
+"""Ctrl-C that ends training where nothing is half done."""
+
+import signal
+import sys
+import threading
+from types import FrameType
+
+import keras
+
+
+class Interruption(keras.callbacks.Callback):
+    """Lets a step, or what follows an epoch, come to its end before Ctrl-C ends training.
+
+    Otherwise Python raises `KeyboardInterrupt` wherever it happens to be: while a checkpoint is
+    written, or in a function that native code has called and that must not fail, and the process
+    is aborted. A second Ctrl-C does that all the same.
+
+    A context manager around training, and the last of its callbacks. It changes nothing where
+    Ctrl-C already means something else or nothing, as in a background process.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.pressed = False
+
+    def __enter__(self) -> "Interruption":
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._press)
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._restore()
+
+    def _press(self, number: int, frame: FrameType | None) -> None:
+        self.pressed = True
+        self._restore()
+        print("\nstopping after this step; Ctrl-C again stops at once", file=sys.stderr)
+
+    def _restore(self) -> None:
+        if signal.getsignal(signal.SIGINT) == self._press:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _stop(self) -> None:
+        if self.pressed:
+            raise KeyboardInterrupt
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._stop()
+
+    def on_test_batch_end(self, batch, logs=None):
+        self._stop()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._stop()

@@ -1,0 +1,53 @@
+"""The running average of weights."""
+
+import keras
+import numpy as np
+import pytest
+
+from caption_gan.training.averaging import RunningAverage
+
+
+class Counting(keras.layers.Layer):
+    """Has one weight, whose gradient is always -1."""
+
+    def build(self, _):
+        self.count = self.add_weight(shape=(2,), initializer="zeros")
+
+    def call(self, inputs):
+        return inputs - self.count
+
+
+def train(momentum: float, steps: int) -> tuple[keras.Model, np.ndarray]:
+    """A weight that is t after t steps, and its average."""
+    model, copy = (keras.Sequential([keras.layers.Input((2,)), Counting()]) for _ in range(2))
+    model.compile(optimizer=keras.optimizers.SGD(2.0), loss=lambda _, y: y)
+    average = RunningAverage(model.weights, copy.weights, momentum)
+    x = np.zeros((steps, 2), np.float32)
+    model.fit(x, x, batch_size=1, verbose=0, callbacks=[average])
+    return model, copy.get_weights()[0]
+
+
+def test_first_averages_are_short():
+    """By hand: momenta 2/11, 3/12, 4/13 of averages that start at zero."""
+    model, average = train(0.999, 3)
+    np.testing.assert_allclose(model.get_weights()[0], 3)
+    first = 9 / 11 * 1
+    second = first * 3 / 12 + 9 / 12 * 2
+    np.testing.assert_allclose(average, second * 4 / 13 + 9 / 13 * 3, rtol=1e-5)
+
+
+def test_later_averages_have_the_momentum_that_was_asked_for():
+    """After long, an average lags behind a weight that grows by 1 a step by m / (1 - m)."""
+    model, average = train(0.8, 120)
+    np.testing.assert_allclose(model.get_weights()[0] - average, 4, rtol=1e-3)
+
+
+def test_no_momentum_copies_the_weights():
+    model, average = train(0.0, 5)
+    np.testing.assert_array_equal(average, model.get_weights()[0])
+
+
+def test_another_network_is_refused():
+    model = keras.Sequential([keras.layers.Input((2,)), Counting()])
+    with pytest.raises(ValueError, match="shorter"):
+        RunningAverage(model.weights, [], 0.9)

@@ -1,0 +1,97 @@
+"""Ctrl-C in the middle of training."""
+
+import signal
+import threading
+
+import keras
+import numpy as np
+import pytest
+
+from caption_gan.training.interruption import Interruption
+
+
+class PressCtrlC(keras.callbacks.Callback):
+    """At the beginning of a step; notes what was done afterwards."""
+
+    def __init__(self, step: int, times: int = 1):
+        super().__init__()
+        self.step = step
+        self.times = times
+        self.done: list[str] = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == self.step:
+            for _ in range(self.times):
+                signal.raise_signal(signal.SIGINT)
+            self.done.append("pressed")
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.done.append(f"step {batch}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.step == -1:
+            signal.raise_signal(signal.SIGINT)
+            self.done.append("checkpoint")
+
+
+def train(*callbacks: keras.callbacks.Callback, epochs: int = 2) -> None:
+    model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
+    model.compile(optimizer="sgd", loss="mse")
+    x = np.zeros((3, 1), np.float32)
+    model.fit(x, x, batch_size=1, epochs=epochs, verbose=0, callbacks=list(callbacks))
+
+
+def test_the_step_is_finished(capsys):
+    press = PressCtrlC(step=1)
+    with pytest.raises(KeyboardInterrupt), Interruption() as interruption:
+        train(press, interruption)
+    assert press.done == ["step 0", "pressed", "step 1"]
+    assert "stopping after this step" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_without_it_the_step_is_not():
+    press = PressCtrlC(step=1)
+    with pytest.raises(KeyboardInterrupt):
+        train(press)
+    assert press.done == ["step 0"]
+
+
+def test_what_follows_an_epoch_is_finished():
+    press = PressCtrlC(step=-1)
+    with pytest.raises(KeyboardInterrupt), Interruption() as interruption:
+        train(press, interruption)
+    assert press.done == ["step 0", "step 1", "step 2", "checkpoint"]
+
+
+def test_a_second_time_stops_at_once():
+    press = PressCtrlC(step=1, times=2)
+    with pytest.raises(KeyboardInterrupt), Interruption() as interruption:
+        train(press, interruption)
+    assert press.done == ["step 0"]
+
+
+def test_a_background_process_goes_on_ignoring_it():
+    press = PressCtrlC(step=1)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            train(press, interruption, epochs=1)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert press.done[-1] == "step 2"
+
+
+def test_other_threads_may_train():
+    finished: list[bool] = []
+
+    def work() -> None:
+        with Interruption() as interruption:
+            train(interruption, epochs=1)
+        finished.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert finished
