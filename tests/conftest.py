@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,11 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip("real data are not beside this checkout (../shared/data)")
     return REAL_DATA
+
+
+@pytest.fixture
+def as_in_a_terminal():
+    """Ctrl-C works, also in processes begun here: a shell's background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -224,6 +224,7 @@ def test_a_folder_that_is_no_run_is_refused(program, tmp_path):
     assert done.stdout == ""
 
 
+@pytest.mark.usefixtures("as_in_a_terminal")
 def test_an_interrupted_run_can_be_evaluated_and_continued(tmp_path, cache):
     path = tmp_path / "run"
     command = [

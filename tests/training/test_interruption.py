@@ -9,6 +9,8 @@ import pytest
 
 from caption_gan.training.interruption import Interruption
 
+pytestmark = pytest.mark.usefixtures("as_in_a_terminal")
+
 
 class PressCtrlC(keras.callbacks.Callback):
     """At the beginning of a step; notes what was done afterwards."""
@@ -73,13 +75,10 @@ def test_a_second_time_stops_at_once():
 
 def test_a_background_process_goes_on_ignoring_it():
     press = PressCtrlC(step=1)
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with Interruption() as interruption:
-            train(press, interruption, epochs=1)
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with Interruption() as interruption:
+        train(press, interruption, epochs=1)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     assert press.done[-1] == "step 2"
 
 
