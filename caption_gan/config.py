@@ -17,7 +17,13 @@ from jsonargparse.typing import (
     restricted_string_type,
 )
 
-from caption_gan.errors import CaptionGANError
+from caption_gan.objectives import (
+    MaximumLikelihoodConfig,
+    MonitorConfig,
+    PolicyGradientConfig,
+    SelfCriticalConfig,
+    WassersteinGANConfig,
+)
 
 if TYPE_CHECKING:
     Rate = float
@@ -149,45 +155,6 @@ class GeneratorConfig:
 
 
 @dataclass(frozen=True)
-class MaximumLikelihoodConfig:
-    """The objective `maximum_likelihood`: cross-entropy with teacher forcing.
-
-    Attributes:
-        epochs: Passes over the training images.
-        batch_size: Images a step.
-        captions: Captions of an image in each step, different ones where there are as many. The
-            image is encoded once for all of them.
-        learning_rate: Highest rate of AdamW, after the warm-up; it falls to zero along a half
-            cosine.
-        matrix_learning_rate: The same of Muon, which trains weight matrices; 0 leaves them to
-            AdamW, which costs less a step and learns less from it.
-        pretrained_learning_rate: The same of AdamW for a backbone's layers that are fine-tuned; a
-            high one would undo what they know.
-        warmup: Share of the steps in which the rates rise from zero.
-        weight_decay: Not applied to biases, scales and word embeddings.
-        gradient_clip: Highest global norm of the gradient.
-        label_smoothing: Share of the target's probability spread evenly over the vocabulary.
-        scheduled_sampling: Share of input words replaced by the model's own in the last epoch,
-            growing linearly from zero in the first; 0 is plain teacher forcing.
-        averaging: Momentum of a running average of the weights, such as 0.999, which then writes
-            the captions that are scored and is what the run keeps; 0 keeps the weights themselves.
-    """
-
-    epochs: PositiveInt = 5
-    batch_size: PositiveInt = 32
-    captions: PositiveInt = 2
-    learning_rate: PositiveFloat = 2e-3
-    matrix_learning_rate: NonNegativeFloat = 6e-3
-    pretrained_learning_rate: NonNegativeFloat = 2e-4
-    warmup: Rate = 0.05
-    weight_decay: NonNegativeFloat = 0.01
-    gradient_clip: PositiveFloat = 1.0
-    label_smoothing: Rate = 0.0
-    scheduled_sampling: Rate = 0.0
-    averaging: Rate = 0.0
-
-
-@dataclass(frozen=True)
 class DecodingConfig:
     """How captions are drawn from the trained generator.
 
@@ -237,6 +204,10 @@ class Config:
         generator: The network that writes captions.
         stages: Objectives that train the generator, one after another.
         maximum_likelihood: Settings of the objective `maximum_likelihood`.
+        wgan_gp: Settings of the objective `wgan_gp`.
+        policy_gradient: Settings of the objective `policy_gradient`.
+        self_critical: Settings of the objective `self_critical`.
+        monitor: What counts as a collapse, and what is done about it.
         decoding: How captions are drawn.
         logging: What TensorBoard gets.
         profile_steps: First and last step of a trace for TensorBoard's profile page, e.g. 10,20.
@@ -248,45 +219,14 @@ class Config:
     text: TextConfig = field(default_factory=TextConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
-    stages: list[Literal["maximum_likelihood"]] = field(
-        default_factory=lambda: ["maximum_likelihood"]
+    stages: list[Literal["maximum_likelihood", "wgan_gp", "policy_gradient", "self_critical"]] = (
+        field(default_factory=lambda: ["maximum_likelihood"])
     )
     maximum_likelihood: MaximumLikelihoodConfig = field(default_factory=MaximumLikelihoodConfig)
+    wgan_gp: WassersteinGANConfig = field(default_factory=WassersteinGANConfig)
+    policy_gradient: PolicyGradientConfig = field(default_factory=PolicyGradientConfig)
+    self_critical: SelfCriticalConfig = field(default_factory=SelfCriticalConfig)
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     profile_steps: StepRange | None = None
-
-
-def check(config: Config) -> None:
-    """Refuses settings that cannot work together, before anything is done.
-
-    Raises:
-        CaptionGANError: Names the settings and the remedy.
-    """
-    heads, hidden = config.generator.attention_heads, config.generator.hidden_size
-    if hidden % heads:
-        raise CaptionGANError(
-            f"generator.attention_heads is {heads}, which does not divide generator.hidden_size "
-            f"{hidden}; change one of them."
-        )
-    if config.text.sequence_length < 3:
-        raise CaptionGANError(
-            f"text.sequence_length is {config.text.sequence_length}; it must be at least 3, for "
-            "the start, a word and the end."
-        )
-    if config.encoder.frozen_up_to is not None and not config.encoder.trainable:
-        raise CaptionGANError(
-            f"encoder.frozen_up_to is {config.encoder.frozen_up_to!r}, but encoder.trainable is "
-            "false, which freezes all layers; set it to true or leave frozen_up_to out."
-        )
-    if config.encoder.name == "precomputed":
-        if config.encoder.regions is None:
-            raise CaptionGANError(
-                "encoder.regions is not set; encoder.name 'precomputed' needs the folder of them."
-            )
-        if config.encoder.flip:
-            raise CaptionGANError(
-                "encoder.flip is true, but precomputed regions have no mirror image; leave it out."
-            )
-    if not config.stages:
-        raise CaptionGANError("stages is empty; give at least one objective.")

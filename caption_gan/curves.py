@@ -5,6 +5,7 @@ Colours are left to the page's style sheet, so that the drawings follow its ligh
 
 import dataclasses
 import io
+import itertools
 import math
 import re
 from collections import Counter
@@ -128,6 +129,39 @@ def length_histogram(generated: Sequence[int], references: Sequence[int]) -> str
         axes.set_xlabel("words")
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         return _svg(figure)
+
+
+def frontier_plots(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Curve]:
+    """Draws quality, and truth where it is known, against mBLEU-4; up and to the left is better.
+
+    Args:
+        curves: Points by the curve's name, in order; each point has figures by name.
+
+    Returns:
+        One drawing a figure.
+    """
+    points = [point for curve in curves.values() for point in curve]
+    return [
+        _frontier_plot(figure, curves)
+        for figure in ("CIDEr", "fact_accuracy")
+        if points and all(figure in point for point in points)
+    ]
+
+
+def _frontier_plot(name: str, curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Curve:
+    looks = itertools.cycle(
+        [(_VALIDATION, "-", "o"), (_TRAINING, "--", "s"), (_INK, ":", "^"), (_INK, "-.", "v")]
+    )
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": f"frontier {name}"}):
+        figure, axes = _axes(5.4, 3.2)
+        axes.xaxis.set_major_locator(MaxNLocator())
+        for (label, points), (colour, line, marker) in zip(curves.items(), looks, strict=False):
+            across, up = ([point[key] for point in points] for key in ("mBLEU-4", name))
+            axes.plot(*(across, up, line), color=colour, marker=marker, markersize=3.5, label=label)
+        axes.set_xlabel("mBLEU-4")
+        axes.set_ylabel(name)
+        axes.legend(frameon=False)
+        return Curve(name, None, None, _svg(figure))
 
 
 def _series(epochs: Sequence[Mapping[str, float]], name: str) -> list[float]:

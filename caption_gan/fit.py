@@ -13,8 +13,9 @@ from typing import Any
 
 import keras
 
+from caption_gan.checks import check
 from caption_gan.command_line import run_program
-from caption_gan.config import Config, check
+from caption_gan.config import Config
 from caption_gan.data.pipeline import Pipeline
 from caption_gan.data.records import read_examples
 from caption_gan.errors import CaptionGANError

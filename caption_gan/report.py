@@ -16,7 +16,7 @@ import markupsafe
 import numpy as np
 from PIL import Image
 
-from caption_gan.curves import length_histogram, stage_spans, training_curves
+from caption_gan.curves import frontier_plots, length_histogram, stage_spans, training_curves
 from caption_gan.files import replacing
 from caption_gan.metrics.tokenization import tokenize
 from caption_gan.pictures import attention_tiles, read_picture
@@ -93,6 +93,7 @@ def write_report(
     history: Mapping[str, Sequence[Mapping[str, float]]],
     images: Sequence[ReportImage],
     notes: Sequence[str],
+    frontier: Mapping[str, Sequence[Mapping[str, float]]] | None = None,
     random_images: int = 24,
 ) -> None:
     """Writes the report; the file is whole or absent.
@@ -106,6 +107,7 @@ def write_report(
         history: For each stage its epochs, each a figure by name.
         images: All captioned images of the split; those shown are chosen from them.
         notes: What the reader should know, such as data that were left out.
+        frontier: Points of quality and variety by the name of the curve.
         random_images: How many images the gallery shows, evenly chosen.
     """
     best, worst = best_and_worst(images)
@@ -139,6 +141,8 @@ def write_report(
         stages=stage_spans(history),
         curves=curves,
         drawings=drawings,
+        frontier=frontier or {},
+        plots=[markupsafe.Markup(plot.svg) for plot in frontier_plots(frontier or {})],
         image_count=len(images),
         best=[_shown(image, _LARGE) | {"attention": _attention(image)} for image in best],
         worst=[_shown(image, _LARGE) | {"attention": _attention(image)} for image in worst],

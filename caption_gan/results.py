@@ -3,17 +3,25 @@
 import json
 from collections.abc import Sequence
 
+import tensorflow as tf
+
 from caption_gan.config import Config
+from caption_gan.data.example import Example
 from caption_gan.data.pipeline import Pipeline
 from caption_gan.data.records import read_examples
 from caption_gan.data.sources import truth_checker
 from caption_gan.evaluation import CaptionedImage, Decoder, baselines, caption_images, score
 from caption_gan.files import replacing, write_json
+from caption_gan.frontier import Frontier
 from caption_gan.models.captioner import Captioner
+from caption_gan.models.critic import Critic
+from caption_gan.models.generator import Generator
+from caption_gan.objectives import AdversarialConfig
 from caption_gan.preparation import prepare_split
 from caption_gan.report import ReportImage, write_report
-from caption_gan.run import RunDirectory, dump_config
+from caption_gan.run import RunDirectory, dump_config, load_weights
 from caption_gan.text.tokenizer import Tokenizer
+from caption_gan.training.adversarial import build_critic
 
 SHOWN = ("CIDEr", "BLEU-4", "fact_accuracy", "repeated_token_rate", "distinct_captions", "mBLEU-4")
 
@@ -47,6 +55,7 @@ def evaluate_run(
     batches = pipeline.validation(split, prepared.images, config.decoding.batch_size)
     decoder = Decoder(captioner, tokenizer, config.decoding, config.seed)
     images = caption_images(decoder, batches, examples)
+    frontier = _frontier(run, config, decoder, batches, examples)
     is_true = truth_checker(config.data)
     metrics = score(images, split, is_true)
     if is_true:
@@ -58,7 +67,8 @@ def evaluate_run(
     others = json.loads(run.metrics.read_text()) if run.metrics.is_file() else {}
     kept = {name: value for name, value in others.items() if not name.startswith(f"{split}/")}
     figures = {name: round(value, 6) for name, value in metrics.items()}
-    write_json(run.metrics, kept | figures | {"history": history})
+    frontiers = others.get("frontier", {}) | {split: frontier}
+    write_json(run.metrics, kept | figures | {"frontier": frontiers, "history": history})
     with replacing(run.captions) as temporary, temporary.open("w") as file:
         for image in images:
             file.write(json.dumps(image.to_json(), ensure_ascii=False) + "\n")
@@ -69,10 +79,52 @@ def evaluate_run(
         settings=dump_config(config),
         metrics=metrics,
         history=history,
+        frontier=frontier,
         images=[_report_image(image) for image in images],
         notes=[*notes, *prepared.skipped],
     )
     return metrics, images
+
+
+def _frontier(
+    run: RunDirectory,
+    config: Config,
+    decoder: Decoder,
+    batches: tf.data.Dataset,
+    examples: Sequence[Example],
+) -> dict[str, list[dict[str, float]]]:
+    """Quality and variety after each stage and by the critic's choice, the last stage first.
+
+    A run of one stage has nothing to be compared with.
+    """
+    stages = [run.stage_name(config, number) for number in range(len(config.stages))]
+    stages = [stage for stage in stages if run.stage_weights(stage).is_file()]
+    if len(stages) < 2:
+        return {}
+    frontier = Frontier(
+        *(batches, examples, truth_checker(config.data), config.decoding.samples, config.seed)
+    )
+    last = stages.pop()
+    curves = {last: frontier.temperatures(decoder, last)}
+    for stage in reversed(stages):
+        earlier = decoder.captioner.copy()
+        load_weights(earlier, run.stage_weights(stage))
+        other = Decoder(earlier, decoder.tokenizer, config.decoding, config.seed)
+        curves[stage] = frontier.temperatures(other, stage)
+    if critic := load_critic(run, config, decoder.captioner.generator):
+        curves["critic's choice"] = frontier.choices(decoder, critic)
+    return curves
+
+
+def load_critic(run: RunDirectory, config: Config, generator: Generator) -> Critic | None:
+    """The critic that a run's last stage with one has left, if there is any."""
+    if not run.critic_weights.is_file():
+        return None
+    settings = [getattr(config, stage) for stage in config.stages]
+    adversarial = [some for some in settings if isinstance(some, AdversarialConfig)]
+    critic = build_critic(generator, adversarial[-1])
+    load_weights(critic, run.critic_weights)
+    return critic
 
 
 def _report_image(image: CaptionedImage) -> ReportImage:

@@ -3,7 +3,8 @@
 config.yaml      resolved settings
 vocabulary.txt   one token a line
 checkpoints/     the captioner's best weights, a frozen backbone's included, so that the
-                 folder is all one needs; and what an interrupted training continues from
+                 folder is all one needs; the best of each stage; the critic's; and what an
+                 interrupted training continues from
 logs/            TensorBoard
 metrics.json     figures by "<split>/<decoding>/<metric>", and the curves under "history"
 captions.jsonl   a line an image: captions, references, scores
@@ -14,6 +15,8 @@ import dataclasses
 import json
 from pathlib import Path
 from typing import Any
+
+import keras
 
 from caption_gan.command_line import ArgumentParser
 from caption_gan.config import Config
@@ -38,11 +41,20 @@ class RunDirectory:
         self.vocabulary = self.path / "vocabulary.txt"
         self.checkpoints = self.path / "checkpoints"
         self.best_weights = self.checkpoints / "best.weights.h5"
+        self.critic_weights = self.checkpoints / "critic.weights.h5"
         self.history = self.checkpoints / "history.json"
         self.logs = self.path / "logs"
         self.metrics = self.path / "metrics.json"
         self.captions = self.path / "captions.jsonl"
         self.report = self.path / "report.html"
+
+    def stage_name(self, config: Config, number: int) -> str:
+        """Of the stage at that position in `config.stages`."""
+        return f"{number}-{config.stages[number]}"
+
+    def stage_weights(self, stage: str) -> Path:
+        """The captioner's best weights in the stage of that name."""
+        return self.checkpoints / f"{stage}.weights.h5"
 
     def read_config(self) -> Config:
         """The settings of the run.
@@ -118,13 +130,13 @@ def load_run(path: str | Path) -> tuple[Config, Tokenizer, Captioner]:
     return config, tokenizer, captioner
 
 
-def save_weights(captioner: Captioner, path: Path) -> None:
-    """Writes a captioner's weights in one piece."""
+def save_weights(captioner: keras.Model, path: Path) -> None:
+    """Writes a network's weights in one piece."""
     with replacing(path) as temporary:
         captioner.save_weights(temporary)
 
 
-def load_weights(captioner: Captioner, path: Path) -> None:
+def load_weights(captioner: keras.Model, path: Path) -> None:
     """Reads what `save_weights` wrote."""
     try:
         captioner.load_weights(path)

@@ -1,41 +1,41 @@
 """One stage of a run: an objective trains the captioner for some epochs."""
 
+import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import keras
-import numpy as np
+import tensorflow as tf
 
 from caption_gan.config import Config
 from caption_gan.data.example import Example
 from caption_gan.data.pipeline import Pipeline
-from caption_gan.data.sources import truth_checker
 from caption_gan.errors import CaptionGANError
-from caption_gan.evaluation import Decoder, score_captions
-from caption_gan.files import write_json
+from caption_gan.evaluation import Decoder
+from caption_gan.files import replacing, write_json
 from caption_gan.models.captioner import Captioner
-from caption_gan.pictures import attention_picture
+from caption_gan.monitoring import Monitor
+from caption_gan.objectives import AdversarialConfig
 from caption_gan.preparation import PreparedSplit
-from caption_gan.run import RunDirectory, save_weights
+from caption_gan.run import RunDirectory, load_weights, save_weights
 from caption_gan.training import callbacks
 from caption_gan.training.averaging import RunningAverage
+from caption_gan.training.cider_reward import CiderReward
+from caption_gan.training.collapse_monitor import CollapseMonitor
 from caption_gan.training.interruption import Interruption
 from caption_gan.training.maximum_likelihood import MaximumLikelihood
+from caption_gan.training.policy_gradient import PolicyGradient
+from caption_gan.training.self_critical import SelfCritical
+from caption_gan.training.wgan_gp import WassersteinGAN
 
-OBJECTIVES: dict[str, Any] = {"maximum_likelihood": MaximumLikelihood}
-
-# Enough for a choice among epochs (the standard error of a share of one half is 0.022), and
-# seconds rather than half a minute an epoch.
-MONITORED_IMAGES = 500
-MONITORED_FIGURES = (
-    "CIDEr",
-    "BLEU-4",
-    "fact_accuracy",
-    "repeated_token_rate",
-    "distinct_captions",
-)
+OBJECTIVES: dict[str, Any] = {
+    "maximum_likelihood": MaximumLikelihood,
+    "wgan_gp": WassersteinGAN,
+    "policy_gradient": PolicyGradient,
+    "self_critical": SelfCritical,
+}
 
 
 def train_stage(
@@ -53,33 +53,41 @@ def train_stage(
         run: Gets checkpoints, curves and logs.
         config: Settings of the run.
         number: Position of the stage in `config.stages`.
-        captioner: Is trained; ends with the weights of the last epoch.
+        captioner: Is trained, from the best weights of the stage before.
         pipeline: Gives batches.
         splits: `train` and `val`.
         examples: Of the split `val`.
 
     Raises:
-        CaptionGANError: The loss is no longer a number.
+        CaptionGANError: A loss or a gradient is no longer a number, or the captions collapsed.
     """
     objective = config.stages[number]
-    name = f"{number}-{objective}"
+    name = run.stage_name(config, number)
     settings = getattr(config, objective)
     train, val = splits["train"], splits["val"]
-    steps = train.images // settings.batch_size
+    steps = train.images // settings.images_a_step
     if not steps:
         raise CaptionGANError(
-            f"{objective}.batch_size is {settings.batch_size}, but there are only "
-            f"{train.images} training images; give a smaller one."
+            f"A step of {objective} takes {settings.images_a_step} images, but there are only "
+            f"{train.images} training images; give a smaller {objective}.batch_size."
         )
+    if number and run.best_weights.exists():
+        load_weights(captioner, run.best_weights)
+    rewards = {}
+    if objective == "self_critical":
+        references = (captions[:, 1:] for captions in pipeline.references(train.split))
+        rewards["cider"] = CiderReward(references)
     model = OBJECTIVES[objective].stage(
-        captioner, settings, steps * settings.epochs, config.seed + number
+        captioner, settings, steps * settings.epochs, config.seed + number, **rewards
     )
     kept, averaging = captioner, []  # What is kept also writes the captions that are scored.
     if settings.averaging:
         kept = captioner.copy()
         averaging = [RunningAverage(captioner.weights, kept.weights, settings.averaging)]
-    averages = kept.weights if averaging else []
-    continuation = callbacks.Continuation(run.checkpoints / name, model, averages)
+    others = kept.weights if averaging else []
+    if isinstance(settings, AdversarialConfig):
+        others = [*others, *model.critic_optimizer.variables]
+    continuation = callbacks.Continuation(run.checkpoints / name, model, others)
     epochs_done = continuation.restore()
     if epochs_done == settings.epochs:
         return
@@ -87,19 +95,37 @@ def train_stage(
     history = run.read_history()
     epochs = history.setdefault(name, [])
     del epochs[epochs_done:]
+    monitor = Monitor(
+        Decoder(kept, pipeline.tokenizer, config.decoding, config.seed),
+        *(pipeline, val.images, examples, config),
+    )
     # Truth, where it is known; else likeness to what people say.
-    watched = "val_fact_accuracy" if truth_checker(config.data) else "val_CIDEr"
-    best = max((figures[watched] for past in history.values() for figures in past), default=-1)
-    decoder = Decoder(kept, pipeline.tokenizer, config.decoding, config.seed)
+    watched, watching = "val_CIDEr", []
+    if monitor.is_true:
+        watched = "val_fact_accuracy"
     logs = run.logs / name
+    if isinstance(settings, AdversarialConfig):
+        if monitor.is_true:
+            # What this training is for shows in what is drawn, not in what is likeliest.
+            watched = "val_sample_fact_accuracy"
+        variables = [*model.variables, *model.optimizer.variables, *others]
+        watching = [CollapseMonitor(monitor.health, config.monitor, variables, _log(logs), _fail)]
+
+    def keep() -> None:
+        save_weights(kept, run.best_weights)
+        with replacing(run.stage_weights(name)) as temporary:
+            shutil.copyfile(run.best_weights, temporary)
+        if critic := getattr(model, "critic", None):
+            save_weights(critic, run.critic_weights)
+
     batches = pipeline.training(
-        "train", train.images, settings.batch_size, settings.captions, config.seed + number
+        *("train", train.images, settings.images_a_step, settings.captions, config.seed + number)
     )
     try:
         with Interruption() as interruption:
             model.fit(
                 batches,
-                validation_data=pipeline.validation("val", val.images, settings.batch_size),
+                validation_data=pipeline.validation("val", val.images, config.decoding.batch_size),
                 epochs=settings.epochs,
                 initial_epoch=epochs_done,
                 shuffle=False,  # The pipeline does.
@@ -108,16 +134,15 @@ def train_stage(
                 # to be done is on disk, and an interruption ends an epoch that is whole.
                 callbacks=[
                     *_word_vector_policy(config, captioner),
-                    callbacks.StopOnInvalidLoss(_fail),
+                    callbacks.StopOnInvalidFigure(_fail),
                     *averaging,
-                    callbacks.CaptionMetrics(_monitor(decoder, pipeline, val, examples, config)),
+                    callbacks.CaptionMetrics(monitor.quality),
+                    *watching,
                     callbacks.History(epochs, lambda: write_json(run.history, history)),
-                    callbacks.KeepBest(
-                        lambda: save_weights(kept, run.best_weights), monitor=watched, best=best
-                    ),
+                    callbacks.KeepBest(keep, watched, epochs),
                     continuation,
                     callbacks.Progress(objective),
-                    *_sample_captions(decoder, pipeline, val, examples, config, logs),
+                    *_sample_captions(monitor, logs),
                     keras.callbacks.TensorBoard(
                         log_dir=logs,
                         histogram_freq=int(config.logging.histograms),
@@ -131,6 +156,8 @@ def train_stage(
         if not run.best_weights.exists():
             save_weights(kept, run.best_weights)
         raise
+    if not run.stage_weights(name).exists():
+        print(f"{objective}: no epoch was healthy; none is kept", file=sys.stderr)
 
 
 def _fail(reason: str) -> NoReturn:
@@ -138,6 +165,19 @@ def _fail(reason: str) -> NoReturn:
         f"Training stopped: {reason}. The weights of the best epoch so far are kept. Try a lower "
         "learning rate."
     )
+
+
+def _log(logs: Path) -> Callable[[Mapping[str, float], int], None]:
+    """Writes figures for TensorBoard."""
+    writer = tf.summary.create_file_writer(str(logs / "health"))
+
+    def log(figures: Mapping[str, float], step: int) -> None:
+        with writer.as_default():
+            for name, value in figures.items():
+                tf.summary.scalar(f"health/{name}", value, step=step)
+        writer.flush()
+
+    return log
 
 
 def _profiled_steps(config: Config) -> tuple[int, int] | int:
@@ -156,48 +196,5 @@ def _word_vector_policy(config: Config, captioner: Captioner) -> list[keras.call
     return [callbacks.UnfreezeEmbeddings(captioner.generator.embedding, epochs)]
 
 
-def _monitor(
-    decoder: Decoder,
-    pipeline: Pipeline,
-    val: PreparedSplit,
-    examples: Sequence[Example],
-    config: Config,
-) -> Callable[[], dict[str, float]]:
-    """Scores greedy captions of the first validation images."""
-    watched = examples[:MONITORED_IMAGES]
-    batches = pipeline.validation("val", val.images, config.decoding.batch_size)
-    batches = batches.unbatch().take(len(watched)).batch(config.decoding.batch_size).cache()
-    is_true = truth_checker(config.data)
-
-    def measure() -> dict[str, float]:
-        captions = [
-            caption for batch in batches for ((caption, _),) in decoder.spell(decoder.greedy(batch))
-        ]
-        figures = score_captions(captions, watched, is_true)
-        return {name: value for name, value in figures.items() if name in MONITORED_FIGURES}
-
-    return measure
-
-
-def _sample_captions(
-    decoder: Decoder,
-    pipeline: Pipeline,
-    val: PreparedSplit,
-    examples: Sequence[Example],
-    config: Config,
-    logs: Path,
-) -> list[keras.callbacks.Callback]:
-    """Pictures of a few validation images with caption and attention, for TensorBoard."""
-    count = min(config.logging.images, len(examples))
-    if not count:
-        return []
-    batches = pipeline.validation("val", val.images, count).take(1)
-
-    def draw() -> dict[str, np.ndarray]:
-        described = (image for batch in batches for image in decoder.describe(batch, 0))
-        return {
-            example.image_id: np.asarray(attention_picture(example.image, tokens, attention))
-            for example, (_, tokens, attention) in zip(examples, described, strict=False)
-        }
-
-    return [callbacks.SampleCaptions(logs, draw)]
+def _sample_captions(monitor: Monitor, logs: Path) -> list[keras.callbacks.Callback]:
+    return [callbacks.SampleCaptions(logs, monitor.pictures)] if monitor.shown else []

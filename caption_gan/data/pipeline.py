@@ -4,8 +4,10 @@ B batch, K captions an image, C captions that an image has, T time, R regions, D
 """
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from caption_gan.config import DataConfig, EncoderConfig
@@ -68,6 +70,12 @@ class Pipeline:
         dataset = self._decoded(split, images).map(self._first)
         dataset = dataset.batch(batch_size).prefetch(BATCHES_AHEAD)
         return dataset.apply(tf.data.experimental.assert_cardinality(-(-images // batch_size)))
+
+    def references(self, split: str) -> Iterator[np.ndarray]:
+        """Token ids [C, T] of all captions of one image after another."""
+        records = read_split(self.directory, split)
+        captions = records.map(lambda record: self.tokenizer.tokenize(record["captions"]))
+        return captions.as_numpy_iterator()
 
     def _decoded(self, split: str, images: int) -> tf.data.Dataset:
         dataset = read_split(self.directory, split)

@@ -65,19 +65,29 @@ def sample(
     Returns:
         Captions; their scores are log-probabilities before temperature and truncation.
     """
-    shape = [tf.shape(regions)[0], captions, generator.noise_size]
-    noise = tf.random.stateless_normal(shape, seed)
+    noise = draw_noise(generator, tf.shape(regions)[0], captions, seed)
 
     def draw(logits: tf.Tensor, time: tf.Tensor) -> tf.Tensor:
         logits = truncate(logits / temperature, top_k, top_p)
-        # Seeds of the words must differ from the noise's, hence the 1.
-        uniform = tf.random.stateless_uniform(
-            tf.shape(logits), tf.add(seed, [1, time]), minval=1e-20, maxval=1.0
-        )
-        # The largest of logits plus Gumbel noise is a draw from their softmax.
-        return tf.argmax(logits - tf.math.log(-tf.math.log(uniform)), -1, output_type=tf.int32)
+        perturbed = logits + gumbel(tf.shape(logits), seed, time)
+        return tf.argmax(perturbed, axis=-1, output_type=tf.int32)
 
     return _write(generator, regions, noise, draw, sequence_length)
+
+
+def draw_noise(
+    generator: Generator, images: tf.Tensor, captions: int, seed: tf.Tensor
+) -> tf.Tensor:
+    """The noise [B, K, Z] of samples with that seed."""
+    return tf.random.stateless_normal([images, captions, generator.noise_size], seed)
+
+
+def gumbel(shape: tf.Tensor, seed: tf.Tensor, time: tf.Tensor | int) -> tf.Tensor:
+    """Gumbel noise; the largest of logits with it is a draw from their softmax."""
+    # Seeds of the words must differ from that of the noise z, hence the 1.
+    word_seed = tf.add(seed, [1, time])
+    uniform = tf.random.stateless_uniform(shape, word_seed, minval=1e-20, maxval=1.0)
+    return -tf.math.log(-tf.math.log(uniform))
 
 
 def truncate(logits: tf.Tensor, top_k: int, top_p: float) -> tf.Tensor:
@@ -137,9 +147,11 @@ def _write(
     written = tf.transpose(words.stack()[:time], [1, 2, 0])  # [B, K, t]
     looked = tf.transpose(attention.stack()[:time], [1, 2, 0, 3])  # [B, K, t, R]
     rest = steps - time
+    token_ids = tf.pad(written, [[0, 0], [0, 0], [0, rest]], constant_values=PAD_ID)
     lengths = tf.reduce_sum(tf.cast(written != PAD_ID, tf.float32), axis=-1)  # [B, K]
     return Decoded(
-        token_ids=tf.pad(written, [[0, 0], [0, 0], [0, rest]], constant_values=PAD_ID),
+        # What reads them unrolled wants to know how long they are.
+        token_ids=tf.ensure_shape(token_ids, [None, None, steps]),
         scores=total / tf.maximum(lengths, 1),
         attention=tf.pad(looked, [[0, 0], [0, 0], [0, rest], [0, 0]]),
     )

@@ -96,6 +96,7 @@ class Generator(keras.Model):
     def build(self, regions_shape):
         """Builds every layer for regions of shape [B, R, D]."""
         regions_count, hidden = regions_shape[1], self.hidden_size
+        self.regions_shape = tuple(regions_shape[1:])
         self.embedding.build((None, None))
         self.region_projection.build(regions_shape)
         self.region_norm.build((None, regions_count, hidden))
@@ -136,51 +137,79 @@ class Generator(keras.Model):
         Returns:
             Logits [B, K, T, V]; those at t score the word at t + 1.
         """
-        batch, captions, time = tf.unstack(tf.shape(token_ids))
-        length = token_ids.shape[2]
-        context = self.look(regions, training)
-        flat_ids = tf.reshape(token_ids, [batch * captions, length])  # [B K, T]
-        words = self.input_dropout(self.embedding(flat_ids), training=training)  # [B K, T, E]
+        words = self.embedding(token_ids)  # [B, K, T, E]
+        features = self.read(words, self.look(regions, training), noise, training)
+        return self.embedding.logits(features)
+
+    def read(
+        self, words: tf.Tensor, context: Context, noise: tf.Tensor, training: bool = False
+    ) -> tf.Tensor:
+        """Reads whole captions, given as word embeddings.
+
+        Args:
+            words: [B, K, T, E].
+            context: Of the B images.
+            noise: [B, K, Z].
+            training: Whether dropout is active.
+
+        Returns:
+            Features [B, K, T, E]; the closer those at t are to a word's embedding, the likelier
+            it is that this word is the next.
+        """
+        batch, captions, time, _ = tf.unstack(tf.shape(words))
+        flat_words = tf.reshape(words, [batch * captions, words.shape[2], self.embedding_size])
+        flat_words = self.input_dropout(flat_words, training=training)  # [B K, T, E]
         first = tf.reshape(self.start(context, noise), [-1, self.state_size])  # [B K, 2 H]
         first_read, first_written = tf.split(first, 2, axis=-1)
-        read = self.reader(words, initial_state=first_read)  # [B K, T, H]
+        read = self.reader(flat_words, initial_state=first_read)  # [B K, T, H]
         flat = [batch, captions * time, self.hidden_size]
         attended, _ = self.attention(tf.reshape(read, flat), context.memory)  # [B, K T, H]
         seen = tf.reshape(attended, tf.shape(read))  # [B K, T, H]
         written = self.writer(tf.concat([read, seen], -1), initial_state=first_written)
-        logits = self.score(written, seen, training)  # [B K, T, V]
-        return tf.reshape(logits, [batch, captions, time, self.vocabulary_size])
+        features = self.predict_word(written, seen, training)  # [B K, T, E]
+        return tf.reshape(features, [batch, captions, time, self.embedding_size])
 
     def step(
         self, token_ids: tf.Tensor, states: tf.Tensor, context: Context
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Reads one word of each of K captions an image, [B, K]; see `step_embedded`."""
+        return self.step_embedded(self.embedding(token_ids), states, context)
+
+    def step_embedded(
+        self, words: tf.Tensor, states: tf.Tensor, context: Context
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Reads one word of each of K captions an image and scores the next.
 
         Args:
-            token_ids: [B, K].
+            words: Word embeddings [B, K, E].
             states: [B, K, 2 H].
             context: Of the B images.
 
         Returns:
             Logits [B, K, V], the next states [B, K, 2 H], attention weights [B, K, R].
         """
-        batch, captions = tf.unstack(tf.shape(token_ids))
-        words = self.embedding(tf.reshape(token_ids, [-1]))  # [B K, E]
+        batch, captions, _ = tf.unstack(tf.shape(words))
+        words = tf.reshape(words, [-1, self.embedding_size])  # [B K, E]
         read, written = tf.split(tf.reshape(states, [-1, self.state_size]), 2, axis=-1)
         _, read = self.reader.cell(words, read)  # [B K, H]
         query = tf.reshape(read, [batch, captions, self.hidden_size])
         attended, weights = self.attention(query, context.memory)  # [B, K, H], [B, K, R]
         seen = tf.reshape(attended, [-1, self.hidden_size])
         _, written = self.writer.cell(tf.concat([read, seen], -1), written)  # [B K, H]
-        logits = tf.reshape(self.score(written, seen), [batch, captions, self.vocabulary_size])
+        logits = self.embedding.logits(self.predict_word(written, seen))  # [B K, V]
+        logits = tf.reshape(logits, [batch, captions, self.vocabulary_size])
         states = tf.reshape(tf.concat([read, written], -1), [batch, captions, self.state_size])
         return logits, states, weights
 
-    def score(self, written: tf.Tensor, seen: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Next-word logits [..., V] from the writer's states and what was seen, [..., H] each."""
+    def predict_word(
+        self, written: tf.Tensor, seen: tf.Tensor, training: bool = False
+    ) -> tf.Tensor:
+        """Features [..., E] of the next word from the writer's states and what was seen, [..., H].
+
+        Their product with a word's embedding is its logit.
+        """
         features = self.output_hidden(tf.concat([written, seen], axis=-1))  # [..., H]
-        features = self.output_projection(self.output_dropout(features, training=training))
-        return self.embedding.logits(features)  # [..., V]
+        return self.output_projection(self.output_dropout(features, training=training))
 
     def get_config(self):
         return {

@@ -6,7 +6,7 @@ T time, R regions.
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -55,8 +55,8 @@ class Progress(keras.callbacks.Callback):
         self.bar.close()
 
 
-class StopOnInvalidLoss(keras.callbacks.Callback):
-    """Ends the work when the loss is no longer a number; nothing after that could be of use.
+class StopOnInvalidFigure(keras.callbacks.Callback):
+    """Ends the work when a loss or a gradient is no longer a number; what follows is of no use.
 
     Args:
         fail: Called with the reason.
@@ -66,9 +66,13 @@ class StopOnInvalidLoss(keras.callbacks.Callback):
         super().__init__()
         self.fail = fail
 
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
     def on_train_batch_end(self, batch, logs=None):
-        if not math.isfinite(logs["loss"]):
-            self.fail(f"the loss is {logs['loss']} at step {batch} of this epoch")
+        for name, value in logs.items():
+            if not math.isfinite(value):
+                self.fail(f"{name} is {value} at step {batch + 1} of epoch {self.epoch + 1}")
 
 
 class CaptionMetrics(keras.callbacks.Callback):
@@ -113,26 +117,31 @@ class History(keras.callbacks.Callback):
 
 
 class KeepBest(keras.callbacks.Callback):
-    """Saves the captioner when its captions are as good as ever before, or better.
+    """Saves the captioner when its captions are as good as ever before in its stage, or better.
 
-    Of epochs with equal figures the last is kept: its learning rate was lower.
+    Of epochs with equal figures the last is kept: its learning rate was lower. Epochs whose
+    captions show signs of collapse, where that is watched, are never kept.
 
     Args:
         save: Saves it.
         monitor: Name of the figure that is to be high.
-        best: Highest value of an interrupted run.
+        past: Figures of the epochs of the stage that an interrupted run has done.
     """
 
     def __init__(
-        self, save: Callable[[], None], monitor: str = "val_CIDEr", best: float = -math.inf
+        self,
+        save: Callable[[], None],
+        monitor: str,
+        past: Sequence[Mapping[str, float]] = (),
     ):
         super().__init__()
         self.save = save
         self.monitor = monitor
-        self.best = best
+        healthy = [figures[monitor] for figures in past if figures.get("val_healthy", 1)]
+        self.best = max(healthy, default=-math.inf)
 
     def on_epoch_end(self, epoch, logs=None):
-        if logs[self.monitor] >= self.best:
+        if logs[self.monitor] >= self.best and logs.get("val_healthy", 1):
             self.best = logs[self.monitor]
             self.save()
 
@@ -147,19 +156,17 @@ class Continuation(keras.callbacks.Callback):
     Args:
         directory: Of the checkpoints.
         model: A compiled objective.
-        averages: Averaged weights, where there are some.
+        others: What else changes in training, such as averaged weights.
     """
 
-    def __init__(
-        self, directory: Path, model: keras.Model, averages: Sequence[keras.Variable] = ()
-    ):
+    def __init__(self, directory: Path, model: keras.Model, others: Sequence[keras.Variable] = ()):
         super().__init__()
         self.epochs_done = tf.Variable(0, dtype=tf.int64)
         self.manager = tf.train.CheckpointManager(
             tf.train.Checkpoint(
                 model=[variable.value for variable in model.variables],
                 optimizer=[variable.value for variable in model.optimizer.variables],
-                averages=[variable.value for variable in averages],
+                others=[variable.value for variable in others],
                 epochs_done=self.epochs_done,
             ),
             str(directory),

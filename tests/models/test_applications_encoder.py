@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from caption_gan.config import Config, EncoderConfig, check
+from caption_gan.checks import check
+from caption_gan.config import Config, EncoderConfig
 from caption_gan.errors import CaptionGANError
 from caption_gan.models.applications_encoder import ApplicationsEncoder
 from caption_gan.models.encoder import build_encoder

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from caption_gan.config import Config, EncoderConfig, check
+from caption_gan.checks import check
+from caption_gan.config import Config, EncoderConfig
 from caption_gan.errors import CaptionGANError
 from caption_gan.models.encoder import build_encoder
 from caption_gan.models.precomputed_encoder import PrecomputedEncoder

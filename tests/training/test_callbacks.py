@@ -17,7 +17,7 @@ from caption_gan.training.callbacks import (
     KeepBest,
     Progress,
     SampleCaptions,
-    StopOnInvalidLoss,
+    StopOnInvalidFigure,
     UnfreezeEmbeddings,
 )
 
@@ -95,11 +95,21 @@ def test_keep_best_saves_what_is_as_good_as_ever():
 
 def test_keep_best_remembers_an_interrupted_run():
     saved: list[bool] = []
-    keep = KeepBest(lambda: saved.append(True), best=0.5)
+    past = [{"val_CIDEr": 0.5}, {"val_CIDEr": 0.4, "val_healthy": 1}]
+    keep = KeepBest(lambda: saved.append(True), "val_CIDEr", past)
     keep.on_epoch_end(3, {"val_CIDEr": 0.49})
     assert not saved
     keep.on_epoch_end(4, {"val_CIDEr": 0.5})
     assert saved == [True]
+
+
+def test_keep_best_never_keeps_what_shows_signs_of_collapse():
+    saved: list[float] = []
+    past = [{"val_CIDEr": 0.9, "val_healthy": 0.0}, {"val_CIDEr": 0.2, "val_healthy": 1.0}]
+    keep = KeepBest(lambda: saved.append(keep.best), "val_CIDEr", past)
+    keep.on_epoch_end(2, {"val_CIDEr": 0.8, "val_healthy": 0.0})
+    keep.on_epoch_end(3, {"val_CIDEr": 0.3, "val_healthy": 1.0})
+    assert saved == [0.3]
 
 
 def test_history_continues_curves_that_json_can_hold():
@@ -124,7 +134,7 @@ def test_figures_reach_the_callbacks_after_them(model):
         2,
         CaptionMetrics(lambda: {"CIDEr": next(scores), "repeated_token_rate": 0.0}),
         History(epochs, lambda: None),
-        KeepBest(lambda: saved.append(len(epochs))),
+        KeepBest(lambda: saved.append(len(epochs)), "val_CIDEr"),
     )
     assert [figures["val_CIDEr"] for figures in epochs] == [0.2, 0.1]
     assert [figures["epoch"] for figures in epochs] == [1, 2]
@@ -132,14 +142,16 @@ def test_figures_reach_the_callbacks_after_them(model):
     assert saved == [1]
 
 
-@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
-def test_an_invalid_loss_is_reported_with_its_step(loss):
+@pytest.mark.parametrize("name", ["loss", "critic_gradient_norm"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_an_invalid_figure_is_reported_with_its_step(name, value):
     reasons: list[str] = []
-    stop = StopOnInvalidLoss(reasons.append)
-    stop.on_train_batch_end(6, {"loss": 1e30})
+    stop = StopOnInvalidFigure(reasons.append)
+    stop.on_epoch_begin(2)
+    stop.on_train_batch_end(6, {"loss": 1e30, "critic_gradient_norm": 0.0})
     assert not reasons
-    stop.on_train_batch_end(7, {"loss": loss})
-    assert reasons == [f"the loss is {loss} at step 7 of this epoch"]
+    stop.on_train_batch_end(7, {"loss": 1.0} | {name: value})
+    assert reasons == [f"{name} is {value} at step 8 of epoch 3"]
 
 
 def test_an_invalid_loss_ends_training_at_once(model):
@@ -149,14 +161,14 @@ def test_an_invalid_loss_ends_training_at_once(model):
     targets = TARGETS.copy()
     targets[2] = np.nan
     epochs: list[dict[str, float]] = []
-    with pytest.raises(ArithmeticError, match="nan at step 1"):
+    with pytest.raises(ArithmeticError, match="nan at step 2 of epoch 1"):
         model.fit(
             WORDS,
             targets,
             batch_size=2,
             shuffle=False,
             verbose=0,
-            callbacks=[StopOnInvalidLoss(fail), History(epochs, lambda: None)],
+            callbacks=[StopOnInvalidFigure(fail), History(epochs, lambda: None)],
         )
     assert not epochs
 

@@ -1,0 +1,117 @@
+"""The critic scores how well a caption fits an image.
+
+B batch, K captions an image, T time, R regions, D region depth, E embedding.
+
+It is of the generator's make: two recurrences with attention between them foretell each word from
+those before it and from the image. What was foretold is compared with what was written, and the
+verdicts on all words are averaged. It has no sigmoid at its end, which would saturate where
+captions are told apart with ease and leave no gradient to learn from, and no batch normalisation,
+which would make a caption's score depend on others' (Gulrajani et al., 2017).
+"""
+
+import keras
+import tensorflow as tf
+
+from caption_gan.models.generator import Context, Generator
+from caption_gan.text.vocabulary import PAD_ID
+
+# How likely a written word was depends on all that might have been written in its place. The most
+# frequent words are most of that, and their number does not grow with the vocabulary.
+FREQUENT_WORDS = 1000
+
+
+@keras.saving.register_keras_serializable(package="caption_gan")
+class Critic(keras.Model):
+    """Scores captions given as word embeddings: looked up for real ones, mixed for relaxed ones.
+
+    Args:
+        trunk: Foretells words; its noise stays zero.
+    """
+
+    def __init__(self, trunk: Generator, **kwargs):
+        super().__init__(**kwargs)
+        self.trunk = trunk
+        self.embedding = trunk.embedding
+        # Both what was foretold and what was written matter, but above all whether they agree.
+        self.comparison = keras.layers.Dense(
+            trunk.hidden_size, activation="silu", name="comparison"
+        )
+        self.verdict = keras.layers.Dense(1, kernel_initializer="zeros", name="verdict")
+        self.comparison.build((None, None, None, 3 * trunk.embedding_size + 2))
+        self.verdict.build((None, None, None, trunk.hidden_size))
+        # Running means of length, score, length^2 and length * score of generated captions.
+        self.length_moments = self.add_weight(
+            name="length_moments", shape=(4,), initializer="zeros", trainable=False
+        )
+        self.built = True
+
+    def look(self, regions: tf.Tensor, training: bool = False) -> Context:
+        """Reads regions [B, R, D] once for any number of captions."""
+        return self.trunk.look(regions, training)
+
+    def call(
+        self, words: tf.Tensor, mask: tf.Tensor, context: Context, training: bool = False
+    ) -> tf.Tensor:
+        """Scores captions.
+
+        Args:
+            words: Embeddings [B, K, T, E]; the start token is the first of them.
+            mask: [B, K, T]; false after the end token. What stands there does not count.
+            context: Of the B images.
+            training: Whether dropout is active.
+
+        Returns:
+            Scores [B, K] without bounds; higher is better.
+        """
+        verdicts = self.score_words(words, context, training)  # [B, K, T - 1]
+        counted = tf.cast(mask[..., 1:], verdicts.dtype)
+        total = tf.reduce_sum(verdicts * counted, axis=-1)
+        return total / tf.maximum(tf.reduce_sum(counted, axis=-1), 1)
+
+    def score_words(self, words: tf.Tensor, context: Context, training: bool = False) -> tf.Tensor:
+        """Scores each word but the first by those before it and by the image, [B, K, T - 1]."""
+        batch, captions, _, _ = tf.unstack(tf.shape(words))
+        noise = tf.zeros([batch, captions, self.trunk.noise_size], words.dtype)
+        written = words[..., 1:, :]  # [B, K, T - 1, E]
+        foretold = self.trunk.read(words[..., :-1, :], context, noise, training)
+        agreement = foretold * written
+        frequent = self.embedding.embeddings.value[:FREQUENT_WORDS]
+        alternatives = tf.matmul(foretold, frequent, transpose_b=True)  # [B, K, T - 1, <= 1000]
+        logit = tf.reduce_sum(agreement, axis=-1, keepdims=True)
+        likelihood = logit - tf.reduce_logsumexp(alternatives, axis=-1, keepdims=True)
+        shortfall = logit - tf.reduce_max(alternatives, axis=-1, keepdims=True)
+        features = tf.concat([foretold, written, agreement, likelihood, shortfall], axis=-1)
+        return (self.verdict(self.comparison(features)) + shortfall)[..., 0]
+
+    def score_tokens(self, token_ids: tf.Tensor, context: Context) -> tf.Tensor:
+        """Scores [B, K] of captions given as token ids [B, K, T]."""
+        return self(self.embedding(token_ids), token_ids != PAD_ID, context)
+
+    def learn_lengths(self, scores: tf.Tensor, mask: tf.Tensor, momentum: float = 0.99) -> None:
+        """Learns how scores [B, K] of captions with a mask [B, K, T] depend on their length."""
+        length = tf.reduce_sum(tf.cast(mask, tf.float32), axis=-1)  # [B, K]
+        figures = tf.stack([length, scores, length**2, length * scores])
+        now = tf.reduce_mean(figures, axis=[1, 2])
+        self.length_moments.assign(momentum * self.length_moments + (1 - momentum) * now)
+
+    def rank(self, token_ids: tf.Tensor, context: Context) -> tf.Tensor:
+        """Scores [B, K] less what their length alone explains of them.
+
+        A mean over words depends on their number in ways that say nothing of the caption, and
+        the best of several would be the shortest.
+        """
+        length, score, length_squared, product = tf.unstack(self.length_moments)
+        slope = (product - length * score) / tf.maximum(length_squared - length**2, 1e-6)
+        lengths = tf.reduce_sum(tf.cast(token_ids != PAD_ID, tf.float32), axis=-1)  # [B, K]
+        return self.score_tokens(token_ids, context) - slope * (lengths - length)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "trunk": keras.saving.serialize_keras_object(self.trunk),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config["trunk"] = keras.saving.deserialize_keras_object(config["trunk"])
+        return cls(**config)

@@ -1,0 +1,141 @@
+"""What is measured and shown of a captioner while it is trained."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from caption_gan.config import Config
+from caption_gan.data.example import Example
+from caption_gan.data.pipeline import Pipeline
+from caption_gan.data.sources import truth_checker
+from caption_gan.evaluation import Decoder, score_captions
+from caption_gan.metrics import diversity, quality, truth
+from caption_gan.models import decoding
+from caption_gan.pictures import attention_picture
+
+# Enough for a choice among epochs (the standard error of a share of one half is 0.022), and
+# seconds rather than half a minute an epoch.
+MONITORED_IMAGES = 500
+MONITORED_FIGURES = (
+    "CIDEr",
+    "BLEU-4",
+    "fact_accuracy",
+    "repeated_token_rate",
+    "distinct_captions",
+)
+
+
+class Monitor:
+    """Captions validation images during training.
+
+    Args:
+        decoder: Writes the captions.
+        pipeline: Gives the batches.
+        images: Number of validation images.
+        examples: They, in the same order.
+        config: Settings of the run.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        pipeline: Pipeline,
+        images: int,
+        examples: Sequence[Example],
+        config: Config,
+    ):
+        self.decoder = decoder
+        self.sequence_length = pipeline.tokenizer.sequence_length
+        self.examples = examples
+        self.config = config
+        self.is_true = truth_checker(config.data)
+
+        def first(count: int, batch_size: int) -> tf.data.Dataset:
+            batches = pipeline.validation("val", images, batch_size)
+            return batches.unbatch().take(count).batch(batch_size).cache()
+
+        size = config.decoding.batch_size
+        self.quality_batches = first(MONITORED_IMAGES, size)
+        self.health_batches = first(config.monitor.images, size)
+        self.shown = min(config.logging.images, len(examples))
+        self.picture_batches = first(self.shown, max(self.shown, 1))
+
+    def quality(self) -> dict[str, float]:
+        """Figures of greedy captions of the first images."""
+        watched = self.examples[:MONITORED_IMAGES]
+        captions = [
+            caption
+            for batch in self.quality_batches
+            for ((caption, _),) in self.decoder.spell(self.decoder.greedy(batch))
+        ]
+        figures = score_captions(captions, watched, self.is_true)
+        return {name: value for name, value in figures.items() if name in MONITORED_FIGURES}
+
+    def health(self) -> dict[str, float]:
+        """Figures of samples of the first images, named as the bounds in `MonitorConfig`.
+
+        Those of variety are shares of what the references of the same images have.
+        """
+        settings = self.config.monitor
+        watched = self.examples[: settings.images]
+        every = [
+            [caption for caption, _ in captions]
+            for number, batch in enumerate(self.health_batches)
+            for captions in self.decoder.spell(
+                self._sample(batch, tf.constant(number), settings.samples)
+            )
+        ]
+        references = [list(example.captions[: settings.samples]) for example in watched]
+        ours, theirs = _variety(every), _variety(references)
+        figures = {name: value / max(theirs[name], 1e-9) for name, value in ours.items()}
+        first = [captions[0] for captions in every]
+        figures["repeated_token_rate"] = diversity.repeated_token_rate(first)
+        figures["mbleu"] = diversity.mbleu(every)
+        targets = {str(number): captions for number, captions in enumerate(references)}
+        right, wrong = (
+            quality.quality(dict(zip(targets, captions, strict=True)), targets)["CIDEr"]
+            for captions in (first, first[1:] + first[:1])
+        )
+        figures["image_dependence"] = 1 - wrong / right if right > wrong else 0.0
+        figures["CIDEr"] = right
+        if self.is_true:
+            facts = [
+                json.loads(example.facts) for example in watched for _ in range(settings.samples)
+            ]
+            flat = [caption for captions in every for caption in captions]
+            figures["fact_accuracy"] = truth.fact_accuracy(flat, facts, self.is_true)
+        return figures
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        """Pictures of a few images with caption and attention, by image id."""
+        described = (
+            image for batch in self.picture_batches for image in self.decoder.describe(batch, 0)
+        )
+        return {
+            example.image_id: np.asarray(attention_picture(example.image, tokens, attention))
+            for example, (_, tokens, attention) in zip(self.examples, described, strict=False)
+        }
+
+    @tf.function(reduce_retracing=True)
+    def _sample(
+        self, batch: dict[str, tf.Tensor], number: tf.Tensor, samples: int
+    ) -> decoding.Decoded:
+        """Plain samples, whatever the run's decoding is."""
+        return decoding.sample(
+            self.decoder.captioner.generator,
+            self.decoder.captioner.regions(batch),
+            self.sequence_length,
+            samples,
+            tf.stack([self.config.seed, 1000 * number]),
+        )
+
+
+def _variety(every: Sequence[Sequence[str]]) -> dict[str, float]:
+    flat = [caption for captions in every for caption in captions]
+    return {
+        "distinct_captions": diversity.distinct_share([captions[0] for captions in every]),
+        "distinct_2": diversity.distinct_n(flat, 2),
+        "vocabulary": diversity.vocabulary_size(flat),
+    }

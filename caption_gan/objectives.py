@@ -1,0 +1,220 @@
+"""Settings of the objectives, one class each; `caption_gan.config` gathers them.
+
+Objectives that have a critic share `AdversarialConfig`, which says how it is trained.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from jsonargparse.typing import (
+    ClosedUnitInterval,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    restricted_number_type,
+)
+
+if TYPE_CHECKING:
+    Rate = float
+else:
+    Rate = restricted_number_type("Rate", float, [(">=", 0), ("<", 1)])
+
+
+@dataclass(frozen=True)
+class MaximumLikelihoodConfig:
+    """The objective `maximum_likelihood`: cross-entropy with teacher forcing.
+
+    Attributes:
+        epochs: Passes over the training images.
+        batch_size: Images a step.
+        captions: Captions of an image in each step, different ones where there are as many. The
+            image is encoded once for all of them.
+        learning_rate: Highest rate of AdamW, after the warm-up; it falls to zero along a half
+            cosine.
+        matrix_learning_rate: The same of Muon, which trains weight matrices; 0 leaves them to
+            AdamW, which costs less a step and learns less from it.
+        pretrained_learning_rate: The same of AdamW for a backbone's layers that are fine-tuned; a
+            high one would undo what they know.
+        warmup: Share of the steps in which the rates rise from zero.
+        weight_decay: Not applied to biases, scales and word embeddings.
+        gradient_clip: Highest global norm of the gradient.
+        label_smoothing: Share of the target's probability spread evenly over the vocabulary.
+        scheduled_sampling: Share of input words replaced by the model's own in the last epoch,
+            growing linearly from zero in the first; 0 is plain teacher forcing.
+        averaging: Momentum of a running average of the weights, such as 0.999, which then writes
+            the captions that are scored and is what the run keeps; 0 keeps the weights themselves.
+    """
+
+    epochs: PositiveInt = 5
+    batch_size: PositiveInt = 32
+    captions: PositiveInt = 2
+    learning_rate: PositiveFloat = 2e-3
+    matrix_learning_rate: NonNegativeFloat = 6e-3
+    pretrained_learning_rate: NonNegativeFloat = 2e-4
+    warmup: Rate = 0.05
+    weight_decay: NonNegativeFloat = 0.01
+    gradient_clip: PositiveFloat = 1.0
+    label_smoothing: Rate = 0.0
+    scheduled_sampling: Rate = 0.0
+    averaging: Rate = 0.0
+
+    @property
+    def images_a_step(self) -> int:
+        """Images that a training step takes."""
+        return self.batch_size
+
+
+@dataclass(frozen=True)
+class CriticConfig:
+    """The network that scores captions; its sizes are the generator's.
+
+    Attributes:
+        start: `generator`: with a copy of the generator's weights, so that it reads captions and
+            images from the beginning and learns what is left to tell them apart. `random`: for
+            a generator that has not learnt anything itself.
+        dropout: As the generator's. Generated captions are endless, so that little is learnt by
+            heart; images may be few.
+        word_vectors_policy: `frozen` or `trainable`. The bound on the critic's slope is in units
+            of its word vectors, and trainable ones can grow out of it.
+    """
+
+    start: Literal["generator", "random"] = "generator"
+    dropout: Rate = 0.0
+    word_vectors_policy: Literal["frozen", "trainable"] = "frozen"
+
+
+@dataclass(frozen=True)
+class AdversarialConfig:
+    """What all objectives with a critic share.
+
+    Attributes:
+        epochs: Passes over the training images.
+        batch_size: Images an update of the critic. A step takes `critic_updates` times as many;
+            its one update of the generator sees all of them.
+        captions: Captions of an image, real ones and generated ones each.
+        critic: The network.
+        critic_updates: Updates of the critic a step (n_critic); with too few the generator
+            outruns it.
+        critic_warmup: Steps in which the critic learns alone.
+        critic_loss: `wasserstein`: the difference of scores. `relativistic`: whether real captions
+            score higher than others of the same image.
+        constraint: Of the critic's slope: a penalty on the gradient's norm that is two-sided
+            (`gradient_penalty`) or one-sided (`lipschitz_penalty`), `clipping` of weights,
+            `spectral` norms of at most one, or `none`.
+        penalty_weight: Of the penalties.
+        clip_value: Largest weight, with `clipping`.
+        mismatched: Share of the negatives that are real captions of other images; they make the
+            critic look at the image. The others are generated.
+        anchor: Weight of the cross-entropy of real captions in the generator's loss at the start.
+        anchor_end: The same at the end; in between it changes linearly.
+        learning_rate: Highest of the generator's AdamW; it falls to zero along a half cosine.
+        critic_learning_rate: Of the critic's Adam, constant.
+        gradient_clip: Highest global norm of a gradient.
+        averaging: Momentum of a running average of the generator's weights, which writes the
+            captions that are scored and is what the run keeps; 0 keeps the weights themselves.
+        train_encoder: Whether the encoder is trained too, by the generator's loss. Without
+            maximum likelihood before, nothing else does.
+    """
+
+    epochs: PositiveInt = 4
+    batch_size: PositiveInt = 32
+    captions: PositiveInt = 2
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    critic_updates: PositiveInt = 5
+    critic_warmup: NonNegativeInt = 40
+    critic_loss: Literal["wasserstein", "relativistic"] = "wasserstein"
+    constraint: Literal["gradient_penalty", "lipschitz_penalty", "clipping", "spectral", "none"] = (
+        "gradient_penalty"
+    )
+    penalty_weight: NonNegativeFloat = 10.0
+    clip_value: PositiveFloat = 0.01
+    mismatched: ClosedUnitInterval = 0.33
+    anchor: NonNegativeFloat = 1.0
+    anchor_end: NonNegativeFloat = 0.3
+    learning_rate: PositiveFloat = 2e-4
+    critic_learning_rate: PositiveFloat = 5e-4
+    gradient_clip: PositiveFloat = 1.0
+    averaging: Rate = 0.9
+    train_encoder: bool = False
+
+    @property
+    def images_a_step(self) -> int:
+        """Images that a training step takes."""
+        return self.batch_size * (self.critic_updates if self.has_critic else 1)
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether there is a critic at all."""
+        return True
+
+
+@dataclass(frozen=True)
+class WassersteinGANConfig(AdversarialConfig):
+    """The objective `wgan_gp`: the critic's gradient passes relaxed captions.
+
+    Attributes:
+        temperature: Of the Gumbel-softmax at the start.
+        temperature_end: The same at the end; in between it falls exponentially.
+    """
+
+    temperature: PositiveFloat = 1.0
+    temperature_end: PositiveFloat = 0.5
+
+
+@dataclass(frozen=True)
+class PolicyGradientConfig(AdversarialConfig):
+    """The objective `policy_gradient`: the critic's score is the reward of a drawn caption."""
+
+
+@dataclass(frozen=True)
+class SelfCriticalConfig(AdversarialConfig):
+    """The objective `self_critical`: the reward is CIDEr-D, mixed with the critic's score.
+
+    Attributes:
+        critic_weight: Share of the critic's score in the reward; at 0 there is no critic.
+    """
+
+    critic_weight: ClosedUnitInterval = 0.0
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether there is a critic at all."""
+        return self.critic_weight > 0
+
+
+@dataclass(frozen=True)
+class MonitorConfig:
+    """What a healthy captioner writes; watched in every stage with a critic.
+
+    Bounds are far from what healthy runs show (in brackets: charts, photographs) and near to what
+    a collapse looks like: one word again and again, or one caption for all images.
+
+    Attributes:
+        every: Steps between measurements; each epoch ends with one too.
+        images: Validation images that are captioned.
+        samples: Captions that are drawn for each.
+        repeated_token_rate: Most words that repeat the one before (0, 0.002).
+        mbleu: Highest mBLEU-4 among the samples of an image (0.72, 0.1).
+        distinct_captions: Least share of distinct captions across images, the references' being
+            one (1, 1).
+        distinct_2: Least distinct-2, the references' being one (1, 1).
+        vocabulary: Least number of words used, the references' being one (1, 0.9).
+        image_dependence: Least share of CIDEr that is lost when captions are given to other
+            images (0.9, 0.9).
+        rollbacks: How often training may go back to the last healthy state before it stops.
+        patience: Unhealthy measurements in a row after which training stops that has not been
+            healthy yet.
+    """
+
+    every: PositiveInt = 50
+    images: PositiveInt = 200
+    samples: PositiveInt = 5
+    repeated_token_rate: ClosedUnitInterval = 0.05
+    mbleu: ClosedUnitInterval = 0.95
+    distinct_captions: ClosedUnitInterval = 0.5
+    distinct_2: ClosedUnitInterval = 0.3
+    vocabulary: ClosedUnitInterval = 0.2
+    image_dependence: ClosedUnitInterval = 0.3
+    rollbacks: NonNegativeInt = 2
+    patience: PositiveInt = 5

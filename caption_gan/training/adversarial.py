@@ -1,0 +1,289 @@
+"""What the objectives with a critic have in common: how the critic is trained, and the anchor.
+
+N images a step (critic updates x batch size), B images an update of the critic, K captions an
+image, T time, R regions, D region depth, E embedding.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from caption_gan.models import decoding
+from caption_gan.models.captioner import Captioner
+from caption_gan.models.critic import Critic
+from caption_gan.models.generator import Context, Generator
+from caption_gan.objectives import AdversarialConfig
+from caption_gan.text.vocabulary import PAD_ID, START_ID
+from caption_gan.training import constraints, losses
+from caption_gan.training.optimizers import build_optimizer
+
+# What an objective reports; `report` takes others too.
+GENERATOR_FIGURES = ("loss", "anchor_loss", "generator_gradient_norm")
+CRITIC_FIGURES = (
+    "critic_loss",
+    "penalty",
+    "margin",
+    "mismatched_margin",
+    "critic_gradient_norm",
+)
+
+
+class Adversarial(keras.Model):
+    """A generator and its critic.
+
+    Args:
+        captioner: Encoder and generator.
+        critic: Scores captions; None where rewards do not come from it.
+        config: Settings of the objective.
+        steps: Number of training steps, over which schedules run.
+        seed: Of everything random.
+    """
+
+    def __init__(
+        self,
+        captioner: Captioner,
+        critic: Critic | None,
+        config: AdversarialConfig,
+        steps: int,
+        seed: int,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.captioner = captioner
+        self.critic: Any = critic
+        self.config: Any = config
+        self.steps = steps
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        names = GENERATOR_FIGURES if critic is None else GENERATOR_FIGURES + CRITIC_FIGURES
+        self.figures = {name: keras.metrics.Mean(name=name) for name in names}
+        self.judge = getattr(losses, config.critic_loss)
+        self.built = True
+
+    @classmethod
+    def stage(
+        cls,
+        captioner: Captioner,
+        config: AdversarialConfig,
+        steps: int,
+        seed: int,
+        **kwargs: Any,
+    ) -> "Adversarial":
+        """Builds and compiles the objective as a stage of a run of so many steps."""
+        critic = build_critic(captioner.generator, config) if config.has_critic else None
+        model = cls(captioner, critic, config, steps, seed, **kwargs)
+        optimizer = build_optimizer(
+            steps,
+            learning_rate=config.learning_rate,
+            matrix_learning_rate=0.0,
+            warmup=0.05,
+            weight_decay=0.0,
+            gradient_clip=config.gradient_clip,
+        )
+        # Momentum carries the critic past where it should be, as the generator moves meanwhile.
+        critic_optimizer = keras.optimizers.Adam(
+            config.critic_learning_rate,
+            beta_1=0.5,
+            beta_2=0.9,
+            global_clipnorm=config.gradient_clip,
+        )
+        model.compile(optimizer, critic_optimizer)
+        return model
+
+    def compile(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        critic_optimizer: keras.optimizers.Optimizer,
+    ) -> None:
+        """Sets the optimizers of the generator and of the critic."""
+        super().compile(optimizer=optimizer, jit_compile=False)
+        self.critic_optimizer = critic_optimizer
+        optimizer.build(self.generator_variables)
+        critic_optimizer.build(self.critic.trainable_variables if self.critic else [])
+
+    def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Cross-entropy of a validation batch, in nats a token, as of `maximum_likelihood`."""
+        regions, real = self.captioner.regions(batch), batch["token_ids"]
+        self.report(loss=self.anchor(regions, real, training=False))
+        return {"loss": self.figures["loss"].result()}
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return list(self.figures.values())
+
+    @property
+    def generator_variables(self) -> list[keras.Variable]:
+        """What the generator's update trains."""
+        network = self.captioner if self.config.train_encoder else self.captioner.generator
+        return network.trainable_variables
+
+    def report(self, **figures: tf.Tensor) -> None:
+        """Takes figures of a step into the means of the epoch."""
+        for name, value in figures.items():
+            self.figures[name].update_state(value)
+
+    def draw_seed(self) -> tf.Tensor:
+        """Two integers [2] for stateless random operations; others at each call."""
+        return tf.cast(self.seed_generator.next(), tf.int32)
+
+    @property
+    def progress(self) -> tf.Tensor:
+        """Share of the training that is done, in [0, 1]."""
+        done = tf.cast(self.optimizer.iterations, tf.float32)
+        return tf.minimum(done / max(self.steps - self.config.critic_warmup, 1), 1.0)
+
+    def write(self, regions: tf.Tensor, length: int, seed: tf.Tensor) -> tf.Tensor:
+        """Captions [N, K, T] that the generator draws, in the form of real ones."""
+        decoded = decoding.sample(
+            self.captioner.generator, regions, length, self.config.captions, seed
+        )
+        return tf.pad(decoded.token_ids, [[0, 0], [0, 0], [1, 0]], constant_values=START_ID)
+
+    def train_critic(self, regions: tf.Tensor, real: tf.Tensor, written: tf.Tensor) -> None:
+        """Updates the critic on one part of the step's images after another.
+
+        Args:
+            regions: [N, R, D].
+            real: Captions of the images, [N, K, T].
+            written: Captions that the generator wrote, [N, K, T].
+        """
+        if self.critic is None:
+            return
+        size = self.config.batch_size
+        mismatched = tf.gather(real, most_alike(real))
+
+        def update(index: tf.Tensor) -> tuple[tf.Tensor]:
+            part = slice(index * size, (index + 1) * size)
+            self.update_critic(regions[part], real[part], written[part], mismatched[part])
+            return (index + 1,)
+
+        # A loop, because the graph of one update with its second derivatives is large enough.
+        tf.while_loop(lambda index: index < self.config.critic_updates, update, (tf.constant(0),))
+
+    def update_critic(
+        self, regions: tf.Tensor, real: tf.Tensor, written: tf.Tensor, mismatched: tf.Tensor
+    ) -> None:
+        """One update on B images: real captions up, written ones and those of others down."""
+        captions = self.config.captions
+        with tf.GradientTape() as tape:
+            context = self.critic.look(regions, training=True)
+            token_ids = tf.concat([real, written, mismatched], axis=1)  # [B, 3 K, T]
+            words, mask = self.critic.embedding(token_ids), token_ids != PAD_ID
+            scores = self.critic(words, mask, context, training=True)
+            real_score, written_score, mismatched_score = (
+                scores[:, start : start + captions] for start in range(0, 3 * captions, captions)
+            )
+            share = self.config.mismatched
+            loss = (1 - share) * tf.reduce_mean(self.judge(real_score, written_score))
+            loss += share * tf.reduce_mean(self.judge(real_score, mismatched_score))
+            penalty = self.penalty(context, words, mask)
+            total = loss + self.config.penalty_weight * penalty
+        variables = self.critic.trainable_variables
+        gradients = tape.gradient(total, variables)
+        self.critic_optimizer.apply(gradients, variables)
+        constraints.apply(self.config.constraint, variables, self.config.clip_value)
+        self.critic.learn_lengths(written_score, mask[:, captions : 2 * captions])
+        self.report(
+            critic_loss=loss,
+            penalty=penalty,
+            margin=tf.reduce_mean(real_score) - tf.reduce_mean(written_score),
+            mismatched_margin=tf.reduce_mean(real_score) - tf.reduce_mean(mismatched_score),
+            critic_gradient_norm=tf.linalg.global_norm(gradients),
+        )
+
+    def penalty(self, context: Context, words: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        """Penalty on the critic's slope between real captions and negatives; a scalar.
+
+        Args:
+            context: Of the B images.
+            words: Of real, written and mismatched captions, [B, 3 K, T, E].
+            mask: [B, 3 K, T].
+        """
+        if self.config.constraint not in ("gradient_penalty", "lipschitz_penalty"):
+            return tf.constant(0.0)
+        real, written, mismatched = tf.split(words, 3, axis=1)  # [B, K, T, E]
+        real_mask, written_mask, mismatched_mask = tf.split(mask, 3, axis=1)
+        shape = tf.shape(real)[:2]
+        uniform = keras.random.uniform([2, *tf.unstack(shape)], seed=self.seed_generator)
+        # Each real caption is tied to one negative, of a kind drawn as the kinds count.
+        other = (uniform[0] < self.config.mismatched)[..., None]  # [B, K, 1]
+        negative = tf.where(other[..., None], mismatched, written)
+        alpha = uniform[1][..., None, None]  # One for a whole caption.
+        between = alpha * real + (1 - alpha) * negative
+        between_mask = real_mask | tf.where(other, mismatched_mask, written_mask)
+        with tf.GradientTape() as tape:
+            tape.watch(between)
+            scores = self.critic(between, between_mask, context)
+        one_sided = self.config.constraint == "lipschitz_penalty"
+        gradients = tape.gradient(scores, between)  # [B, K, T, E]
+        return tf.reduce_mean(losses.lipschitz_penalty(gradients, one_sided))
+
+    def train_generator(self, batch: dict[str, tf.Tensor], regions: tf.Tensor, loss: Callable):
+        """Updates the generator, once the critic is warm.
+
+        Args:
+            batch: The step's images and captions.
+            regions: [N, R, D], of an encoder that is not trained.
+            loss: From regions [N, R, D], maybe with a gradient, to the adversarial loss.
+        """
+
+        def update() -> tf.Tensor:
+            with tf.GradientTape() as tape:
+                seen = self.captioner.regions(batch, True) if self.config.train_encoder else regions
+                anchor = self.anchor(seen, batch["token_ids"])
+                start, end = self.config.anchor, self.config.anchor_end
+                total = loss(seen) + (start + (end - start) * self.progress) * anchor
+            variables = self.generator_variables
+            gradients = tape.gradient(total, variables)
+            self.optimizer.apply(gradients, variables)
+            self.report(
+                loss=total,
+                anchor_loss=anchor,
+                generator_gradient_norm=tf.linalg.global_norm(gradients),
+            )
+            return total
+
+        if self.critic is None:
+            update()
+            return
+        warmup = self.config.critic_warmup * self.config.critic_updates
+        warm = self.critic_optimizer.iterations > warmup
+        tf.cond(warm, update, lambda: tf.constant(0.0))
+
+    def anchor(self, regions: tf.Tensor, real: tf.Tensor, training: bool = True) -> tf.Tensor:
+        """Cross-entropy of real captions, in nats a token; without noise outside training."""
+        generator = self.captioner.generator
+        read, write = real[..., :-1], real[..., 1:]
+        images, captions = tf.unstack(tf.shape(read)[:2])
+        noise = decoding.draw_noise(generator, images, captions, self.draw_seed())
+        noise = noise if training else tf.zeros_like(noise)
+        logits = generator(regions, read, noise, training=training)
+        return losses.cross_entropy(logits, write, write != PAD_ID)
+
+
+def most_alike(real: tf.Tensor) -> tf.Tensor:
+    """For each of N images with captions [N, K, T], another one whose captions are most alike.
+
+    What is alike are the words that few of the images have in their captions.
+    """
+    count = tf.shape(real)[0]
+    flat = tf.reshape(real, [count, -1])
+    words = tf.math.bincount(flat, axis=-1, binary_output=True, dtype=tf.float32)  # [N, V]
+    images = tf.cast(count, tf.float32)
+    rarity = tf.math.log(images / tf.maximum(tf.reduce_sum(words, axis=0), 1))  # [V]
+    weighed = tf.math.l2_normalize(words * rarity, axis=-1)
+    likeness = tf.matmul(weighed, weighed, transpose_b=True)  # [N, N]
+    itself = tf.eye(count)
+    return tf.argmax(likeness - 2 * itself, axis=-1)
+
+
+def build_critic(generator: Generator, config: AdversarialConfig) -> Critic:
+    """A critic of the generator's sizes, and with its weights if the settings say so."""
+    settings = generator.get_config() | {"dropout": config.critic.dropout, "name": "trunk"}
+    trunk = Generator.from_config(settings)
+    trunk.build((None, *generator.regions_shape))
+    if config.critic.start == "generator":
+        trunk.set_weights(generator.get_weights())
+    trunk.embedding.trainable = config.critic.word_vectors_policy == "trainable"
+    return Critic(trunk, name="critic")

@@ -1,0 +1,104 @@
+"""Watches for the ways in which a captioner collapses, and acts."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+import numpy as np
+
+from caption_gan.objectives import MonitorConfig
+
+# What a figure may be, by name: `at least` or `at most` the bound of that name in the settings.
+AT_LEAST = ("distinct_captions", "distinct_2", "vocabulary", "image_dependence")
+AT_MOST = ("repeated_token_rate", "mbleu")
+
+
+class CollapseMonitor(keras.callbacks.Callback):
+    """Measures what is written freely; warns, then goes back to the last healthy state, then stops.
+
+    A first unhealthy measurement is only told. At the second in a row all variables go back to
+    what they were when last healthy; random states do not, so that what follows is another
+    course. When that has been done `rollbacks` times, or there has not been any healthy state
+    for `patience` measurements, training ends.
+
+    Args:
+        measure: Returns the figures by name; see `AT_LEAST` and `AT_MOST`.
+        config: Bounds.
+        variables: What is put back.
+        log: Gets the figures and the step, for TensorBoard.
+        stop: Called with the reason.
+    """
+
+    def __init__(
+        self,
+        measure: Callable[[], Mapping[str, float]],
+        config: MonitorConfig,
+        variables: Sequence[keras.Variable],
+        log: Callable[[Mapping[str, float], int], None],
+        stop: Callable[[str], None],
+    ):
+        super().__init__()
+        self.measure = measure
+        self.config = config
+        self.kept = variables
+        self.log = log
+        self.stop = stop
+        self.healthy_state: list[np.ndarray] | None = None
+        self.unhealthy = 0
+        self.rollbacks = 0
+        self.figures: Mapping[str, float] = {}
+        self.healthy = False
+        self.step = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.step = epoch * self.params["steps"]
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        if self.step % self.config.every == 0:
+            self._check(self.step)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.step % self.config.every:
+            self._check(self.step)
+        logs.update({f"val_sample_{name}": value for name, value in self.figures.items()})
+        logs["val_healthy"] = float(self.healthy)
+
+    def _check(self, step: int) -> None:
+        self.figures = self.measure()
+        self.log(self.figures, step)
+        crossed = self.crossed(self.figures)
+        self.healthy = not crossed
+        if self.healthy:
+            self.unhealthy = 0
+            self.healthy_state = [np.array(variable) for variable in self.kept]
+            return
+        self.unhealthy += 1
+        reason = "; ".join(crossed)
+        self._tell(f"signs of collapse at step {step}: {reason}")
+        if self.healthy_state is None:
+            if self.unhealthy >= self.config.patience:
+                self.stop(f"{self.unhealthy} times in a row, {reason}")
+        elif self.unhealthy >= 2:
+            if self.rollbacks == self.config.rollbacks:
+                self.stop(f"after {self.rollbacks} times back to a healthy state, {reason}")
+            self.rollbacks += 1
+            self.unhealthy = 0
+            for variable, value in zip(self.kept, self.healthy_state, strict=True):
+                variable.assign(value)
+            self._tell("back to the last healthy state")
+
+    def crossed(self, figures: Mapping[str, float]) -> list[str]:
+        """Says of each figure that is out of bounds what it is and what the bound is."""
+        lines = []
+        for name, value in figures.items():
+            bound = getattr(self.config, name, 0.0)
+            if name in AT_LEAST and value < bound:
+                lines.append(f"{name} is {value:.3f}, less than {bound}")
+            elif name in AT_MOST and value > bound:
+                lines.append(f"{name} is {value:.3f}, more than {bound}")
+        return lines
+
+    @staticmethod
+    def _tell(text: str) -> None:
+        print(text, file=sys.stderr)

@@ -1,0 +1,177 @@
+"""The critic: what it must see, what it must not, and its derivatives.
+
+B batch, K captions an image, T time, R regions, D region depth, E embedding.
+"""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from caption_gan.models.critic import Critic
+from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
+
+IMAGES, CAPTIONS, LENGTH = 4, 3, 6
+
+
+def random_critic(make, seed: int = 0) -> Critic:
+    critic = Critic(make(seed))
+    # It starts as nothing but its trunk's opinion; the rest is to be tested too.
+    shape = critic.verdict.kernel.shape
+    critic.verdict.kernel.assign(np.random.default_rng(seed).normal(size=shape))
+    return critic
+
+
+@pytest.fixture(scope="module")
+def critic(small_generator) -> Critic:
+    return random_critic(small_generator)
+
+
+@pytest.fixture(scope="module")
+def regions() -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(IMAGES, 4, 5)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def token_ids() -> np.ndarray:
+    ids = np.random.default_rng(2).integers(4, 9, size=(IMAGES, CAPTIONS, LENGTH))
+    ids[..., 0] = START_ID
+    for row, end in zip(ids.reshape(-1, LENGTH), [1, 2, 3, 4, 5, 5] * 2, strict=True):
+        row[end] = END_ID
+        row[end + 1 :] = PAD_ID
+    return ids.astype(np.int32)
+
+
+def scores(critic: Critic, regions, token_ids) -> np.ndarray:
+    return np.array(critic.score_tokens(tf.constant(token_ids), critic.look(regions)))
+
+
+def same(actual, expected) -> None:
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+class ReadsOn(Critic):
+    """The fault: the mean is over all places."""
+
+    def call(self, words, mask, context, training=False):
+        return super().call(words, tf.ones_like(mask), context, training)
+
+
+@pytest.mark.parametrize(("kind", "right"), [(Critic, True), (ReadsOn, False)])
+def test_what_follows_the_end_token_does_not_count(
+    small_generator, regions, token_ids, kind, right
+):
+    critic = kind(small_generator())
+    words = critic.embedding(tf.constant(token_ids))
+    mask = token_ids != PAD_ID
+    context = critic.look(regions)
+    other = tf.where(mask[..., None], words, 7.0)
+    expected, actual = (np.array(critic(some, mask, context)) for some in (words, other))
+    assert np.allclose(actual, expected, atol=1e-5) == right
+
+
+def test_captions_together_score_as_each_alone(critic, regions, token_ids):
+    together = scores(critic, regions, token_ids)
+    assert together.shape == (IMAGES, CAPTIONS)
+    for image in range(IMAGES):
+        for caption in range(CAPTIONS):
+            part = np.s_[image : image + 1, caption : caption + 1]
+            same(scores(critic, regions[:1] * 0 + regions[image], token_ids[part]), together[part])
+
+
+def test_image_and_words_matter(critic, regions, token_ids):
+    before = scores(critic, regions, token_ids)
+    assert np.abs(scores(critic, regions[::-1], token_ids) - before).min() > 1e-5
+    other = np.where(token_ids == 5, 6, token_ids)
+    changed = (other != token_ids).any(axis=-1)
+    assert changed.any()
+    assert np.abs(scores(critic, regions, other) - before)[changed].min() > 1e-5
+
+
+def test_it_starts_as_its_trunks_opinion(small_generator, regions, token_ids):
+    """Mean over words of the logit less the best logit, by the generator that it starts from."""
+    generator = small_generator()
+    noise = np.zeros((IMAGES, CAPTIONS, generator.noise_size), np.float32)
+    logits = np.array(generator(regions, tf.constant(token_ids[..., :-1]), noise))
+    written = token_ids[..., 1:]
+    shortfall = np.take_along_axis(logits, written[..., None], -1)[..., 0] - logits.max(axis=-1)
+    counted = written != PAD_ID
+    expected = (shortfall * counted).sum(axis=-1) / counted.sum(axis=-1)
+    same(scores(Critic(generator), regions, token_ids), expected)
+
+
+def test_scores_do_not_saturate(small_generator, regions, token_ids):
+    """A critic that is sure still has a slope; with a sigmoid at its end it has none."""
+    critic = random_critic(small_generator)
+    critic.verdict.bias.assign([50.0])
+    words = critic.embedding(tf.constant(token_ids))
+    context = critic.look(regions)
+    slopes = []
+    for end in (tf.identity, tf.sigmoid):
+        with tf.GradientTape() as tape:
+            tape.watch(words)
+            score = end(critic(words, token_ids != PAD_ID, context))
+        slopes.append(float(tf.norm(tape.gradient(score, words))))
+    assert slopes[0] > 1e-2
+    assert slopes[1] < 1e-6
+
+
+def test_second_derivatives_agree_with_finite_differences(small_generator, regions, token_ids):
+    """Of the squared norm of the slope, as a penalty has it, with regard to all weights."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float64")
+    try:
+        critic = random_critic(small_generator)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    variables = critic.trainable_variables
+    regions = tf.constant(regions, tf.float64)
+    words = tf.constant(np.array(critic.embedding(tf.constant(token_ids))), tf.float64)
+
+    def slope() -> tf.Tensor:
+        context = critic.look(regions)
+        with tf.GradientTape() as tape:
+            tape.watch(words)
+            score = critic(words, token_ids != PAD_ID, context)
+        return tf.reduce_sum(tape.gradient(score, words) ** 2)
+
+    with tf.GradientTape() as tape:
+        value = slope()
+    gradients = [
+        tf.zeros_like(variable.value) if gradient is None else tf.convert_to_tensor(gradient)
+        for variable, gradient in zip(variables, tape.gradient(value, variables), strict=True)
+    ]
+    rng = np.random.default_rng(3)
+    direction = [rng.normal(size=variable.shape) for variable in variables]
+    expected = sum(float(tf.reduce_sum(g * d)) for g, d in zip(gradients, direction, strict=True))
+    start = [np.array(variable) for variable in variables]
+    step, ends = 1e-6, []
+    for sign in (1, -1):
+        for variable, value, way in zip(variables, start, direction, strict=True):
+            variable.assign(value + sign * step * way)
+        ends.append(float(slope()))
+    assert abs(expected) > 1e-3
+    np.testing.assert_allclose((ends[0] - ends[1]) / (2 * step), expected, rtol=1e-5)
+
+
+def test_ranking_takes_away_what_length_alone_explains(small_generator, regions, token_ids):
+    critic = Critic(small_generator())
+    lengths = (token_ids != PAD_ID).sum(axis=-1)
+    learnt = 2.0 - 0.5 * lengths  # Scores that length explains wholly.
+    for _ in range(2000):
+        critic.learn_lengths(tf.constant(learnt, tf.float32), token_ids != PAD_ID, momentum=0.9)
+    context = critic.look(regions)
+    ranks = np.array(critic.rank(tf.constant(token_ids), context))
+    same(ranks - scores(critic, regions, token_ids), 0.5 * (lengths - lengths.mean()))
+
+
+def test_ranking_without_any_knowledge_is_the_score(small_generator, regions, token_ids):
+    critic = Critic(small_generator())
+    ranks = critic.rank(tf.constant(token_ids), critic.look(regions))
+    same(ranks, scores(critic, regions, token_ids))
+
+
+def test_it_is_remade_from_its_config(critic, regions, token_ids):
+    other = Critic.from_config(critic.get_config())
+    other.set_weights(critic.get_weights())
+    same(scores(other, regions, token_ids), scores(critic, regions, token_ids))

@@ -1,0 +1,102 @@
+"""Adversarial stages from the command line to the report."""
+
+import json
+
+import pytest
+
+from caption_gan.results import load_critic
+from caption_gan.run import RunDirectory, load_run
+from tests.programs import SMALL, call
+
+STAGES = ("wgan_gp", "policy_gradient", "self_critical")
+# Two updates of the critic a step; the small generator writes nothing that is healthy.
+ADVERSARIAL = [
+    "--text.sequence_length=8",  # Unrolled recurrences take their time to compile.
+    "--monitor.repeated_token_rate=1",
+    "--monitor.mbleu=1",
+    "--monitor.distinct_captions=0",
+    "--monitor.distinct_2=0",
+    "--monitor.vocabulary=0",
+    "--monitor.image_dependence=0",
+    *(f"--{stage}.{setting}" for stage in STAGES for setting in ("epochs=2", "batch_size=8")),
+    *(f"--{stage}.critic_updates=2" for stage in STAGES),
+    *(f"--{stage}.critic_warmup=1" for stage in STAGES),
+]
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory) -> list[str]:
+    cache = tmp_path_factory.mktemp("cache")
+    return [*SMALL, f"--data.cache={cache}", "--maximum_likelihood.epochs=1"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, arguments) -> RunDirectory:
+    """A run of two stages."""
+    run = RunDirectory(tmp_path_factory.mktemp("runs") / "run")
+    stages = "--stages=[maximum_likelihood,policy_gradient]"
+    done = call("fit", *arguments, *ADVERSARIAL, stages, f"--run_dir={run.path}")
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+def test_the_frontier_of_both_stages_and_of_the_critic(trained):
+    frontier = json.loads(trained.metrics.read_text())["frontier"]["val"]
+    assert list(frontier) == ["1-policy_gradient", "0-maximum_likelihood", "critic's choice"]
+    for name, points in frontier.items():
+        axis = "drawn" if name == "critic's choice" else "temperature"
+        assert len({point[axis] for point in points}) == len(points) >= 3
+        assert all({"CIDEr", "mBLEU-4", "fact_accuracy"} <= set(point) for point in points)
+    assert "Quality and variety" in trained.report.read_text()
+
+
+def test_curves_hold_the_signs_of_health(trained):
+    history = json.loads(trained.metrics.read_text())["history"]
+    assert list(history) == ["0-maximum_likelihood", "1-policy_gradient"]
+    for figures in history["1-policy_gradient"]:
+        assert figures["val_healthy"] == 1
+        assert {"margin", "critic_gradient_norm", "val_sample_image_dependence"} <= set(figures)
+
+
+def test_the_critic_is_kept(trained):
+    config, _, captioner = load_run(trained.path)
+    critic = load_critic(trained, config, captioner.generator)
+    assert critic is not None
+    assert float(critic.length_moments[0]) > 0
+
+
+def test_a_run_that_has_ended_is_only_evaluated(trained):
+    done = call("evaluate", trained.path)
+    assert done.returncode == 0, done.stderr
+    before = json.loads(trained.metrics.read_text())["frontier"]["val"]["1-policy_gradient"]
+    done = call("fit", f"--run_dir={trained.path}")
+    assert done.returncode == 0, done.stderr
+    assert "epoch" not in done.stderr
+    after = json.loads(trained.metrics.read_text())["frontier"]["val"]["1-policy_gradient"]
+    assert before == after
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["wgan_gp", "self_critical"])
+def test_other_objectives(stage, tmp_path, arguments):
+    run = RunDirectory(tmp_path / "run")
+    stages = f"--stages=[maximum_likelihood,{stage}]"
+    weight = "--self_critical.critic_weight=0.5"
+    done = call("fit", *arguments, *ADVERSARIAL, weight, stages, f"--run_dir={run.path}")
+    assert done.returncode == 0, done.stderr
+    assert f"{stage}, epoch 2" in done.stderr
+    assert run.stage_weights(f"1-{stage}").is_file()
+
+
+def test_a_collapse_ends_training_and_is_named(tmp_path, arguments):
+    """From scratch, a generator that has learnt nothing repeats itself."""
+    run = RunDirectory(tmp_path / "run")
+    done = call(
+        *("fit", *arguments, *ADVERSARIAL, "--stages=[policy_gradient]", f"--run_dir={run.path}"),
+        *("--policy_gradient.train_encoder=true", "--policy_gradient.critic.start=random"),
+        *("--monitor.image_dependence=0.9", "--monitor.every=1", "--monitor.patience=2"),
+    )
+    assert done.returncode == 1
+    assert "Training stopped" in done.stderr
+    assert "image_dependence is" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,59 @@
+"""Settings that cannot work together are refused, and say why."""
+
+import dataclasses
+
+import pytest
+
+from caption_gan.checks import check
+from caption_gan.config import Config, EncoderConfig, GeneratorConfig, TextConfig
+from caption_gan.errors import CaptionGANError
+from caption_gan.objectives import (
+    PolicyGradientConfig,
+    SelfCriticalConfig,
+    WassersteinGANConfig,
+)
+
+REFUSED = {
+    "attention_heads is 3": {"generator": GeneratorConfig(attention_heads=3, hidden_size=160)},
+    "sequence_length is 2": {"text": TextConfig(sequence_length=2)},
+    "frozen_up_to": {"encoder": EncoderConfig(frozen_up_to="block_1")},
+    "stages is empty": {"stages": []},
+    "twice": {"stages": ["maximum_likelihood", "maximum_likelihood"]},
+    "policy_gradient.captions is 1": {
+        "stages": ["maximum_likelihood", "policy_gradient"],
+        "policy_gradient": PolicyGradientConfig(captions=1),
+    },
+    "self_critical.captions is 1": {
+        "stages": ["maximum_likelihood", "self_critical"],
+        "self_critical": SelfCriticalConfig(captions=1),
+    },
+    "captions of other images": {
+        "stages": ["maximum_likelihood", "wgan_gp"],
+        "wgan_gp": WassersteinGANConfig(batch_size=1, critic_updates=1),
+    },
+    "no lower bound": {
+        "stages": ["maximum_likelihood", "wgan_gp"],
+        "wgan_gp": WassersteinGANConfig(critic_loss="wasserstein", constraint="none"),
+    },
+    "nothing would train": {"stages": ["wgan_gp"]},
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_refused(message):
+    with pytest.raises(CaptionGANError, match=message):
+        check(dataclasses.replace(Config(), **REFUSED[message]))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"stages": ["maximum_likelihood", "wgan_gp", "policy_gradient", "self_critical"]},
+        {"stages": ["wgan_gp"], "wgan_gp": WassersteinGANConfig(train_encoder=True)},
+        # Settings of objectives that are not used do not matter.
+        {"policy_gradient": PolicyGradientConfig(captions=1)},
+    ],
+)
+def test_accepted(settings):
+    check(dataclasses.replace(Config(), **settings))

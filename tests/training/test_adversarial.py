@@ -1,0 +1,266 @@
+"""Objectives with a critic: who is trained when, on what, and by what.
+
+N images a step, K captions an image, T time.
+"""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from caption_gan.models import decoding
+from caption_gan.objectives import (
+    CriticConfig,
+    PolicyGradientConfig,
+    SelfCriticalConfig,
+    WassersteinGANConfig,
+)
+from caption_gan.text.vocabulary import END_ID, PAD_ID
+from caption_gan.training import losses
+from caption_gan.training.adversarial import Adversarial, most_alike
+from caption_gan.training.cider_reward import CiderReward
+from caption_gan.training.policy_gradient import PolicyGradient
+from caption_gan.training.self_critical import SelfCritical
+from caption_gan.training.wgan_gp import WassersteinGAN
+
+KINDS = {
+    "wgan_gp": (WassersteinGAN, WassersteinGANConfig),
+    "policy_gradient": (PolicyGradient, PolicyGradientConfig),
+    "self_critical": (SelfCritical, SelfCriticalConfig),
+}
+CONSTRAINTS = ("gradient_penalty", "lipschitz_penalty", "clipping", "spectral", "none")
+
+
+def stage(make, batch, kind: str = "policy_gradient", **settings) -> Adversarial:
+    """An objective for steps of 8 images in two updates of the critic; every setting said."""
+    objective, config = KINDS[kind]
+    arguments = {
+        "batch_size": 4,
+        "captions": 2,
+        "critic_updates": 2,
+        "critic_warmup": 0,
+        "learning_rate": 1e-2,
+        "critic_learning_rate": 1e-2,
+        "anchor": 0.5,
+        "anchor_end": 0.5,
+    }
+    more = {}
+    if kind == "self_critical":
+        more["cider"] = CiderReward(np.array(batch["token_ids"])[..., 1:])
+        arguments["critic_weight"] = 0.5
+    return objective.stage(make(), config(**{**arguments, **settings}), steps=10, seed=0, **more)
+
+
+def step(model: Adversarial, batch: dict[str, tf.Tensor]) -> dict[str, float]:
+    """One training step; the figures it reports."""
+    return {name: float(value) for name, value in model.train_step(batch).items()}
+
+
+def values(network: keras.Model) -> list[np.ndarray]:
+    return [np.array(variable) for variable in network.trainable_variables]
+
+
+def moved(network: keras.Model, before: list[np.ndarray]) -> bool:
+    pairs = zip(values(network), before, strict=True)
+    return any(not np.array_equal(now, then) for now, then in pairs)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("critic_loss", ["wasserstein", "relativistic"])
+def test_a_step_trains_both_and_reports(small_captioner, step_batch, kind, critic_loss):
+    model = stage(small_captioner, step_batch, kind, critic_loss=critic_loss)
+    generator, critic = values(model.captioner.generator), values(model.critic)
+    encoder = values(model.captioner.encoder)
+    logs = step(model, step_batch)
+    assert moved(model.captioner.generator, generator)
+    assert moved(model.critic, critic)
+    assert not moved(model.captioner.encoder, encoder)
+    assert int(model.critic_optimizer.iterations) == 2
+    assert int(model.optimizer.iterations) == 1
+    assert all(np.isfinite(value) for value in logs.values())
+    assert logs["critic_gradient_norm"] > 0
+    assert logs["generator_gradient_norm"] > 0
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+def test_every_constraint(small_captioner, step_batch, constraint):
+    model = stage(small_captioner, step_batch, constraint=constraint, clip_value=0.01)
+    logs = step(model, step_batch)
+    # Slopes of this critic are below one, where the one-sided penalty is free.
+    assert (logs["penalty"] > 0) == (constraint == "gradient_penalty")
+    largest = max(np.abs(value).max() for value in values(model.critic))
+    assert (largest <= 0.01 + 1e-6) == (constraint == "clipping")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_critic_learns_alone_at_first(small_captioner, step_batch, kind):
+    model = stage(small_captioner, step_batch, kind, critic_warmup=2)
+    generator, critic = values(model.captioner.generator), values(model.critic)
+    for _ in range(2):
+        step(model, step_batch)
+    assert moved(model.critic, critic)
+    assert not moved(model.captioner.generator, generator)
+    step(model, step_batch)
+    assert moved(model.captioner.generator, generator)
+
+
+def test_updates_of_the_critic_leave_the_generator_no_trace(small_captioner, step_batch):
+    """Neither weights nor random states nor what an optimizer remembers."""
+    model = stage(small_captioner, step_batch)
+    regions, real = step_batch["regions"], step_batch["token_ids"]
+    before = [np.array(v) for v in [*model.captioner.variables, *model.optimizer.variables]]
+    model.train_critic(regions, real, model.write(regions, real.shape[-1], tf.constant([0, 1])))
+    after = [np.array(v) for v in [*model.captioner.variables, *model.optimizer.variables]]
+    for now, then in zip(after, before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+@pytest.mark.parametrize("kind", ["wgan_gp", "policy_gradient"])
+def test_updates_of_the_generator_leave_the_critic_as_it_was(small_captioner, step_batch, kind):
+    model = stage(small_captioner, step_batch, kind)
+    model.train_critic = lambda *_: model.critic_optimizer.iterations.assign(9)
+    before = [np.array(variable) for variable in model.critic.variables]
+    step(model, step_batch)
+    for now, then in zip(model.critic.variables, before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_the_encoder_is_trained_where_it_is_asked_for(small_captioner, step_batch):
+    for kind in KINDS:
+        model = stage(small_captioner, step_batch, kind, train_encoder=True)
+        encoder = values(model.captioner.encoder)
+        step(model, step_batch)
+        assert moved(model.captioner.encoder, encoder)
+
+
+def test_a_critic_learns_to_tell_captions_of_other_images(small_captioner, step_batch):
+    model = stage(small_captioner, step_batch, mismatched=1.0, critic_warmup=1000)
+    first = step(model, step_batch)["mismatched_margin"]
+    for _ in range(30):
+        step(model, step_batch)
+    model.reset_metrics()
+    assert step(model, step_batch)["mismatched_margin"] > first + 0.5
+
+
+def test_word_vectors_of_the_critic_stay_where_they_are_put(small_captioner, step_batch):
+    """They start as the generator's; frozen ones are no variable that is trained."""
+    for policy in ("frozen", "trainable"):
+        config = CriticConfig(word_vectors_policy=policy)
+        model = stage(small_captioner, step_batch, critic=config)
+        vectors = np.array(model.captioner.generator.embedding.embeddings)
+        np.testing.assert_array_equal(model.critic.embedding.embeddings, vectors)
+        step(model, step_batch)
+        same = np.array_equal(model.critic.embedding.embeddings, vectors)
+        assert same == (policy == "frozen")
+
+
+def test_a_critic_can_start_at_random(small_captioner, step_batch):
+    model = stage(small_captioner, step_batch, critic=CriticConfig(start="random"))
+    trained, fresh = values(model.captioner.generator), values(model.critic.trunk)
+    assert not any(np.array_equal(a, b) for a, b in zip(trained, fresh, strict=False) if a.ndim > 1)
+
+
+def test_mixing_is_uniform_and_one_number_a_caption(small_captioner, step_batch):
+    """Normally distributed ones would leave the line between the two captions."""
+    model = stage(small_captioner, step_batch)
+    real = tf.ones([4, 2, 6, 8])
+    words = tf.concat([real, 0 * real, 0 * real], axis=1)  # What is between is alpha.
+    seen: list[np.ndarray] = []
+
+    def notice(between: tf.Tensor, *_) -> tf.Tensor:
+        seen.append(np.array(between))
+        return tf.reduce_sum(between, [2, 3])
+
+    model.critic = notice
+    mask = tf.ones([4, 6, 6], tf.bool)
+    for _ in range(200):
+        model.penalty(None, words, mask)
+    alpha = np.concatenate(seen).reshape(-1, 48)
+    assert (alpha == alpha[:, :1]).all()
+    assert 0 <= alpha.min() < 0.01
+    assert 0.99 < alpha.max() <= 1
+    assert alpha.mean() == pytest.approx(0.5, abs=0.03)
+    assert alpha.std() == pytest.approx(12**-0.5, abs=0.02)
+
+
+def test_mismatched_captions_are_of_the_most_alike_other_image():
+    token_ids = tf.constant(
+        [[[2, 5, 6, 3]], [[2, 7, 8, 3]], [[2, 5, 9, 3]], [[2, 8, 4, 3]]], tf.int32
+    )
+    np.testing.assert_array_equal(most_alike(token_ids), [2, 3, 0, 1])
+    alike = most_alike(tf.tile(token_ids[:1], [5, 1, 1]))
+    assert (np.array(alike) != np.arange(5)).all()
+
+
+def test_the_policy_is_judged_by_the_probabilities_it_drew_with(small_captioner, step_batch):
+    """Of every word that was drawn, noise z included; the forced end at the last place is none."""
+    model = stage(small_captioner, step_batch)
+    regions, seed = step_batch["regions"], tf.constant([5, 6])
+    written = model.write(regions, 6, seed)
+    drawn = np.array(decoding.sample(model.captioner.generator, regions, 6, 2, seed).token_ids)
+    np.testing.assert_array_equal(written[..., 1:], drawn)
+    noise = decoding.draw_noise(model.captioner.generator, 8, 2, seed)
+    logits = decoding.allowed(model.captioner.generator(regions, written[..., :-1], noise))
+    log_probabilities = np.array(tf.nn.log_softmax(logits))
+    total, count = np.zeros((8, 2)), np.zeros((8, 2))
+    for place in np.ndindex(8, 2, 4):
+        if drawn[place] != PAD_ID:
+            total[place[:2]] += log_probabilities[(*place, drawn[place])]
+            count[place[:2]] += 1
+    assert (drawn[..., 4] == END_ID).any()
+    advantages = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
+    loss = model.generator_loss(regions, written, tf.constant(advantages), seed)
+    assert float(loss) == pytest.approx(-(advantages * total).sum() / count.sum(), rel=1e-4)
+
+
+def test_self_critical_rewards_are_mixed_by_weight(small_captioner, step_batch):
+    regions, real = step_batch["regions"], step_batch["token_ids"]
+    model = stage(small_captioner, step_batch, "self_critical", critic_weight=0.25)
+    written = model.write(regions, 6, tf.constant([5, 6]))
+    cider = losses.normalized(losses.leave_one_out(model.cider(written[..., 1:], real[..., 1:])))
+    critic = losses.normalized(
+        losses.leave_one_out(model.critic.score_tokens(written, model.critic.look(regions)))
+    )
+    mixed = model.advantages(regions, written, real)
+    np.testing.assert_allclose(mixed, 0.75 * cider + 0.25 * critic, rtol=1e-5, atol=1e-6)
+
+
+def test_self_critical_training_needs_no_critic(small_captioner, step_batch):
+    model = stage(small_captioner, step_batch, "self_critical", critic_weight=0.0)
+    assert model.critic is None
+    assert model.config.images_a_step == 4
+    generator = values(model.captioner.generator)
+    logs = step(model, step_batch)
+    assert moved(model.captioner.generator, generator)
+    assert "critic_loss" not in logs
+    assert logs["reward"] >= 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_anchor_alone_learns_captions(small_captioner, step_batch, kind):
+    """With a critic that has no opinion the loss is the cross-entropy of `maximum_likelihood`."""
+    model = stage(small_captioner, step_batch, kind, anchor=1.0, anchor_end=1.0)
+    model.generator_loss = lambda *_: tf.constant(0.0)
+    first = float(model.test_step(step_batch)["loss"])
+    for _ in range(9):
+        step(model, step_batch)
+    model.reset_metrics()
+    assert float(model.test_step(step_batch)["loss"]) < first - 0.1
+
+
+def test_the_anchor_changes_linearly(small_captioner, step_batch):
+    model = stage(small_captioner, step_batch, critic_warmup=2)
+    shares = []
+    for done in (0, 4, 8, 100):
+        model.optimizer.iterations.assign(done)
+        shares.append(float(model.progress))
+    assert shares == [0, 0.5, 1, 1]
+
+
+def test_the_temperature_falls_exponentially(small_captioner, step_batch):
+    model = stage(small_captioner, step_batch, "wgan_gp", temperature=1.0, temperature_end=0.25)
+    temperatures = []
+    for done in (0, 5, 10):
+        model.optimizer.iterations.assign(done)
+        temperatures.append(float(model.temperature))
+    np.testing.assert_allclose(temperatures, [1.0, 0.5, 0.25], rtol=1e-5)

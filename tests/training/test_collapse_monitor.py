@@ -1,0 +1,136 @@
+"""The collapse monitor: says what crossed which bound, goes back, stops."""
+
+from collections.abc import Iterable
+
+import keras
+import numpy as np
+import pytest
+
+from caption_gan.objectives import MonitorConfig
+from caption_gan.training.collapse_monitor import CollapseMonitor
+
+HEALTHY = {
+    "repeated_token_rate": 0.0,
+    "mbleu": 0.5,
+    "distinct_captions": 1.0,
+    "distinct_2": 1.0,
+    "vocabulary": 1.0,
+    "image_dependence": 0.9,
+    "CIDEr": 0.4,
+}
+# What a generator that writes one word again and again gives.
+COLLAPSED = HEALTHY | {"repeated_token_rate": 0.95, "distinct_captions": 0.005}
+
+
+class StoppedError(Exception):
+    """Training was stopped."""
+
+
+class Play:
+    """Steps of a training in which measurements come out as told; the weight counts the steps."""
+
+    def __init__(self, measurements: Iterable[dict[str, float]], **settings):
+        self.weight = keras.Variable(0.0)
+        self.logged: list[int] = []
+        figures = iter(measurements)
+        config = MonitorConfig(every=1, **settings)
+
+        def stop(reason: str) -> None:
+            raise StoppedError(reason)
+
+        self.monitor = CollapseMonitor(
+            lambda: next(figures),
+            config,
+            [self.weight],
+            lambda _, step: self.logged.append(step),
+            stop,
+        )
+        self.monitor.set_params({"steps": 100})
+        self.monitor.on_epoch_begin(0)
+
+    def step(self, times: int = 1) -> list[float]:
+        weights = []
+        for _ in range(times):
+            self.weight.assign(self.weight + 1)
+            self.monitor.on_train_batch_end(0)
+            weights.append(float(self.weight))
+        return weights
+
+
+def test_healthy_figures_change_nothing(capsys):
+    play = Play([HEALTHY] * 3)
+    assert play.step(3) == [1, 2, 3]
+    assert play.logged == [1, 2, 3]
+    assert not capsys.readouterr().err
+
+
+def test_it_warns_then_goes_back_then_stops(capsys):
+    play = Play([HEALTHY, HEALTHY, *[COLLAPSED] * 6], rollbacks=2)
+    assert play.step(2) == [1, 2]
+    assert play.step() == [3]
+    told = capsys.readouterr().err
+    assert "step 3" in told
+    assert "repeated_token_rate is 0.950, more than 0.05" in told
+    assert "distinct_captions is 0.005, less than 0.5" in told
+    assert play.step() == [2]  # What was last healthy.
+    assert "back to the last healthy state" in capsys.readouterr().err
+    assert play.step(2) == [3, 2]
+    play.step()
+    with pytest.raises(StoppedError, match=r"after 2 times .* repeated_token_rate is 0.950"):
+        play.step()
+
+
+def test_one_bad_measurement_is_forgiven():
+    play = Play([HEALTHY, COLLAPSED, HEALTHY, COLLAPSED, HEALTHY])
+    assert play.step(5) == [1, 2, 3, 4, 5]
+
+
+def test_training_that_was_never_healthy_ends_too():
+    """From scratch nothing is healthy at first; for ever is another matter."""
+    play = Play([COLLAPSED] * 3, patience=3)
+    play.step(2)
+    with pytest.raises(StoppedError, match="3 times in a row"):
+        play.step()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "crosses"),
+    [
+        ("repeated_token_rate", 0.06, True),
+        ("repeated_token_rate", 0.04, False),
+        ("mbleu", 0.96, True),
+        ("distinct_captions", 0.49, True),
+        ("distinct_2", 0.29, True),
+        ("vocabulary", 0.19, True),
+        ("image_dependence", 0.29, True),
+        ("image_dependence", 0.31, False),
+        ("CIDEr", 0.0, False),
+    ],
+)
+def test_each_bound(name, value, crosses):
+    monitor = Play([]).monitor
+    crossed = monitor.crossed(HEALTHY | {name: value})
+    assert len(crossed) == crosses
+    assert not crosses or crossed[0].startswith(name)
+
+
+def test_an_epoch_ends_with_a_measurement_in_its_logs():
+    play = Play([HEALTHY, COLLAPSED])
+    play.monitor.config = MonitorConfig(every=10)
+    play.step(3)
+    assert not play.logged
+    logs: dict[str, float] = {}
+    play.monitor.on_epoch_end(0, logs)
+    assert logs["val_healthy"] == 1
+    assert logs["val_sample_CIDEr"] == 0.4
+    play.monitor.on_epoch_begin(1)
+    play.step(3)
+    play.monitor.on_epoch_end(1, logs)
+    assert logs["val_healthy"] == 0
+    assert play.logged == [3, 103]
+
+
+def test_all_variables_go_back():
+    play = Play([HEALTHY, COLLAPSED, COLLAPSED])
+    play.weight.assign(np.float32(5))
+    assert play.step(3) == [6, 7, 6]
