@@ -78,7 +78,7 @@ def matrix_product_operations(
     )
 
 
-def _precomputed(regions: int, depth: int) -> PrecomputedEncoder:
+def precomputed_encoder(regions: int, depth: int) -> PrecomputedEncoder:
     """An encoder that costs nothing."""
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "any.npy", np.zeros((regions, depth), np.float16))
@@ -100,7 +100,7 @@ def benchmark(config: Config, vocabulary_size: int, regions: int, depth: int, st
     )
     generator.build((None, regions, depth))
     model = MaximumLikelihood.stage(
-        Captioner(_precomputed(regions, depth), generator), settings, steps, config.seed
+        Captioner(precomputed_encoder(regions, depth), generator), settings, steps, config.seed
     )
     random = np.random.default_rng(config.seed)
     token_ids = random.integers(4, vocabulary_size, (images, captions, length), dtype=np.int32)

@@ -1,0 +1,168 @@
+"""Measures adversarial training: `python tools/benchmark_adversarial.py [--config X.yaml]`.
+
+Prints, side by side in one run:
+
+- milliseconds of a critic's update (real, generated and mismatched captions, penalty, optimizer),
+  and how many times that of the critic's forward and backward pass on the same captions it is;
+- the same update with a vocabulary of 20,000 words, as a multiple of that with 1,000;
+- captions a second of the critic's updates, the generator's updates and the input alone, for each
+  objective.
+
+Run it in an environment in which the project is installed. Regions are random and the encoder is
+left out. Times are medians; those that are compared are measured in turns.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import tensorflow as tf
+from benchmark_training import precomputed_encoder
+
+from caption_gan.config import Config
+from caption_gan.models.captioner import Captioner
+from caption_gan.models.generator import Generator
+from caption_gan.run import read_config
+from caption_gan.text.vocabulary import PAD_ID, START_ID
+from caption_gan.training.adversarial import Adversarial
+from caption_gan.training.cider_reward import CiderReward
+from caption_gan.training.policy_gradient import PolicyGradient
+from caption_gan.training.self_critical import SelfCritical
+from caption_gan.training.wgan_gp import WassersteinGAN
+
+OBJECTIVES: dict[str, type[Adversarial]] = {
+    "wgan_gp": WassersteinGAN,
+    "policy_gradient": PolicyGradient,
+    "self_critical": SelfCritical,
+}
+SMALL, LARGE = 1_000, 20_000
+
+
+def median_seconds(calls: Mapping[str, Callable[[], object]], repetitions: int) -> dict[str, float]:
+    """Median time of each call, one after another in turns, after calls that compile."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for repetition in range(-2, repetitions):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call()
+            if repetition >= 0:
+                times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(some) for name, some in times.items()}
+
+
+class Bench:
+    """An objective with random data.
+
+    Args:
+        config: Settings of the run.
+        objective: Its name.
+        vocabulary_size: Of generator and critic.
+        regions: Number of an image's regions.
+        depth: Of a region.
+    """
+
+    def __init__(
+        self, config: Config, objective: str, vocabulary_size: int, regions: int, depth: int
+    ):
+        settings = getattr(config, objective)
+        sizes = config.generator
+        generator = Generator(
+            *(vocabulary_size, sizes.embedding_size, sizes.hidden_size, sizes.attention_heads),
+            *(sizes.noise_size, sizes.dropout),
+        )
+        generator.build((None, regions, depth))
+        captioner = Captioner(precomputed_encoder(regions, depth), generator)
+        random = np.random.default_rng(config.seed)
+        images, length = settings.images_a_step, config.text.sequence_length
+        shape = (images, settings.captions, length)
+        token_ids = random.integers(4, vocabulary_size, shape, dtype=np.int32)
+        token_ids[..., 0] = START_ID
+        more = {}
+        if objective == "self_critical":
+            more["cider"] = CiderReward(token_ids[..., 1:])
+        self.model = OBJECTIVES[objective].stage(captioner, settings, 1000, config.seed, **more)
+        features = random.normal(size=(images, regions, depth)).astype(np.float32)
+        self.examples = {"regions": features, "token_ids": token_ids}
+        self.batch = {name: tf.constant(value) for name, value in self.examples.items()}
+        self.images, self.part = images, settings.batch_size
+        self.captions = settings.captions
+        real = self.batch["token_ids"][: self.part]
+        regions_part = self.batch["regions"][: self.part]
+        others = tf.roll(real, 1, axis=0)
+
+        @tf.function
+        def critic_update() -> tf.Tensor:
+            self.model.update_critic(regions_part, real, others, others)
+            return self.model.critic_optimizer.iterations
+
+        @tf.function
+        def critic_pass() -> list[tf.Tensor]:
+            critic = self.model.critic
+            token_ids = tf.concat([real, others, others], axis=1)
+            with tf.GradientTape() as tape:
+                words = critic.embedding(token_ids)
+                context = critic.look(regions_part, training=True)
+                score = tf.reduce_mean(critic(words, token_ids != PAD_ID, context, training=True))
+            return [tf.reduce_sum(g) for g in tape.gradient(score, critic.trainable_variables)]
+
+        self.critic_update = lambda: critic_update().numpy()
+        self.critic_pass = lambda: critic_pass()[0].numpy()
+        step = tf.function(self.model.train_step)
+        self.step = lambda: step(self.batch)["loss"].numpy()
+
+    def input(self) -> Callable[[], object]:
+        """Takes a batch from a pipeline."""
+        dataset = tf.data.Dataset.from_tensor_slices(self.examples).repeat()
+        batches = iter(dataset.shuffle(self.images).batch(self.images).prefetch(2))
+        return lambda: next(batches)
+
+
+def benchmark(config: Config, regions: int, depth: int, steps: int) -> None:
+    """Prints the figures that the module's docstring lists."""
+    small, large = (
+        Bench(config, "policy_gradient", size, regions, depth) for size in (SMALL, LARGE)
+    )
+    calls = {
+        "update": small.critic_update,
+        "pass": small.critic_pass,
+        "large": large.critic_update,
+    }
+    times = median_seconds(calls, 3 * steps)
+    rows = {
+        "critic's update, ms": 1e3 * times["update"],
+        "... times its forward and backward pass": times["update"] / times["pass"],
+        f"... with {LARGE:,} words, times {SMALL:,}": times["large"] / times["update"],
+    }
+    for objective in OBJECTIVES:
+        bench = Bench(config, objective, SMALL, regions, depth)
+        calls = {"step": bench.step, "input": bench.input()}
+        if bench.model.critic:
+            calls["critic"] = bench.critic_update
+        times = median_seconds(calls, steps)
+        captions = bench.images * bench.captions
+        critic = times.get("critic", 0.0) * bench.images / bench.part
+        rows[f"{objective}: generator, captions/s"] = captions / max(times["step"] - critic, 1e-9)
+        if bench.model.critic:
+            rows[f"{objective}: critic, captions/s"] = captions / critic
+        rows[f"{objective}: whole step, captions/s"] = captions / times["step"]
+        rows[f"{objective}: input, captions/s"] = captions / times["input"]
+    for name, value in rows.items():
+        print(f"{name:46}{value:12.2f}" if value < 100 else f"{name:46}{value:12.0f}")
+
+
+def main() -> None:
+    """The program."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--config", help="YAML file with settings, as for training")
+    parser.add_argument("--regions", type=int, default=64, help="of an image")
+    parser.add_argument("--depth", type=int, default=80, help="of a region")
+    parser.add_argument("--steps", type=int, default=5, help="repetitions of each measurement")
+    arguments = parser.parse_args()
+    config = read_config([f"--config={arguments.config}"] if arguments.config else [], parser.prog)
+    benchmark(config, arguments.regions, arguments.depth, arguments.steps)
+
+
+if __name__ == "__main__":
+    main()
