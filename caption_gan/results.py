@@ -67,8 +67,9 @@ def evaluate_run(
     others = json.loads(run.metrics.read_text()) if run.metrics.is_file() else {}
     kept = {name: value for name, value in others.items() if not name.startswith(f"{split}/")}
     figures = {name: round(value, 6) for name, value in metrics.items()}
-    frontiers = others.get("frontier", {}) | {split: frontier}
-    write_json(run.metrics, kept | figures | {"frontier": frontiers, "history": history})
+    if frontier:
+        kept["frontier"] = others.get("frontier", {}) | {split: frontier}
+    write_json(run.metrics, kept | figures | {"history": history})
     with replacing(run.captions) as temporary, temporary.open("w") as file:
         for image in images:
             file.write(json.dumps(image.to_json(), ensure_ascii=False) + "\n")

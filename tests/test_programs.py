@@ -84,7 +84,7 @@ def test_the_running_average_is_kept(trained):
         return [best.get_tensor(name) for name in by_number]
 
     _, _, captioner = load_run(run.path)
-    for weight, average in zip(captioner.get_weights(), restored("averages/"), strict=True):
+    for weight, average in zip(captioner.get_weights(), restored("others/"), strict=True):
         np.testing.assert_array_equal(weight, average)
     kept, in_training = captioner.generator.embedding.get_weights()[0], restored("model/")
     alike = [weight for weight in in_training if weight.shape == kept.shape]
