@@ -39,6 +39,8 @@ def stage(make, batch, kind: str = "policy_gradient", **settings) -> Adversarial
         "captions": 2,
         "critic_updates": 2,
         "critic_warmup": 0,
+        "critic_loss": "wasserstein",
+        "constraint": "gradient_penalty",
         "learning_rate": 1e-2,
         "critic_learning_rate": 1e-2,
         "anchor": 0.5,
