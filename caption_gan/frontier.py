@@ -68,7 +68,7 @@ class Frontier:
     def choices(self, decoder: Decoder, critic: Critic) -> list[dict[str, float]]:
         """A point for each number of samples, `drawn`, of which the critic keeps the best."""
         return [
-            {"drawn": float(drawn), **self._point(decoder, 1.0, drawn, critic)}
+            {"drawn": drawn, **self._point(decoder, 1.0, drawn, critic)}
             for drawn in tqdm(
                 [choice * self.samples for choice in CHOICES],
                 desc="frontier of the critic's choice",
@@ -112,7 +112,7 @@ class Frontier:
             "mBLEU-4": diversity.mbleu(every),
             "distinct-1": diversity.distinct_n(flat, 1),
             "distinct-2": diversity.distinct_n(flat, 2),
-            "vocabulary": float(diversity.vocabulary_size(flat)),
+            "vocabulary": diversity.vocabulary_size(flat),
             "mean_length": diversity.mean_length(flat),
         }
         if self.is_true:
