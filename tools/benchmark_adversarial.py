@@ -2,8 +2,9 @@
 
 Prints, side by side in one run:
 
-- milliseconds of a critic's update (real, generated and mismatched captions, penalty, optimizer),
-  and how many times that of the critic's forward and backward pass on the same captions it is;
+- milliseconds of a critic's update of `wgan_gp` (real, generated and mismatched captions, penalty,
+  optimizer), and how many times that of the critic's forward and backward pass on the same
+  captions it is;
 - the same update with a vocabulary of 20,000 words, as a multiple of that with 1,000;
 - captions a second of the critic's updates, the generator's updates and the input alone, for each
   objective.
@@ -122,7 +123,7 @@ class Bench:
 def benchmark(config: Config, regions: int, depth: int, steps: int) -> None:
     """Prints the figures that the module's docstring lists."""
     small, large = (
-        Bench(config, "policy_gradient", size, regions, depth) for size in (SMALL, LARGE)
+        Bench(config, "wgan_gp", size, regions, depth) for size in (SMALL, LARGE)
     )
     calls = {
         "update": small.critic_update,
