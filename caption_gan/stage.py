@@ -109,7 +109,9 @@ def train_stage(
             # What this training is for shows in what is drawn, not in what is likeliest.
             watched = "val_sample_fact_accuracy"
         variables = [*model.variables, *model.optimizer.variables, *others]
-        watching = [CollapseMonitor(monitor.health, config.monitor, variables, _log(logs), _fail)]
+        watching = [
+            CollapseMonitor(monitor.health, config.monitor, variables, _log(logs), _collapsed)
+        ]
 
     def keep() -> None:
         save_weights(kept, run.best_weights)
@@ -162,8 +164,14 @@ def train_stage(
 
 def _fail(reason: str) -> NoReturn:
     raise CaptionGANError(
-        f"Training stopped: {reason}. The weights of the best epoch so far are kept. Try a lower "
-        "learning rate."
+        f"Training stopped: {reason}. What was kept before stays. Try a lower learning rate."
+    )
+
+
+def _collapsed(reason: str) -> NoReturn:
+    raise CaptionGANError(
+        f"Training stopped: {reason}. Healthy weights that were kept before stay. Begin with "
+        "maximum_likelihood, raise the anchor's weight or lower the learning rate."
     )
 
 

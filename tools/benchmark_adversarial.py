@@ -122,9 +122,7 @@ class Bench:
 
 def benchmark(config: Config, regions: int, depth: int, steps: int) -> None:
     """Prints the figures that the module's docstring lists."""
-    small, large = (
-        Bench(config, "wgan_gp", size, regions, depth) for size in (SMALL, LARGE)
-    )
+    small, large = (Bench(config, "wgan_gp", size, regions, depth) for size in (SMALL, LARGE))
     calls = {
         "update": small.critic_update,
         "pass": small.critic_pass,

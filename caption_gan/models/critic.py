@@ -56,7 +56,8 @@ class Critic(keras.Model):
 
         Args:
             words: Embeddings [B, K, T, E]; the start token is the first of them.
-            mask: [B, K, T]; false after the end token. What stands there does not count.
+            mask: [B, K, T]; false after the end token. What stands there does not count. Between
+                two captions of different lengths it is a share.
             context: Of the B images.
             training: Whether dropout is active.
 

@@ -203,20 +203,25 @@ class Adversarial(keras.Model):
         if self.config.constraint not in ("gradient_penalty", "lipschitz_penalty"):
             return tf.constant(0.0)
         real, written, mismatched = tf.split(words, 3, axis=1)  # [B, K, T, E]
-        real_mask, written_mask, mismatched_mask = tf.split(mask, 3, axis=1)
+        # Which places have a word is part of a caption as its words are: a critic that may jump
+        # where a caption grows longer has no bound.
+        masks = tf.split(tf.cast(mask, words.dtype), 3, axis=1)  # [B, K, T] each
+        real_mask, written_mask, mismatched_mask = masks
         shape = tf.shape(real)[:2]
         uniform = keras.random.uniform([2, *tf.unstack(shape)], seed=self.seed_generator)
         # Each real caption is tied to one negative, of a kind drawn as the kinds count.
         other = (uniform[0] < self.config.mismatched)[..., None]  # [B, K, 1]
         negative = tf.where(other[..., None], mismatched, written)
-        alpha = uniform[1][..., None, None]  # One for a whole caption.
-        between = alpha * real + (1 - alpha) * negative
-        between_mask = real_mask | tf.where(other, mismatched_mask, written_mask)
+        negative_mask = tf.where(other, mismatched_mask, written_mask)
+        alpha = uniform[1][..., None]  # One for a whole caption.
+        between_mask = alpha * real_mask + (1 - alpha) * negative_mask
+        between = alpha[..., None] * real + (1 - alpha[..., None]) * negative
         with tf.GradientTape() as tape:
-            tape.watch(between)
+            tape.watch([between, between_mask])
             scores = self.critic(between, between_mask, context)
+        slopes = tape.gradient(scores, [between, between_mask])
+        gradients = tf.concat([slopes[0], slopes[1][..., None]], axis=-1)  # [B, K, T, E + 1]
         one_sided = self.config.constraint == "lipschitz_penalty"
-        gradients = tape.gradient(scores, between)  # [B, K, T, E]
         return tf.reduce_mean(losses.lipschitz_penalty(gradients, one_sided))
 
     def train_generator(self, batch: dict[str, tf.Tensor], regions: tf.Tensor, loss: Callable):

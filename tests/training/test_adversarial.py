@@ -169,9 +169,9 @@ def test_mixing_is_uniform_and_one_number_a_caption(small_captioner, step_batch)
     words = tf.concat([real, 0 * real, 0 * real], axis=1)  # What is between is alpha.
     seen: list[np.ndarray] = []
 
-    def notice(between: tf.Tensor, *_) -> tf.Tensor:
+    def notice(between: tf.Tensor, mask: tf.Tensor, _) -> tf.Tensor:
         seen.append(np.array(between))
-        return tf.reduce_sum(between, [2, 3])
+        return tf.reduce_sum(between, [2, 3]) + tf.reduce_sum(mask, axis=2)
 
     model.critic = notice
     mask = tf.ones([4, 6, 6], tf.bool)
@@ -183,6 +183,15 @@ def test_mixing_is_uniform_and_one_number_a_caption(small_captioner, step_batch)
     assert 0.99 < alpha.max() <= 1
     assert alpha.mean() == pytest.approx(0.5, abs=0.03)
     assert alpha.std() == pytest.approx(12**-0.5, abs=0.02)
+
+
+def test_a_jump_between_lengths_costs(small_captioner, step_batch):
+    """A critic whose score is g times the length has a slope of g at each place, and no other."""
+    model = stage(small_captioner, step_batch)
+    model.critic = lambda words, mask, _: 3.0 * tf.reduce_sum(mask, axis=2) + 0 * words[..., 0, 0]
+    words = tf.zeros([4, 6, 6, 8])
+    penalty = model.penalty(None, words, tf.ones([4, 6, 6], tf.bool))
+    assert float(penalty) == pytest.approx((3 * 6**0.5 - 1) ** 2, rel=1e-5)
 
 
 def test_mismatched_captions_are_of_the_most_alike_other_image():
