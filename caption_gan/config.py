@@ -13,7 +13,6 @@ from jsonargparse.typing import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    restricted_number_type,
     restricted_string_type,
 )
 
@@ -21,15 +20,14 @@ from caption_gan.objectives import (
     MaximumLikelihoodConfig,
     MonitorConfig,
     PolicyGradientConfig,
+    Rate,
     SelfCriticalConfig,
     WassersteinGANConfig,
 )
 
 if TYPE_CHECKING:
-    Rate = float
     StepRange = str
 else:
-    Rate = restricted_number_type("Rate", float, [(">=", 0), ("<", 1)])
     StepRange = restricted_string_type("StepRange", r"^\d+,\d+$", "two steps, e.g. 10,20")
 
 

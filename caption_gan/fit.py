@@ -31,7 +31,7 @@ from caption_gan.run import (
     load_weights,
     read_config,
 )
-from caption_gan.stage import train_stage
+from caption_gan.stage import steps_an_epoch, train_stage
 from caption_gan.text.embeddings import load_word_vectors
 from caption_gan.text.tokenizer import Tokenizer
 from caption_gan.text.vocabulary import build_vocabulary, count_words, write_vocabulary
@@ -57,6 +57,8 @@ def fit(config: Config, run: RunDirectory) -> str:
         list(read_examples(split.directory, split.split)) for split in splits.values()
     )
     captions = [caption for example in training for caption in example.captions]
+    for objective in config.stages:  # Before hours of the first, not after them.
+        steps_an_epoch(config, objective, splits["train"].images)
 
     start_run(run, config, captions)
     tokenizer = Tokenizer(run.vocabulary, config.text.tokenizer, config.text.sequence_length)

@@ -8,7 +8,7 @@ B batch, K captions an image.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -60,15 +60,16 @@ class Frontier:
             decoder: Of the captioner.
             name: Of the curve, for the progress bar.
         """
+        draw = self._drawing(decoder, self.samples, None)
         return [
-            {"temperature": temperature, **self._point(decoder, temperature, self.samples, None)}
+            {"temperature": temperature, **self.score(draw(temperature))}
             for temperature in tqdm(TEMPERATURES, desc=f"frontier of {name}", unit=" points")
         ]
 
     def choices(self, decoder: Decoder, critic: Critic) -> list[dict[str, float]]:
         """A point for each number of samples, `drawn`, of which the critic keeps the best."""
         return [
-            {"drawn": drawn, **self._point(decoder, 1.0, drawn, critic)}
+            {"drawn": drawn, **self.score(self._drawing(decoder, drawn, critic)(1.0))}
             for drawn in tqdm(
                 [choice * self.samples for choice in CHOICES],
                 desc="frontier of the critic's choice",
@@ -76,11 +77,15 @@ class Frontier:
             )
         ]
 
-    def _point(
-        self, decoder: Decoder, temperature: float, drawn: int, critic: Critic | None
-    ) -> dict[str, float]:
+    def _drawing(
+        self, decoder: Decoder, drawn: int, critic: Critic | None
+    ) -> Callable[[float], list[list[str]]]:
+        """A function from a temperature to K captions of each image; compiled once."""
+
         @tf.function(reduce_retracing=True)
-        def draw(batch: dict[str, tf.Tensor], number: tf.Tensor) -> decoding.Decoded:
+        def draw(
+            batch: dict[str, tf.Tensor], number: tf.Tensor, temperature: tf.Tensor
+        ) -> decoding.Decoded:
             regions = decoder.captioner.regions(batch)
             seed = tf.stack([self.seed, 1000 * number])
             length = decoder.tokenizer.sequence_length
@@ -89,12 +94,16 @@ class Frontier:
             )
             return rerank(critic, regions, captions, self.samples) if critic else captions
 
-        every = [
-            [caption for caption, _ in captions]
-            for number, batch in enumerate(self.batches)
-            for captions in decoder.spell(draw(batch, tf.constant(number)))
-        ]
-        return self.score(every)
+        def every(temperature: float) -> list[list[str]]:
+            return [
+                [caption for caption, _ in captions]
+                for number, batch in enumerate(self.batches)
+                for captions in decoder.spell(
+                    draw(batch, tf.constant(number), tf.constant(temperature))
+                )
+            ]
+
+        return every
 
     def score(self, every: Sequence[Sequence[str]]) -> dict[str, float]:
         """Figures of K captions of each image; CIDEr is the mean of single ones."""

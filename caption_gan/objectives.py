@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 else:
     Rate = restricted_number_type("Rate", float, [(">=", 0), ("<", 1)])
 
+CriticLoss = Literal["wasserstein", "relativistic"]
+Constraint = Literal["gradient_penalty", "lipschitz_penalty", "clipping", "spectral", "none"]
+
 
 @dataclass(frozen=True)
 class MaximumLikelihoodConfig:
@@ -123,10 +126,8 @@ class AdversarialConfig:
     critic: CriticConfig = field(default_factory=CriticConfig)
     critic_updates: PositiveInt = 5
     critic_warmup: NonNegativeInt = 40
-    critic_loss: Literal["wasserstein", "relativistic"] = "wasserstein"
-    constraint: Literal["gradient_penalty", "lipschitz_penalty", "clipping", "spectral", "none"] = (
-        "gradient_penalty"
-    )
+    critic_loss: CriticLoss = "wasserstein"
+    constraint: Constraint = "gradient_penalty"
     penalty_weight: NonNegativeFloat = 10.0
     clip_value: PositiveFloat = 0.01
     mismatched: ClosedUnitInterval = 0.33
@@ -147,6 +148,11 @@ class AdversarialConfig:
     def has_critic(self) -> bool:
         """Whether there is a critic at all."""
         return True
+
+    @property
+    def critic_steps(self) -> int:
+        """Steps that pass before the generator is trained."""
+        return self.critic_warmup if self.has_critic else 0
 
 
 @dataclass(frozen=True)
@@ -172,10 +178,8 @@ class PolicyGradientConfig(AdversarialConfig):
 
     batch_size: PositiveInt = 16
     captions: PositiveInt = 5
-    critic_loss: Literal["wasserstein", "relativistic"] = "relativistic"
-    constraint: Literal["gradient_penalty", "lipschitz_penalty", "clipping", "spectral", "none"] = (
-        "none"
-    )
+    critic_loss: CriticLoss = "relativistic"
+    constraint: Constraint = "none"
     anchor: NonNegativeFloat = 0.5
     anchor_end: NonNegativeFloat = 0.2
 

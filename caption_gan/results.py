@@ -96,11 +96,11 @@ def _frontier(
 ) -> dict[str, list[dict[str, float]]]:
     """Quality and variety after each stage and by the critic's choice, the last stage first.
 
-    A run of one stage has nothing to be compared with.
+    A run of one stage has nothing to be compared with, and one sample an image no variety.
     """
     stages = [run.stage_name(config, number) for number in range(len(config.stages))]
     stages = [stage for stage in stages if run.stage_weights(stage).is_file()]
-    if len(stages) < 2:
+    if len(stages) < 2 or config.decoding.samples < 2:
         return {}
     frontier = Frontier(
         *(batches, examples, truth_checker(config.data), config.decoding.samples, config.seed)

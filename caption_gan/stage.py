@@ -38,6 +38,29 @@ OBJECTIVES: dict[str, Any] = {
 }
 
 
+def steps_an_epoch(config: Config, objective: str, images: int) -> int:
+    """Steps in which an objective sees so many training images.
+
+    Raises:
+        CaptionGANError: They are too few to train with.
+    """
+    settings = getattr(config, objective)
+    steps = images // settings.images_a_step
+    if not steps:
+        raise CaptionGANError(
+            f"A step of {objective} takes {settings.images_a_step} images, but there are only "
+            f"{images} training images; give a smaller {objective}.batch_size."
+        )
+    total = steps * settings.epochs
+    if isinstance(settings, AdversarialConfig) and settings.critic_steps >= total:
+        raise CaptionGANError(
+            f"{objective}.critic_warmup is {settings.critic_warmup}, but there are only {total} "
+            "steps, so that the generator would not be trained; lower it, raise "
+            f"{objective}.epochs or lower {objective}.batch_size."
+        )
+    return steps
+
+
 def train_stage(
     run: RunDirectory,
     config: Config,
@@ -65,14 +88,11 @@ def train_stage(
     name = run.stage_name(config, number)
     settings = getattr(config, objective)
     train, val = splits["train"], splits["val"]
-    steps = train.images // settings.images_a_step
-    if not steps:
-        raise CaptionGANError(
-            f"A step of {objective} takes {settings.images_a_step} images, but there are only "
-            f"{train.images} training images; give a smaller {objective}.batch_size."
-        )
+    steps = steps_an_epoch(config, objective, train.images)
     if number and run.best_weights.exists():
         load_weights(captioner, run.best_weights)
+    # An optimizer is built with all that it may have to train later.
+    captioner.generator.embedding.trainable = True
     rewards = {}
     if objective == "self_critical":
         references = (captions[:, 1:] for captions in pipeline.references(train.split))
@@ -108,7 +128,8 @@ def train_stage(
         if monitor.is_true:
             # What this training is for shows in what is drawn, not in what is likeliest.
             watched = "val_sample_fact_accuracy"
-        variables = [*model.variables, *model.optimizer.variables, *others]
+        # Weights, which random states are no part of: the same noise would lead to the same end.
+        variables = [*model.weights, *model.optimizer.variables, *others]
         watching = [
             CollapseMonitor(monitor.health, config.monitor, variables, _log(logs), _collapsed)
         ]
@@ -127,7 +148,7 @@ def train_stage(
         with Interruption() as interruption:
             model.fit(
                 batches,
-                validation_data=pipeline.validation("val", val.images, config.decoding.batch_size),
+                validation_data=pipeline.validation("val", val.images, settings.batch_size),
                 epochs=settings.epochs,
                 initial_epoch=epochs_done,
                 shuffle=False,  # The pipeline does.
@@ -158,6 +179,8 @@ def train_stage(
         if not run.best_weights.exists():
             save_weights(kept, run.best_weights)
         raise
+    if not run.best_weights.exists():
+        _collapsed("no epoch was healthy")
     if not run.stage_weights(name).exists():
         print(f"{objective}: no epoch was healthy; none is kept", file=sys.stderr)
 

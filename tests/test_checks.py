@@ -12,6 +12,7 @@ from caption_gan.objectives import (
     SelfCriticalConfig,
     WassersteinGANConfig,
 )
+from caption_gan.stage import steps_an_epoch
 
 REFUSED = {
     "attention_heads is 3": {"generator": GeneratorConfig(attention_heads=3, hidden_size=160)},
@@ -43,6 +44,21 @@ REFUSED = {
 def test_refused(message):
     with pytest.raises(CaptionGANError, match=message):
         check(dataclasses.replace(Config(), **REFUSED[message]))
+
+
+def test_steps_of_an_epoch_and_images_that_are_too_few():
+    config = Config(
+        policy_gradient=PolicyGradientConfig(
+            batch_size=4, critic_updates=5, epochs=2, critic_warmup=6
+        ),
+        self_critical=SelfCriticalConfig(batch_size=4, epochs=1, critic_warmup=1000),
+    )
+    assert steps_an_epoch(config, "policy_gradient", 99) == 4
+    assert steps_an_epoch(config, "self_critical", 99) == 24  # There is no critic to warm up.
+    with pytest.raises(CaptionGANError, match="takes 20 images, but there are only 19"):
+        steps_an_epoch(config, "policy_gradient", 19)
+    with pytest.raises(CaptionGANError, match="critic_warmup is 6, but there are only 6 steps"):
+        steps_an_epoch(config, "policy_gradient", 60)
 
 
 @pytest.mark.parametrize(

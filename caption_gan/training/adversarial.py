@@ -74,7 +74,7 @@ class Adversarial(keras.Model):
         critic = build_critic(captioner.generator, config) if config.has_critic else None
         model = cls(captioner, critic, config, steps, seed, **kwargs)
         optimizer = build_optimizer(
-            steps,
+            max(steps - config.critic_steps, 1),
             learning_rate=config.learning_rate,
             matrix_learning_rate=0.0,
             warmup=0.05,
@@ -131,7 +131,7 @@ class Adversarial(keras.Model):
     def progress(self) -> tf.Tensor:
         """Share of the training that is done, in [0, 1]."""
         done = tf.cast(self.optimizer.iterations, tf.float32)
-        return tf.minimum(done / max(self.steps - self.config.critic_warmup, 1), 1.0)
+        return tf.minimum(done / max(self.steps - self.config.critic_steps, 1), 1.0)
 
     def write(self, regions: tf.Tensor, length: int, seed: tf.Tensor) -> tf.Tensor:
         """Captions [N, K, T] that the generator draws, in the form of real ones."""
@@ -252,7 +252,7 @@ class Adversarial(keras.Model):
         if self.critic is None:
             update()
             return
-        warmup = self.config.critic_warmup * self.config.critic_updates
+        warmup = self.config.critic_steps * self.config.critic_updates
         warm = self.critic_optimizer.iterations > warmup
         tf.cond(warm, update, lambda: tf.constant(0.0))
 

@@ -12,8 +12,9 @@ from caption_gan.text.vocabulary import PAD_ID
 
 ORDERS = 4
 SIGMA = 6.0
-# An odd multiplier makes the hash of an n-gram a polynomial in its tokens modulo 2^64; of a
-# million n-grams two are the same with a probability of 3e-8 if it behaves like a random one.
+# An odd multiplier makes the hash of an n-gram a polynomial in its tokens. Three of its 64 bits
+# tell the order; of a million n-grams two are the same with a probability of 2e-7 if the other 61
+# behave like random ones.
 _MULTIPLIER = 0x9E3779B97F4A7C15 - 2**64
 _ABSENT = 0
 

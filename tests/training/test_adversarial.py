@@ -106,6 +106,20 @@ def test_the_critic_learns_alone_at_first(small_captioner, step_batch, kind):
     assert moved(model.captioner.generator, generator)
 
 
+def test_updates_in_the_graph_follow_one_another(small_captioner, step_batch):
+    """A loop whose rounds overlapped would lose updates; outside a graph none can."""
+    critics = []
+    for run in (tf.function, lambda function: function):
+        model = stage(small_captioner, step_batch, constraint="none", critic_updates=2)
+        regions, real = step_batch["regions"], step_batch["token_ids"]
+        written = model.write(regions, real.shape[-1], tf.constant([0, 1]))
+        run(model.train_critic)(regions, real, written)
+        assert int(model.critic_optimizer.iterations) == 2
+        critics.append(values(model.critic))
+    for compiled, eager in zip(*critics, strict=True):
+        np.testing.assert_allclose(compiled, eager, rtol=1e-3, atol=1e-4)
+
+
 def test_updates_of_the_critic_leave_the_generator_no_trace(small_captioner, step_batch):
     """Neither weights nor random states nor what an optimizer remembers."""
     model = stage(small_captioner, step_batch)
@@ -224,6 +238,17 @@ def test_the_policy_is_judged_by_the_probabilities_it_drew_with(small_captioner,
     assert float(loss) == pytest.approx(-(advantages * total).sum() / count.sum(), rel=1e-4)
 
 
+def test_weights_hold_no_random_state(small_captioner, step_batch):
+    """They are what a rollback puts back; the same noise would lead to the same end."""
+    model = stage(small_captioner, step_batch)
+    before = [np.array(weight) for weight in model.weights]
+    state = np.array(model.seed_generator.state)
+    model.draw_seed()
+    assert not np.array_equal(model.seed_generator.state, state)
+    for now, then in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
 def test_self_critical_rewards_are_mixed_by_weight(small_captioner, step_batch):
     regions, real = step_batch["regions"], step_batch["token_ids"]
     model = stage(small_captioner, step_batch, "self_critical", critic_weight=0.25)
@@ -266,6 +291,19 @@ def test_the_anchor_changes_linearly(small_captioner, step_batch):
         model.optimizer.iterations.assign(done)
         shares.append(float(model.progress))
     assert shares == [0, 0.5, 1, 1]
+
+
+def test_the_learning_rate_ends_at_zero_with_the_last_update(small_captioner, step_batch):
+    """Of ten steps the generator has those that the critic's warm-up leaves it."""
+    for kind, weight, updates in (("wgan_gp", None, 6), ("self_critical", 0.0, 10)):
+        settings = {} if weight is None else {"critic_weight": weight}
+        model = stage(small_captioner, step_batch, kind, critic_warmup=4, **settings)
+        model.optimizer.iterations.assign(updates - 1)
+        assert float(model.optimizer.learning_rate) > 0
+        assert float(model.progress) < 1
+        model.optimizer.iterations.assign(updates)
+        assert float(model.optimizer.learning_rate) == pytest.approx(0, abs=1e-9)
+        assert float(model.progress) == 1
 
 
 def test_the_temperature_falls_exponentially(small_captioner, step_batch):
