@@ -1,57 +1,16 @@
-"""A captioner small enough to train in a test.
+"""A step's data for the objectives with a critic.
 
-B batch, K captions an image, T time, R regions, D region depth.
+K captions an image, T time.
 """
 
-from collections.abc import Callable
-
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from caption_gan.models.captioner import Captioner
-from caption_gan.models.generator import Generator
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
+from tests.captioners import REGIONS, VOCABULARY
 
-VOCABULARY = 10
-REGIONS = (4, 6)
 LENGTH = 6
-
-
-@keras.saving.register_keras_serializable(package="tests")
-class Bending(keras.layers.Layer):
-    """An encoder with one weight, for cached regions."""
-
-    pretrained_variables = ()
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.scale = self.add_weight(name="scale", shape=(), initializer="ones")
-        self.built = True
-
-    def after_cache(self, cached):
-        return self.scale * cached
-
-
-@pytest.fixture(scope="session")
-def small_captioner() -> Callable[..., Captioner]:
-    """Makes a random captioner of 10 words for regions [B, 4, 6]."""
-
-    def make(seed: int = 0, **settings) -> Captioner:
-        keras.utils.set_random_seed(seed)
-        arguments = {
-            "embedding_size": 8,
-            "hidden_size": 16,
-            "attention_heads": 2,
-            "noise_size": 3,
-            "dropout": 0.2,
-        }
-        generator = Generator(VOCABULARY, **{**arguments, **settings})
-        generator.build((None, *REGIONS))
-        return Captioner(Bending(), generator)
-
-    return make
 
 
 @pytest.fixture(scope="session")

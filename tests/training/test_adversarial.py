@@ -22,6 +22,7 @@ from caption_gan.training.cider_reward import CiderReward
 from caption_gan.training.policy_gradient import PolicyGradient
 from caption_gan.training.self_critical import SelfCritical
 from caption_gan.training.wgan_gp import WassersteinGAN
+from tests.captioners import Bending, captioner
 
 KINDS = {
     "wgan_gp": (WassersteinGAN, WassersteinGANConfig),
@@ -31,7 +32,7 @@ KINDS = {
 CONSTRAINTS = ("gradient_penalty", "lipschitz_penalty", "clipping", "spectral", "none")
 
 
-def stage(make, batch, kind: str = "policy_gradient", **settings) -> Adversarial:
+def stage(batch, kind: str = "policy_gradient", **settings) -> Adversarial:
     """An objective for steps of 8 images in two updates of the critic; every setting said."""
     objective, config = KINDS[kind]
     arguments = {
@@ -50,7 +51,9 @@ def stage(make, batch, kind: str = "policy_gradient", **settings) -> Adversarial
     if kind == "self_critical":
         more["cider"] = CiderReward(np.array(batch["token_ids"])[..., 1:])
         arguments["critic_weight"] = 0.5
-    return objective.stage(make(), config(**{**arguments, **settings}), steps=10, seed=0, **more)
+    return objective.stage(
+        captioner(encoder=Bending), config(**{**arguments, **settings}), steps=10, seed=0, **more
+    )
 
 
 def step(model: Adversarial, batch: dict[str, tf.Tensor]) -> dict[str, float]:
@@ -69,8 +72,8 @@ def moved(network: keras.Model, before: list[np.ndarray]) -> bool:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("critic_loss", ["wasserstein", "relativistic"])
-def test_a_step_trains_both_and_reports(small_captioner, step_batch, kind, critic_loss):
-    model = stage(small_captioner, step_batch, kind, critic_loss=critic_loss)
+def test_a_step_trains_both_and_reports(step_batch, kind, critic_loss):
+    model = stage(step_batch, kind, critic_loss=critic_loss)
     generator, critic = values(model.captioner.generator), values(model.critic)
     encoder = values(model.captioner.encoder)
     logs = step(model, step_batch)
@@ -85,8 +88,8 @@ def test_a_step_trains_both_and_reports(small_captioner, step_batch, kind, criti
 
 
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
-def test_every_constraint(small_captioner, step_batch, constraint):
-    model = stage(small_captioner, step_batch, constraint=constraint, clip_value=0.01)
+def test_every_constraint(step_batch, constraint):
+    model = stage(step_batch, constraint=constraint, clip_value=0.01)
     logs = step(model, step_batch)
     # Slopes of this critic are below one, where the one-sided penalty is free.
     assert (logs["penalty"] > 0) == (constraint == "gradient_penalty")
@@ -95,8 +98,8 @@ def test_every_constraint(small_captioner, step_batch, constraint):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_critic_learns_alone_at_first(small_captioner, step_batch, kind):
-    model = stage(small_captioner, step_batch, kind, critic_warmup=2)
+def test_the_critic_learns_alone_at_first(step_batch, kind):
+    model = stage(step_batch, kind, critic_warmup=2)
     generator, critic = values(model.captioner.generator), values(model.critic)
     for _ in range(2):
         step(model, step_batch)
@@ -106,11 +109,11 @@ def test_the_critic_learns_alone_at_first(small_captioner, step_batch, kind):
     assert moved(model.captioner.generator, generator)
 
 
-def test_updates_in_the_graph_follow_one_another(small_captioner, step_batch):
+def test_updates_in_the_graph_follow_one_another(step_batch):
     """A loop whose rounds overlapped would lose updates; outside a graph none can."""
     critics = []
     for run in (tf.function, lambda function: function):
-        model = stage(small_captioner, step_batch, constraint="none", critic_updates=2)
+        model = stage(step_batch, constraint="none", critic_updates=2)
         regions, real = step_batch["regions"], step_batch["token_ids"]
         written = model.write(regions, real.shape[-1], tf.constant([0, 1]))
         run(model.train_critic)(regions, real, written)
@@ -120,9 +123,9 @@ def test_updates_in_the_graph_follow_one_another(small_captioner, step_batch):
         np.testing.assert_allclose(compiled, eager, rtol=1e-3, atol=1e-4)
 
 
-def test_updates_of_the_critic_leave_the_generator_no_trace(small_captioner, step_batch):
+def test_updates_of_the_critic_leave_the_generator_no_trace(step_batch):
     """Neither weights nor random states nor what an optimizer remembers."""
-    model = stage(small_captioner, step_batch)
+    model = stage(step_batch)
     regions, real = step_batch["regions"], step_batch["token_ids"]
     before = [np.array(v) for v in [*model.captioner.variables, *model.optimizer.variables]]
     model.train_critic(regions, real, model.write(regions, real.shape[-1], tf.constant([0, 1])))
@@ -132,8 +135,8 @@ def test_updates_of_the_critic_leave_the_generator_no_trace(small_captioner, ste
 
 
 @pytest.mark.parametrize("kind", ["wgan_gp", "policy_gradient"])
-def test_updates_of_the_generator_leave_the_critic_as_it_was(small_captioner, step_batch, kind):
-    model = stage(small_captioner, step_batch, kind)
+def test_updates_of_the_generator_leave_the_critic_as_it_was(step_batch, kind):
+    model = stage(step_batch, kind)
     model.train_critic = lambda *_: model.critic_optimizer.iterations.assign(9)
     before = [np.array(variable) for variable in model.critic.variables]
     step(model, step_batch)
@@ -141,16 +144,16 @@ def test_updates_of_the_generator_leave_the_critic_as_it_was(small_captioner, st
         np.testing.assert_array_equal(now, then)
 
 
-def test_the_encoder_is_trained_where_it_is_asked_for(small_captioner, step_batch):
+def test_the_encoder_is_trained_where_it_is_asked_for(step_batch):
     for kind in KINDS:
-        model = stage(small_captioner, step_batch, kind, train_encoder=True)
+        model = stage(step_batch, kind, train_encoder=True)
         encoder = values(model.captioner.encoder)
         step(model, step_batch)
         assert moved(model.captioner.encoder, encoder)
 
 
-def test_a_critic_learns_to_tell_captions_of_other_images(small_captioner, step_batch):
-    model = stage(small_captioner, step_batch, mismatched=1.0, critic_warmup=1000)
+def test_a_critic_learns_to_tell_captions_of_other_images(step_batch):
+    model = stage(step_batch, mismatched=1.0, critic_warmup=1000)
     first = step(model, step_batch)["mismatched_margin"]
     for _ in range(30):
         step(model, step_batch)
@@ -158,11 +161,11 @@ def test_a_critic_learns_to_tell_captions_of_other_images(small_captioner, step_
     assert step(model, step_batch)["mismatched_margin"] > first + 0.5
 
 
-def test_word_vectors_of_the_critic_stay_where_they_are_put(small_captioner, step_batch):
+def test_word_vectors_of_the_critic_stay_where_they_are_put(step_batch):
     """They start as the generator's; frozen ones are no variable that is trained."""
     for policy in ("frozen", "trainable"):
         config = CriticConfig(word_vectors_policy=policy)
-        model = stage(small_captioner, step_batch, critic=config)
+        model = stage(step_batch, critic=config)
         vectors = np.array(model.captioner.generator.embedding.embeddings)
         np.testing.assert_array_equal(model.critic.embedding.embeddings, vectors)
         step(model, step_batch)
@@ -170,15 +173,15 @@ def test_word_vectors_of_the_critic_stay_where_they_are_put(small_captioner, ste
         assert same == (policy == "frozen")
 
 
-def test_a_critic_can_start_at_random(small_captioner, step_batch):
-    model = stage(small_captioner, step_batch, critic=CriticConfig(start="random"))
+def test_a_critic_can_start_at_random(step_batch):
+    model = stage(step_batch, critic=CriticConfig(start="random"))
     trained, fresh = values(model.captioner.generator), values(model.critic.trunk)
     assert not any(np.array_equal(a, b) for a, b in zip(trained, fresh, strict=False) if a.ndim > 1)
 
 
-def test_mixing_is_uniform_and_one_number_a_caption(small_captioner, step_batch):
+def test_mixing_is_uniform_and_one_number_a_caption(step_batch):
     """Normally distributed ones would leave the line between the two captions."""
-    model = stage(small_captioner, step_batch)
+    model = stage(step_batch)
     real = tf.ones([4, 2, 6, 8])
     words = tf.concat([real, 0 * real, 0 * real], axis=1)  # What is between is alpha.
     seen: list[np.ndarray] = []
@@ -199,9 +202,9 @@ def test_mixing_is_uniform_and_one_number_a_caption(small_captioner, step_batch)
     assert alpha.std() == pytest.approx(12**-0.5, abs=0.02)
 
 
-def test_a_jump_between_lengths_costs(small_captioner, step_batch):
+def test_a_jump_between_lengths_costs(step_batch):
     """A critic whose score is g times the length has a slope of g at each place, and no other."""
-    model = stage(small_captioner, step_batch)
+    model = stage(step_batch)
     model.critic = lambda words, mask, _: 3.0 * tf.reduce_sum(mask, axis=2) + 0 * words[..., 0, 0]
     words = tf.zeros([4, 6, 6, 8])
     penalty = model.penalty(None, words, tf.ones([4, 6, 6], tf.bool))
@@ -217,9 +220,9 @@ def test_mismatched_captions_are_of_the_most_alike_other_image():
     assert (np.array(alike) != np.arange(5)).all()
 
 
-def test_the_policy_is_judged_by_the_probabilities_it_drew_with(small_captioner, step_batch):
+def test_the_policy_is_judged_by_the_probabilities_it_drew_with(step_batch):
     """Of every word that was drawn, noise z included; the forced end at the last place is none."""
-    model = stage(small_captioner, step_batch)
+    model = stage(step_batch)
     regions, seed = step_batch["regions"], tf.constant([5, 6])
     written = model.write(regions, 6, seed)
     drawn = np.array(decoding.sample(model.captioner.generator, regions, 6, 2, seed).token_ids)
@@ -238,9 +241,9 @@ def test_the_policy_is_judged_by_the_probabilities_it_drew_with(small_captioner,
     assert float(loss) == pytest.approx(-(advantages * total).sum() / count.sum(), rel=1e-4)
 
 
-def test_weights_hold_no_random_state(small_captioner, step_batch):
+def test_weights_hold_no_random_state(step_batch):
     """They are what a rollback puts back; the same noise would lead to the same end."""
-    model = stage(small_captioner, step_batch)
+    model = stage(step_batch)
     before = [np.array(weight) for weight in model.weights]
     state = np.array(model.seed_generator.state)
     model.draw_seed()
@@ -249,9 +252,9 @@ def test_weights_hold_no_random_state(small_captioner, step_batch):
         np.testing.assert_array_equal(now, then)
 
 
-def test_self_critical_rewards_are_mixed_by_weight(small_captioner, step_batch):
+def test_self_critical_rewards_are_mixed_by_weight(step_batch):
     regions, real = step_batch["regions"], step_batch["token_ids"]
-    model = stage(small_captioner, step_batch, "self_critical", critic_weight=0.25)
+    model = stage(step_batch, "self_critical", critic_weight=0.25)
     written = model.write(regions, 6, tf.constant([5, 6]))
     cider = losses.normalized(losses.leave_one_out(model.cider(written[..., 1:], real[..., 1:])))
     critic = losses.normalized(
@@ -261,8 +264,8 @@ def test_self_critical_rewards_are_mixed_by_weight(small_captioner, step_batch):
     np.testing.assert_allclose(mixed, 0.75 * cider + 0.25 * critic, rtol=1e-5, atol=1e-6)
 
 
-def test_self_critical_training_needs_no_critic(small_captioner, step_batch):
-    model = stage(small_captioner, step_batch, "self_critical", critic_weight=0.0)
+def test_self_critical_training_needs_no_critic(step_batch):
+    model = stage(step_batch, "self_critical", critic_weight=0.0)
     assert model.critic is None
     assert model.config.images_a_step == 4
     generator = values(model.captioner.generator)
@@ -273,9 +276,9 @@ def test_self_critical_training_needs_no_critic(small_captioner, step_batch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_anchor_alone_learns_captions(small_captioner, step_batch, kind):
+def test_the_anchor_alone_learns_captions(step_batch, kind):
     """With a critic that has no opinion the loss is the cross-entropy of `maximum_likelihood`."""
-    model = stage(small_captioner, step_batch, kind, anchor=1.0, anchor_end=1.0)
+    model = stage(step_batch, kind, anchor=1.0, anchor_end=1.0)
     model.generator_loss = lambda *_: tf.constant(0.0)
     first = float(model.test_step(step_batch)["loss"])
     for _ in range(9):
@@ -284,8 +287,8 @@ def test_the_anchor_alone_learns_captions(small_captioner, step_batch, kind):
     assert float(model.test_step(step_batch)["loss"]) < first - 0.1
 
 
-def test_the_anchor_changes_linearly(small_captioner, step_batch):
-    model = stage(small_captioner, step_batch, critic_warmup=2)
+def test_the_anchor_changes_linearly(step_batch):
+    model = stage(step_batch, critic_warmup=2)
     shares = []
     for done in (0, 4, 8, 100):
         model.optimizer.iterations.assign(done)
@@ -293,11 +296,11 @@ def test_the_anchor_changes_linearly(small_captioner, step_batch):
     assert shares == [0, 0.5, 1, 1]
 
 
-def test_the_learning_rate_ends_at_zero_with_the_last_update(small_captioner, step_batch):
+def test_the_learning_rate_ends_at_zero_with_the_last_update(step_batch):
     """Of ten steps the generator has those that the critic's warm-up leaves it."""
     for kind, weight, updates in (("wgan_gp", None, 6), ("self_critical", 0.0, 10)):
         settings = {} if weight is None else {"critic_weight": weight}
-        model = stage(small_captioner, step_batch, kind, critic_warmup=4, **settings)
+        model = stage(step_batch, kind, critic_warmup=4, **settings)
         model.optimizer.iterations.assign(updates - 1)
         assert float(model.optimizer.learning_rate) > 0
         assert float(model.progress) < 1
@@ -306,8 +309,8 @@ def test_the_learning_rate_ends_at_zero_with_the_last_update(small_captioner, st
         assert float(model.progress) == 1
 
 
-def test_the_temperature_falls_exponentially(small_captioner, step_batch):
-    model = stage(small_captioner, step_batch, "wgan_gp", temperature=1.0, temperature_end=0.25)
+def test_the_temperature_falls_exponentially(step_batch):
+    model = stage(step_batch, "wgan_gp", temperature=1.0, temperature_end=0.25)
     temperatures = []
     for done in (0, 5, 10):
         model.optimizer.iterations.assign(done)

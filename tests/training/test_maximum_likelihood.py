@@ -15,9 +15,8 @@ from caption_gan.training.averaging import RunningAverage
 from caption_gan.training.callbacks import Continuation
 from caption_gan.training.losses import cross_entropy
 from caption_gan.training.maximum_likelihood import MaximumLikelihood
+from tests.captioners import REGIONS, VOCABULARY, captioner
 
-VOCABULARY = 10
-REGIONS = (4, 6)
 TOKEN_IDS = np.array(
     [
         [[START_ID, 4, 5, END_ID, PAD_ID]],
@@ -27,31 +26,6 @@ TOKEN_IDS = np.array(
     ],
     np.int32,
 )  # [4, 1, 5]
-
-
-@keras.saving.register_keras_serializable(package="tests")
-class Unseeing(keras.layers.Layer):
-    """An encoder that leaves cached regions as they are."""
-
-    pretrained_variables = ()
-
-    def after_cache(self, cached):
-        return cached
-
-
-def captioner(seed: int = 0, **settings) -> Captioner:
-    """A small one for cached regions."""
-    keras.utils.set_random_seed(seed)
-    arguments = {
-        "embedding_size": 8,
-        "hidden_size": 16,
-        "attention_heads": 2,
-        "noise_size": 3,
-        "dropout": 0.2,
-    }
-    generator = Generator(VOCABULARY, **{**arguments, **settings})
-    generator.build((None, *REGIONS))
-    return Captioner(Unseeing(), generator)
 
 
 def configured(**settings) -> MaximumLikelihoodConfig:

@@ -1,0 +1,47 @@
+"""A captioner small enough to train in a test, for cached regions [B, 4, 6]."""
+
+import keras
+
+from caption_gan.models.captioner import Captioner
+from caption_gan.models.generator import Generator
+
+VOCABULARY = 10
+REGIONS = (4, 6)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Unseeing(keras.layers.Layer):
+    """An encoder that leaves cached regions as they are."""
+
+    pretrained_variables = ()
+
+    def after_cache(self, cached):
+        return cached
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Bending(Unseeing):
+    """An encoder with one weight."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = self.add_weight(name="scale", shape=(), initializer="ones")
+        self.built = True
+
+    def after_cache(self, cached):
+        return self.scale * cached
+
+
+def captioner(seed: int = 0, encoder: type[Unseeing] = Unseeing, **settings) -> Captioner:
+    """A random one of 10 words; settings are the generator's."""
+    keras.utils.set_random_seed(seed)
+    arguments = {
+        "embedding_size": 8,
+        "hidden_size": 16,
+        "attention_heads": 2,
+        "noise_size": 3,
+        "dropout": 0.2,
+    }
+    generator = Generator(VOCABULARY, **{**arguments, **settings})
+    generator.build((None, *REGIONS))
+    return Captioner(encoder(), generator)
