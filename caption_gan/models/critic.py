@@ -16,7 +16,8 @@ from caption_gan.models.generator import Context, Generator
 from caption_gan.text.vocabulary import PAD_ID
 
 # How likely a written word was depends on all that might have been written in its place. The most
-# frequent words are most of that, and their number does not grow with the vocabulary.
+# frequent words, which stand first in a vocabulary of words, are most of that, and their number
+# does not grow with the vocabulary. (Pieces of words stand in the order in which they were learnt.)
 FREQUENT_WORDS = 1000
 
 
