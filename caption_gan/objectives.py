@@ -21,6 +21,7 @@ else:
     Rate = restricted_number_type("Rate", float, [(">=", 0), ("<", 1)])
 
 CriticLoss = Literal["wasserstein", "relativistic"]
+Mismatches = Literal["any", "alike"]
 Constraint = Literal["gradient_penalty", "lipschitz_penalty", "clipping", "spectral", "none"]
 
 
@@ -109,6 +110,9 @@ class AdversarialConfig:
         clip_value: Largest weight, with `clipping`.
         mismatched: Share of the negatives that are real captions of other images; they make the
             critic look at the image. The others are generated.
+        mismatches: Whose captions those are: `any` other image's, or those of the image in the step
+            whose captions are most `alike`. Photographs differ so much that telling any two apart
+            says little; drawn charts are alike as they are.
         anchor: Weight of the cross-entropy of real captions in the generator's loss at the start.
         anchor_end: The same at the end; in between it changes linearly.
         learning_rate: Highest of the generator's AdamW; it falls to zero along a half cosine.
@@ -120,17 +124,18 @@ class AdversarialConfig:
             maximum likelihood before, nothing else does.
     """
 
-    epochs: PositiveInt = 4
+    epochs: PositiveInt = 2
     batch_size: PositiveInt = 32
     captions: PositiveInt = 2
     critic: CriticConfig = field(default_factory=CriticConfig)
     critic_updates: PositiveInt = 5
-    critic_warmup: NonNegativeInt = 40
+    critic_warmup: NonNegativeInt = 30
     critic_loss: CriticLoss = "wasserstein"
     constraint: Constraint = "gradient_penalty"
     penalty_weight: NonNegativeFloat = 10.0
     clip_value: PositiveFloat = 0.01
     mismatched: ClosedUnitInterval = 0.33
+    mismatches: Mismatches = "any"
     anchor: NonNegativeFloat = 1.0
     anchor_end: NonNegativeFloat = 0.3
     learning_rate: PositiveFloat = 2e-4
@@ -176,12 +181,8 @@ class PolicyGradientConfig(AdversarialConfig):
     critic: it needs no bound on its slope, and the relativistic loss has one of its own.
     """
 
-    batch_size: PositiveInt = 16
-    captions: PositiveInt = 5
     critic_loss: CriticLoss = "relativistic"
     constraint: Constraint = "none"
-    anchor: NonNegativeFloat = 0.5
-    anchor_end: NonNegativeFloat = 0.2
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,11 @@ class SelfCriticalConfig(PolicyGradientConfig):
         critic_weight: Share of the critic's score in the reward; at 0 there is no critic.
     """
 
+    batch_size: PositiveInt = 16
+    captions: PositiveInt = 5
     critic_weight: ClosedUnitInterval = 0.0
+    anchor: NonNegativeFloat = 0.5
+    anchor_end: NonNegativeFloat = 0.2
 
     @property
     def has_critic(self) -> bool:

@@ -10,7 +10,14 @@ from caption_gan.data.example import Example
 from caption_gan.data.pipeline import Pipeline
 from caption_gan.data.records import read_examples
 from caption_gan.data.sources import truth_checker
-from caption_gan.evaluation import CaptionedImage, Decoder, baselines, caption_images, score
+from caption_gan.evaluation import (
+    CaptionedImage,
+    Decoder,
+    baselines,
+    caption_images,
+    score,
+    score_captions,
+)
 from caption_gan.files import replacing, write_json
 from caption_gan.frontier import Frontier
 from caption_gan.models.captioner import Captioner
@@ -55,9 +62,10 @@ def evaluate_run(
     batches = pipeline.validation(split, prepared.images, config.decoding.batch_size)
     decoder = Decoder(captioner, tokenizer, config.decoding, config.seed)
     images = caption_images(decoder, batches, examples)
-    frontier = _frontier(run, config, decoder, batches, examples)
     is_true = truth_checker(config.data)
     metrics = score(images, split, is_true)
+    earlier, frontier = _compare_stages(run, config, decoder, batches, examples)
+    metrics |= {f"{split}/{name}": value for name, value in earlier.items()}
     if is_true:
         training = prepare_split(config, "train", captioner.encoder)
         known = list(read_examples(training.directory, "train"))
@@ -87,34 +95,42 @@ def evaluate_run(
     return metrics, images
 
 
-def _frontier(
+def _compare_stages(
     run: RunDirectory,
     config: Config,
     decoder: Decoder,
     batches: tf.data.Dataset,
     examples: Sequence[Example],
-) -> dict[str, list[dict[str, float]]]:
-    """Quality and variety after each stage and by the critic's choice, the last stage first.
+) -> tuple[dict[str, float], dict[str, list[dict[str, float]]]]:
+    """What each stage has reached, for runs of several.
 
-    A run of one stage has nothing to be compared with, and one sample an image no variety.
+    Returns:
+        Figures of earlier stages' greedy captions by `<stage>/<metric>`, and the frontier: quality
+        and variety after each stage, the last first, and by the critic's choice.
     """
     stages = [run.stage_name(config, number) for number in range(len(config.stages))]
     stages = [stage for stage in stages if run.stage_weights(stage).is_file()]
+    # One stage has nothing to be compared with, and one sample an image no variety.
     if len(stages) < 2 or config.decoding.samples < 2:
-        return {}
-    frontier = Frontier(
-        *(batches, examples, truth_checker(config.data), config.decoding.samples, config.seed)
-    )
+        return {}, {}
+    is_true = truth_checker(config.data)
+    frontier = Frontier(batches, examples, is_true, config.decoding.samples, config.seed)
     last = stages.pop()
+    figures: dict[str, float] = {}
     curves = {last: frontier.temperatures(decoder, last)}
     for stage in reversed(stages):
-        earlier = decoder.captioner.copy()
-        load_weights(earlier, run.stage_weights(stage))
-        other = Decoder(earlier, decoder.tokenizer, config.decoding, config.seed)
-        curves[stage] = frontier.temperatures(other, stage)
+        captioner = decoder.captioner.copy()
+        load_weights(captioner, run.stage_weights(stage))
+        before = Decoder(captioner, decoder.tokenizer, config.decoding, config.seed)
+        greedy = [
+            caption for batch in batches for ((caption, _),) in before.spell(before.greedy(batch))
+        ]
+        reached = score_captions(greedy, examples, is_true)
+        figures |= {f"{stage}/{name}": value for name, value in reached.items()}
+        curves[stage] = frontier.temperatures(before, stage)
     if critic := load_critic(run, config, decoder.captioner.generator):
         curves["critic's choice"] = frontier.choices(decoder, critic)
-    return curves
+    return figures, curves
 
 
 def load_critic(run: RunDirectory, config: Config, generator: Generator) -> Critic | None:
@@ -146,12 +162,15 @@ def summary(
 ) -> str:
     """Scores, a few captions and where everything lies, for the terminal."""
     decodings = list(dict.fromkeys(name.split("/")[1] for name in metrics))
-    lines = [f"{'':22}" + "".join(f"{decoding:>11}" for decoding in decodings)]
+    widths = [max(11, len(decoding) + 2) for decoding in decodings]
+    names = zip(decodings, widths, strict=True)
+    lines = [f"{'':22}" + "".join(f"{name:>{width}}" for name, width in names)]
     for metric in SHOWN:
         values = [metrics.get(f"{split}/{decoding}/{metric}") for decoding in decodings]
         if any(value is not None for value in values):
             cells = ("" if value is None else f"{value:.3f}" for value in values)
-            lines.append(f"{metric:22}" + "".join(f"{cell:>11}" for cell in cells))
+            aligned = zip(cells, widths, strict=True)
+            lines.append(f"{metric:22}" + "".join(f"{cell:>{width}}" for cell, width in aligned))
     lines.append("")
     for image in images[:: max(1, len(images) // 4)][:4]:
         lines += [

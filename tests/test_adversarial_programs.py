@@ -50,6 +50,14 @@ def test_the_frontier_of_both_stages_and_of_the_critic(trained):
     assert "Quality and variety" in trained.report.read_text()
 
 
+def test_greedy_captions_after_each_stage_are_scored(trained):
+    metrics = json.loads(trained.metrics.read_text())
+    figures = {"CIDEr", "BLEU-4", "fact_accuracy", "repeated_token_rate"}
+    for stage in ("greedy", "0-maximum_likelihood"):
+        assert {name for name in figures if f"val/{stage}/{name}" in metrics} == figures
+    assert "0-maximum_likelihood" in trained.report.read_text()
+
+
 def test_curves_hold_the_signs_of_health(trained):
     history = json.loads(trained.metrics.read_text())["history"]
     assert list(history) == ["0-maximum_likelihood", "1-policy_gradient"]

@@ -151,7 +151,9 @@ class Adversarial(keras.Model):
         if self.critic is None:
             return
         size = self.config.batch_size
-        mismatched = tf.gather(real, most_alike(real))
+        # Images come in random order, so that any other one may as well be the next.
+        alike = self.config.mismatches == "alike"
+        mismatched = tf.gather(real, most_alike(real)) if alike else tf.roll(real, 1, axis=0)
 
         def update(index: tf.Tensor) -> tuple[tf.Tensor]:
             part = slice(index * size, (index + 1) * size)

@@ -179,9 +179,9 @@ def test_a_critic_can_start_at_random(step_batch):
     assert not any(np.array_equal(a, b) for a, b in zip(trained, fresh, strict=False) if a.ndim > 1)
 
 
-def test_mixing_is_uniform_and_one_number_a_caption(step_batch):
-    """Normally distributed ones would leave the line between the two captions."""
-    model = stage(step_batch)
+def mixing(model: Adversarial) -> np.ndarray:
+    """Shares of the real caption in what the penalty looks at: a row a caption, a column a number
+    of its words."""
     real = tf.ones([4, 2, 6, 8])
     words = tf.concat([real, 0 * real, 0 * real], axis=1)  # What is between is alpha.
     seen: list[np.ndarray] = []
@@ -191,15 +191,28 @@ def test_mixing_is_uniform_and_one_number_a_caption(step_batch):
         return tf.reduce_sum(between, [2, 3]) + tf.reduce_sum(mask, axis=2)
 
     model.critic = notice
-    mask = tf.ones([4, 6, 6], tf.bool)
     for _ in range(200):
-        model.penalty(None, words, mask)
-    alpha = np.concatenate(seen).reshape(-1, 48)
+        model.penalty(None, words, tf.ones([4, 6, 6], tf.bool))
+    return np.concatenate(seen).reshape(-1, 48)
+
+
+def is_uniform(alpha: np.ndarray) -> bool:
+    """Whether all shares lie evenly between a real caption and a negative."""
+    ends = 0 <= alpha.min() < 0.01 and 0.99 < alpha.max() <= 1
+    even = alpha.mean() == pytest.approx(0.5, abs=0.03)
+    return ends and even and alpha.std() == pytest.approx(12**-0.5, abs=0.02)
+
+
+def test_mixing_is_uniform_and_one_number_a_caption(step_batch):
+    alpha = mixing(stage(step_batch))
     assert (alpha == alpha[:, :1]).all()
-    assert 0 <= alpha.min() < 0.01
-    assert 0.99 < alpha.max() <= 1
-    assert alpha.mean() == pytest.approx(0.5, abs=0.03)
-    assert alpha.std() == pytest.approx(12**-0.5, abs=0.02)
+    assert is_uniform(alpha)
+
+
+def test_normally_distributed_mixing_would_be_noticed(step_batch, monkeypatch):
+    """It leaves the line between the two captions."""
+    monkeypatch.setattr(keras.random, "uniform", keras.random.normal)
+    assert not is_uniform(mixing(stage(step_batch)))
 
 
 def test_a_jump_between_lengths_costs(step_batch):
@@ -211,7 +224,20 @@ def test_a_jump_between_lengths_costs(step_batch):
     assert float(penalty) == pytest.approx((3 * 6**0.5 - 1) ** 2, rel=1e-5)
 
 
-def test_mismatched_captions_are_of_the_most_alike_other_image():
+@pytest.mark.parametrize("mismatches", ["any", "alike"])
+def test_mismatched_captions_are_of_another_image(step_batch, mismatches):
+    real = tf.constant(np.array(step_batch["token_ids"]))  # [N, K, T]
+    model = stage(step_batch, mismatches=mismatches)
+    parts: list[np.ndarray] = []
+    model.update_critic = lambda regions, real, written, mismatched: parts.append(mismatched)
+    model.train_critic(model.captioner.regions(step_batch), real, real)
+    others = {"alike": most_alike(real), "any": np.roll(np.arange(len(real)), 1)}
+    expected = np.array(real)[others[mismatches]]
+    np.testing.assert_array_equal(np.concatenate(parts), expected)
+    assert (np.concatenate(parts) != np.array(real)).any(axis=(1, 2)).all()
+
+
+def test_most_alike_are_captions_that_share_rare_words():
     token_ids = tf.constant(
         [[[2, 5, 6, 3]], [[2, 7, 8, 3]], [[2, 5, 9, 3]], [[2, 8, 4, 3]]], tf.int32
     )

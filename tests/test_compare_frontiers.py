@@ -1,0 +1,76 @@
+"""`tools/compare_frontiers.py` on curves whose answers can be worked out by hand."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+TOOL = Path(__file__).parents[1] / "tools" / "compare_frontiers.py"
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location(TOOL.stem, TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def curve(figure, *points):
+    return [
+        {"temperature": temperature, "mBLEU-4": variety, figure: value}
+        for temperature, variety, value in points
+    ]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A folder with figures: of CIDEr, or also of truth."""
+
+    def write(figure, ours, control):
+        curves = {"1-policy_gradient": curve(figure, *ours)}
+        curves["0-maximum_likelihood"] = curve(figure, *control)
+        metrics = {
+            "frontier": {"val": curves},
+            f"val/greedy/{figure}": 0.6,
+            f"val/0-maximum_likelihood/{figure}": 0.5,
+            "val/greedy/repeated_token_rate": 0.0,
+            "val/sample/distinct_captions": 0.9,
+            "val/reference/distinct_captions": 1.0,
+        }
+        folder = tmp_path / "run"
+        folder.mkdir()
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        return folder
+
+    return write
+
+
+def test_false_captions_at_the_same_variety(tool, run, capsys):
+    # Half way between the control's points: 0.2 and 0.3 of its captions are false.
+    ours = [(0.7, 0.6, 0.99), (1.0, 0.5, 0.9)]
+    folder = run("fact_accuracy", ours, [(1.0, 0.4, 0.7), (0.7, 0.6, 0.8)])
+    tool.main([str(folder)])
+    printed = capsys.readouterr().out
+    assert "greedy fact_accuracy 0.6000, before 0.5000: 1.200" in printed
+    assert "false samples 0.1000 at mBLEU-4 0.5000, maximum likelihood 0.2500: 0.40" in printed
+    assert "distinct captions of samples 0.900, of references 1.000" in printed
+
+
+def test_cider_at_several_varieties(tool, run, capsys, tmp_path):
+    ours = [(0.3, 0.6, 0.7), (1.2, 0.2, 0.3)]
+    folder = run("CIDEr", ours, [(0.3, 0.6, 0.5), (1.2, 0.1, 0.0)])
+    plot = tmp_path / "plot.svg"
+    tool.main([str(folder), "--plot", str(plot)])
+    printed = capsys.readouterr().out
+    assert "CIDEr 0.4000 at mBLEU-4 0.3, maximum likelihood 0.2000: +0.2000" in printed
+    # Nothing is made up beyond the end of a curve.
+    assert "CIDEr nan at mBLEU-4 0.15, maximum likelihood 0.0500: +nan" in printed
+    assert "1-policy_gradient" in plot.read_text()
+
+
+def test_a_run_without_a_frontier_is_refused(tool, tmp_path):
+    (tmp_path / "metrics.json").write_text("{}")
+    with pytest.raises(SystemExit, match="no frontier"):
+        tool.main([str(tmp_path)])
