@@ -21,7 +21,7 @@ from caption_gan.models import decoding
 from caption_gan.models.critic import Critic
 from caption_gan.models.reranking import rerank
 
-TEMPERATURES = (0.3, 0.5, 0.7, 0.85, 1.0, 1.2)
+TEMPERATURES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2)
 # Of so many samples at temperature 1 the critic keeps one.
 CHOICES = (1, 2, 3)
 # Images at a time; many samples of each are held at once.
