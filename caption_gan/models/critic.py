@@ -40,9 +40,10 @@ class Critic(keras.Model):
         self.verdict = keras.layers.Dense(1, kernel_initializer="zeros", name="verdict")
         self.comparison.build((None, None, None, 3 * trunk.embedding_size + 2))
         self.verdict.build((None, None, None, trunk.hidden_size))
-        # Running means of length, score, length^2 and length * score of generated captions.
+        # Running means of length^2 and length * score of generated captions, both less the mean of
+        # the image's captions: images that take longer to describe may be harder ones.
         self.length_moments = self.add_weight(
-            name="length_moments", shape=(4,), initializer="zeros", trainable=False
+            name="length_moments", shape=(2,), initializer="zeros", trainable=False
         )
         self.built = True
 
@@ -90,22 +91,24 @@ class Critic(keras.Model):
         return self(self.embedding(token_ids), token_ids != PAD_ID, context)
 
     def learn_lengths(self, scores: tf.Tensor, mask: tf.Tensor, momentum: float = 0.99) -> None:
-        """Learns how scores [B, K] of captions with a mask [B, K, T] depend on their length."""
+        """Learns how scores [B, K] of an image's captions with a mask [B, K, T] follow length."""
         length = tf.reduce_sum(tf.cast(mask, tf.float32), axis=-1)  # [B, K]
-        figures = tf.stack([length, scores, length**2, length * scores])
-        now = tf.reduce_mean(figures, axis=[1, 2])
+        length, score = (
+            figure - tf.reduce_mean(figure, axis=1, keepdims=True) for figure in (length, scores)
+        )
+        now = tf.reduce_mean(tf.stack([length**2, length * score]), axis=[1, 2])
         self.length_moments.assign(momentum * self.length_moments + (1 - momentum) * now)
 
     def rank(self, token_ids: tf.Tensor, context: Context) -> tf.Tensor:
-        """Scores [B, K] less what their length alone explains of them.
+        """Scores [B, K] less what their length alone explains of their order in an image.
 
         A mean over words depends on their number in ways that say nothing of the caption, and
-        the best of several would be the shortest.
+        the best of several would be the shortest, or the longest.
         """
-        length, score, length_squared, product = tf.unstack(self.length_moments)
-        slope = (product - length * score) / tf.maximum(length_squared - length**2, 1e-6)
-        lengths = tf.reduce_sum(tf.cast(token_ids != PAD_ID, tf.float32), axis=-1)  # [B, K]
-        return self.score_tokens(token_ids, context) - slope * (lengths - length)
+        length_squared, product = tf.unstack(self.length_moments)
+        slope = product / tf.maximum(length_squared, 1e-6)
+        length = tf.reduce_sum(tf.cast(token_ids != PAD_ID, tf.float32), axis=-1)  # [B, K]
+        return self.score_tokens(token_ids, context) - slope * length
 
     def get_config(self):
         return {
