@@ -54,8 +54,15 @@ def test_false_captions_at_the_same_variety(tool, run, capsys):
     tool.main([str(folder)])
     printed = capsys.readouterr().out
     assert "greedy fact_accuracy 0.6000, before 0.5000: 1.200" in printed
-    assert "false samples 0.1000 at mBLEU-4 0.5000, maximum likelihood 0.2500: 0.40" in printed
+    assert "false samples 0.1000 at temperature 1, mBLEU-4 0.5000" in printed
+    assert "maximum likelihood at temperature 1 0.3000, mBLEU-4 0.4000: 0.33" in printed
+    assert "maximum likelihood at the same mBLEU-4 0.2500: 0.40" in printed
     assert "distinct captions of samples 0.900, of references 1.000" in printed
+
+
+def test_hot_samples_that_are_no_more_varied_are_no_control(tool):
+    points = curve("CIDEr", (0.5, 0.6, 0.8), (1.0, 0.4, 0.6), (1.2, 0.5, 0.0))
+    assert tool.at_variety(points, "CIDEr", 0.5) == pytest.approx(0.7)
 
 
 def test_cider_at_several_varieties(tool, run, capsys, tmp_path):
