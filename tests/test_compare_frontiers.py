@@ -77,6 +77,12 @@ def test_cider_at_several_varieties(tool, run, capsys, tmp_path):
     assert "1-policy_gradient" in plot.read_text()
 
 
+def test_a_folder_that_is_no_finished_run_is_refused(tool, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        tool.main([str(tmp_path)])
+    assert "has no metrics.json" in capsys.readouterr().err
+
+
 def test_a_run_without_a_frontier_is_refused(tool, tmp_path):
     (tmp_path / "metrics.json").write_text("{}")
     with pytest.raises(SystemExit, match="no frontier"):

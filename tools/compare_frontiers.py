@@ -37,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--plot", type=Path, help="SVG file to draw the curves into")
     parsed = parser.parse_args(arguments)
+    for path in parsed.runs:
+        if not (path / "metrics.json").is_file():
+            parser.error(f"{path} has no metrics.json; give the folder of a run that has ended")
     metrics = {path.name: json.loads((path / "metrics.json").read_text()) for path in parsed.runs}
     for name, figures in metrics.items():
         print(f"{name}:")
