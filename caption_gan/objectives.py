@@ -112,8 +112,7 @@ class AdversarialConfig:
         mismatched: Share of the negatives that are real captions of other images; they make the
             critic look at the image. The others are generated.
         mismatches: Whose captions those are: `any` other image's, or those of the image in the step
-            whose captions are most `alike`. Photographs differ so much that telling any two apart
-            says little; drawn charts are alike as they are.
+            whose captions are most `alike`, which are harder to tell apart.
         anchor: Weight of the cross-entropy of real captions in the generator's loss at the start.
             It keeps the variety, which the other part of the loss does not care for.
         anchor_end: The same at the end; in between it changes linearly.

@@ -77,13 +77,23 @@ def test_cider_at_several_varieties(tool, run, capsys, tmp_path):
     assert "1-policy_gradient" in plot.read_text()
 
 
-def test_a_folder_that_is_no_finished_run_is_refused(tool, tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        tool.main([str(tmp_path)])
-    assert "has no metrics.json" in capsys.readouterr().err
+def test_the_critics_choice_has_no_temperature_and_no_curve(tool):
+    choice = [{"drawn": 5, "mBLEU-4": 0.5, "CIDEr": 0.5}]
+    ours = curve("CIDEr", (1.0, 0.5, 0.5))
+    figures = {"frontier": {"val": {"1-wgan_gp": ours, "critic's choice": choice}}}
+    assert tool.curves(figures) == {"1-wgan_gp": ours}
 
 
-def test_a_run_without_a_frontier_is_refused(tool, tmp_path):
-    (tmp_path / "metrics.json").write_text("{}")
-    with pytest.raises(SystemExit, match="no frontier"):
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        (None, "has no metrics.json; give the folder of a run that has ended"),
+        ({}, "give a run of several stages"),
+        ({"frontier": {"val": {"1-self_critical": [], "0-wgan_gp": []}}}, "maximum_likelihood"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(tool, tmp_path, metrics, said):
+    if metrics is not None:
+        (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(SystemExit, match=f"{tmp_path.name}.*{said}"):
         tool.main([str(tmp_path)])

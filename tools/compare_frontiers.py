@@ -9,13 +9,14 @@ maximum likelihood in the same run, both on the same images:
   does);
 - else CIDEr of single samples at several mBLEU-4, and that of maximum likelihood.
 
-`--plot` draws all runs' curves into an SVG file.
+`--plot` draws all runs' curves over temperatures into an SVG file.
 """
 
 import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -37,23 +38,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--plot", type=Path, help="SVG file to draw the curves into")
     parsed = parser.parse_args(arguments)
-    for path in parsed.runs:
-        if not (path / "metrics.json").is_file():
-            parser.error(f"{path} has no metrics.json; give the folder of a run that has ended")
-    metrics = {path.name: json.loads((path / "metrics.json").read_text()) for path in parsed.runs}
-    for name, figures in metrics.items():
+    runs = {path.name: read(path) for path in parsed.runs}
+    for name, figures in runs.items():
         print(f"{name}:")
         for line in [*frontier_lines(figures), *greedy_lines(figures)]:
             print(f"  {line}")
     if parsed.plot:
-        plot({name: curves(figures) for name, figures in metrics.items()}, parsed.plot)
+        plot([curves(figures) for figures in runs.values()], parsed.plot)
 
 
-def curves(figures: Mapping) -> dict[str, Points]:
-    """The curves of a run; the last stage's is the first."""
-    if SPLIT not in figures.get("frontier", {}):
-        raise SystemExit("a run has no frontier: only runs of several stages are compared")
-    return figures["frontier"][SPLIT]
+def read(run: Path) -> dict[str, Any]:
+    """The figures of a run that can be compared; ends the program for others."""
+    path = run / "metrics.json"
+    if not path.is_file():
+        raise SystemExit(f"{run} has no {path.name}; give the folder of a run that has ended")
+    figures = json.loads(path.read_text())
+    if CONTROL not in figures.get("frontier", {}).get(SPLIT, {}):
+        raise SystemExit(
+            f"{run} has nothing to compare with; give a run of several stages whose first one is "
+            "maximum_likelihood"
+        )
+    return figures
+
+
+def curves(figures: Mapping[str, Any]) -> dict[str, Points]:
+    """The curves of a run over temperatures; the last stage's is the first."""
+    every = figures["frontier"][SPLIT]
+    return {name: points for name, points in every.items() if "temperature" in points[0]}
 
 
 def at_variety(points: Points, figure: str, variety: float) -> float:
@@ -68,7 +79,7 @@ def at_variety(points: Points, figure: str, variety: float) -> float:
     return float(np.interp(variety, across, up, left=np.nan, right=np.nan))
 
 
-def greedy_lines(figures: Mapping) -> list[str]:
+def greedy_lines(figures: Mapping[str, Any]) -> list[str]:
     """Greedy captions of the last stage and of maximum likelihood; signs of collapse."""
     lines = []
     for metric in ("fact_accuracy", "CIDEr", "BLEU-4"):
@@ -88,7 +99,7 @@ def greedy_lines(figures: Mapping) -> list[str]:
     return lines
 
 
-def frontier_lines(figures: Mapping) -> list[str]:
+def frontier_lines(figures: Mapping[str, Any]) -> list[str]:
     """The last stage's curve against maximum likelihood's at the same variety."""
     every = curves(figures)
     ours, theirs = next(iter(every.values())), every[CONTROL]
@@ -116,14 +127,14 @@ def frontier_lines(figures: Mapping) -> list[str]:
     return lines
 
 
-def plot(runs: Mapping[str, Mapping[str, Points]], path: Path) -> None:
+def plot(runs: Sequence[Mapping[str, Points]], path: Path) -> None:
     """Draws the curves of all runs, one colour a stage, into an SVG file."""
-    every = [points for some in runs.values() for points in some.values()]
+    every = [points for some in runs for points in some.values()]
     figure_name = "fact_accuracy" if all("fact_accuracy" in p[0] for p in every) else "CIDEr"
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.add_subplot()
     colours: dict[str, str] = {}
-    for some in runs.values():
+    for some in runs:
         for stage, points in some.items():
             label = None if stage in colours else stage
             colour = colours.setdefault(stage, f"C{len(colours)}")
