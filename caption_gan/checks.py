@@ -36,10 +36,20 @@ def check(config: Config) -> None:
             raise CaptionGANError(
                 "encoder.flip is true, but precomputed regions have no mirror image; leave it out."
             )
+    if config.data.source == "features" and config.encoder.name != "precomputed":
+        raise CaptionGANError(
+            f"encoder.name is {config.encoder.name!r}, but data.source 'features' has regions "
+            "instead of images; set encoder.name to precomputed and encoder.regions to data.root."
+        )
     if not config.stages:
         raise CaptionGANError("stages is empty; give at least one objective.")
     if len(set(config.stages)) < len(config.stages):
         raise CaptionGANError(f"stages {config.stages} has an objective twice; give each once.")
+    if config.data.corpora and not any(_has_critic(config, stage) for stage in config.stages):
+        raise CaptionGANError(
+            f"data.corpora is set, but none of stages {config.stages} has a critic to read them; "
+            "add policy_gradient or wgan_gp, or leave data.corpora out."
+        )
     for objective in config.stages:
         settings = getattr(config, objective)
         if isinstance(settings, AdversarialConfig):
@@ -77,3 +87,8 @@ def check_adversarial(config: Config, objective: str, settings: AdversarialConfi
             f"{objective}.train_encoder is false and maximum_likelihood is not the first of "
             "stages, so that nothing would train the convolutional encoder; set it to true."
         )
+
+
+def _has_critic(config: Config, objective: str) -> bool:
+    settings = getattr(config, objective)
+    return isinstance(settings, AdversarialConfig) and settings.has_critic

@@ -16,6 +16,7 @@ from jsonargparse.typing import (
     restricted_string_type,
 )
 
+from caption_gan.layouts import DataConfig
 from caption_gan.objectives import (
     MaximumLikelihoodConfig,
     MonitorConfig,
@@ -29,38 +30,6 @@ if TYPE_CHECKING:
     StepRange = str
 else:
     StepRange = restricted_string_type("StepRange", r"^\d+,\d+$", "two steps, e.g. 10,20")
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Where images and captions come from.
-
-    Attributes:
-        source: The data set's layout. `figures` and `scenes` are drawn on the spot and need no
-            `root`; `flickr8k` is the folder that Flickr8k is distributed as.
-        root: Folder of the data set.
-        cache: Folder for prepared shards, shared by all runs.
-        train_images: Number of training images that are drawn. More of them and fewer epochs take
-            the same time, and less is learnt by heart.
-        val_images: Number of validation images that are drawn; at 1,000 the standard error of
-            an accuracy of 0.95 is 0.007.
-        test_images: Number of test images that are drawn.
-        seed: Of the images that are drawn; runs with different seeds of their own share the data.
-        captions_per_image: Captions that are drawn for an image, and taken of it in validation;
-            five is what the usual data sets have.
-        memory_limit_gib: Decoded examples are kept in memory if they fit into this many GiB,
-            else read again in each epoch.
-    """
-
-    source: Literal["figures", "scenes", "flickr8k"] = "figures"
-    root: str | None = None
-    cache: str = "~/.cache/caption_gan"
-    train_images: PositiveInt = 12000
-    val_images: PositiveInt = 1000
-    test_images: PositiveInt = 1000
-    seed: NonNegativeInt = 0
-    captions_per_image: PositiveInt = 5
-    memory_limit_gib: NonNegativeFloat = 6.0
 
 
 @dataclass(frozen=True)

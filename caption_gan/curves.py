@@ -18,18 +18,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 # Colours that nothing else is drawn in, and what the page puts in their place.
-_INK, _LINE, _TRAINING, _VALIDATION = "#010203", "#010204", "#010205", "#010206"
+INK, _LINE, TRAINING, VALIDATION = "#010203", "#010204", "#010205", "#010206"
 _PAGE_COLOURS = {
-    _INK: "currentColor",
+    INK: "currentColor",
     _LINE: "var(--line)",
-    _TRAINING: "var(--series-1)",
-    _VALIDATION: "var(--series-2)",
+    TRAINING: "var(--series-1)",
+    VALIDATION: "var(--series-2)",
 }
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     # Text stays text: it takes the page's font and can be searched for.
     "svg.fonttype": "none",
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
+    "text.color": INK,
+    "axes.labelcolor": INK,
     "axes.edgecolor": _LINE,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -41,8 +41,8 @@ _STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.6,
     "xtick.color": _LINE,
     "ytick.color": _LINE,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
     "font.size": 9,
 }
 # Not curves: they number and time the epochs.
@@ -117,18 +117,18 @@ def length_histogram(generated: Sequence[int], references: Sequence[int]) -> str
     Returns:
         The drawing, an `<svg>` element; lengths above 40 count as 40.
     """
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": "length_histogram"}):
-        figure, axes = _axes(6.0, 2.6)
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": "length_histogram"}):
+        figure, axes = new_axes(6.0, 2.6)
         for lengths, offset, colour in (
-            (references, -0.21, _TRAINING),
-            (generated, 0.21, _VALIDATION),
+            (references, -0.21, TRAINING),
+            (generated, 0.21, VALIDATION),
         ):
             counts = Counter(min(length, _LONGEST) for length in lengths)
             shares = [count / len(lengths) for count in counts.values()]
             axes.bar([length + offset for length in counts], shares, 0.42, color=colour)
         axes.set_xlabel("words")
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def frontier_plots(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Curve]:
@@ -150,10 +150,10 @@ def frontier_plots(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> list[
 
 def _frontier_plot(name: str, curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Curve:
     looks = itertools.cycle(
-        [(_VALIDATION, "-", "o"), (_TRAINING, "--", "s"), (_INK, ":", "^"), (_INK, "-.", "v")]
+        [(VALIDATION, "-", "o"), (TRAINING, "--", "s"), (INK, ":", "^"), (INK, "-.", "v")]
     )
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": f"frontier {name}"}):
-        figure, axes = _axes(5.4, 3.2)
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"frontier {name}"}):
+        figure, axes = new_axes(5.4, 3.2)
         axes.xaxis.set_major_locator(MaxNLocator())
         for (label, points), (colour, line, marker) in zip(curves.items(), looks, strict=False):
             across, up = ([point[key] for point in points] for key in ("mBLEU-4", name))
@@ -161,7 +161,7 @@ def _frontier_plot(name: str, curves: Mapping[str, Sequence[Mapping[str, float]]
         axes.set_xlabel("mBLEU-4")
         axes.set_ylabel(name)
         axes.legend(frameon=False)
-        return Curve(name, None, None, _svg(figure))
+        return Curve(name, None, None, to_svg(figure))
 
 
 def _series(epochs: Sequence[Mapping[str, float]], name: str) -> list[float]:
@@ -182,22 +182,22 @@ def _curve(
     ]
     if last == [None, None]:
         return None
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure, axes = _axes(4.0, 2.3)
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure, axes = new_axes(4.0, 2.3)
         for values, colour, line in (
-            (training, _TRAINING, "--"),
-            (validation, _VALIDATION, "-"),
+            (training, TRAINING, "--"),
+            (validation, VALIDATION, "-"),
         ):
             # Few epochs are told apart by their points; many would hide the line.
             marker = "o" if len(values) <= 30 else ""
             numbers = range(1, len(values) + 1)
             axes.plot(numbers, values, line, color=colour, marker=marker, markersize=3.5)
         for boundary in boundaries:
-            axes.axvline(boundary, color=_INK, linewidth=0.8, linestyle=":")
+            axes.axvline(boundary, color=INK, linewidth=0.8, linestyle=":")
         axes.set_xlabel("epoch")
         axes.set_xlim(0.5, len(training) + 0.5)
         _limit(axes, [value for value in training + validation if not math.isnan(value)], name)
-        return Curve(name, last[0], last[1], _svg(figure))
+        return Curve(name, last[0], last[1], to_svg(figure))
 
 
 def _limit(axes: Axes, values: Sequence[float], name: str) -> None:
@@ -206,14 +206,15 @@ def _limit(axes: Axes, values: Sequence[float], name: str) -> None:
         axes.set_ylim(0, 1.08 * max(values) or 1)
 
 
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty drawing, in inches; to be made within `STYLE`."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
     axes = figure.add_subplot()
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure, axes
 
 
-def _svg(figure: Figure) -> str:
+def to_svg(figure: Figure) -> str:
     """The figure as an element: without what only a file of its own needs, such as addresses."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})

@@ -17,12 +17,12 @@ from caption_gan.checks import check
 from caption_gan.command_line import run_program
 from caption_gan.config import Config
 from caption_gan.data.pipeline import Pipeline
-from caption_gan.data.records import read_examples
+from caption_gan.data_summary import overlaps
 from caption_gan.errors import CaptionGANError
 from caption_gan.files import replacing
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.encoder import build_encoder
-from caption_gan.preparation import prepare_split
+from caption_gan.preparation import prepare_splits
 from caption_gan.results import evaluate_run, summary
 from caption_gan.run import (
     RunDirectory,
@@ -52,28 +52,24 @@ def fit(config: Config, run: RunDirectory) -> str:
     """
     keras.utils.set_random_seed(config.seed)
     encoder = build_encoder(config.encoder)
-    splits = {name: prepare_split(config, name, encoder) for name in ("train", "val")}
-    training, validation = (
-        list(read_examples(split.directory, split.split)) for split in splits.values()
-    )
-    captions = [caption for example in training for caption in example.captions]
+    splits = prepare_splits(config, encoder, ("train", "val"))
+    captions = [caption for image in splits["train"].index for caption in image.captions]
     for objective in config.stages:  # Before hours of the first, not after them.
         steps_an_epoch(config, objective, splits["train"].images)
 
     start_run(run, config, captions)
     tokenizer = Tokenizer(run.vocabulary, config.text.tokenizer, config.text.sequence_length)
     captioner = build_captioner(config, encoder, tokenizer.vocabulary_size)
-    notes = [*splits["train"].skipped, *describe_captions(captions, tokenizer)]
+    notes = [*splits["train"].skipped, *overlaps(list(splits.values()))]
+    notes += describe_captions(captions, tokenizer)
     notes += assign_word_vectors(captioner, tokenizer, config, captions)
     for note in notes:
         print(note, file=sys.stderr)
 
-    pipeline = Pipeline(
-        splits["train"].directory, config.data, config.encoder, encoder.cached_shape, tokenizer
-    )
+    pipeline = Pipeline(config.data, config.encoder, encoder.cached_shape, tokenizer)
     try:
         for number in range(len(config.stages)):
-            train_stage(run, config, number, captioner, pipeline, splits, validation)
+            train_stage(run, config, number, captioner, pipeline, splits)
     except KeyboardInterrupt:
         print(
             f"\ninterrupted; the run can be\n"

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 import tensorflow as tf
@@ -9,6 +10,8 @@ import tensorflow as tf
 from caption_gan.config import Config
 from caption_gan.data.example import Example
 from caption_gan.data.pipeline import Pipeline
+from caption_gan.data.records import read_examples
+from caption_gan.data.shards import PreparedSplit
 from caption_gan.data.sources import truth_checker
 from caption_gan.evaluation import Decoder, score_captions
 from caption_gan.metrics import diversity, quality, truth
@@ -33,8 +36,7 @@ class Monitor:
     Args:
         decoder: Writes the captions.
         pipeline: Gives the batches.
-        images: Number of validation images.
-        examples: They, in the same order.
+        prepared: The validation split.
         config: Settings of the run.
     """
 
@@ -42,24 +44,24 @@ class Monitor:
         self,
         decoder: Decoder,
         pipeline: Pipeline,
-        images: int,
-        examples: Sequence[Example],
+        prepared: PreparedSplit,
         config: Config,
     ):
         self.decoder = decoder
         self.sequence_length = pipeline.tokenizer.sequence_length
-        self.examples = examples
+        count = max(MONITORED_IMAGES, config.monitor.images, config.logging.images)
+        self.examples: list[Example] = list(islice(read_examples(prepared), count))
         self.config = config
         self.is_true = truth_checker(config.data)
 
         def first(count: int, batch_size: int) -> tf.data.Dataset:
-            batches = pipeline.validation("val", images, batch_size)
+            batches = pipeline.validation(prepared, batch_size)
             return batches.unbatch().take(count).batch(batch_size).cache()
 
         size = config.decoding.batch_size
         self.quality_batches = first(MONITORED_IMAGES, size)
         self.health_batches = first(config.monitor.images, size)
-        self.shown = min(config.logging.images, len(examples))
+        self.shown = min(config.logging.images, len(self.examples))
         self.picture_batches = first(self.shown, max(self.shown, 1))
 
     def quality(self) -> dict[str, float]:

@@ -113,6 +113,9 @@ class AdversarialConfig:
             critic look at the image. The others are generated.
         mismatches: Whose captions those are: `any` other image's, or those of the image in the step
             whose captions are most `alike`, which are harder to tell apart.
+        unpaired: Sentences of `data.corpora` for each real caption of a critic's update. The
+            critic compares them with generated captions while it sees no image, and so counts them
+            in the generator's reward.
         anchor: Weight of the cross-entropy of real captions in the generator's loss at the start.
             It keeps the variety, which the other part of the loss does not care for.
         anchor_end: The same at the end; in between it changes linearly.
@@ -137,6 +140,7 @@ class AdversarialConfig:
     clip_value: PositiveFloat = 0.01
     mismatched: ClosedUnitInterval = 0.33
     mismatches: Mismatches = "any"
+    unpaired: ClosedUnitInterval = 0.25
     anchor: NonNegativeFloat = 1.0
     anchor_end: NonNegativeFloat = 1.0
     learning_rate: PositiveFloat = 2e-4

@@ -1,208 +1,213 @@
-"""From a data set to shards on disk, once: checked images and captions, cached regions.
+"""From a data set to shards on disk, once: checked images and captions, cached regions."""
 
-R regions, D region depth.
-"""
-
-import dataclasses
+import contextlib
 import hashlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
 from caption_gan.config import Config
-from caption_gan.data import records
+from caption_gan.data import records, shards, storage
 from caption_gan.data.example import Example
-from caption_gan.data.images import decode_and_resize, is_image
-from caption_gan.data.skips import Skips
-from caption_gan.data.sources import Source, open_source
+from caption_gan.data.shards import PreparedSplit, Shard
+from caption_gan.data.skips import Skip, Skips
+from caption_gan.data.sources import open_source
+from caption_gan.encoding import RecordMaker
 from caption_gan.errors import CaptionGANError
 from caption_gan.models.precomputed_encoder import PrecomputedEncoder
 
-ENCODING_BATCH = 32
+CONTENT = "content.json"  # What a folder of shards was made from.
 
 
-@dataclasses.dataclass(frozen=True)
-class PreparedSplit:
-    """A split that is ready to be read.
-
-    Attributes:
-        directory: Holds `Split-<split>/`.
-        split: Its name.
-        images: Number of images in the shards.
-        skipped: A line for each kind of thing that could not be used.
-    """
-
-    directory: Path
-    split: str
-    images: int
-    skipped: tuple[str, ...]
-
-
-def prepare_split(config: Config, split: str, encoder: keras.Model) -> PreparedSplit:
-    """Returns a split's shards, writing them if they are not in the cache.
+class Preparation:
+    """Prepares a data set.
 
     Args:
         config: Settings of the run.
-        split: `train`, `val` or `test`.
         encoder: Its regions, or what its frozen layers make of images, go into the shards.
+        directory: Where the shards go; a folder of the cache, named after what they are made from,
+            if it is not given.
 
     Raises:
-        CaptionGANError: The data cannot be read, or nothing of the split can be used.
+        CaptionGANError: The data set cannot be read, or the folder has shards of something else.
     """
-    skips = Skips()
-    source = open_source(config.data, skips)
-    if split not in source.images_of_split:
-        raise CaptionGANError(
-            f"{config.data.source} has no split {split!r}; it has "
-            f"{', '.join(source.images_of_split)}."
-        )
-    name = f"{config.data.source}-{_digest(config, source, encoder)}"
-    directory = Path(config.data.cache).expanduser() / name
-    summary = directory / f"Split-{split}" / "summary.json"
-    if not summary.is_file():
-        _write(config, source, skips, split, encoder, directory)
-    content = json.loads(summary.read_text())
-    return PreparedSplit(directory, split, content["images"], tuple(content["skipped"]))
 
+    def __init__(self, config: Config, encoder: keras.Model, directory: str | None = None):
+        self.config = config
+        self.skips = Skips()
+        self.source = open_source(config.data, self.skips)
+        self.opening = tuple(self.skips.all)
+        self.maker = RecordMaker(encoder, config.encoder)
+        content = {"source": self.source.fingerprint, "encoder": cached_content(config, encoder)}
+        if directory is None:
+            digest = hashlib.sha256(json.dumps(content).encode())
+            # How records are made of examples is part of what is in them.
+            digest.update(Path(records.__file__).read_bytes())
+            name = f"{config.data.source}-{digest.hexdigest()[:12]}"
+            directory = storage.join(storage.resolve(config.data.cache), name)
+        self.directory = directory
+        with _writing(directory):
+            _claim(directory, content)
 
-def _digest(config: Config, source: Source, encoder: keras.Model) -> str:
-    """Names the cache folder after all that its content depends on."""
-    parts = [source.fingerprint]
-    if isinstance(encoder, PrecomputedEncoder):
-        parts += [encoder.fingerprint()]
-    elif config.encoder.cached:
-        settings = config.encoder
-        parts += [settings.backbone, settings.image_height, settings.image_width, settings.flip]
-        parts += [settings.weights, settings.frozen_up_to]
-        if Path(settings.weights).is_file():
-            parts += [Path(settings.weights).stat().st_mtime_ns]
-    digest = hashlib.sha256(json.dumps(parts).encode())
-    # What the code draws or keeps is part of the content.
-    for path in sorted(Path(records.__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits that the data set has."""
+        return list(self.source.images_of_split)
 
+    def shards(self, split: str) -> list[Shard]:
+        """The shards that a split consists of, written or not.
 
-def _write(
-    config: Config,
-    source: Source,
-    skips: Skips,
-    split: str,
-    encoder: keras.Model,
-    directory: Path,
-) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    # Written under another name and renamed, so that a half-written split is never found.
-    temporary = Path(tempfile.mkdtemp(prefix="writing-", dir=directory))
-    try:
-        expected = source.images_of_split[split]
-        examples = tqdm(
-            _usable(source.examples(split), skips),
-            total=expected,
-            desc=f"preparing {config.data.source}/{split}",
-            unit=" images",
-        )
-        if isinstance(encoder, PrecomputedEncoder):
-            serialized = _with_precomputed_regions(examples, encoder, skips)
-        elif config.encoder.cached:
-            serialized = _with_regions(examples, encoder, config)
-        else:
-            serialized = (records.serialize(example) for example in examples)
-        counter = _Counter()
-        records.write_split(temporary, split, counter.count(serialized), expected)
-        if not counter.total:
+        Raises:
+            CaptionGANError: There is no such split.
+        """
+        images = self.source.images_of_split
+        if split not in images:
             raise CaptionGANError(
-                f"The split {split!r} of {config.data.source} has no image that can be used. "
-                + " ".join(f"{line}." for line in skips.lines())
+                f"{self.config.data.source} has no split {split!r}; it has {', '.join(images)}."
             )
-        folder = temporary / f"Split-{split}"
-        summary = {"images": counter.total, "skipped": skips.lines()}
-        (folder / "summary.json").write_text(json.dumps(summary, indent=2))
-        target = directory / folder.name
-        if not target.exists():  # Another run may have been faster.
-            os.rename(folder, target)
+        return shards.plan(self.directory, split, images[split], self.config.data.gzip)
+
+    def write(self, split: str, wanted: Callable[[Shard], bool]) -> None:
+        """Writes those shards of a split that are wanted.
+
+        Raises:
+            CaptionGANError: They cannot be written.
+        """
+        chosen = [shard for shard in self.shards(split) if wanted(shard)]
+        total = sum(len(shard.positions) for shard in chosen)
+        if not chosen:
+            return
+        shards.remove_abandoned(self.directory, split)
+        title = f"preparing {self.config.data.source}/{split}"
+        with tqdm(total=total, desc=title, unit=" images") as bar, _writing(self.directory):
+            for shard in chosen:
+                examples = self._counted(self.source.examples(split, shard.positions), bar)
+                shard.write(self.maker.records(examples, self.skips), self.skips)
+
+    def _counted(self, examples: Iterator[Example], bar: tqdm) -> Iterator[Example]:
+        for example in examples:
+            yield example
+            bar.update()
+
+    def prepared(self, split: str) -> PreparedSplit:
+        """The split, after what is missing of it has been written.
+
+        Raises:
+            CaptionGANError: It cannot be written, or nothing of it can be used.
+        """
+        self.write(split, lambda shard: not shard.is_whole())
+        prepared = _read(self.directory, split, self.shards(split), self.opening)
+        if not prepared.images:
+            raise CaptionGANError(
+                f"The split {split!r} of {self.config.data.source} has no image that can be used. "
+                + " ".join(f"{line}." for line in prepared.skipped)
+            )
+        return prepared
+
+
+def prepare_splits(
+    config: Config, encoder: keras.Model, splits: Sequence[str]
+) -> dict[str, PreparedSplit]:
+    """The splits, from `data.shards` if it is set, else from the cache, which is filled if need be.
+
+    Raises:
+        CaptionGANError: A split is not there, cannot be prepared, or nothing of it can be used.
+    """
+    if config.data.shards is None:
+        preparation = Preparation(config, encoder)
+        return {split: preparation.prepared(split) for split in splits}
+    directory = storage.resolve(config.data.shards)
+    _check_encoder(directory, cached_content(config, encoder))
+    return {split: _read_given(directory, split) for split in splits}
+
+
+def cached_content(config: Config, encoder: keras.Model) -> dict[str, Any]:
+    """What the regions in the shards depend on; empty where there are none."""
+    if isinstance(encoder, PrecomputedEncoder):
+        return {"regions": encoder.fingerprint()}
+    if not config.encoder.cached:
+        return {}
+    settings = config.encoder
+    weights = settings.weights
+    if Path(weights).is_file():
+        weights = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+    return {
+        "backbone": settings.backbone,
+        "image_height": settings.image_height,
+        "image_width": settings.image_width,
+        "flip": settings.flip,
+        "weights": weights,
+        "frozen_up_to": settings.frozen_up_to,
+    }
+
+
+def _read(
+    directory: str, split: str, wanted: Sequence[Shard], opening: Sequence[Skip] = ()
+) -> PreparedSplit:
+    indexes = [index for shard in wanted if (index := shard.read_index())]
+    return PreparedSplit(
+        directory,
+        split,
+        [image for index in indexes for image in index.images],
+        sum(index.size for index in indexes),
+        [*opening, *(skip for index in indexes for skip in index.skips)],
+    )
+
+
+def _read_given(directory: str, split: str) -> PreparedSplit:
+    wanted = shards.found(directory, split)
+    missing = [shard.path for shard in wanted if not shard.is_whole()]
+    if missing or not wanted:
+        what = f"{missing[0]} is missing or damaged" if missing else f"no split {split!r}"
+        raise CaptionGANError(
+            f"data.shards: {directory}: {what}; run `python -m caption_gan.prepare --to "
+            f"{directory}` with the settings it was begun with."
+        )
+    return _read(directory, split, wanted)
+
+
+def _check_encoder(directory: str, expected: dict[str, Any]) -> None:
+    path = storage.join(directory, CONTENT)
+    text = storage.read_text(path, "a folder that `python -m caption_gan.prepare --to` has filled")
+    has = json.loads(text)["encoder"]
+    # Whether somebody's regions are the same cannot be told without the files.
+    if "regions" in expected and "regions" in has:
+        return
+    differing = [name for name in {**expected, **has} if expected.get(name) != has.get(name)]
+    # Images serve any encoder that computes its regions anew.
+    if expected and differing:
+        name = differing[0]
+        raise CaptionGANError(
+            f"data.shards: {directory} was prepared with encoder.{name} {has.get(name)!r}, this "
+            f"run has {expected.get(name)!r}; prepare it again or change the setting."
+        )
+
+
+def _claim(directory: str, content: dict[str, Any]) -> None:
+    """Notes what the shards of a folder are made from, or checks that it was made from the same."""
+    path = storage.join(directory, CONTENT)
+    if not storage.is_file(path):
+        with storage.as_os_errors():
+            tf.io.gfile.makedirs(directory)
+        shards.write_whole(path, json.dumps(content, indent=2))
+    elif json.loads(storage.read_bytes(path)) != json.loads(json.dumps(content)):
+        raise CaptionGANError(
+            f"{directory} has shards of other data or for another encoder (see {CONTENT}); choose "
+            "another folder."
+        )
+
+
+@contextlib.contextmanager
+def _writing(directory: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise CaptionGANError(
-            f"data.cache: cannot write to {directory}: {error.strerror}; choose another folder."
+            f"Cannot write shards to {directory}: {error}. Those that are finished stay; make room "
+            "or choose another folder, and start again."
         ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-class _Counter:
-    """Counts what passes through a generator."""
-
-    def __init__(self):
-        self.total = 0
-
-    def count(self, items: Iterator[bytes]) -> Iterator[bytes]:
-        for item in items:
-            self.total += 1
-            yield item
-
-
-def _usable(examples: Iterator[Example], skips: Skips) -> Iterator[Example]:
-    """Drops empty captions, images that do not decode and images without captions."""
-    for example in examples:
-        captions = tuple(caption for caption in example.captions if caption.strip())
-        if len(captions) < len(example.captions):
-            empty = len(example.captions) - len(captions)
-            skips.add("captions are empty, of", example.image_id, empty)
-        if not is_image(example.image):
-            skips.add("images do not decode", example.image_id)
-        elif not captions:
-            skips.add("images have no caption left", example.image_id)
-        else:
-            yield dataclasses.replace(example, captions=captions)
-
-
-def _with_precomputed_regions(
-    examples: Iterator[Example], encoder: PrecomputedEncoder, skips: Skips
-) -> Iterator[bytes]:
-    """Serializes examples with regions from files; those without are skipped."""
-    for example in examples:
-        regions = encoder.read(example.image_id)
-        if regions is None:
-            skips.add(f"images have no regions in {encoder.folder}", example.image_id)
-        else:
-            yield records.serialize(example, [regions])
-
-
-def _with_regions(
-    examples: Iterator[Example], encoder: keras.Model, config: Config
-) -> Iterator[bytes]:
-    """Serializes examples with the regions of their images and, if asked, mirror images."""
-    height, width = config.encoder.image_height, config.encoder.image_width
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
-    def encode(image_bytes: tf.Tensor) -> list[tf.Tensor]:
-        images = tf.map_fn(
-            lambda encoded: decode_and_resize(encoded, height, width),
-            image_bytes,
-            fn_output_signature=tf.TensorSpec([height, width, 3], tf.uint8),
-        )
-        views = [images, tf.image.flip_left_right(images)] if config.encoder.flip else [images]
-        return [tf.cast(encoder.before_cache(view), tf.float16) for view in views]  # [B, R, D]
-
-    batch: list[Example] = []
-
-    def flush() -> Iterator[bytes]:
-        views = [view.numpy() for view in encode([example.image for example in batch])]
-        for example, *regions in zip(batch, *views, strict=True):
-            yield records.serialize(example, [np.asarray(array) for array in regions])
-        batch.clear()
-
-    for example in examples:
-        batch.append(example)
-        if len(batch) == ENCODING_BATCH:
-            yield from flush()
-    if batch:
-        yield from flush()

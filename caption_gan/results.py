@@ -21,14 +21,13 @@ from caption_gan.evaluation import (
 from caption_gan.files import replacing, write_json
 from caption_gan.frontier import Frontier
 from caption_gan.models.captioner import Captioner
-from caption_gan.models.critic import Critic
+from caption_gan.models.critic import Critic, build_critic
 from caption_gan.models.generator import Generator
 from caption_gan.objectives import AdversarialConfig
-from caption_gan.preparation import prepare_split
+from caption_gan.preparation import prepare_splits
 from caption_gan.report import ReportImage, write_report
 from caption_gan.run import RunDirectory, dump_config, load_weights
 from caption_gan.text.tokenizer import Tokenizer
-from caption_gan.training.adversarial import build_critic
 
 SHOWN = ("CIDEr", "BLEU-4", "fact_accuracy", "repeated_token_rate", "distinct_captions", "mBLEU-4")
 
@@ -54,22 +53,21 @@ def evaluate_run(
     Returns:
         Figures by `<split>/<decoding>/<metric>`, and the captioned images.
     """
-    prepared = prepare_split(config, split, captioner.encoder)
-    examples = list(read_examples(prepared.directory, split))
-    pipeline = Pipeline(
-        prepared.directory, config.data, config.encoder, captioner.encoder.cached_shape, tokenizer
-    )
-    batches = pipeline.validation(split, prepared.images, config.decoding.batch_size)
+    is_true = truth_checker(config.data)
+    # Where truth is known, the nearest training image's caption is what there is to beat.
+    wanted = {split, "train"} if is_true else {split}
+    splits = prepare_splits(config, captioner.encoder, sorted(wanted))
+    prepared = splits[split]
+    examples = list(read_examples(prepared))
+    pipeline = Pipeline(config.data, config.encoder, captioner.encoder.cached_shape, tokenizer)
+    batches = pipeline.validation(prepared, config.decoding.batch_size)
     decoder = Decoder(captioner, tokenizer, config.decoding, config.seed)
     images = caption_images(decoder, batches, examples)
-    is_true = truth_checker(config.data)
     metrics = score(images, split, is_true)
     earlier, frontier = _compare_stages(run, config, decoder, batches, examples)
     metrics |= {f"{split}/{name}": value for name, value in earlier.items()}
     if is_true:
-        training = prepare_split(config, "train", captioner.encoder)
-        known = list(read_examples(training.directory, "train"))
-        metrics |= baselines(split, examples, known, is_true)
+        metrics |= baselines(split, examples, list(read_examples(splits["train"])), is_true)
 
     history = run.read_history()
     others = json.loads(run.metrics.read_text()) if run.metrics.is_file() else {}
@@ -139,7 +137,7 @@ def load_critic(run: RunDirectory, config: Config, generator: Generator) -> Crit
         return None
     settings = [getattr(config, stage) for stage in config.stages]
     adversarial = [some for some in settings if isinstance(some, AdversarialConfig)]
-    critic = build_critic(generator, adversarial[-1])
+    critic = build_critic(generator, adversarial[-1].critic)
     load_weights(critic, run.critic_weights)
     return critic
 

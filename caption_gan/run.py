@@ -85,7 +85,12 @@ def config_parser(prog: str, description: str = "") -> ArgumentParser:
 def read_config(arguments: list[str] | None, prog: str, description: str = "") -> Config:
     """Settings from a command line: defaults, then a file, then single settings."""
     parser = config_parser(prog, description)
-    settings = parser.instantiate(parser.parse_args(arguments))
+    return config_from(parser, parser.parse_args(arguments))
+
+
+def config_from(parser: ArgumentParser, arguments: Any) -> Config:
+    """Settings of what a parser made by `config_parser` has parsed."""
+    settings = parser.instantiate(arguments)
     return Config(**{field.name: settings[field.name] for field in dataclasses.fields(Config)})
 
 

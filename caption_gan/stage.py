@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -10,15 +10,16 @@ import keras
 import tensorflow as tf
 
 from caption_gan.config import Config
-from caption_gan.data.example import Example
+from caption_gan.data.corpora import tokenize_corpora
 from caption_gan.data.pipeline import Pipeline
+from caption_gan.data.shards import PreparedSplit
+from caption_gan.data.skips import Skips
 from caption_gan.errors import CaptionGANError
 from caption_gan.evaluation import Decoder
 from caption_gan.files import replacing, write_json
 from caption_gan.models.captioner import Captioner
 from caption_gan.monitoring import Monitor
 from caption_gan.objectives import AdversarialConfig
-from caption_gan.preparation import PreparedSplit
 from caption_gan.run import RunDirectory, load_weights, save_weights
 from caption_gan.training import callbacks
 from caption_gan.training.averaging import RunningAverage
@@ -68,7 +69,6 @@ def train_stage(
     captioner: Captioner,
     pipeline: Pipeline,
     splits: dict[str, PreparedSplit],
-    examples: Sequence[Example],
 ) -> None:
     """Trains the captioner by one objective, from where an interrupted run left it.
 
@@ -79,7 +79,6 @@ def train_stage(
         captioner: Is trained, from the best weights of the stage before.
         pipeline: Gives batches.
         splits: `train` and `val`.
-        examples: Of the split `val`.
 
     Raises:
         CaptionGANError: A loss or a gradient is no longer a number, or the captions collapsed.
@@ -95,7 +94,7 @@ def train_stage(
     captioner.generator.embedding.trainable = True
     rewards = {}
     if objective == "self_critical":
-        references = (captions[:, 1:] for captions in pipeline.references(train.split))
+        references = (captions[:, 1:] for captions in pipeline.references(train))
         rewards["cider"] = CiderReward(references)
     model = OBJECTIVES[objective].stage(
         captioner, settings, steps * settings.epochs, config.seed + number, **rewards
@@ -117,7 +116,7 @@ def train_stage(
     del epochs[epochs_done:]
     monitor = Monitor(
         Decoder(kept, pipeline.tokenizer, config.decoding, config.seed),
-        *(pipeline, val.images, examples, config),
+        *(pipeline, val, config),
     )
     # Truth, where it is known; else likeness to what people say.
     watched, watching = "val_CIDEr", []
@@ -142,13 +141,21 @@ def train_stage(
             save_weights(critic, run.critic_weights)
 
     batches = pipeline.training(
-        *("train", train.images, settings.images_a_step, settings.captions, config.seed + number)
+        *(train, settings.images_a_step, settings.captions, config.seed + number, epochs_done)
     )
+    if getattr(model, "critic", None) and config.data.corpora and settings.unpaired:
+        skips = Skips()
+        sentences = tokenize_corpora(config.data.corpora, pipeline.tokenizer, skips)
+        for line in [f"{len(sentences)} sentences of data.corpora are used", *skips.lines()]:
+            print(f"{objective}: {line}", file=sys.stderr)
+        batches = pipeline.with_sentences(
+            batches, sentences, settings.captions, config.seed + number
+        )
     try:
         with Interruption() as interruption:
             model.fit(
                 batches,
-                validation_data=pipeline.validation("val", val.images, settings.batch_size),
+                validation_data=pipeline.validation(val, settings.batch_size),
                 epochs=settings.epochs,
                 initial_epoch=epochs_done,
                 shuffle=False,  # The pipeline does.

@@ -124,3 +124,19 @@ def test_a_collapse_ends_training_and_is_named(tmp_path, arguments):
     assert "Training stopped" in done.stderr
     assert "image_dependence is" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_text_without_images_trains_a_critic(arguments, tmp_path):
+    corpus = tmp_path / "more.txt"
+    corpus.write_text("the line rises .\nxylophone\n")
+    stages = "--stages=[maximum_likelihood,policy_gradient]"
+    done = call(
+        *("fit", *arguments, *ADVERSARIAL, stages),
+        *(f"--run_dir={tmp_path / 'run'}", f"--data.corpora=[{corpus}]"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 sentences of data.corpora are used" in done.stderr
+    assert "1 sentences of data.corpora have unknown words: xylophone" in done.stderr
+    alone = call("fit", *arguments, f"--data.corpora=[{corpus}]")
+    assert alone.returncode == 1
+    assert "none of stages ['maximum_likelihood'] has a critic" in alone.stderr

@@ -32,7 +32,7 @@ def photographs(tmp_path) -> Path:
 def fit(root: Path, *arguments: str):
     """Trains for one epoch and returns the process and the run."""
     run = root.parent / "run"
-    settings = ["--data.source=flickr8k", f"--data.root={root}", f"--run_dir={run}"]
+    settings = ["--data.source=flickr", f"--data.root={root}", f"--run_dir={run}"]
     settings += [f"--data.cache={root.parent / 'cache'}", "--maximum_likelihood.epochs=1"]
     done = call("fit", *SMALL, *settings, *arguments)
     assert "Traceback" not in done.stderr
@@ -49,7 +49,7 @@ def test_what_cannot_be_used_is_counted_and_the_rest_is_learnt(photographs):
     assert done.returncode == 0, done.stderr
     for note in (
         "1 images do not decode: 0.jpg",
-        "1 images are listed but not in Images/: 1.jpg",
+        "1 images are listed but not there: 1.jpg",
         "1 captions are empty, of: 2.jpg",
         "1 captions have no known word and were skipped",
         "1 captions are longer than text.sequence_length 24 and were cut",
@@ -69,12 +69,12 @@ def only_one_word(root: Path) -> str:
 def no_picture_decodes(root: Path) -> str:
     for number in range(16, 20):
         (root / "Images" / f"{number}.jpg").write_bytes(b"")
-    return "The split 'val' of flickr8k has no image that can be used. 4 images do not decode"
+    return "The split 'val' of flickr has no image that can be used. 4 images do not decode"
 
 
 def captions_of_nothing(root: Path) -> str:
     (root / "captions.txt").write_text("image,caption\n")
-    return "The split 'train' of flickr8k has no image that can be used. 16 images have no caption"
+    return "The split 'train' of flickr has no image that can be used. 16 images have no caption"
 
 
 @pytest.mark.parametrize("spoil", [only_one_word, no_picture_decodes, captions_of_nothing])

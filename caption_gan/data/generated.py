@@ -4,14 +4,17 @@ A world invents facts, draws an image of them and words them. Images and caption
 seed, the split and the position alone, so any machine makes the same data.
 """
 
-import dataclasses
+import hashlib
 import io
 import json
+import os
 import random
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image
@@ -39,7 +42,7 @@ class World(Protocol):
         """Whether the caption parses and each of its statements holds."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class GeneratedSource:
     """A `World` as a source of examples.
 
@@ -56,15 +59,22 @@ class GeneratedSource:
     images_of_split: dict[str, int]
     captions_per_image: int = 5
     seed: int = 0
-    processes: int = 2
+    processes: int = field(default_factory=lambda: os.cpu_count() or 1)
 
     @property
     def fingerprint(self) -> Any:
-        return [self.world.name, self.images_of_split, self.captions_per_image, self.seed]
+        """The settings, and the code that draws: what it draws is part of the content."""
+        code = hashlib.sha256()
+        for path in sorted(Path(__file__).parent.glob("*.py")):
+            if path.name.startswith(("figure", "scene", "generated", "grammar")):
+                code.update(path.read_bytes())
+        return [
+            *(self.world.name, self.images_of_split, self.captions_per_image, self.seed),
+            code.hexdigest(),
+        ]
 
-    def examples(self, split: str) -> Iterator[Example]:
-        """Yields the split's examples in order."""
-        count = self.images_of_split[split]
+    def examples(self, split: str, positions: range) -> Iterator[Example]:
+        """Yields the split's examples at these positions, in order."""
         # "fork" starts at once, where "spawn" first imports the whole program, TensorFlow included.
         # The children draw and nothing else, so that they never miss TensorFlow's threads.
         with ProcessPoolExecutor(
@@ -74,7 +84,7 @@ class GeneratedSource:
             initializer=signal.signal,
             initargs=(signal.SIGINT, signal.SIG_IGN),
         ) as pool:
-            yield from pool.map(self.example, [split] * count, range(count), chunksize=64)
+            yield from pool.map(self.example, [split] * len(positions), positions, chunksize=64)
 
     def example(self, split: str, index: int) -> Example:
         """Returns one example."""

@@ -5,24 +5,25 @@ B batch, K captions an image, C captions that an image has, T time, R regions, D
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from caption_gan.config import DataConfig, EncoderConfig
+from caption_gan.config import EncoderConfig
 from caption_gan.data.images import decode_and_resize
-from caption_gan.data.records import read_split
+from caption_gan.data.records import parsed, read_serialized
+from caption_gan.data.shards import PreparedSplit
+from caption_gan.layouts import DataConfig
 from caption_gan.text.tokenizer import Tokenizer
 
 BATCHES_AHEAD = 2
+SHUFFLED_BYTES = 2**28  # Of records, where decoded examples do not fit into memory.
 
 
 class Pipeline:
     """Reads prepared splits as batches.
 
     Args:
-        directory: Holds `Split-<split>/`.
         data: Number of captions an image and the limit of memory.
         encoder: Size of the images, and whether there are cached regions instead.
         cached_shape: (R, D) of cached regions, or of what the encoder has cached in their place.
@@ -31,29 +32,47 @@ class Pipeline:
 
     def __init__(
         self,
-        directory: Path,
         data: DataConfig,
         encoder: EncoderConfig,
         cached_shape: tuple[int, ...],
         tokenizer: Tokenizer,
     ):
-        self.directory = directory
         self.data = data
         self.encoder = encoder
         self.cached_shape = cached_shape
         self.tokenizer = tokenizer
 
     def training(
-        self, split: str, images: int, batch_size: int, captions: int, seed: int
+        self,
+        prepared: PreparedSplit,
+        batch_size: int,
+        captions: int,
+        seed: int,
+        epochs_done: int = 0,
     ) -> tf.data.Dataset:
         """Endlessly varied epochs: shuffled images, a random choice and order of captions.
+
+        Args:
+            prepared: The split.
+            batch_size: B.
+            captions: K.
+            seed: Of all that is random. The same seed gives the same epochs.
+            epochs_done: Epochs that an interrupted training has seen; the next one comes first.
 
         Returns:
             Batches {image uint8 [B, H, W, 3] | regions float16 [B, R, D], token_ids [B, K, T]};
             the images that do not fill the last batch come another epoch.
         """
-        dataset = self._decoded(split, images)
-        dataset = dataset.shuffle(images, seed=seed)
+        images = prepared.images
+        if self._fits_memory(images):
+            dataset = self._decoded(read_serialized(prepared)).cache()
+            dataset = dataset.shuffle(images, seed=seed)
+        else:
+            # Shards in another order in each epoch, some in turn, and a buffer of records, which
+            # take less memory than what they hold takes decoded.
+            dataset = read_serialized(prepared, seed)
+            buffer = max(batch_size, min(images, SHUFFLED_BYTES * images // max(prepared.size, 1)))
+            dataset = self._decoded(dataset.shuffle(buffer, seed=seed))
         # A seed for each image of each epoch keeps random choices the same however many threads
         # make them.
         seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
@@ -63,24 +82,59 @@ class Pipeline:
             num_parallel_calls=tf.data.AUTOTUNE,
         )
         dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(BATCHES_AHEAD)
-        return dataset.apply(tf.data.experimental.assert_cardinality(images // batch_size))
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(images // batch_size))
+        # Every new iterator moves the seeds on; nothing is read before the first batch is.
+        for _ in range(epochs_done):
+            iter(dataset)
+        return dataset
 
-    def validation(self, split: str, images: int, batch_size: int) -> tf.data.Dataset:
+    def with_sentences(
+        self, batches: tf.data.Dataset, token_ids: np.ndarray, captions: int, seed: int
+    ) -> tf.data.Dataset:
+        """Adds text without images to training batches.
+
+        Args:
+            batches: Of `training`.
+            token_ids: Of all sentences, [S, T].
+            captions: K.
+            seed: Of the choice.
+
+        Returns:
+            Batches with `unpaired` [B, K, T] besides.
+        """
+        length = token_ids.shape[-1]
+        sentences = tf.constant(token_ids)
+        seeds = tf.data.Dataset.random(seed + 1, rerandomize_each_iteration=True)
+
+        def add(batch: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
+            shape = [tf.shape(batch["token_ids"])[0], captions]
+            chosen = tf.random.stateless_uniform(
+                shape, [seed, 2], maxval=len(token_ids), dtype=tf.int32
+            )
+            unpaired = tf.cast(tf.gather(sentences, chosen), tf.int32)
+            return batch | {"unpaired": tf.ensure_shape(unpaired, [None, captions, length])}
+
+        return tf.data.Dataset.zip(batches, seeds).map(add)
+
+    def validation(self, prepared: PreparedSplit, batch_size: int) -> tf.data.Dataset:
         """The same batches for every epoch: each image once, with its first captions."""
-        dataset = self._decoded(split, images).map(self._first)
+        images = prepared.images
+        dataset = self._decoded(read_serialized(prepared))
+        if self._fits_memory(images):
+            dataset = dataset.cache()
+        dataset = dataset.map(self._first)
         dataset = dataset.batch(batch_size).prefetch(BATCHES_AHEAD)
         return dataset.apply(tf.data.experimental.assert_cardinality(-(-images // batch_size)))
 
-    def references(self, split: str) -> Iterator[np.ndarray]:
+    def references(self, prepared: PreparedSplit) -> Iterator[np.ndarray]:
         """Token ids [C, T] of all captions of one image after another."""
-        records = read_split(self.directory, split)
+        records = parsed(read_serialized(prepared), with_regions=False)
         captions = records.map(lambda record: self.tokenizer.tokenize(record["captions"]))
         return captions.as_numpy_iterator()
 
-    def _decoded(self, split: str, images: int) -> tf.data.Dataset:
-        dataset = read_split(self.directory, split)
-        dataset = dataset.map(self._decode, num_parallel_calls=tf.data.AUTOTUNE)
-        return dataset.cache() if self._fits_memory(images) else dataset
+    def _decoded(self, serialized: tf.data.Dataset) -> tf.data.Dataset:
+        records = parsed(serialized, with_regions=self.encoder.cached)
+        return records.map(self._decode, num_parallel_calls=tf.data.AUTOTUNE)
 
     def _fits_memory(self, images: int) -> bool:
         if self.encoder.cached:

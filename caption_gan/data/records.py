@@ -1,4 +1,4 @@
-"""TFRecord shards of examples: the only `tf.train.Example` schema.
+"""The records of shards: the only `tf.train.Example` schema.
 
 R regions, D region depth.
 
@@ -6,21 +6,20 @@ R regions, D region depth.
     image/encoded   bytes    1
     image/captions  bytes    one or more
     image/facts     bytes    1; empty unless the data set knows what is true of the image
+    image/text      bytes    1; empty unless somebody has read the text in the image
     image/regions   bytes    0 to 2; float16 [R, D] of the image, then of its mirror image
-
-Files are named as TFX names them: `Split-train/data_tfrecord-00000-of-00004`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from caption_gan.data.example import Example
 from caption_gan.data.images import UNTUNED
+from caption_gan.data.shards import PreparedSplit, shard_files
 
-IMAGES_PER_SHARD = 2000
+SHARDS_AT_A_TIME = 4  # Read in turn, so that a buffer of records mixes several.
 
 
 def serialize(example: Example, regions: Sequence[np.ndarray] = ()) -> bytes:
@@ -30,23 +29,30 @@ def serialize(example: Example, regions: Sequence[np.ndarray] = ()) -> bytes:
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
 
     features = {
-        "image/id": feature([example.image_id.encode()]),
+        "image/id": feature([_utf8(example.image_id)]),
         "image/encoded": feature([example.image]),
-        "image/captions": feature(caption.encode() for caption in example.captions),
-        "image/facts": feature([example.facts.encode()]),
+        "image/captions": feature(_utf8(caption) for caption in example.captions),
+        "image/facts": feature([_utf8(example.facts)]),
+        "image/text": feature([_utf8(example.image_text)]),
         "image/regions": feature(array.astype(np.float16).tobytes() for array in regions),
     }
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 
+def _utf8(text: str) -> bytes:
+    # A lone surrogate has no UTF-8; it can stand in a JSON file all the same.
+    return text.encode("utf-8", "replace")
+
+
 def parse(serialized: tf.Tensor, with_regions: bool = True) -> dict[str, tf.Tensor]:
-    """The features of one record: scalars `id`, `encoded`, `facts`; `captions`, `regions` [?]."""
+    """A record's features: scalars `id`, `encoded`, `facts`, `text`; `captions`, `regions` [?]."""
     one, several = tf.io.FixedLenFeature([], tf.string), tf.io.RaggedFeature(tf.string)
     schema = {
         "image/id": one,
         "image/encoded": one,
         "image/captions": several,
         "image/facts": one,
+        "image/text": one,
     }
     # Regions are larger than all the rest together.
     if with_regions:
@@ -55,39 +61,43 @@ def parse(serialized: tf.Tensor, with_regions: bool = True) -> dict[str, tf.Tens
     return {name.removeprefix("image/"): value for name, value in features.items()}
 
 
-def write_split(directory: Path, split: str, records: Iterable[bytes], count: int) -> None:
-    """Writes a split of at most `count` records as shards of about equal size."""
-    folder = directory / f"Split-{split}"
-    folder.mkdir(parents=True)
-    shards = max(1, round(count / IMAGES_PER_SHARD))
-    writers = [
-        tf.io.TFRecordWriter(str(folder / f"data_tfrecord-{shard:05d}-of-{shards:05d}"))
-        for shard in range(shards)
-    ]
-    for position, record in enumerate(records):
-        writers[position % shards].write(record)
-    for writer in writers:
-        writer.close()
+def read_serialized(prepared: PreparedSplit, shuffle_seed: int | None = None) -> tf.data.Dataset:
+    """The records of a split, not yet parsed.
 
-
-def read_split(directory: Path, split: str, with_regions: bool = True) -> tf.data.Dataset:
-    """The parsed records of a split, in the order in which they were written."""
-    files = sorted(str(path) for path in (directory / f"Split-{split}").glob("data_tfrecord-*"))
-    # Records were dealt to the shards in turn; they are collected in the same way.
+    Args:
+        prepared: The split.
+        shuffle_seed: If given, shards are read in another order in each epoch, several in turn;
+            else records come in the order of the data set.
+    """
+    files = shard_files(prepared.directory, prepared.split)
+    compression = "GZIP" if files and files[0].endswith(".gz") else ""
     dataset = tf.data.Dataset.from_tensor_slices(files)
-    dataset = dataset.interleave(tf.data.TFRecordDataset, cycle_length=len(files), block_length=1)
-    dataset = dataset.map(
-        lambda record: parse(record, with_regions), num_parallel_calls=tf.data.AUTOTUNE
+    if shuffle_seed is not None:
+        dataset = dataset.shuffle(len(files), seed=shuffle_seed)
+    dataset = dataset.interleave(
+        lambda file: tf.data.TFRecordDataset(file, compression),
+        cycle_length=1 if shuffle_seed is None else SHARDS_AT_A_TIME,
+        num_parallel_calls=1 if shuffle_seed is None else SHARDS_AT_A_TIME,
+        deterministic=True,
     )
     return dataset.with_options(UNTUNED)
 
 
-def read_examples(directory: Path, split: str) -> Iterator[Example]:
-    """The examples of a split."""
-    for record in read_split(directory, split, with_regions=False).as_numpy_iterator():
+def parsed(dataset: tf.data.Dataset, with_regions: bool = True) -> tf.data.Dataset:
+    """Parses each record."""
+    return dataset.map(
+        lambda record: parse(record, with_regions), num_parallel_calls=tf.data.AUTOTUNE
+    )
+
+
+def read_examples(prepared: PreparedSplit) -> Iterator[Example]:
+    """The examples of a split, in the order of the data set."""
+    records = parsed(read_serialized(prepared), with_regions=False)
+    for record in records.as_numpy_iterator():
         yield Example(
             image_id=record["id"].decode(),
             image=record["encoded"],
             captions=tuple(caption.decode() for caption in record["captions"]),
             facts=record["facts"].decode(),
+            image_text=record["text"].decode(),
         )

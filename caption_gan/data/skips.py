@@ -1,32 +1,59 @@
-"""Counts what a data set brings that cannot be used, so that nothing is lost in silence."""
+"""What of a data set cannot be used: counted and named, so that nothing is lost in silence."""
 
 from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-NAMES_KEPT = 5
+NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Something that was skipped.
+
+    Attributes:
+        reason: Reads well after a number, e.g. `images do not decode`.
+        name: Of the image, or where it stands, e.g. `line 12`.
+        count: How many things.
+    """
+
+    reason: str
+    name: str
+    count: int = 1
+
+
+class SkipError(Exception):
+    """Raised where an example is read that cannot be used.
+
+    Args:
+        reason: Reads well after a number, e.g. `images do not decode`.
+    """
 
 
 class Skips:
-    """Counts of skipped things by reason, with the names of the first few.
+    """Collects what was skipped.
 
     Attributes:
-        counts: Number of things skipped for each reason.
-        names: The first names for each reason.
+        all: In the order in which it was met.
     """
 
-    def __init__(self):
-        self.counts: dict[str, int] = defaultdict(int)
-        self.names: dict[str, list[str]] = defaultdict(list)
+    def __init__(self, skips: Iterable[Skip] = ()):
+        self.all = list(skips)
 
     def add(self, reason: str, name: str, count: int = 1) -> None:
-        """Counts something that was skipped."""
-        self.counts[reason] += count
-        if len(self.names[reason]) < NAMES_KEPT and name not in self.names[reason]:
-            self.names[reason].append(name)
+        """Adds something that was skipped."""
+        self.all.append(Skip(reason, name, count))
 
     def lines(self) -> list[str]:
         """One line for each reason, e.g. `2 images do not decode: a.jpg, b.jpg`."""
+        counts: dict[str, int] = defaultdict(int)
+        names: dict[str, dict[str, None]] = defaultdict(dict)  # Ordered, each once.
+        for skip in self.all:
+            counts[skip.reason] += skip.count
+            if len(names[skip.reason]) < NAMES_SHOWN:
+                names[skip.reason][skip.name] = None
         return [
-            f"{count} {reason}: {', '.join(self.names[reason])}"
-            + (", ..." if count > len(self.names[reason]) else "")
-            for reason, count in sorted(self.counts.items())
+            f"{count} {reason}: {', '.join(names[reason])}"
+            + (", ..." if count > len(names[reason]) else "")
+            for reason, count in sorted(counts.items())
         ]

@@ -1,17 +1,23 @@
-"""The supported data sets. A new layout is a new file with a class, and a line here."""
+"""The supported data sets. A new layout is a new file with a function, and a line here."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Protocol
 
-from caption_gan.config import DataConfig
+from caption_gan.data import storage
+from caption_gan.data.coco import open_coco
 from caption_gan.data.example import Example
+from caption_gan.data.features import open_features
 from caption_gan.data.figures import FiguresWorld
-from caption_gan.data.flickr8k import Flickr8kSource
+from caption_gan.data.flickr import open_flickr
+from caption_gan.data.folder import open_folder
 from caption_gan.data.generated import GeneratedSource, World
+from caption_gan.data.hugging_face import open_hugging_face
 from caption_gan.data.scenes import ScenesWorld
+from caption_gan.data.scicap import open_scicap
 from caption_gan.data.skips import Skips
 from caption_gan.errors import CaptionGANError
+from caption_gan.layouts import DataConfig
 
 
 class Source(Protocol):
@@ -23,17 +29,29 @@ class Source(Protocol):
 
     @property
     def images_of_split(self) -> dict[str, int]:
-        """Highest number of examples of each split."""
+        """Number of positions of each split: its images, or more where some cannot be used."""
 
-    def examples(self, split: str) -> Iterator[Example]:
-        """Yields the split's examples, always in the same order."""
+    def examples(self, split: str, positions: range) -> Iterator[Example]:
+        """Yields what the split has at these positions, in order and always the same."""
 
 
 WORLDS: dict[str, type[World]] = {"figures": FiguresWorld, "scenes": ScenesWorld}
+LAYOUTS: dict[str, Callable[[DataConfig, Skips], Source]] = {
+    "coco": open_coco,
+    "features": open_features,
+    "flickr": open_flickr,
+    "folder": open_folder,
+    "hugging_face": open_hugging_face,
+    "scicap": open_scicap,
+}
 
 
 def open_source(config: DataConfig, skips: Skips) -> Source:
     """Opens the data set that the settings name.
+
+    Args:
+        config: The settings.
+        skips: Gets what cannot be used, now and when examples are read.
 
     Raises:
         CaptionGANError: It is not where the settings say, or not in its layout.
@@ -50,7 +68,13 @@ def open_source(config: DataConfig, skips: Skips) -> Source:
         raise CaptionGANError(
             f"data.root is not set; data.source {config.source!r} needs the folder of the data."
         )
-    return Flickr8kSource(Path(config.root).expanduser(), skips)
+    if config.source != "hugging_face":  # There it may be a name on the Hub.
+        config = dataclasses.replace(config, root=storage.resolve(config.root))
+        if not storage.is_folder(str(config.root)):
+            raise CaptionGANError(
+                f"data.root: {config.root} is not a folder; give the folder of the data set."
+            )
+    return LAYOUTS[config.source](config, skips)
 
 
 def truth_checker(config: DataConfig) -> Callable[[str, Any], bool] | None:

@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from caption_gan.models.generator import Context, Generator
+from caption_gan.objectives import CriticConfig
 from caption_gan.text.vocabulary import PAD_ID
 
 # How likely a written word was depends on all that might have been written in its place. The most
@@ -120,3 +121,14 @@ class Critic(keras.Model):
     def from_config(cls, config):
         config["trunk"] = keras.saving.deserialize_keras_object(config["trunk"])
         return cls(**config)
+
+
+def build_critic(generator: Generator, config: CriticConfig) -> Critic:
+    """A critic of the generator's sizes, and with its weights if the settings say so."""
+    settings = generator.get_config() | {"dropout": config.dropout, "name": "trunk"}
+    trunk = Generator.from_config(settings)
+    trunk.build((None, *generator.regions_shape))
+    if config.start == "generator":
+        trunk.set_weights(generator.get_weights())
+    trunk.embedding.trainable = config.word_vectors_policy == "trainable"
+    return Critic(trunk, name="critic")

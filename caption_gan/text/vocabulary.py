@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import tensorflow as tf
 import tensorflow_text as tf_text
@@ -24,8 +24,11 @@ from caption_gan.files import replacing
 SPECIAL_TOKENS = ("[PAD]", "[START]", "[END]", "[UNK]")
 PAD_ID, START_ID, END_ID, UNK_ID = range(4)
 CONTINUATION = "##"
+# What the normalised captions of SciCap hold in place of numbers, brackets and equations.
+PLACEHOLDERS = ("num-tk", "bracket-tk", "equat-tk")
 
 Kind = Literal["word", "wordpiece"]
+Item = TypeVar("Item")
 
 _SPACE = r"[\s\p{Z}\p{C}]"
 _LETTERS = r"[\p{L}\p{M}\p{N}]+"
@@ -47,9 +50,10 @@ def split_words(captions: tf.Tensor) -> tf.RaggedTensor:
     """Normalises captions (NFKC, case fold) and splits them into words, in the graph.
 
     White space separates words and every punctuation mark is a word of its own, save hyphens and
-    apostrophes inside a word and the point or comma inside a number. Text is folded to lower case,
-    so no user's text can yield a special token, with one exception: `[UNK]` stays the unknown
-    word, which lets a caption that was decoded with unknown words be read back.
+    apostrophes inside a word and the point or comma inside a number. Placeholders such as `NUM-TK`
+    are words of their own whatever they are attached to. Text is folded to lower case, so no user's
+    text can yield a special token, with one exception: `[UNK]` stays the unknown word, which lets a
+    caption that was decoded with unknown words be read back.
 
     Args:
         captions: string [N]; bytes that are not UTF-8 are replaced, never refused.
@@ -69,6 +73,7 @@ def split_words(captions: tf.Tensor) -> tf.RaggedTensor:
     # Corpora that were tokenized before (Flickr8k) write "dog 's".
     clitic = r"([\p{L}\p{N}])\s+('(?:s|d|m|ll|re|ve))(\s|$)"
     text = tf.strings.regex_replace(text, clitic, r"\1\2\3")
+    text = tf.strings.regex_replace(text, f"({'|'.join(PLACEHOLDERS)})", r" \1 ")
     text = tf.strings.regex_replace(text, r"\[unk\]", SPECIAL_TOKENS[UNK_ID])
     return tf_text.regex_split(text, _SPLIT, _KEEP)
 
@@ -76,7 +81,7 @@ def split_words(captions: tf.Tensor) -> tf.RaggedTensor:
 def count_words(captions: Iterable[str]) -> Counter[str]:
     """Counts the words of captions, split as the tokenizer splits them."""
     counts: Counter[bytes] = Counter()
-    for some in _in_lists(captions, _COUNTED_AT_ONCE):
+    for some in in_lists(captions, _COUNTED_AT_ONCE):
         # A lone surrogate has no UTF-8; it can stand in a JSON file all the same.
         encoded = [caption.encode("utf-8", "ignore") for caption in some]
         counts.update(split_words(tf.constant(encoded, tf.string)).flat_values.numpy().tolist())
@@ -125,22 +130,27 @@ def build_vocabulary(
     if kind == "word":
         words = [word for word, _ in frequent]
         return [*SPECIAL_TOKENS, *words[: maximum_size - len(SPECIAL_TOKENS)]]
-    return _learn_pieces(frequent, minimum_count, maximum_size)
+    placeholders = [word for word in PLACEHOLDERS if word in counts]
+    return _learn_pieces(frequent, placeholders, minimum_count, maximum_size)
 
 
 def _learn_pieces(
-    frequent: Sequence[tuple[str, int]], minimum_count: int, maximum_size: int
+    frequent: Sequence[tuple[str, int]],
+    placeholders: Sequence[str],
+    minimum_count: int,
+    maximum_size: int,
 ) -> list[str]:
+    reserved = [*SPECIAL_TOKENS, *placeholders]  # Never pieces, however rare they are.
     learned = learner.learn(
         list(frequent),
         vocab_size=maximum_size,
-        reserved_tokens=list(SPECIAL_TOKENS),
+        reserved_tokens=reserved,
         lower_thresh=max(1, minimum_count),
         joiner=CONTINUATION,
     )
     # The learner's search can end above the size asked for. Single characters stay whatever
     # happens: without one of them every word that needs it would be unknown.
-    needed = set(SPECIAL_TOKENS) | {
+    needed = set(reserved) | {
         piece for piece in learned if len(piece.removeprefix(CONTINUATION)) == 1
     }
     if len(needed) > maximum_size:
@@ -228,7 +238,8 @@ def _check(words: Sequence[str], source: str) -> None:
         )
 
 
-def _in_lists(items: Iterable[str], size: int) -> Iterator[list[str]]:
+def in_lists(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Divides items into lists of so many; the last one may be shorter."""
     iterator = iter(items)
     while some := list(islice(iterator, size)):
         yield some

@@ -12,21 +12,19 @@ import tensorflow as tf
 
 from caption_gan.models import decoding
 from caption_gan.models.captioner import Captioner
-from caption_gan.models.critic import Critic
-from caption_gan.models.generator import Context, Generator
+from caption_gan.models.critic import Critic, build_critic
+from caption_gan.models.generator import Context
 from caption_gan.objectives import AdversarialConfig
 from caption_gan.text.vocabulary import PAD_ID, START_ID
 from caption_gan.training import constraints, losses
+from caption_gan.training.mismatches import most_alike
 from caption_gan.training.optimizers import build_optimizer
 
-# What an objective reports; `report` takes others too.
+# `report` takes others too.
 GENERATOR_FIGURES = ("loss", "anchor_loss", "generator_gradient_norm")
 CRITIC_FIGURES = (
-    "critic_loss",
-    "penalty",
-    "margin",
-    "mismatched_margin",
-    "critic_gradient_norm",
+    *("critic_loss", "penalty", "critic_gradient_norm"),
+    *("margin", "mismatched_margin"),
 )
 
 
@@ -71,7 +69,7 @@ class Adversarial(keras.Model):
         **kwargs: Any,
     ) -> "Adversarial":
         """Builds and compiles the objective as a stage of a run of so many steps."""
-        critic = build_critic(captioner.generator, config) if config.has_critic else None
+        critic = build_critic(captioner.generator, config.critic) if config.has_critic else None
         model = cls(captioner, critic, config, steps, seed, **kwargs)
         optimizer = build_optimizer(
             max(steps - config.critic_steps, 1),
@@ -140,13 +138,20 @@ class Adversarial(keras.Model):
         )
         return tf.pad(decoded.token_ids, [[0, 0], [0, 0], [1, 0]], constant_values=START_ID)
 
-    def train_critic(self, regions: tf.Tensor, real: tf.Tensor, written: tf.Tensor) -> None:
+    def train_critic(
+        self,
+        regions: tf.Tensor,
+        real: tf.Tensor,
+        written: tf.Tensor,
+        unpaired: tf.Tensor | None = None,
+    ) -> None:
         """Updates the critic on one part of the step's images after another.
 
         Args:
             regions: [N, R, D].
             real: Captions of the images, [N, K, T].
             written: Captions that the generator wrote, [N, K, T].
+            unpaired: Text without images, [N, K, T], if there is any.
         """
         if self.critic is None:
             return
@@ -157,11 +162,36 @@ class Adversarial(keras.Model):
 
         def update(index: tf.Tensor) -> tuple[tf.Tensor]:
             part = slice(index * size, (index + 1) * size)
-            self.update_critic(regions[part], real[part], written[part], mismatched[part])
+            rows = [regions[part], real[part], written[part], mismatched[part]]
+            if unpaired is not None:
+                # Rows without an image, in which text is real and whatever was written is not.
+                blind = slice(part.start, part.start + round(self.config.unpaired * size))
+                nothing = tf.zeros_like(regions[blind])
+                more = [nothing, unpaired[blind], written[blind], written[blind]]
+                rows = [tf.concat(both, axis=0) for both in zip(rows, more, strict=True)]
+            self.update_critic(*rows)
             return (index + 1,)
 
         # A loop, because the graph of one update with its second derivatives is large enough.
         tf.while_loop(lambda index: index < self.config.critic_updates, update, (tf.constant(0),))
+
+    def appraise(
+        self, words: tf.Tensor, mask: tf.Tensor, regions: tf.Tensor, alone: bool
+    ) -> tf.Tensor:
+        """The critic's scores of captions, [N, K], as the generator should raise them.
+
+        Args:
+            words: Embeddings [N, K, T, E].
+            mask: [N, K, T].
+            regions: [N, R, D].
+            alone: Whether a caption also counts by its score without the image, which there is
+                text for.
+        """
+        scores = self.critic(words, mask, self.critic.look(regions))
+        if alone:
+            nothing = self.critic.look(tf.zeros_like(regions))
+            scores += self.config.unpaired * self.critic(words, mask, nothing)
+        return scores
 
     def update_critic(
         self, regions: tf.Tensor, real: tf.Tensor, written: tf.Tensor, mismatched: tf.Tensor
@@ -267,30 +297,3 @@ class Adversarial(keras.Model):
         noise = noise if training else tf.zeros_like(noise)
         logits = generator(regions, read, noise, training=training)
         return losses.cross_entropy(logits, write, write != PAD_ID)
-
-
-def most_alike(real: tf.Tensor) -> tf.Tensor:
-    """For each of N images with captions [N, K, T], another one whose captions are most alike.
-
-    What is alike are the words that few of the images have in their captions.
-    """
-    count = tf.shape(real)[0]
-    flat = tf.reshape(real, [count, -1])
-    words = tf.math.bincount(flat, axis=-1, binary_output=True, dtype=tf.float32)  # [N, V]
-    images = tf.cast(count, tf.float32)
-    rarity = tf.math.log(images / tf.maximum(tf.reduce_sum(words, axis=0), 1))  # [V]
-    weighed = tf.math.l2_normalize(words * rarity, axis=-1)
-    likeness = tf.matmul(weighed, weighed, transpose_b=True)  # [N, N]
-    itself = tf.eye(count)
-    return tf.argmax(likeness - 2 * itself, axis=-1)
-
-
-def build_critic(generator: Generator, config: AdversarialConfig) -> Critic:
-    """A critic of the generator's sizes, and with its weights if the settings say so."""
-    settings = generator.get_config() | {"dropout": config.critic.dropout, "name": "trunk"}
-    trunk = Generator.from_config(settings)
-    trunk.build((None, *generator.regions_shape))
-    if config.critic.start == "generator":
-        trunk.set_weights(generator.get_weights())
-    trunk.embedding.trainable = config.critic.word_vectors_policy == "trainable"
-    return Critic(trunk, name="critic")

@@ -25,21 +25,26 @@ class PolicyGradient(Adversarial):
         """Several updates of the critic, one of the generator.
 
         Args:
-            batch: {image [N, H, W, 3] | regions [N, R, D], token_ids [N, K, T]}.
+            batch: {image [N, H, W, 3] | regions [N, R, D], token_ids [N, K, T]}, with `unpaired`
+                [N, K, T] if there is text without images.
         """
         real, seed = batch["token_ids"], self.draw_seed()
         regions = tf.stop_gradient(self.captioner.regions(batch))  # [N, R, D]
         written = self.write(regions, real.shape[-1], seed)  # [N, K, T]
-        self.train_critic(regions, real, written)
-        advantages = self.advantages(regions, written, real)  # [N, K]
+        self.train_critic(regions, real, written, batch.get("unpaired"))
+        alone = "unpaired" in batch
+        advantages = self.advantages(regions, written, real, alone)  # [N, K]
         self.train_generator(
             batch, regions, lambda seen: self.generator_loss(seen, written, advantages, seed)
         )
         return self.get_metrics_result()
 
-    def advantages(self, regions: tf.Tensor, written: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
+    def advantages(
+        self, regions: tf.Tensor, written: tf.Tensor, real: tf.Tensor, alone: bool = False
+    ) -> tf.Tensor:
         """How much better than the image's others captions [N, K, T] are, [N, K]."""
-        scores = self.critic.score_tokens(written, self.critic.look(regions))
+        words = self.critic.embedding(written)
+        scores = self.appraise(words, written != PAD_ID, regions, alone)
         return losses.normalized(losses.leave_one_out(scores))
 
     def generator_loss(

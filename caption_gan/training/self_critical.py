@@ -30,7 +30,9 @@ class SelfCritical(PolicyGradient):
         self.cider = cider
         self.figures["reward"] = keras.metrics.Mean(name="reward")
 
-    def advantages(self, regions: tf.Tensor, written: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
+    def advantages(
+        self, regions: tf.Tensor, written: tf.Tensor, real: tf.Tensor, alone: bool = False
+    ) -> tf.Tensor:
         """How much better than the image's others captions [N, K, T] are, [N, K]."""
         scores = self.cider(written[..., 1:], real[..., 1:])
         self.report(reward=tf.reduce_mean(scores))
@@ -38,4 +40,4 @@ class SelfCritical(PolicyGradient):
         if self.critic is None:
             return advantages
         share = self.config.critic_weight
-        return (1 - share) * advantages + share * super().advantages(regions, written, real)
+        return (1 - share) * advantages + share * super().advantages(regions, written, real, alone)

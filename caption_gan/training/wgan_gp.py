@@ -25,16 +25,22 @@ class WassersteinGAN(Adversarial):
         """Several updates of the critic, one of the generator.
 
         Args:
-            batch: {image [N, H, W, 3] | regions [N, R, D], token_ids [N, K, T]}.
+            batch: {image [N, H, W, 3] | regions [N, R, D], token_ids [N, K, T]}, with `unpaired`
+                [N, K, T] if there is text without images.
         """
         real, seed = batch["token_ids"], self.draw_seed()
         regions = tf.stop_gradient(self.captioner.regions(batch))  # [N, R, D]
         written = self.write(regions, real.shape[-1], seed)  # [N, K, T]
-        self.train_critic(regions, real, written)
-        self.train_generator(batch, regions, lambda seen: self.generator_loss(regions, seen, real))
+        self.train_critic(regions, real, written, batch.get("unpaired"))
+        alone = "unpaired" in batch
+        self.train_generator(
+            batch, regions, lambda seen: self.generator_loss(regions, seen, real, alone)
+        )
         return self.get_metrics_result()
 
-    def generator_loss(self, regions: tf.Tensor, seen: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
+    def generator_loss(
+        self, regions: tf.Tensor, seen: tf.Tensor, real: tf.Tensor, alone: bool = False
+    ) -> tf.Tensor:
         """How far the critic is from preferring what the generator writes; a scalar.
 
         Args:
@@ -42,6 +48,7 @@ class WassersteinGAN(Adversarial):
                 please it by what it shows.
             seen: What the generator looks at, [N, R, D].
             real: [N, K, T].
+            alone: Whether captions also count by themselves, see `appraise`.
         """
         generator, seed = self.captioner.generator, self.draw_seed()
         images, captions = tf.unstack(tf.shape(real)[:2])
@@ -53,12 +60,12 @@ class WassersteinGAN(Adversarial):
             real.shape[-1],
             seed,
         )
-        context = self.critic.look(regions)
         words = relaxation.embed(self.critic.embedding, relaxed)
-        score = self.critic(words, relaxed.token_ids != PAD_ID, context)  # [N, K]
+        score = self.appraise(words, relaxed.token_ids != PAD_ID, regions, alone)  # [N, K]
         if self.config.critic_loss == "wasserstein":
             return -tf.reduce_mean(score)
-        return tf.reduce_mean(self.judge(score, self.critic.score_tokens(real, context)))
+        real_score = self.appraise(self.critic.embedding(real), real != PAD_ID, regions, alone)
+        return tf.reduce_mean(self.judge(score, real_score))
 
     @property
     def temperature(self) -> tf.Tensor:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import json
 
 import keras
 import numpy as np
@@ -10,13 +9,16 @@ import pytest
 from PIL import Image
 
 from caption_gan import preparation
-from caption_gan.config import Config, DataConfig, EncoderConfig
-from caption_gan.data import records
+from caption_gan.config import Config, EncoderConfig
+from caption_gan.data import records, shards
 from caption_gan.data.example import Example
 from caption_gan.data.images import decode_and_resize, is_image
 from caption_gan.data.pipeline import Pipeline
+from caption_gan.data.shards import IndexedImage, PreparedSplit
+from caption_gan.data.skips import Skips
 from caption_gan.errors import CaptionGANError
-from caption_gan.preparation import prepare_split
+from caption_gan.layouts import DataConfig
+from caption_gan.preparation import prepare_splits
 from caption_gan.text.tokenizer import Tokenizer
 from caption_gan.text.vocabulary import write_vocabulary
 
@@ -44,9 +46,9 @@ class FewImages:
         self.fingerprint = fingerprint
         self.opened = 0
 
-    def examples(self, split):
+    def examples(self, split, positions):
         self.opened += 1
-        return iter(self.all[: self.images_of_split[split]])
+        return iter(self.all[positions.start : positions.stop])
 
 
 class MeanRegions(keras.layers.Layer):
@@ -84,24 +86,37 @@ def use(monkeypatch):
     return use_source
 
 
-def pipeline_of(config, prepared, tokenizer) -> Pipeline:
-    return Pipeline(prepared.directory, config.data, config.encoder, (2, 1), tokenizer)
+def prepare(config: Config, split: str) -> PreparedSplit:
+    return prepare_splits(config, MeanRegions(), [split])[split]
+
+
+def pipeline_of(config, tokenizer) -> Pipeline:
+    return Pipeline(config.data, config.encoder, (2, 1), tokenizer)
 
 
 def test_records_keep_everything_in_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "IMAGES_PER_SHARD", 3)
+    monkeypatch.setattr(shards, "IMAGES_PER_SHARD", 4)
     examples = [
-        Example(f"image {index}", bytes([index]), ("one", "zwei ü"), f'{{"fact": {index}}}')
+        Example(f"image {index}", bytes([index]), ("one", "zwei ü"), f'{{"fact": {index}}}', "text")
         for index in range(10)
     ]
-    serialized = [
-        records.serialize(example, [np.full((2, 3), index), np.full((2, 3), -index)])
-        for index, example in enumerate(examples)
-    ]
-    records.write_split(tmp_path, "train", serialized, len(serialized))
-    assert len(list((tmp_path / "Split-train").iterdir())) == 3
-    assert list(records.read_examples(tmp_path, "train")) == examples
-    for index, record in enumerate(records.read_split(tmp_path, "train").as_numpy_iterator()):
+    parts = shards.plan(str(tmp_path), "train", 10, gzip=False)
+    assert [part.positions for part in parts] == [range(3), range(3, 6), range(6, 10)]
+    for part in reversed(parts):
+        made = [
+            (
+                records.serialize(
+                    examples[index], [np.full((2, 3), index), -np.full((2, 3), index)]
+                ),
+                IndexedImage(f"image {index}", str(index), ("one", "zwei ü")),
+            )
+            for index in part.positions
+        ]
+        part.write(made, Skips())
+    prepared = PreparedSplit(str(tmp_path), "train", range(10), 0, [])
+    assert list(records.read_examples(prepared)) == examples
+    read = records.parsed(records.read_serialized(prepared))
+    for index, record in enumerate(read.as_numpy_iterator()):
         first, second = record["regions"]
         assert np.array_equal(np.frombuffer(first, np.float16), [index] * 6)
         assert np.array_equal(np.frombuffer(second, np.float16), [-index] * 6)
@@ -127,50 +142,23 @@ def test_useless_examples_are_dropped_and_counted(tmp_path, use):
         Example("half.png", encoded(2), ("a", "")),
     )
     use(FewImages(extra))
-    prepared = prepare_split(settings(tmp_path), "train", MeanRegions())
+    prepared = prepare(settings(tmp_path), "train")
     assert prepared.images == 9
-    assert prepared.skipped == (
+    assert prepared.skipped == [
         "3 captions are empty, of: mute.png, half.png, ...",
         "1 images do not decode: broken.jpg",
         "1 images have no caption left: mute.png",
-    )
-    kept = list(records.read_examples(prepared.directory, "train"))
+    ]
+    kept = list(records.read_examples(prepared))
     assert kept[-1].captions == ("a",)
-
-
-def test_shards_are_made_once_for_the_same_content(tmp_path, use):
-    source = use(FewImages())
-    first = prepare_split(settings(tmp_path), "train", MeanRegions())
-    assert prepare_split(settings(tmp_path), "train", MeanRegions()) == first
-    assert source.opened == 1
-    use(FewImages(fingerprint=1))
-    assert prepare_split(settings(tmp_path), "train", MeanRegions()).directory != first.directory
-
-
-def test_an_interrupted_preparation_leaves_nothing_that_is_taken_for_whole(tmp_path, use):
-    source = use(FewImages())
-    whole = source.examples
-
-    def interrupted(split):
-        for number, example in enumerate(whole(split)):
-            if number == 5:
-                raise KeyboardInterrupt
-            yield example
-
-    source.examples = interrupted
-    with pytest.raises(KeyboardInterrupt):
-        prepare_split(settings(tmp_path), "train", MeanRegions())
-    assert not list((tmp_path / "cache").rglob("*tfrecord*"))
-    source.examples = whole
-    assert prepare_split(settings(tmp_path), "train", MeanRegions()).images == 8
 
 
 def test_a_split_without_images_is_an_error(tmp_path, use):
     use(FewImages())
     with pytest.raises(CaptionGANError, match=r"'val' .* no image that can be used"):
-        prepare_split(settings(tmp_path), "val", MeanRegions())
+        prepare(settings(tmp_path), "val")
     with pytest.raises(CaptionGANError, match="no split 'test'"):
-        prepare_split(settings(tmp_path), "test", MeanRegions())
+        prepare(settings(tmp_path), "test")
 
 
 @pytest.mark.parametrize("memory_limit", [0.0, 1.0])
@@ -181,8 +169,8 @@ def test_an_epoch_shows_each_image_once_with_different_captions(
     config = settings(tmp_path)
     data = dataclasses.replace(config.data, memory_limit_gib=memory_limit)
     config = dataclasses.replace(config, data=data)
-    prepared = prepare_split(config, "train", MeanRegions())
-    batches = pipeline_of(config, prepared, tokenizer).training("train", 8, 4, 2, seed=1)
+    prepared = prepare(config, "train")
+    batches = pipeline_of(config, tokenizer).training(prepared, 4, 2, seed=1)
     assert len(batches) == 2
     orders, choices = [], set()
     for _ in range(3):
@@ -203,23 +191,44 @@ def test_an_epoch_shows_each_image_once_with_different_captions(
 def test_the_same_seed_gives_the_same_batches(tmp_path, use, tokenizer):
     use(FewImages())
     config = settings(tmp_path)
-    prepared = prepare_split(config, "train", MeanRegions())
+    prepared = prepare(config, "train")
 
     def tokens(seed):
         keras.utils.set_random_seed(0)
-        batches = pipeline_of(config, prepared, tokenizer).training("train", 8, 4, 2, seed)
+        batches = pipeline_of(config, tokenizer).training(prepared, 4, 2, seed)
         return np.concatenate([batch["token_ids"] for batch in batches.as_numpy_iterator()])
 
     assert np.array_equal(tokens(3), tokens(3))
     assert not np.array_equal(tokens(3), tokens(4))
 
 
+@pytest.mark.parametrize("memory_limit", [0.0, 1.0])
+def test_a_continued_training_sees_the_epochs_that_an_uninterrupted_one_would(
+    tmp_path, use, tokenizer, memory_limit
+):
+    use(FewImages())
+    config = settings(tmp_path)
+    data = dataclasses.replace(config.data, memory_limit_gib=memory_limit)
+    pipeline = Pipeline(data, config.encoder, (2, 1), tokenizer)
+    prepared = prepare(config, "train")
+
+    def epochs(count, done=0):
+        keras.utils.set_random_seed(0)
+        batches = pipeline.training(prepared, 4, 2, 3, epochs_done=done)
+        every = [list(batches.as_numpy_iterator()) for _ in range(count)]
+        return [np.concatenate([batch["token_ids"].ravel() for batch in epoch]) for epoch in every]
+
+    whole = epochs(4)
+    assert np.array_equal(epochs(2, done=2), whole[2:])
+    assert not np.array_equal(whole[0], whole[2])
+
+
 def test_few_captions_are_repeated(tmp_path, use, tokenizer):
     source = use(FewImages())
     source.all = [dataclasses.replace(example, captions=("a b",)) for example in source.all]
     config = settings(tmp_path)
-    prepared = prepare_split(config, "train", MeanRegions())
-    (batch,) = pipeline_of(config, prepared, tokenizer).training("train", 8, 8, 2, 0)
+    prepared = prepare(config, "train")
+    (batch,) = pipeline_of(config, tokenizer).training(prepared, 8, 2, 0)
     assert np.array_equal(batch["token_ids"], np.tile([1, 4, 5, 2, 0, 0], (8, 2, 1)))
 
 
@@ -229,8 +238,8 @@ def test_captions_without_a_known_word_are_left_out(tmp_path, use, tokenizer):
         dataclasses.replace(example, captions=("это собака .", "a b")) for example in source.all
     ]
     config = settings(tmp_path)
-    prepared = prepare_split(config, "train", MeanRegions())
-    (batch,) = pipeline_of(config, prepared, tokenizer).training("train", 8, 8, 2, 0)
+    prepared = prepare(config, "train")
+    (batch,) = pipeline_of(config, tokenizer).training(prepared, 8, 2, 0)
     assert np.array_equal(batch["token_ids"], np.tile([1, 4, 5, 2, 0, 0], (8, 2, 1)))
 
 
@@ -238,27 +247,27 @@ def test_captions_without_a_known_word_are_left_out(tmp_path, use, tokenizer):
 def test_regions_of_a_frozen_backbone_come_from_the_shards(tmp_path, use, tokenizer, flip):
     use(FewImages())
     config = settings(tmp_path, name="keras_applications", flip=flip, weights="none")
-    prepared = prepare_split(config, "train", MeanRegions())
-    pipeline = pipeline_of(config, prepared, tokenizer)
+    prepared = prepare(config, "train")
+    pipeline = pipeline_of(config, tokenizer)
     seen = {(index * 30, 0): 0 for index in range(8)}
     mirrored = {(0, index * 30): 0 for index in range(1, 8)} if flip else {}
     wanted = {**seen, **mirrored}
-    batches = pipeline.training("train", 8, 8, 2, 0).repeat(12)
+    batches = pipeline.training(prepared, 8, 2, 0).repeat(12)
     for batch in batches.as_numpy_iterator():
         assert "image" not in batch
         for regions in batch["regions"]:
             wanted[tuple(regions[:, 0].tolist())] += 1
     assert min(wanted.values()) > 0
     assert sum(wanted.values()) == 96
-    (batch,) = pipeline.validation("train", 8, 8)
+    (batch,) = pipeline.validation(prepared, 8)
     assert np.array_equal(batch["regions"][:, :, 0], [[index * 30, 0] for index in range(8)])
 
 
 def test_validation_keeps_the_order(tmp_path, use, tokenizer):
     use(FewImages())
     config = settings(tmp_path)
-    prepared = prepare_split(config, "train", MeanRegions())
-    batches = list(pipeline_of(config, prepared, tokenizer).validation("train", 8, 3))
+    prepared = prepare(config, "train")
+    batches = list(pipeline_of(config, tokenizer).validation(prepared, 3))
     assert [len(batch["image"]) for batch in batches] == [3, 3, 2]
     levels = np.concatenate([batch["image"][:, 0, 0, 0] for batch in batches])
     assert np.array_equal(levels, [index * 30 for index in range(8)])
@@ -268,13 +277,6 @@ def test_no_thread_tunes_the_batches(tmp_path, use, tokenizer):
     """The tuning thread sleeps for up to a minute, and the end of an epoch waits for it."""
     use(FewImages())
     config = settings(tmp_path)
-    pipeline = pipeline_of(config, prepare_split(config, "train", MeanRegions()), tokenizer)
-    for batches in (pipeline.training("train", 8, 4, 2, 0), pipeline.validation("train", 8, 3)):
+    pipeline, prepared = pipeline_of(config, tokenizer), prepare(config, "train")
+    for batches in (pipeline.training(prepared, 4, 2, 0), pipeline.validation(prepared, 3)):
         assert batches.options().autotune.enabled is False
-
-
-def test_the_summary_is_beside_the_shards(tmp_path, use):
-    use(FewImages())
-    prepared = prepare_split(settings(tmp_path), "train", MeanRegions())
-    content = json.loads((prepared.directory / "Split-train" / "summary.json").read_text())
-    assert content == {"images": 8, "skipped": []}

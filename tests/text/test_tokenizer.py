@@ -15,9 +15,13 @@ from caption_gan.text.tokenizer import Tokenizer
 from caption_gan.text.vocabulary import SPECIAL_TOKENS, Kind, write_vocabulary
 
 WORD_LIST = (
-    "a dog cat , . running t-shirt dog's ( ) 3.5 % [ ] end unk ! pad start 5 - ' é x 2nd one"
+    "a dog cat , . running t-shirt dog's ( ) 3.5 % [ ] end unk ! pad start 5 - ' é x 2nd one "
+    "num-tk bracket-tk equat-tk"
 )
-PIECE_LIST = "a dog , . run ##ning ##s t ##- ##shirt [ ] end unk é x 3 ##. ##5 ( ) ' ! ##é"
+PIECE_LIST = (
+    "a dog , . run ##ning ##s t ##- ##shirt [ ] end unk é x 3 ##. ##5 ( ) ' ! ##é "
+    "num-tk bracket-tk equat-tk - % 5"
+)
 WORDS, PIECES = WORD_LIST.split(), PIECE_LIST.split()
 
 
@@ -108,6 +112,30 @@ def test_decoding_stops_at_the_first_end_and_closes_up_punctuation(tokenizer):
 def test_normalisation(tokenizer, caption, words):
     row = tokenizer.tokenize([caption]).numpy()[0].tolist()
     assert row[: len(words) + 2] == [1, *ids(*words[:6]), 2]
+
+
+@pytest.mark.parametrize("kind", ["word", "wordpiece"])
+@pytest.mark.parametrize(
+    ("caption", "words", "decoded_caption"),
+    [
+        ("a NUM-TK%.", "a num-tk % .", "a num-tk%."),
+        ("a NUM-TK-x dog", "a num-tk - x dog", "a num-tk - x dog"),
+        ("x-NUM-TK xNUM-TK5", "x - num-tk x num-tk 5", "x - num-tk x num-tk 5"),
+        ("(NUM-TK.NUM-TK)", "( num-tk . num-tk )", "(num-tk. num-tk)"),
+        ("dog BRACKET-TK .", "dog bracket-tk .", "dog bracket-tk."),
+        ("x, EQUAT-TK, a", "x , equat-tk , a", "x, equat-tk, a"),
+        ("EQUAT\u2010TKBRACKET-TK", "equat-tk bracket-tk", "equat-tk bracket-tk"),
+        ("BRACKET-TK 's dog", "bracket-tk ' [UNK] dog", "bracket-tk ' [UNK] dog"),
+    ],
+)
+def test_a_placeholder_is_one_token_whatever_surrounds_it(
+    tokenizers, kind, caption, words, decoded_caption
+):
+    tokenizer = tokenizers[kind]
+    token_ids = tokenizer.tokenize([caption])
+    names = [name.decode() for name in tokenizer.token_strings(token_ids)[0].numpy()]
+    assert names[1 : names.index("[END]")] == words.split()
+    assert decoded(tokenizer.detokenize(token_ids)) == [decoded_caption]
 
 
 def test_usable_needs_a_known_word_and_not_mere_punctuation(tokenizer):

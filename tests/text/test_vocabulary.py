@@ -44,6 +44,34 @@ def test_pieces_cover_words_that_were_never_seen():
     assert words == build_vocabulary(reversed(captions), "wordpiece", 2, 60)
 
 
+NORMALISED = [
+    *["NUM-TK% of NUM-TK-dimensional vectors"] * 6,
+    *["tasks BRACKET-TK .", "number of tasks", "bracket-task", "t-shirt num tk"] * 4,
+    "EQUAT-TK",
+]
+
+
+def test_placeholders_are_words_and_the_words_around_them_are_counted():
+    assert count_words(NORMALISED) == {
+        **{"num-tk": 12, "%": 6, "of": 10, "-": 6, "dimensional": 6, "vectors": 6},
+        **{"tasks": 8, "bracket-tk": 4, ".": 4, "number": 4, "equat-tk": 1},
+        **{"bracket-task": 4, "t-shirt": 4, "num": 4, "tk": 4},
+    }
+    words = build_vocabulary(NORMALISED, "word", minimum_count=1, maximum_size=100)
+    assert {"num-tk", "bracket-tk", "equat-tk"} < set(words)
+
+
+def test_placeholders_are_never_spelt_from_pieces_however_rare():
+    words = build_vocabulary(NORMALISED, "wordpiece", minimum_count=4, maximum_size=60)
+    assert words[:7] == [*SPECIAL_TOKENS, "num-tk", "bracket-tk", "equat-tk"]
+    assert build_vocabulary(["NUM-TK"] * 9 + ["a"] * 9, "wordpiece", 1, 9)[4:] == [
+        "num-tk",
+        "a",
+        "##a",
+    ]
+    assert not any("num-tk" in word for word in build_vocabulary(CAPTIONS, "wordpiece", 1, 99))
+
+
 @pytest.mark.parametrize("maximum_size", range(24, 40, 3))
 def test_pieces_never_exceed_the_size_and_keep_all_characters(maximum_size):
     captions = ["running walking"] * 5 + ["walk run again"] * 3

@@ -17,8 +17,9 @@ from caption_gan.objectives import (
 )
 from caption_gan.text.vocabulary import END_ID, PAD_ID
 from caption_gan.training import losses
-from caption_gan.training.adversarial import Adversarial, most_alike
+from caption_gan.training.adversarial import Adversarial
 from caption_gan.training.cider_reward import CiderReward
+from caption_gan.training.mismatches import most_alike
 from caption_gan.training.policy_gradient import PolicyGradient
 from caption_gan.training.self_critical import SelfCritical
 from caption_gan.training.wgan_gp import WassersteinGAN
@@ -342,3 +343,22 @@ def test_the_temperature_falls_exponentially(step_batch):
         model.optimizer.iterations.assign(done)
         temperatures.append(float(model.temperature))
     np.testing.assert_allclose(temperatures, [1.0, 0.5, 0.25], rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["wgan_gp", "policy_gradient"])
+def test_text_without_images_is_told_from_what_is_written(step_batch, kind):
+    """A critic that sees no image learns which words only people write, and rewards them."""
+    model = stage(step_batch, kind, unpaired=1.0, critic_warmup=200, critic_learning_rate=3e-3)
+    regions, real = step_batch["regions"], step_batch["token_ids"]
+    written = model.write(regions, real.shape[-1], tf.constant([0, 1]))
+    people = tf.roll(written, 1, axis=2)
+    train = tf.function(model.train_critic)
+    for _ in range(20):
+        train(regions, real, written, people)
+    nothing = model.critic.look(tf.zeros_like(regions))
+    real_score, written_score = (model.critic.score_tokens(of, nothing) for of in (people, written))
+    assert float(tf.reduce_mean(real_score - written_score)) > 0.05
+    words, mask = model.critic.embedding(people), people != 0
+    seeing, both = (model.appraise(words, mask, regions, alone) for alone in (False, True))
+    np.testing.assert_allclose(both - seeing, real_score, atol=1e-5)
+    assert all(np.isfinite(list(step(model, {**step_batch, "unpaired": people}).values())))

@@ -1,0 +1,135 @@
+"""Data sets that list their images: what layouts of files on disk have in common."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from caption_gan.data import storage
+from caption_gan.data.example import Example
+from caption_gan.data.parallel import map_ahead
+from caption_gan.data.skips import SkipError, Skips
+from caption_gan.errors import CaptionGANError
+
+SPLITS = ("train", "val", "test")
+READERS = 8  # Threads that wait for files, which may be far away.
+_SPLIT_NAMES = {
+    **{name: "train" for name in ("train", "training")},
+    **{name: "val" for name in ("val", "valid", "validation", "dev")},
+    **{name: "test" for name in ("test", "testing")},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """An image that a data set lists.
+
+    Attributes:
+        image_id: As in `Example`.
+        path: Of the image file.
+        captions: As many as there are, raw; may be empty.
+    """
+
+    image_id: str
+    path: str
+    captions: tuple[str, ...] = ()
+
+
+def read_image(entry: Entry) -> Example:
+    """Reads the image of an entry.
+
+    Raises:
+        SkipError: The file is not there, or has no caption.
+        CaptionGANError: It is there and cannot be read.
+    """
+    if not entry.captions:
+        raise SkipError("images have no caption")
+    try:
+        return Example(entry.image_id, storage.read_bytes(entry.path), entry.captions)
+    except FileNotFoundError:
+        raise SkipError("images are listed but not there") from None
+    except OSError as error:
+        # What may be there the next time is not left out.
+        raise CaptionGANError(f"{entry.path} cannot be read: {error}.") from error
+
+
+class ListedSource:
+    """Examples that are listed first and read when they are needed.
+
+    Args:
+        entries: Of each split, in order. Of entries with the same `image_id` in a split only the
+            first is kept; the others are counted in `skips`.
+        fingerprint: Something JSON can hold that differs if the examples may differ, such as the
+            annotation file's path and `storage.modified` of it.
+        skips: Counts what cannot be used.
+        read: Makes an example of an entry, or raises `SkipError`.
+    """
+
+    def __init__(
+        self,
+        entries: Mapping[str, Sequence[Entry]],
+        fingerprint: Any,
+        skips: Skips,
+        read: Callable[[Entry], Example] = read_image,
+    ):
+        self.entries = {split: _once(some, skips) for split, some in entries.items()}
+        self.fingerprint = fingerprint
+        self.skips = skips
+        self.read = read
+
+    @property
+    def images_of_split(self) -> dict[str, int]:
+        """Number of images that each split lists."""
+        return {split: len(entries) for split, entries in self.entries.items()}
+
+    def examples(self, split: str, positions: range) -> Iterator[Example]:
+        """Yields the split's examples at these positions, without those that were skipped."""
+        entries = self.entries[split][positions.start : positions.stop]
+
+        def attempt(entry: Entry) -> Example | SkipError:
+            try:
+                return self.read(entry)
+            except SkipError as reason:
+                return reason
+
+        results = map_ahead(attempt, entries, READERS, 4 * READERS)
+        for entry, result in zip(entries, results, strict=True):
+            if isinstance(result, SkipError):
+                self.skips.add(str(result), entry.image_id)
+            else:
+                yield result
+
+
+def _once(entries: Sequence[Entry], skips: Skips) -> list[Entry]:
+    kept: dict[str, Entry] = {}
+    for entry in entries:
+        if entry.image_id in kept:
+            skips.add("images are listed again", entry.image_id)
+        else:
+            kept[entry.image_id] = entry
+    return list(kept.values())
+
+
+def split_name(name: str) -> str | None:
+    """`train`, `val` or `test` for what data sets call them, e.g. `Validation`; else None."""
+    return _SPLIT_NAMES.get(name.lower())
+
+
+def held_out_split(image_id: str, share: float) -> str:
+    """The split of an image of a data set that has none: by its name alone, hence deterministic.
+
+    Args:
+        image_id: All captions of an image are in one split.
+        share: Of the images that go to `val`, and as many to `test`.
+    """
+    digest = hashlib.sha256(image_id.encode("utf-8", "surrogatepass")).digest()
+    place = int.from_bytes(digest[:8], "big") / 2**64
+    return "val" if place < share else "test" if place < 2 * share else "train"
+
+
+def hold_out(entries: Sequence[Entry], share: float) -> dict[str, list[Entry]]:
+    """Divides the entries of a data set that has no splits."""
+    splits: dict[str, list[Entry]] = {split: [] for split in SPLITS}
+    for entry in entries:
+        splits[held_out_split(entry.image_id, share)].append(entry)
+    return splits

@@ -1,0 +1,95 @@
+"""Files wherever TensorFlow can read them: on disk, `gs://`, and what its plug-ins add (`s3://`).
+
+Paths are strings, as `pathlib` would make one slash of two.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from caption_gan.errors import CaptionGANError
+
+
+def resolve(path: str) -> str:
+    """Replaces `~`, and makes paths on disk absolute."""
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+
+
+def join(folder: str, *names: str) -> str:
+    """A path below a folder."""
+    return os.path.join(folder, *names)
+
+
+def is_file(path: str) -> bool:
+    """Whether there is a file."""
+    return tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path)
+
+
+def is_folder(path: str) -> bool:
+    """Whether there is a folder."""
+    return tf.io.gfile.isdir(path)
+
+
+def listing(folder: str) -> list[str]:
+    """Names of what is in a folder, sorted; none if there is no folder."""
+    if not is_folder(folder):
+        return []
+    return sorted(name.rstrip("/") for name in tf.io.gfile.listdir(folder))
+
+
+def read_bytes(path: str) -> bytes:
+    """The content of a file.
+
+    Raises:
+        FileNotFoundError: There is none.
+        OSError: It cannot be read.
+    """
+    with as_os_errors(), tf.io.gfile.GFile(path, "rb") as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def as_os_errors() -> Iterator[None]:
+    """Raises what TensorFlow's files raise as Python's own files would.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        OSError: Anything else, such as a full disk.
+    """
+    try:
+        yield
+    except tf.errors.NotFoundError as error:
+        raise FileNotFoundError(error.message) from error
+    except tf.errors.OpError as error:
+        raise OSError(error.message) from error
+
+
+def read_text(path: str, expected: str) -> str:
+    """The content of a text file that must be there; bytes that are not UTF-8 are replaced.
+
+    Args:
+        path: The file.
+        expected: What it should hold, for the message if it is missing.
+
+    Raises:
+        CaptionGANError: There is none, or it cannot be read.
+    """
+    try:
+        return read_bytes(path).decode("utf-8-sig", errors="replace")
+    except FileNotFoundError:
+        raise CaptionGANError(f"{path} is missing; expected {expected}.") from None
+    except OSError as error:
+        raise CaptionGANError(f"{path} cannot be read: {error}; expected {expected}.") from error
+
+
+def modified(path: str) -> list[int]:
+    """When a file was last changed, in nanoseconds, and its size; zeros if there is none.
+
+    The size besides, as TensorFlow's times are in whole seconds.
+    """
+    if not tf.io.gfile.exists(path):
+        return [0, 0]
+    status = tf.io.gfile.stat(path)
+    return [status.mtime_nsec, status.length]

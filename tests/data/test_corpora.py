@@ -1,0 +1,80 @@
+"""Text without images, whole and broken, and what becomes of it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from caption_gan.config import EncoderConfig
+from caption_gan.data.corpora import read_corpora, tokenize_corpora
+from caption_gan.data.pipeline import Pipeline
+from caption_gan.data.skips import Skips
+from caption_gan.errors import CaptionGANError
+from caption_gan.layouts import DataConfig
+from caption_gan.text.tokenizer import Tokenizer
+from caption_gan.text.vocabulary import write_vocabulary
+
+
+@pytest.fixture
+def tokenizer(tmp_path) -> Tokenizer:
+    path = tmp_path / "vocabulary.txt"
+    write_vocabulary(path, ["[PAD]", "[START]", "[END]", "[UNK]", "a", "dog", "runs"])
+    return Tokenizer(path, "word", 5)
+
+
+def write(path: Path, content: str) -> str:
+    path.write_text(content, encoding="utf-8")
+    return str(path)
+
+
+def test_sentences_of_both_kinds_of_files(tmp_path):
+    lines = write(tmp_path / "a.txt", 'A dog .\n\n  {"text": "as it stands"}\n')
+    objects = write(
+        tmp_path / "b.jsonl",
+        '{"caption": "One ü"}\n"Two"\n{"sentence": "Three"}\n{"text": 4}\n{"te\n\n{"id": 5}\n',
+    )
+    skips = Skips()
+    assert list(read_corpora([lines, objects], skips)) == [
+        *("A dog .", '{"text": "as it stands"}'),
+        *("One ü", "Two", "Three"),
+    ]
+    (line,) = skips.lines()
+    assert line.startswith("3 lines have no caption or text or sentence")
+    assert line.endswith("line 4, line 5, line 7")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(CaptionGANError, match=r"data\.corpora: .*none\.txt is not a file"):
+        list(read_corpora([str(tmp_path / "none.txt")], Skips()))
+
+
+def test_only_what_a_generator_could_write_is_kept_and_the_rest_is_counted(tmp_path, tokenizer):
+    path = write(tmp_path / "a.txt", "a dog runs\na cat runs\ndog a dog a\nA Dog\n")
+    skips = Skips()
+    token_ids = tokenize_corpora([path], tokenizer, skips)
+    assert token_ids.tolist() == [[1, 4, 5, 6, 2], [1, 4, 5, 2, 0]]
+    assert skips.lines() == [
+        "1 sentences of data.corpora are too long: dog a dog a",
+        "1 sentences of data.corpora have unknown words: a cat runs",
+    ]
+    with pytest.raises(CaptionGANError, match="no sentence of known words"):
+        tokenize_corpora([write(tmp_path / "b.txt", "cats\n")], tokenizer, Skips())
+
+
+def test_batches_with_sentences_are_varied_and_follow_from_the_seed(tokenizer):
+    pipeline = Pipeline(DataConfig(), EncoderConfig(), (1, 1), tokenizer)
+    batches = tf.data.Dataset.from_tensors({"token_ids": tf.zeros([4, 2, 5], tf.int32)}).repeat(3)
+    sentences = np.arange(20 * 5, dtype=np.uint16).reshape(20, 5)
+
+    def drawn(seed):
+        tf.random.set_seed(0)
+        with_sentences = pipeline.with_sentences(batches, sentences, 2, seed)
+        return [batch["unpaired"] for batch in with_sentences.as_numpy_iterator()]
+
+    first = drawn(1)
+    assert all(some.shape == (4, 2, 5) and some.dtype == np.int32 for some in first)
+    assert all(row.tolist() in sentences.tolist() for some in first for row in some.reshape(-1, 5))
+    assert not np.array_equal(first[0], first[1])
+    assert np.array_equal(first, drawn(1))
+    assert not np.array_equal(first, drawn(2))

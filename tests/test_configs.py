@@ -1,0 +1,69 @@
+"""The configurations of full data sets, run for some steps on pieces of them."""
+
+import json
+
+import pytest
+import yaml
+
+from caption_gan.data.figures import FiguresWorld
+from caption_gan.data.generated import GeneratedSource
+from caption_gan.run import RunDirectory
+from tests.programs import call
+
+# Sizes at which two cores take seconds; all else is as the configuration says.
+STEPS = [
+    "--maximum_likelihood.epochs=1",
+    "--maximum_likelihood.batch_size=8",
+    "--text.minimum_count=2",
+    "--generator.embedding_size=32",
+    "--generator.hidden_size=32",
+    "--encoder.weights=none",
+    "--encoder.image_height=64",
+    "--encoder.image_width=64",
+    "--logging.images=2",
+    "--stages=[maximum_likelihood]",
+]
+
+
+def fit(tmp_path, name: str, *arguments: str) -> dict[str, float]:
+    run = RunDirectory(tmp_path / "run")
+    settings = [f"--run_dir={run.path}", f"--data.cache={tmp_path / 'cache'}"]
+    done = call("fit", f"--config=configs/{name}.yaml", *STEPS, *settings, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert run.report.is_file()
+    return json.loads(run.metrics.read_text())
+
+
+def test_coco_on_a_piece_of_the_real_one(tmp_path, real_data):
+    metrics = fit(tmp_path, "coco2014", f"--data.root={real_data / 'coco2014'}")
+    assert metrics["val/beam/CIDEr"] >= 0
+
+
+def test_scicap_on_drawn_figures_in_the_released_layout(tmp_path):
+    root = tmp_path / "scicap"
+    for split, count in (("train", 24), ("val", 6)):
+        names = []
+        source = GeneratedSource(FiguresWorld(), {split: count})
+        folders = [root / part / split for part in ("SciCap-Caption-All", "SciCap-No-Subfig-Img")]
+        listed = root / "List-of-Files-for-Each-Experiments" / "First-Sentence" / "No-Subfig"
+        folders.append(listed / split)
+        for folder in folders:
+            folder.mkdir(parents=True)
+        for index in range(count):
+            example = source.example(split, index)
+            names.append(f"{example.image_id}.png")
+            caption = {"caption": example.captions[0], "sentence": [example.captions[0]]}
+            record = {"2-normalized": {"2-2-advanced-euqation-bracket": caption}}
+            (folders[0] / f"{example.image_id}.json").write_text(json.dumps(record))
+            (folders[1] / names[-1]).write_bytes(example.image)
+        (folders[2] / "file_idx.json").write_text(json.dumps(names))
+    metrics = fit(tmp_path, "scicap", f"--data.root={root}", "--text.maximum_vocabulary=200")
+    assert metrics["val/greedy/CIDEr"] >= 0
+
+
+@pytest.mark.parametrize("name", ["coco2014", "scicap"])
+def test_what_is_still_to_be_measured_is_said(name):
+    with open(f"configs/{name}.yaml") as file:
+        text = file.read()
+    assert "To be measured on the full set" in text.split("\ndata:")[0]
+    assert yaml.safe_load(text)["stages"][0] == "maximum_likelihood"
