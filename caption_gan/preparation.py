@@ -43,7 +43,11 @@ class Preparation:
         self.source = open_source(config.data, self.skips)
         self.opening = tuple(self.skips.all)
         self.maker = RecordMaker(encoder, config.encoder)
-        content = {"source": self.source.fingerprint, "encoder": cached_content(config, encoder)}
+        content = {
+            "layout": config.data.source,
+            "source": self.source.fingerprint,
+            "encoder": cached_content(config, encoder),
+        }
         if directory is None:
             digest = hashlib.sha256(json.dumps(content).encode())
             # How records are made of examples is part of what is in them.
@@ -104,8 +108,8 @@ class Preparation:
         prepared = _read(self.directory, split, self.shards(split), self.opening)
         if not prepared.images:
             raise CaptionGANError(
-                f"The split {split!r} of {self.config.data.source} has no image that can be used. "
-                + " ".join(f"{line}." for line in prepared.skipped)
+                f"The split {split!r} of {self.config.data.source} has no image that can be used."
+                + "".join(f" {line}." for line in prepared.skipped)
             )
         return prepared
 
@@ -122,7 +126,7 @@ def prepare_splits(
         preparation = Preparation(config, encoder)
         return {split: preparation.prepared(split) for split in splits}
     directory = storage.resolve(config.data.shards)
-    _check_encoder(directory, cached_content(config, encoder))
+    _check_content(directory, config.data.source, cached_content(config, encoder))
     return {split: _read_given(directory, split) for split in splits}
 
 
@@ -171,10 +175,16 @@ def _read_given(directory: str, split: str) -> PreparedSplit:
     return _read(directory, split, wanted)
 
 
-def _check_encoder(directory: str, expected: dict[str, Any]) -> None:
+def _check_content(directory: str, layout: str, expected: dict[str, Any]) -> None:
     path = storage.join(directory, CONTENT)
     text = storage.read_text(path, "a folder that `python -m caption_gan.prepare --to` has filled")
-    has = json.loads(text)["encoder"]
+    content = json.loads(text)
+    if content["layout"] != layout:
+        raise CaptionGANError(
+            f"data.shards: {directory} was prepared with data.source {content['layout']!r}, this "
+            f"run has {layout!r}; give the settings it was prepared with."
+        )
+    has = content["encoder"]
     # Whether somebody's regions are the same cannot be told without the files.
     if "regions" in expected and "regions" in has:
         return

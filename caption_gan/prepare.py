@@ -103,7 +103,7 @@ def describe(
         *dict.fromkeys(notes),
         *overlaps(splits),
         f"summary:  {page}",
-        f"training: python -m caption_gan.fit --data.shards {directory}",
+        f"training: python -m caption_gan.fit with these settings and --data.shards {directory}",
     ]
 
 

@@ -193,6 +193,9 @@ def test_given_shards_that_are_not_all_there_are_refused(tmp_path, config, sourc
         prepare_splits(given, encoder, ["train"])
     with pytest.raises(CaptionGANError, match="no split 'test'"):
         prepare_splits(given, encoder, ["test"])
+    other = Config(data=DataConfig(shards=to, source="coco"), encoder=config.encoder)
+    with pytest.raises(CaptionGANError, match=r"prepared with data\.source 'figures', this run"):
+        prepare_splits(other, encoder, ["train"])
     nowhere = Config(data=DataConfig(shards=str(tmp_path / "none")), encoder=config.encoder)
     with pytest.raises(CaptionGANError, match=r"content\.json is missing"):
         prepare_splits(nowhere, encoder, ["train"])

@@ -12,7 +12,7 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from caption_gan.data.example import Example
-from caption_gan.data.listed import held_out_split, split_name
+from caption_gan.data.listed import held_out_splits, split_name
 from caption_gan.data.skips import SkipError, Skips
 from caption_gan.errors import CaptionGANError
 from caption_gan.layouts import DataConfig, HuggingFaceConfig
@@ -263,8 +263,9 @@ def _hold_out(
 ) -> dict[str, dict[str, list[int]]]:
     splits: dict[str, dict[str, list[int]]] = {"train": {}, "val": {}, "test": {}}
     splits.update({split: images for split, images in rows.items() if split != "train"})
+    split_of = held_out_splits(rows["train"], share)
     for name, some in rows["train"].items():
-        split = held_out_split(name, share)
+        split = split_of[name]
         splits["train" if split in rows else split][name] = some
     return splits
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from caption_gan.data import storage
@@ -115,21 +115,28 @@ def split_name(name: str) -> str | None:
     return _SPLIT_NAMES.get(name.lower())
 
 
-def held_out_split(image_id: str, share: float) -> str:
-    """The split of an image of a data set that has none: by its name alone, hence deterministic.
+def held_out_splits(names: Iterable[str], share: float) -> dict[str, str]:
+    """The split of each image of a data set that has none: by the names alone, hence deterministic.
 
     Args:
-        image_id: All captions of an image are in one split.
-        share: Of the images that go to `val`, and as many to `test`.
+        names: Of the images; all captions of an image are in one split.
+        share: Of the images that go to `val`, and as many to `test`; one at least, if there are
+            three.
     """
-    digest = hashlib.sha256(image_id.encode("utf-8", "surrogatepass")).digest()
-    place = int.from_bytes(digest[:8], "big") / 2**64
-    return "val" if place < share else "test" if place < 2 * share else "train"
+    order = sorted(
+        names, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
+    )
+    held_out = max(1, round(share * len(order))) if len(order) >= 3 else 0
+    return {
+        name: "val" if place < held_out else "test" if place < 2 * held_out else "train"
+        for place, name in enumerate(order)
+    }
 
 
 def hold_out(entries: Sequence[Entry], share: float) -> dict[str, list[Entry]]:
     """Divides the entries of a data set that has no splits."""
+    split_of = held_out_splits({entry.image_id for entry in entries}, share)
     splits: dict[str, list[Entry]] = {split: [] for split in SPLITS}
     for entry in entries:
-        splits[held_out_split(entry.image_id, share)].append(entry)
+        splits[split_of[entry.image_id]].append(entry)
     return splits

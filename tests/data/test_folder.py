@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from caption_gan.data.folder import open_folder
-from caption_gan.data.listed import held_out_split
+from caption_gan.data.listed import held_out_splits
 from caption_gan.data.skips import Skips
 from caption_gan.errors import CaptionGANError
 from caption_gan.layouts import DataConfig
@@ -82,7 +82,7 @@ def test_without_splits_images_are_held_out_with_all_their_captions(tmp_path, fo
     write(tmp_path / folder, images, rows)
     source = open_root(tmp_path, held_out=0.2)
     for split in ("train", "val", "test"):
-        expected = [image for image in images if held_out_split(image, 0.2) == split]
+        expected = [image for image in images if held_out_splits(images, 0.2)[image] == split]
         assert expected and captions(source, split) == dict.fromkeys(expected, ("A", "B"))
 
 

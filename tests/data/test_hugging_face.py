@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from caption_gan.data.hugging_face import open_hugging_face
-from caption_gan.data.listed import held_out_split
+from caption_gan.data.listed import held_out_splits
 from caption_gan.data.skips import Skips
 from caption_gan.errors import CaptionGANError
 from caption_gan.layouts import DataConfig, HuggingFaceConfig
@@ -80,7 +80,7 @@ def test_an_only_split_is_divided_by_image(tmp_path, name):
     source = open_set(tmp_path)
     for split in ("train", "val", "test"):
         names = [name for name in map("{}.png".format, range(rows))]
-        expected = [name for name in names if held_out_split(name, 0.2) == split]
+        expected = [name for name in names if held_out_splits(names, 0.2)[name] == split]
         assert expected and [example.image_id for example in read(source, split)] == expected
         assert captions(source, split)[expected[-1]] == (f"{expected[-1][:-4]}.",)
 
@@ -185,7 +185,7 @@ def test_rows_are_streamed_where_their_number_is_known(tmp_path):
     skips = Skips()
     source = open_set(tmp_path, skips, streaming=True)
     names = [f"train-{row:06d}" for row in range(rows + 2)]
-    expected = [name for name in names if held_out_split(name, 0.2) == "train"]
+    expected = [name for name in names if held_out_splits(names, 0.2)[name] == "train"]
     assert source.images_of_split["train"] == len(expected)
     some = list(source.examples("train", range(3, 12)))
     assert [example.image_id for example in some] == expected[3:12]
