@@ -13,7 +13,7 @@ from jsonargparse.typing import (
 if TYPE_CHECKING:
     HeldOut = float
 else:
-    HeldOut = restricted_number_type("HeldOut", float, [(">", 0), ("<", 0.5)])
+    HeldOut = restricted_number_type("HeldOut", float, [(">=", 0), ("<", 0.5)])
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class DataConfig:
         karpathy: File of Karpathy's splits (`dataset_coco.json`, `dataset_flickr8k.json`), which
             then replace the official ones, for `coco` and `flickr`.
         held_out: Share of the images that become `val`, and as many `test`, where the data set
-            has no splits of its own.
+            has no splits of its own; of a small set, one each at least, unless it is 0.
         corpora: Files of text without images, one sentence a line or JSON Lines: more real
             captions for a critic (`unpaired` of the objectives).
         scicap: Settings of the layout `scicap`.

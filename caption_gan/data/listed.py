@@ -120,13 +120,14 @@ def held_out_splits(names: Iterable[str], share: float) -> dict[str, str]:
 
     Args:
         names: Of the images; all captions of an image are in one split.
-        share: Of the images that go to `val`, and as many to `test`; one at least, if there are
-            three.
+        share: Of the images that go to `val`, and as many to `test`: one at least if there are
+            three, unless it is 0.
     """
     order = sorted(
         names, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
     )
-    held_out = max(1, round(share * len(order))) if len(order) >= 3 else 0
+    most = (len(order) - 1) // 2  # One is left to train with.
+    held_out = min(max(1, round(share * len(order))), most) if share else 0
     return {
         name: "val" if place < held_out else "test" if place < 2 * held_out else "train"
         for place, name in enumerate(order)

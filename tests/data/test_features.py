@@ -24,7 +24,7 @@ def write(folder, captions, links=None):
         (folder / "links.txt").write_text(links)
 
 
-def open_root(root, held_out=1e-9):
+def open_root(root, held_out=0):
     return open_features(DataConfig("features", str(root), held_out=held_out), Skips())
 
 

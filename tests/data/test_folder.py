@@ -23,7 +23,7 @@ def write(root, images, metadata, name="metadata.jsonl"):
     (root / name).write_text(metadata)
 
 
-def open_root(root, skips=None, held_out=1e-9):
+def open_root(root, skips=None, held_out=0):
     config = DataConfig("folder", str(root), held_out=held_out)
     return open_folder(config, Skips() if skips is None else skips)
 

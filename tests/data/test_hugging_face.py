@@ -64,7 +64,7 @@ def test_parquet_files_named_after_their_splits(tmp_path):
 
 def test_names_of_files_name_images_only_where_no_two_are_alike(tmp_path):
     write(tmp_path / "a" / "train.parquet", caption=["A.", "B."])
-    assert set(captions(open_set(tmp_path / "a", held_out=1e-9))) == {"0.png", "1.png"}
+    assert set(captions(open_set(tmp_path / "a", held_out=0))) == {"0.png", "1.png"}
     write(tmp_path / "b" / "train.parquet", caption=["A.", "B."])
     write(tmp_path / "b" / "test.parquet", caption=["C."])
     write(tmp_path / "b" / "val.parquet", caption=["D."])  # Has a 0.png, as train has.
@@ -96,7 +96,7 @@ def test_without_a_split_for_validation_one_comes_out_of_train(tmp_path):
 
 def test_a_single_file(tmp_path):
     write(tmp_path / "some.parquet", caption=["A."])
-    source = open_set(tmp_path / "some.parquet", held_out=1e-9)
+    source = open_set(tmp_path / "some.parquet", held_out=0)
     assert captions(source) == {"0.png": ("A.",)}
 
 
@@ -105,7 +105,7 @@ def test_what_save_to_disk_has_written(tmp_path, whole):
     table = datasets.Dataset.from_dict({"image": [png(1)], "caption": ["A."]})
     saved = datasets.DatasetDict({"train": table, "dev": table}) if whole else table
     saved.save_to_disk(tmp_path)
-    source = open_set(tmp_path, held_out=1e-9)
+    source = open_set(tmp_path, held_out=0)
     assert captions(source) == {"train-000000": ("A.",)}
     assert next(source.examples("train", range(1))).image == png(1)
     assert source.images_of_split["val"] == whole
@@ -117,7 +117,7 @@ def test_images_are_found_by_their_type(tmp_path, image):
         {"Photo": [{"bytes": png(7), "path": None}], "Text": ["A."]}
     ).cast_column("Photo", image)
     table.to_parquet(tmp_path / "train.parquet")
-    (example,) = read(open_set(tmp_path, held_out=1e-9), "train")
+    (example,) = read(open_set(tmp_path, held_out=0), "train")
     assert (example.image, example.captions) == (png(7), ("A.",))
 
 
@@ -131,7 +131,7 @@ def test_images_beside_the_table_are_read_and_missing_ones_counted(tmp_path):
     table.save_to_disk(tmp_path / "records")
     for name in ("paths", "records"):
         skips = Skips()
-        (example,) = read(open_set(tmp_path / name, skips, held_out=1e-9), "train")
+        (example,) = read(open_set(tmp_path / name, skips, held_out=0), "train")
         assert (example.image, example.captions) == (png(3), ("A.",))
         assert skips.lines() == [
             "1 images are listed but not there: train-000001",
@@ -146,7 +146,7 @@ def test_rows_with_the_same_id_are_one_image(tmp_path):
         cocoid=[7, 8, 7, None, 7],
     )
     skips = Skips()
-    source = open_set(tmp_path, skips, held_out=1e-9, id_column="cocoid")
+    source = open_set(tmp_path, skips, held_out=0, id_column="cocoid")
     assert captions(source) == {"7": ("A.", "C.", "E."), "8": ("B.",)}
     assert [example.image for example in read(source, "train")] == [png(0), png(1)]
     assert skips.lines() == ["1 rows have no cocoid: row 3 of train"]
@@ -164,13 +164,13 @@ def test_rows_with_the_same_id_are_one_image(tmp_path):
 )
 def test_captions_are_texts_lists_or_records(tmp_path, cell, expected):
     write(tmp_path / "train.parquet", sentences=[cell, None, cell])
-    source = open_set(tmp_path, held_out=1e-9)
+    source = open_set(tmp_path, held_out=0)
     assert captions(source) == {"0.png": expected, "1.png": (), "2.png": expected}
 
 
 def test_several_columns_of_captions(tmp_path):
     write(tmp_path / "train.parquet", short=["A."], long=[["B.", "C."]], caption=["not this"])
-    source = open_set(tmp_path, held_out=1e-9, caption_columns=["long", "short"])
+    source = open_set(tmp_path, held_out=0, caption_columns=["long", "short"])
     assert captions(source) == {"0.png": ("B.", "C.", "A.")}
 
 
@@ -212,8 +212,8 @@ def test_opening_reads_no_images(tmp_path):
     table.save_to_disk(tmp_path)
     del table, images
     before = pa.total_allocated_bytes()
-    source = open_set(tmp_path, held_out=1e-9, id_column="caption")
-    source = open_set(tmp_path, held_out=1e-9)
+    source = open_set(tmp_path, held_out=0, id_column="caption")
+    source = open_set(tmp_path, held_out=0)
     assert source.images_of_split["train"] == 20
     assert pa.total_allocated_bytes() - before < 1_000_000
 
@@ -253,7 +253,7 @@ def test_settings_that_do_not_fit_the_set(tmp_path, columns, settings, words):
 def test_captions_that_are_no_texts(tmp_path):
     write(tmp_path / "train.parquet", caption=[1.5])
     with pytest.raises(CaptionGANError, match=r"^[^\n]*found 1\.5[^\n]*$"):
-        captions(open_set(tmp_path, held_out=1e-9))
+        captions(open_set(tmp_path, held_out=0))
 
 
 def test_several_columns_of_images_must_be_chosen_from(tmp_path):
@@ -262,7 +262,7 @@ def test_several_columns_of_images_must_be_chosen_from(tmp_path):
     table.save_to_disk(tmp_path)
     with pytest.raises(CaptionGANError, match=r"image_column is not set.*left, right, caption"):
         open_set(tmp_path)
-    assert open_set(tmp_path, image_column="right", held_out=1e-9).images_of_split["train"] == 1
+    assert open_set(tmp_path, image_column="right", held_out=0).images_of_split["train"] == 1
 
 
 def test_without_a_split_for_training(tmp_path):
