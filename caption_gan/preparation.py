@@ -16,7 +16,7 @@ from caption_gan.data import records, shards, storage
 from caption_gan.data.example import Example
 from caption_gan.data.shards import PreparedSplit, Shard
 from caption_gan.data.skips import Skip, Skips
-from caption_gan.data.sources import open_source
+from caption_gan.data.sources import layout_code, open_source
 from caption_gan.encoding import RecordMaker
 from caption_gan.errors import CaptionGANError
 from caption_gan.models.precomputed_encoder import PrecomputedEncoder
@@ -52,6 +52,7 @@ class Preparation:
             digest = hashlib.sha256(json.dumps(content).encode())
             # How records are made of examples is part of what is in them.
             digest.update(Path(records.__file__).read_bytes())
+            digest.update(layout_code(config.data))
             name = f"{config.data.source}-{digest.hexdigest()[:12]}"
             directory = storage.join(storage.resolve(config.data.cache), name)
         self.directory = directory
