@@ -11,9 +11,7 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import jinja2
 import markupsafe
 import matplotlib
 import numpy as np
@@ -25,6 +23,7 @@ from caption_gan.curves import INK, STYLE, TRAINING, VALIDATION, new_axes, to_sv
 from caption_gan.data.example import Example
 from caption_gan.data.shards import IndexedImage, PreparedSplit, write_whole
 from caption_gan.data.skips import NAMES_SHOWN
+from caption_gan.pages import new_environment
 from caption_gan.pictures import read_picture
 from caption_gan.text.vocabulary import count_words, split_words
 
@@ -59,13 +58,7 @@ def write_data_summary(
     kept = sequence_length - 2
     counts = count_words(_captions([split for split in splits if split.split == "train"]))
     words = {split.split: _Words.of(_captions([split]), counts) for split in splits}
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = new_environment()
     html = environment.get_template("data_summary.html.jinja").render(
         title=title,
         command=command,

@@ -84,7 +84,7 @@ class DataConfig:
         cache: Folder for prepared shards, shared by all runs.
         shards: Folder that `caption_gan.prepare --to` has filled; then it is used and nothing is
             prepared.
-        gzip: Whether shards are compressed. Images are already; regions shrink by a tenth.
+        gzip: Whether shards are compressed, which may gain where they hold regions.
         train_images: Number of training images that are drawn. More of them and fewer epochs take
             the same time, and less is learnt by heart.
         val_images: Number of validation images that are drawn; at 1,000 the standard error of

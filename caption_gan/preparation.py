@@ -12,11 +12,11 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from caption_gan.config import Config
-from caption_gan.data import records, shards, storage
+from caption_gan.data import shards, storage
 from caption_gan.data.example import Example
 from caption_gan.data.shards import PreparedSplit, Shard
 from caption_gan.data.skips import Skip, Skips
-from caption_gan.data.sources import layout_code, open_source
+from caption_gan.data.sources import open_source
 from caption_gan.encoding import RecordMaker
 from caption_gan.errors import CaptionGANError
 from caption_gan.models.precomputed_encoder import PrecomputedEncoder
@@ -50,9 +50,9 @@ class Preparation:
         }
         if directory is None:
             digest = hashlib.sha256(json.dumps(content).encode())
-            # How records are made of examples is part of what is in them.
-            digest.update(Path(records.__file__).read_bytes())
-            digest.update(layout_code(config.data))
+            # What the code draws, reads or keeps is part of the content.
+            for path in sorted(Path(shards.__file__).parent.glob("*.py")):
+                digest.update(path.read_bytes())
             name = f"{config.data.source}-{digest.hexdigest()[:12]}"
             directory = storage.join(storage.resolve(config.data.cache), name)
         self.directory = directory

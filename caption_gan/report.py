@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jinja2
 import markupsafe
 import numpy as np
 from PIL import Image
@@ -19,6 +18,7 @@ from PIL import Image
 from caption_gan.curves import frontier_plots, length_histogram, stage_spans, training_curves
 from caption_gan.files import replacing
 from caption_gan.metrics.tokenization import tokenize
+from caption_gan.pages import new_environment
 from caption_gan.pictures import attention_tiles, read_picture
 
 _BEST_AND_WORST = 5
@@ -122,13 +122,7 @@ def write_report(
     curves = training_curves(history)
     # Our own drawings, in which no text of the data's appears.
     drawings = {curve.name: markupsafe.Markup(curve.svg) for curve in curves}
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = new_environment()
     environment.filters["figure"] = _figure
     html = environment.get_template("report.html.jinja").render(
         title=title,

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from caption_gan.config import Config
 from caption_gan.data.corpora import tokenize_corpora
-from caption_gan.data.pipeline import Pipeline
+from caption_gan.data.pipeline import Pipeline, after_epochs
 from caption_gan.data.shards import PreparedSplit
 from caption_gan.data.skips import Skips
 from caption_gan.errors import CaptionGANError
@@ -141,7 +141,7 @@ def train_stage(
             save_weights(critic, run.critic_weights)
 
     batches = pipeline.training(
-        *(train, settings.images_a_step, settings.captions, config.seed + number, epochs_done)
+        *(train, settings.images_a_step, settings.captions, config.seed + number)
     )
     if getattr(model, "critic", None) and config.data.corpora and settings.unpaired:
         skips = Skips()
@@ -151,6 +151,7 @@ def train_stage(
         batches = pipeline.with_sentences(
             batches, sentences, settings.captions, config.seed + number
         )
+    batches = after_epochs(batches, epochs_done)
     try:
         with Interruption() as interruption:
             model.fit(

@@ -4,9 +4,11 @@ import functools
 import os
 import re
 from collections import defaultdict
+from typing import Any
 
 from caption_gan.data import storage
-from caption_gan.data.karpathy import read_karpathy, read_lists
+from caption_gan.data.json_lists import read_lists
+from caption_gan.data.karpathy import read_karpathy
 from caption_gan.data.listed import Entry, ListedSource, hold_out
 from caption_gan.data.skips import Skips
 from caption_gan.errors import CaptionGANError
@@ -42,14 +44,12 @@ def open_coco(config: DataConfig, skips: Skips) -> ListedSource:
                 f"data.root: {root} has captions but no images for the split {split!r}; expected "
                 f"a folder {split}{year}/, images/{split}{year}/ or images/."
             )
-    fingerprint = [[path, storage.modified(path), folders[split]] for split, path in files.items()]
+    fingerprint: list[Any] = [
+        [path, storage.modified(path), folders[split]] for split, path in files.items()
+    ]
     splits = {split: _entries(path, folders[split], skips) for split, path in files.items()}
-    if len(splits) == 1:
-        (entries,) = splits.values()
-        return ListedSource(
-            hold_out(entries, config.held_out), [*fingerprint, config.held_out], skips
-        )
-    return ListedSource(splits, fingerprint, skips)
+    fingerprint.append([config.held_out])
+    return ListedSource(hold_out(splits, config.held_out), fingerprint, skips)
 
 
 def _caption_files(folder: str) -> tuple[str, dict[str, str]]:

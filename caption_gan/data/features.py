@@ -16,7 +16,7 @@ from PIL import Image
 
 from caption_gan.data import storage
 from caption_gan.data.example import Example
-from caption_gan.data.listed import Entry, ListedSource, hold_out, split_name
+from caption_gan.data.listed import Entry, ListedSource, hold_out, split_folders, split_name
 from caption_gan.data.skips import Skips
 from caption_gan.errors import CaptionGANError
 from caption_gan.layouts import DataConfig
@@ -45,9 +45,7 @@ def open_features(config: DataConfig, skips: Skips) -> ListedSource:
             f"data.root: {root} is not on disk; {FEATURES} is mapped into memory, so copy the "
             "folder to a disk."
         )
-    names = [name for name in storage.listing(root) if split_name(name)]
-    # Features of the whole set go before those of its parts.
-    folders = _with_features(root, [""]) or _with_features(root, names)
+    folders = split_folders(root, [FEATURES])
     if not folders:
         raise CaptionGANError(
             f"data.root: {root} has no {FEATURES}; expected it there, or in each of its folders "
@@ -57,18 +55,12 @@ def open_features(config: DataConfig, skips: Skips) -> ListedSource:
     for name in folders:
         prefix = f"{name}-" if name else ""
         splits[split_name(name) or "train"] += _entries(storage.join(root, name), prefix)
-    if len(splits) == 1:
-        (only,) = splits.values()
-        splits = hold_out(only, config.held_out)
     files = [
         storage.join(root, name, file) for name in folders for file in (FEATURES, CAPTIONS, LINKS)
     ]
     fingerprint = [[path, storage.modified(path)] for path in files]
-    return ListedSource(splits, [*fingerprint, config.held_out], skips, _read)
-
-
-def _with_features(root: str, names: list[str]) -> list[str]:
-    return [name for name in names if storage.is_file(storage.join(root, name, FEATURES))]
+    held_out = hold_out(splits, config.held_out)
+    return ListedSource(held_out, [*fingerprint, config.held_out], skips, _read)
 
 
 def _entries(folder: str, prefix: str) -> list[Entry]:

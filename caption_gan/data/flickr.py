@@ -60,8 +60,8 @@ def open_flickr(config: DataConfig, skips: Skips) -> ListedSource:
         ]
 
     if not lists:
-        splits = hold_out(entries(captions), config.held_out)
-        return ListedSource(splits, [*fingerprint, config.held_out], skips)
+        held_out = hold_out({"train": entries(captions)}, config.held_out)
+        return ListedSource(held_out, [*fingerprint, config.held_out], skips)
     splits = {
         split: entries(storage.read_text(file, "one file name a line").split())
         for split, file in lists.items()

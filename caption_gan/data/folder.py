@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from caption_gan.data import storage
-from caption_gan.data.listed import Entry, ListedSource, hold_out, split_name
+from caption_gan.data.listed import Entry, ListedSource, hold_out, split_folders, split_name
 from caption_gan.data.skips import Skips
 from caption_gan.errors import CaptionGANError
 from caption_gan.layouts import DataConfig
@@ -39,9 +39,7 @@ def open_folder(config: DataConfig, skips: Skips) -> ListedSource:
         CaptionGANError: There is no metadata, or it lacks a column.
     """
     root = str(config.root)
-    names = [name for name in storage.listing(root) if split_name(name)]
-    # Metadata of the whole set go before those of its parts.
-    files = _metadata(root, [""]) or _metadata(root, names)
+    files = split_folders(root, METADATA)
     if not files:
         raise CaptionGANError(
             f"data.root: {root} has no {' or '.join(METADATA)}; expected one there, or in each of "
@@ -51,19 +49,11 @@ def open_folder(config: DataConfig, skips: Skips) -> ListedSource:
     for name, path in files.items():
         for split, entries in _entries(path, split_name(name) or "train", skips).items():
             splits[split] += entries
-    if len(splits) == 1:
-        (only,) = splits.values()
-        splits = hold_out(only, config.held_out)
     folders = [os.path.dirname(path) for path in files.values()]
     # Of the folders too: images that were missing may be there the next time.
     fingerprint = [[path, storage.modified(path)] for path in [*files.values(), *folders]]
-    return ListedSource(splits, [*fingerprint, config.held_out], skips)
-
-
-def _metadata(root: str, folders: list[str]) -> dict[str, str]:
-    paths = {folder: [storage.join(root, folder, name) for name in METADATA] for folder in folders}
-    found = {folder: list(filter(storage.is_file, some)) for folder, some in paths.items()}
-    return {folder: some[0] for folder, some in found.items() if some}
+    held_out = hold_out(splits, config.held_out)
+    return ListedSource(held_out, [*fingerprint, config.held_out], skips)
 
 
 def _entries(path: str, split: str, skips: Skips) -> dict[str, list[Entry]]:

@@ -4,97 +4,19 @@ On disk these are a folder or a file of Parquet, what `save_to_disk` has written
 folders that `load_dataset` takes. Rows stay in memory-mapped files, images as they were encoded.
 """
 
-import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import zip_longest
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-from caption_gan.data.example import Example
+from caption_gan.data.hugging_face_rows import Columns, HuggingFaceSource, in_one_line
 from caption_gan.data.listed import held_out_splits, split_name
-from caption_gan.data.skips import SkipError, Skips
+from caption_gan.data.skips import Skips
 from caption_gan.errors import CaptionGANError
 from caption_gan.layouts import DataConfig, HuggingFaceConfig
 
 CAPTION_COLUMNS = ("caption", "captions", "text", "sentence", "sentences")
-CAPTION_KEYS = ("raw", "caption", "text")  # What holds the text where captions are records.
 _SAVED = ("dataset_dict.json", "state.json")  # What `save_to_disk` leaves in its folder.
-
-
-class Columns(NamedTuple):
-    """Names of the columns that are read.
-
-    Attributes:
-        image: The image.
-        captions: The captions.
-        image_id: What names the image, if anything does.
-    """
-
-    image: str
-    captions: list[str]
-    image_id: str | None
-
-
-class HuggingFaceSource:
-    """Examples from rows that are read when they are needed.
-
-    Args:
-        root: Name or path of the set.
-        tables: What `datasets` has of each split.
-        columns: Of all tables.
-        rows: Of each split, by name of the image, in order.
-        fingerprint: Something JSON can hold that differs if the examples may differ.
-        skips: Counts what cannot be used.
-    """
-
-    def __init__(
-        self,
-        root: str,
-        tables: Mapping[str, Any],
-        columns: Columns,
-        rows: Mapping[str, Mapping[str, list[int]]],
-        fingerprint: Any,
-        skips: Skips,
-    ):
-        self.root = root
-        self.tables = tables
-        self.columns = columns
-        self.images = {split: list(rows_of.items()) for split, rows_of in rows.items()}
-        self.fingerprint = fingerprint
-        self.skips = skips
-
-    @property
-    def images_of_split(self) -> dict[str, int]:
-        """Number of images of each split."""
-        return {split: len(images) for split, images in self.images.items()}
-
-    def examples(self, split: str, positions: range) -> Iterator[Example]:
-        """Yields the split's examples at these positions, without those that were skipped."""
-        images = self.images[split][positions.start : positions.stop]
-        texts = self.tables[split].select_columns(self.columns.captions)
-        first_rows = self._read(split, [rows[0] for _, rows in images])
-        for (image_id, rows), row in zip_longest(images, first_rows):
-            if row is None:  # Streamed sets only say how many rows they have.
-                self.skips.add("rows are announced but not there", image_id)
-                continue
-            cells = [row[name] for name in self.columns.captions]
-            cells += [cell for other in rows[1:] for cell in texts[other].values()]
-            captions = tuple(caption for cell in cells for caption in _captions(cell))
-            try:
-                yield Example(image_id, _image(row[self.columns.image]), captions)
-            except SkipError as reason:
-                self.skips.add(str(reason), image_id)
-
-    def _read(self, split: str, rows: Sequence[int]) -> Iterator[Mapping[str, Any]]:
-        table = self.tables[split]
-        with _in_one_line(self.root):
-            if hasattr(table, "select"):
-                yield from table.select(rows)
-            elif rows:
-                stream = table.skip(rows[0]).take(rows[-1] + 1 - rows[0])
-                wanted = set(rows)
-                yield from (row for number, row in enumerate(stream, rows[0]) if number in wanted)
 
 
 def open_hugging_face(config: DataConfig, skips: Skips) -> HuggingFaceSource:
@@ -114,7 +36,7 @@ def open_hugging_face(config: DataConfig, skips: Skips) -> HuggingFaceSource:
             "data.hugging_face.streaming: the rows of an image may be anywhere in the set where "
             "data.hugging_face.id_column is set, so it cannot be streamed; set streaming to false."
         )
-    with _in_one_line(root):
+    with in_one_line(root):
         tables, version = _load(root, settings)
         tables = _by_split(root, tables, skips)
         columns = _columns(root, next(iter(tables.values())).features, settings)
@@ -268,54 +190,3 @@ def _hold_out(
         split = split_of[name]
         splits["train" if split in rows else split][name] = some
     return splits
-
-
-def _image(cell: Any) -> bytes:
-    if isinstance(cell, Mapping):
-        content, path = cell.get("bytes"), cell.get("path")
-    else:
-        content, path = (None, cell) if isinstance(cell, str) else (cell, None)
-    if content is None and path:
-        import fsspec  # What `datasets` reads with: paths may be on the Hub or within archives.
-
-        with _in_one_line(path):
-            try:
-                with fsspec.open(path, "rb") as file:
-                    content = file.read()
-            except FileNotFoundError:
-                raise SkipError("images are listed but not there") from None
-    if not content or not isinstance(content, bytes):
-        raise SkipError("rows have no image")
-    return content
-
-
-def _captions(cell: Any) -> Iterator[str]:
-    if isinstance(cell, str):
-        yield cell
-    elif isinstance(cell, Mapping) and (keys := [key for key in CAPTION_KEYS if key in cell]):
-        yield from _captions(cell[keys[0]])
-    elif isinstance(cell, list):
-        for item in cell:
-            yield from _captions(item)
-    elif cell is not None:
-        raise CaptionGANError(
-            "data.hugging_face.caption_columns: captions must be texts, lists of texts or records "
-            f"with {' or '.join(CAPTION_KEYS)}; found {cell!r:.60}."
-        )
-
-
-@contextlib.contextmanager
-def _in_one_line(root: str) -> Iterator[None]:
-    """Says in one line what `datasets` raises in many."""
-    from datasets.exceptions import DatasetGenerationError, DatasetsError
-
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError, ImportError, DatasetsError) as error:
-        # This one says no more than that it was raised.
-        reason = error.__cause__ if isinstance(error, DatasetGenerationError) else error
-        words = " ".join(str(reason).split()).rstrip(".")
-        raise CaptionGANError(
-            f"data.root: {root} cannot be read: {words}; expected a name on the Hugging Face Hub, "
-            "or a folder or file on disk that `datasets` can load."
-        ) from error

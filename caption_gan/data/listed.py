@@ -134,10 +134,28 @@ def held_out_splits(names: Iterable[str], share: float) -> dict[str, str]:
     }
 
 
-def hold_out(entries: Sequence[Entry], share: float) -> dict[str, list[Entry]]:
-    """Divides the entries of a data set that has no splits."""
+def hold_out(splits: Mapping[str, Sequence[Entry]], share: float) -> dict[str, Sequence[Entry]]:
+    """Divides the entries of a data set that has only one split; others stay as they are."""
+    if len(splits) > 1:
+        return dict(splits)
+    (entries,) = splits.values()
     split_of = held_out_splits({entry.image_id for entry in entries}, share)
-    splits: dict[str, list[Entry]] = {split: [] for split in SPLITS}
-    for entry in entries:
-        splits[split_of[entry.image_id]].append(entry)
-    return splits
+    return {
+        split: [entry for entry in entries if split_of[entry.image_id] == split] for split in SPLITS
+    }
+
+
+def split_folders(root: str, names: Sequence[str]) -> dict[str, str]:
+    """The first of these files in a data set's folder, or in each of its folders of splits.
+
+    Files of the whole set go before those of its parts.
+
+    Returns:
+        Paths by the folder's name, which is empty for the data set's own.
+    """
+    for folders in ([""], [name for name in storage.listing(root) if split_name(name)]):
+        paths = {folder: [storage.join(root, folder, name) for name in names] for folder in folders}
+        found = {folder: list(filter(storage.is_file, some)) for folder, some in paths.items()}
+        if there := {folder: some[0] for folder, some in found.items() if some}:
+            return there
+    return {}

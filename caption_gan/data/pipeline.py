@@ -48,7 +48,6 @@ class Pipeline:
         batch_size: int,
         captions: int,
         seed: int,
-        epochs_done: int = 0,
     ) -> tf.data.Dataset:
         """Endlessly varied epochs: shuffled images, a random choice and order of captions.
 
@@ -57,7 +56,6 @@ class Pipeline:
             batch_size: B.
             captions: K.
             seed: Of all that is random. The same seed gives the same epochs.
-            epochs_done: Epochs that an interrupted training has seen; the next one comes first.
 
         Returns:
             Batches {image uint8 [B, H, W, 3] | regions float16 [B, R, D], token_ids [B, K, T]};
@@ -82,11 +80,7 @@ class Pipeline:
             num_parallel_calls=tf.data.AUTOTUNE,
         )
         dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(BATCHES_AHEAD)
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(images // batch_size))
-        # Every new iterator moves the seeds on; nothing is read before the first batch is.
-        for _ in range(epochs_done):
-            iter(dataset)
-        return dataset
+        return dataset.apply(tf.data.experimental.assert_cardinality(images // batch_size))
 
     def with_sentences(
         self, batches: tf.data.Dataset, token_ids: np.ndarray, captions: int, seed: int
@@ -187,3 +181,11 @@ class Pipeline:
         if self.encoder.cached:
             return batch | {"regions": decoded["regions"][0]}
         return batch | {"image": decoded["image"]}
+
+
+def after_epochs(batches: tf.data.Dataset, done: int) -> tf.data.Dataset:
+    """Training batches from where an interrupted training left them after so many epochs."""
+    # Every new iterator moves the seeds on; nothing is read before the first batch is asked for.
+    for _ in range(done):
+        iter(batches)
+    return batches

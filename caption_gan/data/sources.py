@@ -1,9 +1,7 @@
 """The supported data sets. A new layout is a new file with a function, and a line here."""
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Protocol
 
 from caption_gan.data import storage
@@ -77,13 +75,6 @@ def open_source(config: DataConfig, skips: Skips) -> Source:
                 f"data.root: {config.root} is not a folder; give the folder of the data set."
             )
     return LAYOUTS[config.source](config, skips)
-
-
-def layout_code(config: DataConfig) -> bytes:
-    """The code that reads a layout: another version may make other examples of the same files."""
-    if config.source in WORLDS:
-        return b""  # `GeneratedSource.fingerprint` has it.
-    return Path(inspect.getfile(LAYOUTS[config.source])).read_bytes()
 
 
 def truth_checker(config: DataConfig) -> Callable[[str, Any], bool] | None:

@@ -13,6 +13,7 @@ from caption_gan.data.coco import open_coco
 from caption_gan.data.skips import Skips
 from caption_gan.errors import CaptionGANError
 from caption_gan.layouts import DataConfig
+from tests.sources import named_examples
 
 
 def open_root(root: Path | str, skips: Skips | None = None, **settings):
@@ -41,12 +42,6 @@ def write_images(folder: Path, *names: str) -> None:
         (folder / name).write_text(name)
 
 
-def examples(source, split: str) -> list[tuple[str, tuple[str, ...]]]:
-    found = list(source.examples(split, range(source.images_of_split[split])))
-    assert all(example.image == example.image_id.encode() for example in found)
-    return [(example.image_id, example.captions) for example in found]
-
-
 @pytest.fixture
 def root(tmp_path) -> Path:
     """Three training images, not in the order of their ids, and a validation image."""
@@ -63,20 +58,20 @@ def root(tmp_path) -> Path:
 def test_official_splits_in_the_order_of_their_images(root):
     source = open_root(root)
     assert source.images_of_split == {"train": 3, "val": 1}
-    assert examples(source, "train") == [
+    assert named_examples(source, "train") == [
         ("c.jpg", ("A cat.",)),
         ("a.jpg", ("A dog.", "Dogs run.")),
         ("b.jpg", ("A fish.",)),
     ]
     # The id 3 is another image in each file.
-    assert examples(source, "val") == [("v.jpg", ("A bird.",))]
+    assert named_examples(source, "val") == [("v.jpg", ("A bird.",))]
 
 
 def test_folders_of_images_may_be_below_images(root):
     (root / "images").mkdir()
     for name in ("train2014", "val2014"):
         (root / name).rename(root / "images" / name)
-    assert len(examples(open_root(root), "train")) == 3
+    assert len(named_examples(open_root(root), "train")) == 3
 
 
 @pytest.mark.parametrize("folder", ["images", "train", "images/train"])
@@ -89,8 +84,8 @@ def test_other_data_sets_name_no_year_and_have_texts_as_ids(tmp_path, folder):
     for split in ("val", "test"):
         write_images(tmp_path / folder.replace("train", split), f"{split[0]}.jpg")
     source = open_root(tmp_path)
-    assert examples(source, "train") == [("a.jpg", ("A",)), ("b.jpg", ("B",))]
-    assert examples(source, "test") == [("t.jpg", ("T",))]
+    assert named_examples(source, "train") == [("a.jpg", ("A",)), ("b.jpg", ("B",))]
+    assert named_examples(source, "test") == [("t.jpg", ("T",))]
 
 
 def test_what_cannot_be_used_is_counted(tmp_path):
@@ -99,7 +94,7 @@ def test_what_cannot_be_used_is_counted(tmp_path):
     write_captions(tmp_path, "val", {1: "v.jpg"}, [(1, "V")])
     write_images(tmp_path / "images", "a.jpg", "no_caption.jpg", "same_id.jpg", "v.jpg")
     skips = Skips()
-    assert examples(open_root(tmp_path, skips), "train") == [("a.jpg", ("A",))]
+    assert named_examples(open_root(tmp_path, skips), "train") == [("a.jpg", ("A",))]
     assert skips.lines() == [
         "2 captions are of images that are not listed: id 99, ...",
         "1 images are listed but not there: gone.jpg",
@@ -114,7 +109,7 @@ def test_a_single_file_of_captions_is_divided_by_images(tmp_path):
     write_captions(tmp_path, "val2017", dict(zip(names, names, strict=True)), captions)
     write_images(tmp_path / "val2017", *names)
     source = open_root(tmp_path, held_out=0.1)
-    splits = [examples(source, split) for split in ("train", "val", "test")]
+    splits = [named_examples(source, split) for split in ("train", "val", "test")]
     assert sorted(name for split in splits for name, _ in split) == sorted(names)
     assert {captions for split in splits for _, captions in split} == {("A", "B")}
     assert all(20 < len(split) < 60 for split in splits[1:])
@@ -131,11 +126,11 @@ def test_karpathy_replaces_the_official_splits(root, tmp_path):
     path.write_text(json.dumps({"images": content}))
     source = open_root(root, karpathy=str(path))
     assert source.images_of_split == {"train": 1, "val": 1}
-    assert examples(source, "train") == [("v.jpg", ("K",))]
-    assert examples(source, "val") == [("a.jpg", ("K",))]
+    assert named_examples(source, "train") == [("v.jpg", ("K",))]
+    assert named_examples(source, "val") == [("a.jpg", ("K",))]
     (root / "images").mkdir()
     (root / "val2014").rename(root / "images" / "val2014")
-    assert examples(open_root(root, karpathy=str(path)), "train") == [("v.jpg", ("K",))]
+    assert named_examples(open_root(root, karpathy=str(path)), "train") == [("v.jpg", ("K",))]
 
 
 def no_captions(root: Path) -> str:
@@ -199,7 +194,9 @@ def test_a_changed_file_changes_the_fingerprint(root):
 def test_it_is_read_from_where_only_tensorflow_can_read(root):
     for path in filter(Path.is_file, root.rglob("*")):
         tf.io.gfile.copy(str(path), f"ram://coco/{path.relative_to(root)}")
-    assert examples(open_root("ram://coco"), "train") == examples(open_root(root), "train")
+    assert named_examples(open_root("ram://coco"), "train") == named_examples(
+        open_root(root), "train"
+    )
 
 
 def test_a_file_of_the_size_of_coco_2014(tmp_path):

@@ -13,6 +13,7 @@ from caption_gan.data.flickr import open_flickr
 from caption_gan.data.skips import Skips
 from caption_gan.errors import CaptionGANError
 from caption_gan.layouts import DataConfig
+from tests.sources import named_examples
 
 CSV = 'image,caption\na.jpg,A dog .\na.jpg,"A dog , running ."\nb.jpg,A cat .\nc.jpg,A fish .\n'
 TOKENS = "a.jpg#0\tA dog .\na.jpg#1\tA dog , running .\nb.jpg#0\tA cat .\nc.jpg#0\tA fish .\n"
@@ -29,12 +30,6 @@ NUMBERED = (
 def open_root(root: Path | str, skips: Skips | None = None, **settings):
     config = DataConfig(source="flickr", root=str(root), **settings)
     return open_flickr(config, Skips() if skips is None else skips)
-
-
-def examples(source, split: str) -> list[tuple[str, tuple[str, ...]]]:
-    found = list(source.examples(split, range(source.images_of_split[split])))
-    assert all(example.image == example.image_id.encode() for example in found)
-    return [(example.image_id, example.captions) for example in found]
 
 
 @pytest.fixture
@@ -57,8 +52,8 @@ VAL = [("c.jpg", ("A fish .",))]
 def test_examples_in_the_order_of_the_list(root):
     source = open_root(root)
     assert source.images_of_split == {"train": 2, "val": 1}
-    assert examples(source, "train") == TRAIN
-    assert examples(source, "val") == VAL
+    assert named_examples(source, "train") == TRAIN
+    assert named_examples(source, "val") == VAL
 
 
 @pytest.mark.parametrize(
@@ -76,7 +71,7 @@ def test_each_form_of_the_captions_gives_the_same(root, folder, name, content):
     (root / "captions.txt").unlink()
     (root / name).write_bytes(content.encode())
     skips = Skips()
-    assert examples(open_root(root, skips), "train") == TRAIN
+    assert named_examples(open_root(root, skips), "train") == TRAIN
     assert not skips.all
 
 
@@ -86,7 +81,7 @@ def test_captions_and_lists_may_be_in_a_folder_of_texts(root):
     (root / "Flickr8k_text" / "Flickr8k.token.txt").write_text(TOKENS)
     for path in root.glob("Flickr_8k.*"):
         path.rename(root / "Flickr8k_text" / path.name)
-    assert examples(open_root(root), "train") == TRAIN
+    assert named_examples(open_root(root), "train") == TRAIN
 
 
 @pytest.mark.parametrize(
@@ -107,15 +102,15 @@ def test_a_malformed_line_is_counted_with_its_number_and_costs_no_other(root, na
     skips = Skips()
     source = open_root(root, skips)
     assert skips.lines() == [f"1 lines of {name} are malformed: line {line}"]
-    assert examples(source, "train") == TRAIN[1:]
-    assert examples(source, "val") == VAL
+    assert named_examples(source, "train") == TRAIN[1:]
+    assert named_examples(source, "val") == VAL
 
 
 def test_what_is_missing_is_counted(root):
     (root / "Images" / "b.jpg").unlink()
     (root / "Flickr_8k.trainImages.txt").write_text("a.jpg\nb.jpg\nz.jpg\n")
     skips = Skips()
-    assert examples(open_root(root, skips), "train") == TRAIN[1:]
+    assert named_examples(open_root(root, skips), "train") == TRAIN[1:]
     assert skips.lines() == [
         "1 images are listed but not there: b.jpg",
         "1 images have no caption: z.jpg",
@@ -124,7 +119,7 @@ def test_what_is_missing_is_counted(root):
 
 def test_an_empty_caption_is_left_to_be_counted(root):
     (root / "captions.txt").write_text(CSV + "c.jpg,\n")
-    assert examples(open_root(root), "val") == [("c.jpg", ("A fish .", ""))]
+    assert named_examples(open_root(root), "val") == [("c.jpg", ("A fish .", ""))]
 
 
 def test_without_lists_images_are_held_out(root):
@@ -136,7 +131,7 @@ def test_without_lists_images_are_held_out(root):
     rows = "".join(f"{name}| {number}| A dog .\n" for name in names for number in range(5))
     (root / "captions.txt").write_text("image_name| comment_number| comment\n" + rows)
     source = open_root(root, held_out=0.1)
-    splits = [examples(source, split) for split in ("train", "val", "test")]
+    splits = [named_examples(source, split) for split in ("train", "val", "test")]
     assert sorted(name for split in splits for name, _ in split) == sorted(names)
     assert {captions for split in splits for _, captions in split} == {("A dog .",) * 5}
     assert all(20 < len(split) < 60 for split in splits[1:])
@@ -153,7 +148,7 @@ def test_karpathy_replaces_captions_and_lists(root, tmp_path):
     (root / "captions.txt").unlink()
     source = open_root(root, karpathy=str(path))
     assert source.images_of_split == {"train": 1, "test": 1}
-    assert examples(source, "train") == [("c.jpg", ("K1", "K2"))]
+    assert named_examples(source, "train") == [("c.jpg", ("K1", "K2"))]
 
 
 def break_folder(root: Path) -> str:
@@ -200,7 +195,7 @@ def test_a_changed_list_changes_the_fingerprint(root):
 def test_it_is_read_from_where_only_tensorflow_can_read(root):
     for path in filter(Path.is_file, root.rglob("*")):
         tf.io.gfile.copy(str(path), f"ram://flickr/{path.relative_to(root)}")
-    assert examples(open_root("ram://flickr"), "train") == TRAIN
+    assert named_examples(open_root("ram://flickr"), "train") == TRAIN
 
 
 def test_the_real_one(real_data):

@@ -13,7 +13,7 @@ from caption_gan.config import Config, EncoderConfig
 from caption_gan.data import records, shards
 from caption_gan.data.example import Example
 from caption_gan.data.images import decode_and_resize, is_image
-from caption_gan.data.pipeline import Pipeline
+from caption_gan.data.pipeline import Pipeline, after_epochs
 from caption_gan.data.shards import IndexedImage, PreparedSplit
 from caption_gan.data.skips import Skips
 from caption_gan.errors import CaptionGANError
@@ -211,12 +211,18 @@ def test_a_continued_training_sees_the_epochs_that_an_uninterrupted_one_would(
     data = dataclasses.replace(config.data, memory_limit_gib=memory_limit)
     pipeline = Pipeline(data, config.encoder, (2, 1), tokenizer)
     prepared = prepare(config, "train")
+    sentences = np.arange(120, dtype=np.uint16).reshape(20, 6)
+    keys = ("token_ids", "unpaired")
 
     def epochs(count, done=0):
         keras.utils.set_random_seed(0)
-        batches = pipeline.training(prepared, 4, 2, 3, epochs_done=done)
+        batches = pipeline.training(prepared, 4, 2, 3)
+        batches = after_epochs(pipeline.with_sentences(batches, sentences, 2, 3), done)
         every = [list(batches.as_numpy_iterator()) for _ in range(count)]
-        return [np.concatenate([batch["token_ids"].ravel() for batch in epoch]) for epoch in every]
+        return [
+            np.concatenate([batch[key].ravel() for batch in epoch for key in keys])
+            for epoch in every
+        ]
 
     whole = epochs(4)
     assert np.array_equal(epochs(2, done=2), whole[2:])
