@@ -145,6 +145,21 @@ class DecodingConfig:
 
 
 @dataclass(frozen=True)
+class EvaluationConfig:
+    """How captions are scored.
+
+    Attributes:
+        bootstrap: Samples of the images from which confidence intervals are had. From 1,000 on
+            their ends hardly move.
+        dual_encoder: SavedModel that knows images and texts apart from any captioner, as CLIP
+            does, to tell whether captions find their images (see `models/dual_encoder.py`).
+    """
+
+    bootstrap: PositiveInt = 1000
+    dual_encoder: str | None = None
+
+
+@dataclass(frozen=True)
 class LoggingConfig:
     """What TensorBoard gets besides scalars.
 
@@ -176,6 +191,7 @@ class Config:
         self_critical: Settings of the objective `self_critical`.
         monitor: What counts as a collapse, and what is done about it.
         decoding: How captions are drawn.
+        evaluation: How they are scored.
         logging: What TensorBoard gets.
         profile_steps: First and last step of a trace for TensorBoard's profile page, e.g. 10,20.
     """
@@ -195,5 +211,6 @@ class Config:
     self_critical: SelfCriticalConfig = field(default_factory=SelfCriticalConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     profile_steps: StepRange | None = None

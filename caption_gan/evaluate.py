@@ -1,32 +1,110 @@
-"""Scores trained runs: `python -m caption_gan.evaluate RUN... [--split val] [--json]`."""
+"""Scores captioners: `python -m caption_gan.evaluate RUN... [--split val] [--frontier] [--json]`.
 
+RUN is a run directory or a SavedModel that was exported from one. Several are compared, the others
+with the first. `--results R.json --references REFS.json` scores any captioner's captions, in COCO's
+format; `--ratings R --references REFS` tells how well each score agrees with people's ratings.
+"""
+
+import dataclasses
 import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
 
 from caption_gan.command_line import ArgumentParser, run_program
-from caption_gan.results import evaluate_run, summary
+from caption_gan.comparison import compare, comparison_lines, write_comparison
+from caption_gan.config import Config
+from caption_gan.judgement import judge, judgement_lines
+from caption_gan.results import SHOWN, Evaluation, evaluate_run, places, summary
+from caption_gan.results_file import score_file, score_file_lines
 from caption_gan.run import RunDirectory, load_run
+from caption_gan.saved_model import is_saved_model
+from caption_gan.saved_model_evaluation import evaluate_saved_model
+
+PROGRAM = "python -m caption_gan.evaluate"
 
 
 def main() -> None:
     """The program."""
-    parser = ArgumentParser(
-        prog="python -m caption_gan.evaluate", description=(__doc__ or "").splitlines()[0]
-    )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directory that fit wrote")
+    first_line, _, rest = (__doc__ or "").partition("\n\n")
+    parser = ArgumentParser(prog=PROGRAM, description=f"{first_line} {rest}")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="run directory, or SavedModel")
     parser.add_argument("--split", default="val", help="train, val or test")
+    parser.add_argument(
+        "--frontier", action="store_true", help="quality against variety, at many temperatures"
+    )
+    parser.add_argument(
+        "--dual_encoder", default=None, help="SavedModel that tells whether captions find images"
+    )
+    parser.add_argument(
+        "--to", default="comparison.html", help="page on which several runs are compared"
+    )
+    parser.add_argument("--results", default=None, help="captions in COCO's format")
+    parser.add_argument("--ratings", default=None, help="ratings by people, in Flickr8k's formats")
+    parser.add_argument("--references", default=None, help="references of --results or --ratings")
     parser.add_argument("--json", action="store_true", help="print one JSON object and no more")
     arguments = parser.parse_args()
+    given = [bool(arguments.runs), arguments.results is not None, arguments.ratings is not None]
+    if sum(given) != 1:
+        parser.error("give either RUN... or --results or --ratings")
+    if bool(arguments.runs) != (arguments.references is None):
+        parser.error("--results and --ratings need --references, and RUN takes none")
 
-    figures = {}
-    for path in arguments.runs:
-        config, tokenizer, captioner = load_run(path)
-        run = RunDirectory(path)
-        metrics, images = evaluate_run(run, config, tokenizer, captioner, arguments.split)
-        figures[str(path)] = metrics
-        if not arguments.json:
-            print(f"\n{path}, {arguments.split}\n{summary(run, arguments.split, metrics, images)}")
-    if arguments.json:
-        print(json.dumps(figures))
+    if arguments.results:
+        scored = score_file(arguments.results, arguments.references)
+        output, lines = scored.to_json(), score_file_lines(scored)
+    elif arguments.ratings:
+        output = judge(arguments.ratings, arguments.references)
+        lines = judgement_lines(output)
+    else:
+        output, lines = evaluate_all(arguments)
+    print(json.dumps(output) if arguments.json else "\n".join(lines))
+
+
+def evaluate_all(arguments: Any) -> tuple[dict[str, Any], list[str]]:
+    """Evaluates runs, and compares them where there are several.
+
+    Returns:
+        What to print as JSON, and what to print for people.
+    """
+    evaluations: dict[str, Evaluation] = {}
+    lines = []
+    for path in map(str, dict.fromkeys(arguments.runs)):
+        evaluations[path] = evaluation = evaluate_one(Path(path), arguments)
+        lines += ["", f"{path}, {arguments.split}", summary(evaluation)]
+        if not is_saved_model(Path(path)):
+            lines += ["", places(RunDirectory(path))]
+    output: dict[str, Any] = {path: some.to_json() for path, some in evaluations.items()}
+    if len(evaluations) > 1:
+        comparison = compare(evaluations)
+        command = shlex.join(["python", "-m", "caption_gan.evaluate", *sys.argv[1:]])
+        write_comparison(Path(arguments.to), comparison, command)
+        output["comparison"] = comparison.to_json()
+        lines += [*comparison_lines(comparison, SHOWN), "", f"{'comparison:':18}{arguments.to}"]
+    return output, lines
+
+
+def evaluate_one(path: Path, arguments: Any) -> Evaluation:
+    """Evaluates a run or a SavedModel."""
+
+    def with_encoder(config: Config) -> Config:
+        if arguments.dual_encoder is None:
+            return config
+        changed = dataclasses.replace(config.evaluation, dual_encoder=arguments.dual_encoder)
+        return dataclasses.replace(config, evaluation=changed)
+
+    if is_saved_model(path):
+        return evaluate_saved_model(path, with_encoder, arguments.split)
+    config, tokenizer, captioner = load_run(path)
+    return evaluate_run(
+        RunDirectory(path),
+        with_encoder(config),
+        tokenizer,
+        captioner,
+        arguments.split,
+        sweep=arguments.frontier,
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""Captions a split and scores the captions.
+"""Captions the images of a split by every decoding.
 
 B batch, K captions an image, T time, R regions.
 """
 
 import dataclasses
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,10 @@ from tqdm import tqdm
 
 from caption_gan.config import DecodingConfig
 from caption_gan.data.example import Example
-from caption_gan.data.images import thumbnails
-from caption_gan.metrics import diversity, quality, truth
 from caption_gan.models import decoding
 from caption_gan.models.beam_search import beam_search
 from caption_gan.models.captioner import Captioner
 from caption_gan.text.tokenizer import Tokenizer
-
-IsTrue = Callable[[str, Any], bool]
 
 
 @dataclasses.dataclass
@@ -149,104 +144,3 @@ def caption_images(
         CaptionedImage(example, captions, tokens, attention)
         for example, (captions, tokens, attention) in zip(examples, progress, strict=True)
     ]
-
-
-def score_captions(
-    captions: Sequence[str], examples: Sequence[Example], is_true: IsTrue | None
-) -> dict[str, float]:
-    """Figures of one caption an image: quality, signs of collapse, and truth where it is known."""
-    ids = [example.image_id for example in examples]
-    references = {example.image_id: example.captions for example in examples}
-    figures = quality.quality(dict(zip(ids, captions, strict=True)), references)
-    figures |= _signs_of_collapse(captions)
-    if is_true:
-        facts = [json.loads(example.facts) for example in examples]
-        figures["fact_accuracy"] = truth.fact_accuracy(captions, facts, is_true)
-    return figures
-
-
-def score(images: Sequence[CaptionedImage], split: str, is_true: IsTrue | None) -> dict[str, float]:
-    """Scores captioned images, and notes CIDEr and truth of each.
-
-    Args:
-        images: What was said; `cider` and `is_true` are filled in.
-        split: First part of the figures' names.
-        is_true: Tells whether a caption is true of facts, for data that know them.
-
-    Returns:
-        Figures by `<split>/<decoding>/<metric>`. Those of quality are of one caption an image:
-        the best of a beam, the first of the samples.
-    """
-    examples = [image.example for image in images]
-    figures: dict[str, dict[str, float]] = {}
-    for name in images[0].captions:
-        every = [[caption for caption, _ in image.captions[name]] for image in images]
-        figures[name] = score_captions([captions[0] for captions in every], examples, is_true)
-        if len(every[0]) > 1:
-            flat = [caption for captions in every for caption in captions]
-            figures[name]["mBLEU-4"] = diversity.mbleu(every)
-            figures[name]["distinct-1"] = diversity.distinct_n(flat, 1)
-            figures[name]["distinct-2"] = diversity.distinct_n(flat, 2)
-            figures[name]["vocabulary"] = diversity.vocabulary_size(flat)
-    figures["reference"] = _signs_of_collapse([example.captions[0] for example in examples])
-
-    greedy = {image.example.image_id: image.captions["greedy"][0][0] for image in images}
-    references = {example.image_id: example.captions for example in examples}
-    cider = quality.per_image_cider(greedy, references)
-    for image in images:
-        image.cider = cider[image.example.image_id]
-        if is_true:
-            image.is_true = is_true(greedy[image.example.image_id], json.loads(image.example.facts))
-    return {
-        f"{split}/{name}/{metric}": value
-        for name, values in figures.items()
-        for metric, value in values.items()
-    }
-
-
-def _signs_of_collapse(captions: Sequence[str]) -> dict[str, float]:
-    return {
-        "repeated_token_rate": diversity.repeated_token_rate(captions),
-        "distinct_captions": diversity.distinct_share(captions),
-        "mean_length": diversity.mean_length(captions),
-    }
-
-
-def baselines(
-    split: str,
-    examples: Sequence[Example],
-    training: Sequence[Example],
-    is_true: IsTrue,
-    constants: int = 500,
-    side: int = 32,
-) -> dict[str, float]:
-    """What a captioner reaches that does not see, or does not understand, the image.
-
-    Args:
-        split: First part of the figures' names.
-        examples: Of the split.
-        training: Of the training split.
-        is_true: Tells whether a caption is true of facts.
-        constants: Number of training captions that are tried as the one caption for all images.
-        side: Images are compared as thumbnails of so many pixels a side.
-
-    Returns:
-        `<split>/blind/fact_accuracy`: of the best constant caption;
-        `<split>/nearest/fact_accuracy`: of the captions of the training image with the smallest
-        Euclidean distance in pixels.
-    """
-    facts = [json.loads(example.facts) for example in examples]
-    blind = max(
-        truth.fact_accuracy([example.captions[0]] * len(facts), facts, is_true)
-        for example in training[:constants]
-    )
-    ours, theirs = (
-        thumbnails([example.image for example in some], side) for some in (examples, training)
-    )
-    # Of |a - b|^2 = |a|^2 - 2 a.b + |b|^2 the first term is the same for every neighbour.
-    nearest = np.argmin((theirs**2).sum(axis=1) - 2 * ours @ theirs.T, axis=1)
-    captions = [training[index].captions[0] for index in nearest]
-    return {
-        f"{split}/blind/fact_accuracy": blind,
-        f"{split}/nearest/fact_accuracy": truth.fact_accuracy(captions, facts, is_true),
-    }

@@ -23,7 +23,7 @@ from caption_gan.files import replacing
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.encoder import build_encoder
 from caption_gan.preparation import prepare_splits
-from caption_gan.results import evaluate_run, summary
+from caption_gan.results import evaluate_run, places, summary
 from caption_gan.run import (
     RunDirectory,
     build_captioner,
@@ -53,7 +53,7 @@ def fit(config: Config, run: RunDirectory) -> str:
     keras.utils.set_random_seed(config.seed)
     encoder = build_encoder(config.encoder)
     splits = prepare_splits(config, encoder, ("train", "val"))
-    captions = [caption for image in splits["train"].index for caption in image.captions]
+    captions = splits["train"].captions
     for objective in config.stages:  # Before hours of the first, not after them.
         steps_an_epoch(config, objective, splits["train"].images)
 
@@ -80,8 +80,8 @@ def fit(config: Config, run: RunDirectory) -> str:
         raise
     # The last epoch need not be the best.
     load_weights(captioner, run.best_weights)
-    metrics, images = evaluate_run(run, config, tokenizer, captioner, "val", notes)
-    return "\n".join([summary(run, "val", metrics, images), *notes])
+    evaluation = evaluate_run(run, config, tokenizer, captioner, "val", notes)
+    return "\n".join([summary(evaluation), places(run), *notes])
 
 
 def start_run(run: RunDirectory, config: Config, captions: Sequence[str]) -> None:
@@ -173,7 +173,7 @@ def resolve(arguments: list[str]) -> tuple[Config, RunDirectory]:
     return config, run
 
 
-MAY_CHANGE = ("run_dir", "profile_steps", "logging", "decoding")
+MAY_CHANGE = ("run_dir", "profile_steps", "logging", "decoding", "evaluation")
 
 
 def _flat(config: Any, prefix: str = "") -> list[tuple[str, Any]]:

@@ -15,13 +15,19 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from caption_gan.data.example import Example
-from caption_gan.evaluation import Decoder, IsTrue
-from caption_gan.metrics import diversity, quality, truth
+from caption_gan.evaluation import Decoder
+from caption_gan.metrics.diversity import mean_length
+from caption_gan.metrics.quality import per_image_cider
+from caption_gan.metrics.truth import IsTrue, fact_accuracy
 from caption_gan.models import decoding
 from caption_gan.models.critic import Critic
 from caption_gan.models.reranking import rerank
+from caption_gan.scoring import variety
+
+Points = list[dict[str, float]]  # Each has figures by name.
 
 TEMPERATURES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2)
+NUCLEI = (0.5, 0.7, 0.8, 0.9, 0.95)
 # Of so many samples at temperature 1 the critic keeps one.
 CHOICES = (1, 2, 3)
 # Images at a time; many samples of each are held at once.
@@ -53,7 +59,7 @@ class Frontier:
         self.samples = samples
         self.seed = seed
 
-    def temperatures(self, decoder: Decoder, name: str) -> list[dict[str, float]]:
+    def temperatures(self, decoder: Decoder, name: str) -> Points:
         """A point for each temperature: figures by name, `temperature` among them.
 
         Args:
@@ -66,7 +72,19 @@ class Frontier:
             for temperature in tqdm(TEMPERATURES, desc=f"frontier of {name}", unit=" points")
         ]
 
-    def choices(self, decoder: Decoder, critic: Critic) -> list[dict[str, float]]:
+    def nuclei(self, decoder: Decoder, name: str) -> Points:
+        """A point for each share of probability that samples at temperature 1 are drawn from.
+
+        Args:
+            decoder: Of the captioner.
+            name: Of the curve, for the progress bar.
+        """
+        return [
+            {"top_p": share, **self.score(self._drawing(decoder, self.samples, None, share)(1.0))}
+            for share in tqdm(NUCLEI, desc=f"frontier of {name}", unit=" points")
+        ]
+
+    def choices(self, decoder: Decoder, critic: Critic) -> Points:
         """A point for each number of samples, `drawn`, of which the critic keeps the best."""
         return [
             {"drawn": drawn, **self.score(self._drawing(decoder, drawn, critic)(1.0))}
@@ -78,7 +96,7 @@ class Frontier:
         ]
 
     def _drawing(
-        self, decoder: Decoder, drawn: int, critic: Critic | None
+        self, decoder: Decoder, drawn: int, critic: Critic | None, top_p: float = 1.0
     ) -> Callable[[float], list[list[str]]]:
         """A function from a temperature to K captions of each image; compiled once."""
 
@@ -90,7 +108,8 @@ class Frontier:
             seed = tf.stack([self.seed, 1000 * number])
             length = decoder.tokenizer.sequence_length
             captions = decoding.sample(
-                *(decoder.captioner.generator, regions, length, drawn, seed, temperature)
+                *(decoder.captioner.generator, regions, length, drawn, seed, temperature),
+                top_p=top_p,
             )
             return rerank(critic, regions, captions, self.samples) if critic else captions
 
@@ -112,23 +131,19 @@ class Frontier:
         # One caption an image at a time, as the score is defined: words that no reference has
         # weigh the more, the more images there are.
         scores = [
-            quality.per_image_cider(dict(zip(ids, captions, strict=True)), references)
+            per_image_cider(dict(zip(ids, captions, strict=True)), references)
             for captions in zip(*every, strict=True)
         ]
-        flat = [caption for captions in every for caption in captions]
-        figures = {
-            "CIDEr": float(np.mean([list(some.values()) for some in scores])),
-            "mBLEU-4": diversity.mbleu(every),
-            "distinct-1": diversity.distinct_n(flat, 1),
-            "distinct-2": diversity.distinct_n(flat, 2),
-            "vocabulary": diversity.vocabulary_size(flat),
-            "mean_length": diversity.mean_length(flat),
-        }
+        figures = {"CIDEr": float(np.mean([list(some.values()) for some in scores]))}
+        for name, figure in {**variety(every), "mean_length": mean_length(every)}.items():
+            if name not in ("mBLEU-1", "mBLEU-2", "mBLEU-3"):
+                figures[name] = figure.value
         if self.is_true:
             facts = [
                 json.loads(example.facts)
                 for example, captions in zip(self.examples, every, strict=True)
                 for _ in captions
             ]
-            figures["fact_accuracy"] = truth.fact_accuracy(flat, facts, self.is_true)
+            flat = [caption for captions in every for caption in captions]
+            figures["fact_accuracy"] = fact_accuracy(flat, facts, self.is_true).value
         return figures

@@ -1,6 +1,7 @@
 """What is measured and shown of a captioner while it is trained."""
 
 import json
+import sys
 from collections.abc import Sequence
 from itertools import islice
 
@@ -13,21 +14,18 @@ from caption_gan.data.pipeline import Pipeline
 from caption_gan.data.records import read_examples
 from caption_gan.data.shards import PreparedSplit
 from caption_gan.data.sources import truth_checker
-from caption_gan.evaluation import Decoder, score_captions
-from caption_gan.metrics import diversity, quality, truth
+from caption_gan.evaluation import Decoder
+from caption_gan.metrics import diversity
+from caption_gan.metrics.collapse import crossed, image_dependence
+from caption_gan.metrics.figure import DistinctFigure, Figure
+from caption_gan.metrics.quality import quality
+from caption_gan.metrics.truth import fact_accuracy
 from caption_gan.models import decoding
 from caption_gan.pictures import attention_picture
 
 # Enough for a choice among epochs (the standard error of a share of one half is 0.022), and
 # seconds rather than half a minute an epoch.
 MONITORED_IMAGES = 500
-MONITORED_FIGURES = (
-    "CIDEr",
-    "BLEU-4",
-    "fact_accuracy",
-    "repeated_token_rate",
-    "distinct_captions",
-)
 
 
 class Monitor:
@@ -72,8 +70,23 @@ class Monitor:
             for batch in self.quality_batches
             for ((caption, _),) in self.decoder.spell(self.decoder.greedy(batch))
         ]
-        figures = score_captions(captions, watched, self.is_true)
-        return {name: value for name, value in figures.items() if name in MONITORED_FIGURES}
+        by_id = {example.image_id: example.captions for example in watched}
+        scores = quality(dict(zip(by_id, captions, strict=True)), by_id)
+        one_each = [[caption] for caption in captions]
+        figures: dict[str, Figure | DistinctFigure] = {
+            "CIDEr": scores["CIDEr"],
+            "BLEU-4": scores["BLEU-4"],
+            "repeated_token_rate": diversity.repeated_token_rate(one_each),
+            "distinct_captions": diversity.distinct_captions(one_each),
+        }
+        if self.is_true:
+            facts = [json.loads(example.facts) for example in watched]
+            figures["fact_accuracy"] = fact_accuracy(captions, facts, self.is_true)
+        values = {name: figure.value for name, figure in figures.items()}
+        rate = {"repeated_token_rate": values["repeated_token_rate"]}
+        if signs := crossed(rate, self.config.monitor):
+            print(f"signs of collapse: {signs[0]}", file=sys.stderr)
+        return values
 
     def health(self) -> dict[str, float]:
         """Figures of samples of the first images, named as the bounds in `MonitorConfig`.
@@ -93,21 +106,22 @@ class Monitor:
         ours, theirs = _variety(every), _variety(references)
         figures = {name: value / max(theirs[name], 1e-9) for name, value in ours.items()}
         first = [captions[0] for captions in every]
-        figures["repeated_token_rate"] = diversity.repeated_token_rate(first)
-        figures["mbleu"] = diversity.mbleu(every)
+        one_each = [[caption] for caption in first]
+        figures["repeated_token_rate"] = diversity.repeated_token_rate(one_each).value
+        figures["mbleu"] = diversity.mbleu(every)["mBLEU-4"].value
         targets = {str(number): captions for number, captions in enumerate(references)}
         right, wrong = (
-            quality.quality(dict(zip(targets, captions, strict=True)), targets)["CIDEr"]
+            quality(dict(zip(targets, captions, strict=True)), targets)["CIDEr"].value
             for captions in (first, first[1:] + first[:1])
         )
-        figures["image_dependence"] = 1 - wrong / right if right > wrong else 0.0
+        figures["image_dependence"] = image_dependence(right, right - wrong)
         figures["CIDEr"] = right
         if self.is_true:
             facts = [
                 json.loads(example.facts) for example in watched for _ in range(settings.samples)
             ]
             flat = [caption for captions in every for caption in captions]
-            figures["fact_accuracy"] = truth.fact_accuracy(flat, facts, self.is_true)
+            figures["fact_accuracy"] = fact_accuracy(flat, facts, self.is_true).value
         return figures
 
     def pictures(self) -> dict[str, np.ndarray]:
@@ -135,9 +149,9 @@ class Monitor:
 
 
 def _variety(every: Sequence[Sequence[str]]) -> dict[str, float]:
-    flat = [caption for captions in every for caption in captions]
-    return {
-        "distinct_captions": diversity.distinct_share([captions[0] for captions in every]),
-        "distinct_2": diversity.distinct_n(flat, 2),
-        "vocabulary": diversity.vocabulary_size(flat),
+    figures = {
+        "distinct_captions": diversity.distinct_captions([captions[:1] for captions in every]),
+        "distinct_2": diversity.distinct_n(every, 2),
+        "vocabulary": diversity.vocabulary_size(every),
     }
+    return {name: figure.value for name, figure in figures.items()}

@@ -99,6 +99,12 @@ class Preparation:
             yield example
             bar.update()
 
+    def captions(self, split: str) -> list[str] | None:
+        """All captions of a split; None if it is not prepared."""
+        if split not in self.splits or not all(shard.is_whole() for shard in self.shards(split)):
+            return None
+        return _read(self.directory, split, self.shards(split)).captions
+
     def prepared(self, split: str) -> PreparedSplit:
         """The split, after what is missing of it has been written.
 
@@ -129,6 +135,14 @@ def prepare_splits(
     directory = storage.resolve(config.data.shards)
     _check_content(directory, config.data.source, cached_content(config, encoder))
     return {split: _read_given(directory, split) for split in splits}
+
+
+def captions_if_prepared(config: Config, encoder: keras.Model, split: str) -> list[str] | None:
+    """All captions of a split that is prepared; None where that has still to be done."""
+    if config.data.shards is None:
+        return Preparation(config, encoder).captions(split)
+    directory = storage.resolve(config.data.shards)
+    return _read_given(directory, split).captions if shards.found(directory, split) else None
 
 
 def cached_content(config: Config, encoder: keras.Model) -> dict[str, Any]:

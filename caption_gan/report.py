@@ -18,7 +18,7 @@ from PIL import Image
 from caption_gan.curves import frontier_plots, length_histogram, stage_spans, training_curves
 from caption_gan.files import replacing
 from caption_gan.metrics.tokenization import tokenize
-from caption_gan.pages import new_environment
+from caption_gan.pages import MEANINGS, new_environment
 from caption_gan.pictures import attention_tiles, read_picture
 
 _BEST_AND_WORST = 5
@@ -32,22 +32,6 @@ _HEADLINES = {
     "BLEU-4": "BLEU-4",
     "repeated_token_rate": "repeated words",
     "distinct_captions": "distinct captions",
-}
-_MEANINGS = {
-    "BLEU-1": "words shared with the references, 0 to 1",
-    "BLEU-2": "up to pairs of words shared, 0 to 1",
-    "BLEU-3": "up to triples of words shared, 0 to 1",
-    "BLEU-4": "up to runs of four words shared, 0 to 1",
-    "ROUGE-L": "longest common sequence of words, 0 to 1",
-    "CIDEr": "agreement with the references, telling words counting more, 0 to 10",
-    "fact_accuracy": "share of captions whose every statement is true",
-    "repeated_token_rate": "share of words that repeat the word before; 0 is right",
-    "distinct_captions": "share of captions that differ; compare the references",
-    "mean_length": "words a caption",
-    "mBLEU-4": "likeness among the captions of one image; lower is more varied",
-    "distinct-1": "share of words that differ, among all captions",
-    "distinct-2": "share of pairs of words that differ, among all captions",
-    "vocabulary": "number of different words used",
 }
 
 
@@ -93,7 +77,10 @@ def write_report(
     history: Mapping[str, Sequence[Mapping[str, float]]],
     images: Sequence[ReportImage],
     notes: Sequence[str],
+    intervals: Mapping[str, tuple[float, float]] | None = None,
+    not_run: Mapping[str, str] | None = None,
     frontier: Mapping[str, Sequence[Mapping[str, float]]] | None = None,
+    collapsed: Sequence[str] = (),
     random_images: int = 24,
 ) -> None:
     """Writes the report; the file is whole or absent.
@@ -107,6 +94,9 @@ def write_report(
         history: For each stage its epochs, each a figure by name.
         images: All captioned images of the split; those shown are chosen from them.
         notes: What the reader should know, such as data that were left out.
+        intervals: Of 95%, of the figures that have one.
+        not_run: Why a figure could not be had, by its name.
+        collapsed: Signs of a collapse, which stand before all else.
         frontier: Points of quality and variety by the name of the curve.
         random_images: How many images the gallery shows, evenly chosen.
     """
@@ -123,15 +113,19 @@ def write_report(
     # Our own drawings, in which no text of the data's appears.
     drawings = {curve.name: markupsafe.Markup(curve.svg) for curve in curves}
     environment = new_environment()
-    environment.filters["figure"] = _figure
     html = environment.get_template("report.html.jinja").render(
         title=title,
         command=command,
         settings=settings,
         notes=notes,
+        collapsed=collapsed,
         headlines=_headlines(metrics),
         tables=_tables(metrics),
-        meanings=_MEANINGS,
+        intervals=intervals or {},
+        not_run=dict.fromkeys(
+            (name.split("/")[-1], reason) for name, reason in (not_run or {}).items()
+        ),
+        meanings=MEANINGS,
         stages=stage_spans(history),
         curves=curves,
         drawings=drawings,
@@ -197,7 +191,7 @@ def _tables(metrics: Mapping[str, float]) -> list[_Table]:
         # A key of another form keeps its place and its name.
         split, decoding, metric = key.split("/", 2) if key.count("/") >= 2 else ("", "", key)
         splits.setdefault(split, {}).setdefault(metric, {})[decoding] = value
-    known = list(_MEANINGS)
+    known = list(MEANINGS)
     tables = []
     for split, rows in splits.items():
         found = dict.fromkeys(decoding for row in rows.values() for decoding in row)
@@ -226,16 +220,6 @@ def _headlines(metrics: Mapping[str, float]) -> list[_Headline]:
                 value = known[decoding]
                 headlines.append(_Headline(label, metric, decoding, value, beside))
     return headlines
-
-
-def _figure(value: float | None) -> str:
-    """A number as people read it."""
-    if value is None or not math.isfinite(value):
-        return "\N{EN DASH}"
-    if isinstance(value, int):
-        return f"{value:,}"
-    text = f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.2g}"
-    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def _shown(image: ReportImage, side: int) -> dict[str, object]:

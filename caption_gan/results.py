@@ -1,35 +1,65 @@
 """What a run leaves to be read: `metrics.json`, `captions.jsonl`, `report.html`, a summary."""
 
+import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import tensorflow as tf
-
+from caption_gan.baselines import baselines
 from caption_gan.config import Config
-from caption_gan.data.example import Example
 from caption_gan.data.pipeline import Pipeline
 from caption_gan.data.records import read_examples
 from caption_gan.data.sources import truth_checker
-from caption_gan.evaluation import (
-    CaptionedImage,
-    Decoder,
-    baselines,
-    caption_images,
-    score,
-    score_captions,
-)
+from caption_gan.evaluation import CaptionedImage, Decoder, caption_images
 from caption_gan.files import replacing, write_json
-from caption_gan.frontier import Frontier
+from caption_gan.frontier import Frontier, Points
+from caption_gan.image_scores import score_images
+from caption_gan.metrics.intervals import Bootstrap
 from caption_gan.models.captioner import Captioner
-from caption_gan.models.critic import Critic, build_critic
-from caption_gan.models.generator import Generator
-from caption_gan.objectives import AdversarialConfig
-from caption_gan.preparation import prepare_splits
+from caption_gan.preparation import captions_if_prepared, prepare_splits
 from caption_gan.report import ReportImage, write_report
-from caption_gan.run import RunDirectory, dump_config, load_weights
+from caption_gan.run import RunDirectory, dump_config
+from caption_gan.scoring import Scores, signs_in
+from caption_gan.stage_comparison import compare_stages, stages_of
 from caption_gan.text.tokenizer import Tokenizer
 
-SHOWN = ("CIDEr", "BLEU-4", "fact_accuracy", "repeated_token_rate", "distinct_captions", "mBLEU-4")
+SHOWN = (
+    *("CIDEr", "BLEU-4", "METEOR", "SPICE", "fact_accuracy", "CIDEr_drop", "object_recall"),
+    *("object_precision", "repeated_token_rate", "distinct_captions", "mBLEU-4"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """A captioner's figures on a split.
+
+    Attributes:
+        split: Its name.
+        images: With what was said of them.
+        scores: By `<split>/<decoding>/<metric>`.
+        intervals: Of 95%, by the same names.
+        frontier: Points of quality and variety by the name of the curve.
+        collapsed: Signs of a collapse, a line each; empty for a healthy captioner.
+    """
+
+    split: str
+    images: Sequence[CaptionedImage]
+    scores: Scores
+    intervals: Mapping[str, tuple[float, float]]
+    frontier: Mapping[str, Points]
+    collapsed: Sequence[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Figures by name, and beside them what else is known of them."""
+        figures: dict[str, Any] = {
+            name: round(value, 6) for name, value in self.scores.values.items()
+        }
+        figures["intervals"] = {
+            name: [round(end, 6) for end in ends] for name, ends in self.intervals.items()
+        }
+        figures["not_run"] = self.scores.not_run
+        figures["collapsed"] = list(self.collapsed)
+        return figures
 
 
 def evaluate_run(
@@ -39,7 +69,8 @@ def evaluate_run(
     captioner: Captioner,
     split: str,
     notes: Sequence[str] = (),
-) -> tuple[dict[str, float], list[CaptionedImage]]:
+    sweep: bool = False,
+) -> Evaluation:
     """Captions and scores a split, and writes the figures, the captions and the report.
 
     Args:
@@ -49,9 +80,8 @@ def evaluate_run(
         captioner: Trained.
         split: `val`, `test` or `train`.
         notes: Lines for the report, such as what data had to be skipped.
-
-    Returns:
-        Figures by `<split>/<decoding>/<metric>`, and the captioned images.
+        sweep: Whether samples are drawn at many temperatures and from many nuclei, for the
+            frontier. Those at many temperatures always are where there are stages to compare.
     """
     is_true = truth_checker(config.data)
     # Where truth is known, the nearest training image's caption is what there is to beat.
@@ -63,83 +93,87 @@ def evaluate_run(
     batches = pipeline.validation(prepared, config.decoding.batch_size)
     decoder = Decoder(captioner, tokenizer, config.decoding, config.seed)
     images = caption_images(decoder, batches, examples)
-    metrics = score(images, split, is_true)
-    earlier, frontier = _compare_stages(run, config, decoder, batches, examples)
-    metrics |= {f"{split}/{name}": value for name, value in earlier.items()}
-    if is_true:
-        metrics |= baselines(split, examples, list(read_examples(splits["train"])), is_true)
+    training = captions_if_prepared(config, captioner.encoder, "train")
+    scores = score_images(images, config, is_true, training)
 
-    history = run.read_history()
+    frontier: dict[str, Points] = {}
+    stages = stages_of(run, config)
+    # One sample an image has no variety.
+    if len(stages) > 1 and config.decoding.samples > 1:
+        earlier, frontier = compare_stages(run, config, decoder, batches, examples, is_true)
+        scores.add(earlier)
+    if sweep:
+        swept = Frontier(batches, examples, is_true, max(config.decoding.samples, 2), config.seed)
+        if stages[-1] not in frontier:
+            frontier[stages[-1]] = swept.temperatures(decoder, stages[-1])
+        name = f"{stages[-1]}, top-p"
+        frontier[name] = swept.nuclei(decoder, name)
+    if is_true:
+        known = baselines(examples, list(read_examples(splits["train"])), is_true)
+        scores.add(Scores({**known}))
+
+    evaluation = summed_up(split, images, scores, config, frontier)
+    _write(run, config, evaluation, [*notes, *prepared.skipped])
+    return evaluation
+
+
+def summed_up(
+    split: str,
+    images: Sequence[CaptionedImage],
+    scores: Scores,
+    config: Config,
+    frontier: Mapping[str, Points],
+) -> Evaluation:
+    """Adds intervals and signs of collapse to figures by `<decoding>/<metric>`."""
+    values = scores.values
+    collapsed = []
+    for decoding in images[0].captions:
+        of_decoding = {
+            name.removeprefix(f"{decoding}/"): value
+            for name, value in values.items()
+            if name.startswith(f"{decoding}/")
+        }
+        of_decoding["distinct_captions"] /= values["reference/distinct_captions"]
+        signs = signs_in(of_decoding, config.monitor)
+        collapsed += [f"{decoding}: {sign}" for sign in signs]
+    named = Scores()
+    named.add(scores, f"{split}/")
+    intervals = named.intervals(Bootstrap(len(images), config.evaluation.bootstrap, config.seed))
+    return Evaluation(split, images, named, intervals, frontier, collapsed)
+
+
+def _write(run: RunDirectory, config: Config, evaluation: Evaluation, notes: Sequence[str]) -> None:
+    split, history = evaluation.split, run.read_history()
     others = json.loads(run.metrics.read_text()) if run.metrics.is_file() else {}
-    kept = {name: value for name, value in others.items() if not name.startswith(f"{split}/")}
-    figures = {name: round(value, 6) for name, value in metrics.items()}
-    if frontier:
-        kept["frontier"] = others.get("frontier", {}) | {split: frontier}
-    write_json(run.metrics, kept | figures | {"history": history})
+    ours = evaluation.to_json()
+    merged = _of_other_splits(others, split) | ours
+    for group in ("intervals", "not_run"):
+        merged[group] = _of_other_splits(others.get(group, {}), split) | ours[group]
+    merged["collapsed"] = others.get("collapsed", {}) | {split: ours["collapsed"]}
+    if evaluation.frontier:
+        merged["frontier"] = others.get("frontier", {}) | {split: evaluation.frontier}
+    write_json(run.metrics, merged | {"history": history})
     with replacing(run.captions) as temporary, temporary.open("w") as file:
-        for image in images:
+        for image in evaluation.images:
             file.write(json.dumps(image.to_json(), ensure_ascii=False) + "\n")
     write_report(
         run.report,
         title=f"{config.data.source}, {split}: {run.path.name}",
         command=f"python -m caption_gan.evaluate {run.path} --split {split}",
         settings=dump_config(config),
-        metrics=metrics,
+        metrics=evaluation.scores.values,
+        intervals=evaluation.intervals,
+        not_run=evaluation.scores.not_run,
         history=history,
-        frontier=frontier,
-        images=[_report_image(image) for image in images],
-        notes=[*notes, *prepared.skipped],
+        frontier=evaluation.frontier,
+        images=[_report_image(image) for image in evaluation.images],
+        notes=notes,
+        collapsed=evaluation.collapsed,
     )
-    return metrics, images
 
 
-def _compare_stages(
-    run: RunDirectory,
-    config: Config,
-    decoder: Decoder,
-    batches: tf.data.Dataset,
-    examples: Sequence[Example],
-) -> tuple[dict[str, float], dict[str, list[dict[str, float]]]]:
-    """What each stage has reached, for runs of several.
-
-    Returns:
-        Figures of earlier stages' greedy captions by `<stage>/<metric>`, and the frontier: quality
-        and variety after each stage, the last first, and by the critic's choice.
-    """
-    stages = [run.stage_name(config, number) for number in range(len(config.stages))]
-    stages = [stage for stage in stages if run.stage_weights(stage).is_file()]
-    # One stage has nothing to be compared with, and one sample an image no variety.
-    if len(stages) < 2 or config.decoding.samples < 2:
-        return {}, {}
-    is_true = truth_checker(config.data)
-    frontier = Frontier(batches, examples, is_true, config.decoding.samples, config.seed)
-    last = stages.pop()
-    figures: dict[str, float] = {}
-    curves = {last: frontier.temperatures(decoder, last)}
-    for stage in reversed(stages):
-        captioner = decoder.captioner.copy()
-        load_weights(captioner, run.stage_weights(stage))
-        before = Decoder(captioner, decoder.tokenizer, config.decoding, config.seed)
-        greedy = [
-            caption for batch in batches for ((caption, _),) in before.spell(before.greedy(batch))
-        ]
-        reached = score_captions(greedy, examples, is_true)
-        figures |= {f"{stage}/{name}": value for name, value in reached.items()}
-        curves[stage] = frontier.temperatures(before, stage)
-    if critic := load_critic(run, config, decoder.captioner.generator):
-        curves["critic's choice"] = frontier.choices(decoder, critic)
-    return figures, curves
-
-
-def load_critic(run: RunDirectory, config: Config, generator: Generator) -> Critic | None:
-    """The critic that a run's last stage with one has left, if there is any."""
-    if not run.critic_weights.is_file():
-        return None
-    settings = [getattr(config, stage) for stage in config.stages]
-    adversarial = [some for some in settings if isinstance(some, AdversarialConfig)]
-    critic = build_critic(generator, adversarial[-1].critic)
-    load_weights(critic, run.critic_weights)
-    return critic
+def _of_other_splits(figures: Mapping[str, Any], split: str) -> dict[str, Any]:
+    return {name: value for name, value in figures.items() if not name.startswith(f"{split}/")}
 
 
 def _report_image(image: CaptionedImage) -> ReportImage:
@@ -155,26 +189,46 @@ def _report_image(image: CaptionedImage) -> ReportImage:
     )
 
 
-def summary(
-    run: RunDirectory, split: str, metrics: dict[str, float], images: Sequence[CaptionedImage]
-) -> str:
-    """Scores, a few captions and where everything lies, for the terminal."""
-    decodings = list(dict.fromkeys(name.split("/")[1] for name in metrics))
-    widths = [max(11, len(decoding) + 2) for decoding in decodings]
-    names = zip(decodings, widths, strict=True)
-    lines = [f"{'':22}" + "".join(f"{name:>{width}}" for name, width in names)]
-    for metric in SHOWN:
-        values = [metrics.get(f"{split}/{decoding}/{metric}") for decoding in decodings]
-        if any(value is not None for value in values):
-            cells = ("" if value is None else f"{value:.3f}" for value in values)
-            aligned = zip(cells, widths, strict=True)
-            lines.append(f"{metric:22}" + "".join(f"{cell:>{width}}" for cell, width in aligned))
-    lines.append("")
-    for image in images[:: max(1, len(images) // 4)][:4]:
+def summary(evaluation: Evaluation) -> str:
+    """Scores and a few captions, for the terminal."""
+    split, values = evaluation.split, evaluation.scores.values
+    lines = [f"COLLAPSED: {sign}" for sign in evaluation.collapsed]
+    lines += [*score_lines(split, values, evaluation.intervals, evaluation.scores.not_run), ""]
+    for image in evaluation.images[:: max(1, len(evaluation.images) // 4)][:4]:
         lines += [
             f"{image.example.image_id}: {image.captions['greedy'][0][0]}",
             f"    reference: {image.example.captions[0]}",
         ]
+    return "\n".join(lines)
+
+
+def score_lines(
+    split: str,
+    values: Mapping[str, float],
+    intervals: Mapping[str, tuple[float, float]],
+    not_run: Mapping[str, str],
+) -> list[str]:
+    """A table of the main figures, a column a decoding, half a 95% interval beside each."""
+    decodings = list(dict.fromkeys(name.split("/")[1] for name in values))
+    widths = [max(15, len(decoding) + 2) for decoding in decodings]
+    lines = [" " * 20 + "".join(map(str.rjust, decodings, widths))]
+    for metric in SHOWN:
+        names = [f"{split}/{decoding}/{metric}" for decoding in decodings]
+        cells = [_cell(values.get(name), intervals.get(name)) for name in names]
+        if any(cells):
+            lines.append(f"{metric:20}" + "".join(map(str.rjust, cells, widths)))
+    reasons = dict.fromkeys((name.split("/")[2], reason) for name, reason in not_run.items())
+    return lines + [f"{metric:20}  not run: {reason}" for metric, reason in reasons]
+
+
+def _cell(value: float | None, ends: tuple[float, float] | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" + (f" \N{PLUS-MINUS SIGN}{(ends[1] - ends[0]) / 2:.3f}" if ends else "")
+
+
+def places(run: RunDirectory) -> str:
+    """Where everything lies, for the terminal."""
     paths = {
         "report": run.report,
         "scores": run.metrics,
@@ -182,5 +236,4 @@ def summary(
         "TensorBoard": f"tensorboard --logdir {run.logs}",
         "your own images": f"python -m caption_gan.caption {run.path} IMAGE...",
     }
-    lines += ["", *(f"{name + ':':18}{path}" for name, path in paths.items())]
-    return "\n".join(lines)
+    return "\n".join(f"{name + ':':18}{path}" for name, path in paths.items())

@@ -140,8 +140,9 @@ def train_stage(
         if critic := getattr(model, "critic", None):
             save_weights(critic, run.critic_weights)
 
+    by_length = getattr(settings, "lengths", 1) > 1
     batches = pipeline.training(
-        *(train, settings.images_a_step, settings.captions, config.seed + number)
+        *(train, settings.images_a_step, settings.captions, config.seed + number), by_length
     )
     if getattr(model, "critic", None) and config.data.corpora and settings.unpaired:
         skips = Skips()

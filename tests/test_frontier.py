@@ -1,12 +1,27 @@
 """Figures of quality and variety."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from caption_gan.config import DecodingConfig
 from caption_gan.data.example import Example
-from caption_gan.frontier import Frontier
+from caption_gan.evaluation import Decoder
+from caption_gan.frontier import NUCLEI, Frontier
 from caption_gan.metrics import quality
+from tests.captioners import REGIONS, captioner
+
+
+class Spelling:
+    """Token ids as words."""
+
+    sequence_length = 8
+
+    def detokenize(self, token_ids: tf.Tensor) -> tf.Tensor:
+        return tf.strings.reduce_join(tf.strings.as_string(token_ids), axis=-1, separator=" ")
+
 
 EXAMPLES = [
     Example("a", b"", ("a red dog runs", "a dog is running on grass"), '{"dog": true}'),
@@ -32,7 +47,7 @@ def test_quality_is_the_mean_of_single_captions():
         quality.quality(
             {example.image_id: some[k] for example, some in zip(EXAMPLES, CAPTIONS, strict=True)},
             references,
-        )["CIDEr"]
+        )["CIDEr"].value
         for k in range(2)
     ]
     assert single[0] != pytest.approx(single[1])
@@ -54,3 +69,17 @@ def test_captions_that_are_alike_are_less_varied():
     assert varied["mBLEU-4"] < 1
     assert varied["distinct-2"] > same["distinct-2"]
     assert varied["vocabulary"] > same["vocabulary"]
+
+
+def test_a_smaller_nucleus_gives_less_varied_captions():
+    """Of a captioner whose words are all as likely, which the least nucleus makes one."""
+    model = captioner(dropout=0.0)
+    model.generator.embedding.set_weights([0.01 * model.generator.embedding.get_weights()[0]])
+    examples = [dataclasses.replace(example, image=b"") for example in EXAMPLES]
+    batches = tf.data.Dataset.from_tensor_slices({"regions": tf.ones([3, *REGIONS])}).batch(3)
+    decoder = Decoder(model, Spelling(), DecodingConfig(), seed=0)
+    points = Frontier(batches, examples, None, samples=4, seed=0).nuclei(decoder, "random")
+    assert [point["top_p"] for point in points] == list(NUCLEI)
+    words = [point["vocabulary"] for point in points]
+    assert words == sorted(words)
+    assert words[0] < words[-1]

@@ -1,7 +1,10 @@
 """The report is read away from where it was made, by people who trust what it says."""
 
 import html
+import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from PIL import Image
 from caption_gan.pictures import png
 from caption_gan.report import ReportImage, best_and_worst, write_report
 
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 NONE, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 METRICS = {
     "val/greedy/CIDEr": 0.512,
@@ -272,3 +276,63 @@ def test_a_failure_leaves_the_former_report(tmp_path: Path) -> None:
         write(tmp_path, images=[report_image(0, attention=np.ones((9, 2, 2)))])
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == former
+
+
+def test_intervals_and_what_did_not_run_are_told(tmp_path: Path) -> None:
+    page = write(
+        tmp_path,
+        intervals={"val/greedy/CIDEr": (0.4912, 0.5361)},
+        not_run={"val/greedy/METEOR": "no java", "val/sample/METEOR": "no java"},
+    )
+    scores = page.section("scores")
+    assert re.search(r"0\.512\s*<span class=\"interval\">0\.491 … 0\.536", scores)
+    assert scores.count("METEOR: not run: no java") == 1
+
+
+def test_a_collapse_is_told_first(tmp_path: Path) -> None:
+    page = write(tmp_path, collapsed=["greedy: image_dependence is 0.000, less than 0.3"])
+    assert page.raw.index("Signs of collapse") < page.raw.index('headlines">')
+    assert "Signs of collapse" not in write(tmp_path).raw
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium on the PATH")
+def test_a_browser_shows_all_of_it(tmp_path: Path) -> None:
+    """Pictures are decoded and laid out, the sections are there, and nothing is fetched."""
+    images = [report_image(number) for number in range(12)]
+    write(tmp_path, images=images)
+    probe = """<script>
+    addEventListener("load", () => {
+      const images = [...document.images];
+      document.title = JSON.stringify({
+        images: images.length,
+        decoded: images.filter(image => image.naturalWidth > 0 && image.width > 0).length,
+        drawings: [...document.querySelectorAll("svg")]
+          .filter(drawing => drawing.getBoundingClientRect().height > 20).length,
+        wide: document.documentElement.scrollWidth > innerWidth,
+        fetched: performance.getEntriesByType("resource")
+          .filter(entry => !entry.name.startsWith("data:")).length,
+        links: [...document.querySelectorAll("nav a")]
+          .filter(link => !document.querySelector(link.getAttribute("href"))).length,
+      });
+    });
+    </script>"""
+    path = tmp_path / "report.html"
+    path.write_text(path.read_text().replace("</body>", probe + "</body>"))
+    done = subprocess.run(
+        [
+            str(BROWSER),
+            *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+            *(f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,900"),
+            *("--virtual-time-budget=10000", "--dump-dom", path.as_uri()),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert title, done.stderr
+    found = json.loads(html.unescape(title[1]))
+    assert found["images"] == found["decoded"] > 24
+    assert found["drawings"] >= 4
+    assert (found["wide"], found["fetched"], found["links"]) == (False, 0, 0)

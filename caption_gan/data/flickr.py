@@ -45,7 +45,7 @@ def open_flickr(config: DataConfig, skips: Skips) -> ListedSource:
         splits = read_karpathy(path, lambda _: folder, skips)
         return ListedSource(splits, [folder, path, storage.modified(path)], skips)
     path = _expected("file of captions", storage.is_file, root, CAPTION_FILES)
-    captions = _read_captions(path, skips)
+    captions = read_captions(path, skips)
     lists = {
         split: found[0]
         for split, name in SPLIT_LISTS.items()
@@ -89,7 +89,7 @@ def _expected(what: str, is_there: Callable[[str], bool], root: str, names: Iter
     )
 
 
-def _read_captions(path: str, skips: Skips) -> dict[str, list[str]]:
+def read_captions(path: str, skips: Skips) -> dict[str, list[str]]:
     """The captions of each image, in the file's order."""
     file_name = os.path.basename(path)
     lines = io.StringIO(storage.read_text(path, "captions"), newline=None)

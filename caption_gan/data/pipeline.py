@@ -15,8 +15,10 @@ from caption_gan.data.records import parsed, read_serialized
 from caption_gan.data.shards import PreparedSplit
 from caption_gan.layouts import DataConfig
 from caption_gan.text.tokenizer import Tokenizer
+from caption_gan.text.vocabulary import PAD_ID
 
 BATCHES_AHEAD = 2
+SORTED_BATCHES = 16  # Together they are put in order of length; more is hardly better sorted.
 SHUFFLED_BYTES = 2**28  # Of records, where decoded examples do not fit into memory.
 
 
@@ -48,6 +50,7 @@ class Pipeline:
         batch_size: int,
         captions: int,
         seed: int,
+        by_length: bool = False,
     ) -> tf.data.Dataset:
         """Endlessly varied epochs: shuffled images, a random choice and order of captions.
 
@@ -56,6 +59,8 @@ class Pipeline:
             batch_size: B.
             captions: K.
             seed: Of all that is random. The same seed gives the same epochs.
+            by_length: Whether images with captions of like length come together, for an objective
+                that gains from short batches.
 
         Returns:
             Batches {image uint8 [B, H, W, 3] | regions float16 [B, R, D], token_ids [B, K, T]};
@@ -79,7 +84,11 @@ class Pipeline:
             lambda decoded, seed: self._choose(decoded, seed, captions),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
-        dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(BATCHES_AHEAD)
+        if by_length:
+            dataset = _sorted_batches(dataset, batch_size, seed)
+        else:
+            dataset = dataset.batch(batch_size, drop_remainder=True)
+        dataset = dataset.prefetch(BATCHES_AHEAD)
         return dataset.apply(tf.data.experimental.assert_cardinality(images // batch_size))
 
     def with_sentences(
@@ -181,6 +190,31 @@ class Pipeline:
         if self.encoder.cached:
             return batch | {"regions": decoded["regions"][0]}
         return batch | {"image": decoded["image"]}
+
+
+def _sorted_batches(dataset: tf.data.Dataset, batch_size: int, seed: int) -> tf.data.Dataset:
+    """Batches of images whose longest captions are alike in length, in random order.
+
+    Some batches' images at a time are sorted, so that no image is left out for its length, as it
+    would be where each length waited for a batch of its own.
+    """
+    seeds = tf.data.Dataset.random(seed + 2, rerandomize_each_iteration=True)
+
+    def in_order(pool: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        batches = tf.shape(pool["token_ids"])[0] // batch_size
+        # What fills no batch is left out before sorting: any length, not the longest.
+        lengths = longest_caption(pool["token_ids"])[: batches * batch_size]
+        order = tf.reshape(tf.argsort(lengths, stable=True), [batches, batch_size])
+        order = tf.random.experimental.stateless_shuffle(order, [seed, 3])
+        return {name: tf.gather(values, order) for name, values in pool.items()}
+
+    pools = tf.data.Dataset.zip(dataset.batch(SORTED_BATCHES * batch_size), seeds)
+    return pools.map(in_order).unbatch()
+
+
+def longest_caption(token_ids: tf.Tensor) -> tf.Tensor:
+    """Number of tokens [B] of the longest of each image's captions [B, K, T]."""
+    return tf.reduce_max(tf.math.count_nonzero(token_ids != PAD_ID, axis=-1), axis=-1)
 
 
 def after_epochs(batches: tf.data.Dataset, done: int) -> tf.data.Dataset:

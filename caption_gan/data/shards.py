@@ -186,6 +186,11 @@ class PreparedSplit:
         return len(self.index)
 
     @property
+    def captions(self) -> list[str]:
+        """All captions of all images."""
+        return [caption for image in self.index for caption in image.captions]
+
+    @property
     def skipped(self) -> list[str]:
         """A line for each kind of thing that could not be used."""
         return Skips(self.skips).lines()

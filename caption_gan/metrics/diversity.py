@@ -1,119 +1,151 @@
 """How varied captions are, and whether a generator has collapsed onto a few words.
 
-Every function takes raw captions and splits them as the quality scores do. Figures are of the
-captions given: a list twice as long has fewer new n-grams, so compare lists of one size only.
+Every function takes the raw captions of each image, one or several of them, and splits them as the
+quality scores do. Figures of distinct things are of the captions given: twice as many captions have
+fewer new n-grams, so compare lists of one size only.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
-from pycocoevalcap.bleu.bleu import Bleu
+import numpy as np
 
 from caption_gan.errors import CaptionGANError
+from caption_gan.metrics.bleu import COUNTS, bleu, count_matches
+from caption_gan.metrics.figure import DistinctFigure, Figure, share_of
 from caption_gan.metrics.tokenization import tokenize
 
+Captions = Sequence[Sequence[str]]
 
-def repeated_token_rate(captions: Sequence[str]) -> float:
-    """Returns the share of tokens that equal the token just before them, in [0, 1].
+
+def repeated_token_rate(captions: Captions) -> Figure:
+    """The share of tokens that equal the token just before them, in [0, 1].
 
     Over all captions: pairs of equal neighbours divided by pairs of neighbours, pairs never
     crossing from one caption to the next. A first token has none before it and is not counted, so
     `a a a a` gives 1 and `a dog and a dog` gives 0; 0 where there is no pair. A generator
     that has collapsed onto one word approaches 1. A figure of this project's own.
     """
-    repeated, pairs = 0, 0
-    for tokens in _tokens(captions):
-        pairs += max(len(tokens) - 1, 0)
-        repeated += sum(a == b for a, b in pairwise(tokens))
-    return _share(repeated, pairs)
+    pairs = [[pair for words in some for pair in pairwise(words)] for some in _words(captions)]
+    repeated = [sum(first == second for first, second in some) for some in pairs]
+    return share_of(repeated, [len(some) for some in pairs])
 
 
-def distinct_share(captions: Sequence[str]) -> float:
-    """Returns the number of distinct captions divided by the number of captions, in [0, 1].
+def distinct_captions(captions: Captions) -> DistinctFigure:
+    """The number of distinct captions divided by the number of captions, in [0, 1].
 
     Captions are equal when their words are: case and punctuation do not count. 0 for none.
     """
-    return _share(len({tokenize(caption) for caption in captions}), len(captions))
+    return DistinctFigure([[tokenize(caption) for caption in some] for some in captions], True)
 
 
-def distinct_n(captions: Sequence[str], n: int) -> float:
-    """Returns the number of distinct n-grams divided by the number of n-grams, in [0, 1].
+def distinct_n(captions: Captions, n: int) -> DistinctFigure:
+    """The number of distinct n-grams divided by the number of n-grams, in [0, 1].
 
-    Over the whole list, n-grams never crossing from one caption to the next; 0 where there is
-    none (Li et al., "A Diversity-Promoting Objective Function for Neural Conversation Models",
-    2016, there per number of words; Shetty et al., "Speaking the Same Language: Matching Machine
-    to Human Captions by Adversarial Training", 2017, as Div-n over an image's captions).
+    Over all captions, n-grams never crossing from one to the next; 0 where there is none (Li et
+    al., "A Diversity-Promoting Objective Function for Neural Conversation Models", 2016, there per
+    number of words; Shetty et al., "Speaking the Same Language: Matching Machine to Human Captions
+    by Adversarial Training", 2017, as Div-n over an image's captions).
 
     Raises:
         CaptionGANError: If `n` is less than 1.
     """
     if n < 1:
         raise CaptionGANError(f"n: expected a length of n-grams of at least 1, received {n}")
-    ngrams = [
-        tuple(tokens[start : start + n])
-        for tokens in _tokens(captions)
-        for start in range(len(tokens) - n + 1)
-    ]
-    return _share(len(set(ngrams)), len(ngrams))
+    return DistinctFigure(list(_ngrams(captions, n)), True)
 
 
-def vocabulary_size(captions: Sequence[str]) -> int:
-    """Returns the number of distinct words in all captions together (Shetty et al., 2017)."""
-    return len({token for tokens in _tokens(captions) for token in tokens})
+def vocabulary_size(captions: Captions) -> DistinctFigure:
+    """The number of distinct words in all captions together (Shetty et al., 2017)."""
+    return DistinctFigure(list(_ngrams(captions, 1)), False)
 
 
-def mbleu(samples: Sequence[Sequence[str]], n: int = 4) -> float:
-    """Returns how alike the captions sampled for one image are: 1 identical, 0 nothing shared.
+def mbleu(captions: Captions) -> dict[str, Figure]:
+    """How alike the captions sampled for one image are: 1 identical, 0 nothing shared.
 
-    Each caption is scored with BLEU-n against the other captions of its image; what is returned
-    is the mean over the position within the K samples of the corpus-level BLEU-n over images, as
-    in Shetty et al. (2017), there mBleu; pycocoevalcap's BLEU. (Zhu et al., "Texygen", 2018,
-    call the like over a whole list of texts Self-BLEU.)
+    Each caption is scored with BLEU-n against the other captions of its image; a figure is the mean
+    over the position within the K samples of the corpus-level BLEU-n over images, as in Shetty et
+    al. (2017), there mBleu; pycocoevalcap's BLEU. (Zhu et al., "Texygen", 2018, call the like over
+    a whole list of texts Self-BLEU.)
 
     Args:
-        samples: For each image the K captions sampled for it, K being the same for all images.
-        n: Longest n-gram, 1 to 4.
+        captions: For each image K captions, K being the same for all images.
+
+    Returns:
+        `mBLEU-1` to `mBLEU-4`.
 
     Raises:
-        CaptionGANError: If there is no image, K is less than 2 or differs, or `n` is out of range.
+        CaptionGANError: If there is no image, or K is less than 2 or differs.
     """
-    if not 1 <= n <= 4:
-        raise CaptionGANError(f"n: expected a length of n-grams from 1 to 4, received {n}")
-    sizes = {len(captions) for captions in samples}
+    sizes = {len(some) for some in captions}
     if len(sizes) != 1 or min(sizes) < 2:
         raise CaptionGANError(
-            "samples: expected for every image the same number of captions, at least two; "
+            "captions: expected for every image the same number of captions, at least two; "
             f"received the numbers {sorted(sizes)}"
         )
-    tokenized = [[tokenize(caption) for caption in captions] for captions in samples]
-    scores = []
-    for position in range(sizes.pop()):
-        candidates = {image: [texts[position]] for image, texts in enumerate(tokenized)}
-        others = {
-            image: texts[:position] + texts[position + 1 :] for image, texts in enumerate(tokenized)
-        }
-        bleu, _ = Bleu(n).compute_score(others, candidates, verbose=0)
-        scores.append(bleu[n - 1])
-    return float(sum(scores) / len(scores))
+    size = sizes.pop()
+    texts = [[tokenize(caption) for caption in some] for some in captions]
+    counts = [
+        count_matches(
+            [some[position] for some in texts],
+            [some[:position] + some[position + 1 :] for some in texts],
+        )
+        for position in range(size)
+    ]
+    per_image = np.concatenate(counts, axis=-1)  # [N, 10 K]
+
+    def of_order(n: int) -> Figure:
+        def mean(sums: np.ndarray) -> np.ndarray:
+            sums = sums.reshape(*sums.shape[:-1], size, COUNTS)
+            return bleu(sums)[..., n - 1].mean(axis=-1)
+
+        return Figure(per_image, mean)
+
+    return {f"mBLEU-{n}": of_order(n) for n in range(1, 5)}
 
 
-def novel_share(captions: Sequence[str], training_captions: Collection[str]) -> float:
-    """Returns the share of captions that no training caption equals word for word, in [0, 1].
+def novel_captions(captions: Captions, training: Iterable[str]) -> Figure:
+    """The share of captions that no training caption equals word for word, in [0, 1].
 
     Case and punctuation do not count; 0 for no captions (Shetty et al., 2017, "% novel").
     """
-    known = {tokenize(caption) for caption in training_captions}
-    return _share(sum(tokenize(caption) not in known for caption in captions), len(captions))
+    known = {tokenize(caption) for caption in training}
+    novel = [sum(tokenize(caption) not in known for caption in some) for some in captions]
+    return share_of(novel, [len(some) for some in captions])
 
 
-def mean_length(captions: Sequence[str]) -> float:
-    """Returns the mean number of words of a caption, punctuation not counted; 0 for none."""
-    return _share(sum(len(tokens) for tokens in _tokens(captions)), len(captions))
+def novel_ngrams(captions: Captions, training: Iterable[str], n: int) -> Figure:
+    """The share of n-grams that stand in no training caption, in [0, 1]; 0 for none.
+
+    Each n-gram counts as often as it is written.
+    """
+    written = list(_ngrams(captions, n))
+    of_interest = {ngram for some in written for ngram in some}
+    # Those of the training captions are too many to hold.
+    known = {
+        ngram
+        for ngrams in _ngrams([[caption] for caption in training], n)
+        for ngram in ngrams
+        if ngram in of_interest
+    }
+    novel = [sum(ngram not in known for ngram in some) for some in written]
+    return share_of(novel, [len(some) for some in written])
 
 
-def _tokens(captions: Sequence[str]) -> Iterator[list[str]]:
-    return (tokenize(caption).split() for caption in captions)
+def mean_length(captions: Captions) -> Figure:
+    """The mean number of words of a caption, punctuation not counted; 0 for none."""
+    lengths = [sum(map(len, some)) for some in _words(captions)]
+    return share_of(lengths, [len(some) for some in captions])
 
 
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
+def _words(captions: Captions) -> Iterator[list[list[str]]]:
+    """The words of each caption of each image."""
+    return ([tokenize(caption).split() for caption in some] for some in captions)
+
+
+def _ngrams(captions: Captions, n: int) -> Iterator[list[tuple[str, ...]]]:
+    """The n-grams of each image."""
+    for some in _words(captions):
+        yield [
+            tuple(words[start : start + n]) for words in some for start in range(len(words) - n + 1)
+        ]

@@ -6,17 +6,18 @@ The scorers are pycocoevalcap's, which the literature on COCO reports; the words
 
 from collections.abc import Mapping, Sequence
 
-from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
 from caption_gan.errors import CaptionGANError
+from caption_gan.metrics.bleu import bleu, count_matches
+from caption_gan.metrics.figure import Figure, mean_of
 from caption_gan.metrics.tokenization import tokenize
 
 
 def quality(
     captions: Mapping[str, str], references: Mapping[str, Sequence[str]]
-) -> dict[str, float]:
+) -> dict[str, Figure]:
     """Scores one caption an image against its references, over the whole corpus.
 
     * `BLEU-1` .. `BLEU-4`: geometric mean of the clipped precisions of 1- to n-grams pooled over
@@ -43,13 +44,17 @@ def quality(
         CaptionGANError: If nothing is given, the ids differ, or an image has no reference with a
             word in it.
     """
-    candidates, targets = _tokenized(captions, references)
-    bleu, _ = Bleu(4).compute_score(targets, candidates, verbose=0)
-    rouge, _ = Rouge().compute_score(targets, candidates)
-    scores = {f"BLEU-{n}": float(score) for n, score in enumerate(bleu, start=1)}
-    scores["ROUGE-L"] = float(rouge)
-    scores["CIDEr"] = _mean(_cider(candidates, targets))
-    return scores
+    candidates, targets = tokenize_all(captions, references)
+    counts = count_matches([text for (text,) in candidates.values()], list(targets.values()))
+
+    def of_order(n: int) -> Figure:
+        return Figure(counts, lambda sums: bleu(sums)[..., n - 1])
+
+    _, rouge = Rouge().compute_score(targets, candidates)
+    return {f"BLEU-{n}": of_order(n) for n in range(1, 5)} | {
+        "ROUGE-L": mean_of(rouge),
+        "CIDEr": mean_of(list(_cider(candidates, targets).values())),
+    }
 
 
 def per_image_cider(
@@ -77,7 +82,7 @@ def per_image_cider(
         CaptionGANError: If nothing is given, the ids differ, or an image has no reference with a
             word in it.
     """
-    return _cider(*_tokenized(captions, references))
+    return _cider(*tokenize_all(captions, references))
 
 
 def _cider(
@@ -87,14 +92,22 @@ def _cider(
     return {image_id: float(score) for image_id, score in zip(candidates, scores, strict=True)}
 
 
-def _mean(scores: Mapping[str, float]) -> float:
-    return sum(scores.values()) / len(scores)
-
-
-def _tokenized(
+def tokenize_all(
     captions: Mapping[str, str], references: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Returns candidates and targets in pycocoevalcap's form, both in the order of `captions`."""
+    """Checks and splits captions and references.
+
+    Args:
+        captions: Raw text of each image's caption, by image id.
+        references: Raw text of each image's references, by the same ids.
+
+    Returns:
+        Candidates and targets in pycocoevalcap's form, both in the order of `captions`.
+
+    Raises:
+        CaptionGANError: If nothing is given, the ids differ, or an image has no reference with a
+            word in it.
+    """
     if not captions:
         raise CaptionGANError("captions: expected at least one image, received none")
     _expect_ids(captions, references, "no reference for image")

@@ -11,6 +11,7 @@ Sources: Marcus et al., "Building a Large Annotated Corpus of English: The Penn 
 for the conventions; Chen et al., "Microsoft COCO Captions" (2015), for their use on captions.
 """
 
+import functools
 import re
 
 # pycocoevalcap's list less its brackets: it writes them in capitals (-LRB-), which never match
@@ -110,6 +111,8 @@ _TOKEN = re.compile(
 )
 
 
+# Each figure asks for the same captions again, and references come with every decoding.
+@functools.lru_cache(maxsize=2**17)
 def tokenize(caption: str) -> str:
     """Returns the caption's words in lower case, without punctuation, joined by single spaces.
 

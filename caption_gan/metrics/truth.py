@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from caption_gan.errors import CaptionGANError
+from caption_gan.metrics.figure import Figure, mean_of
+
+IsTrue = Callable[[str, Any], bool]
 
 
-def fact_accuracy(
-    captions: Sequence[str], facts: Sequence[Any], is_true: Callable[[str, Any], bool]
-) -> float:
-    """Returns the share of captions all of whose statements are true of their image, in [0, 1].
+def fact_accuracy(captions: Sequence[str], facts: Sequence[Any], is_true: IsTrue) -> Figure:
+    """The share of captions all of whose statements are true of their image, in [0, 1].
 
     A figure of this project's, for its generated data sets. One false word makes a caption false,
     and so does saying nothing that can be checked, as far as `is_true` holds to that.
@@ -27,4 +28,4 @@ def fact_accuracy(
             "captions and facts: expected the same number of both, at least one; "
             f"received {len(captions)} captions and {len(facts)} facts"
         )
-    return sum(map(is_true, captions, facts)) / len(captions)
+    return mean_of(list(map(is_true, captions, facts)))

@@ -6,11 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import numpy as np
 
+from caption_gan.metrics.collapse import crossed
 from caption_gan.objectives import MonitorConfig
-
-# What a figure may be, by name: `at least` or `at most` the bound of that name in the settings.
-AT_LEAST = ("distinct_captions", "distinct_2", "vocabulary", "image_dependence")
-AT_MOST = ("repeated_token_rate", "mbleu")
 
 
 class CollapseMonitor(keras.callbacks.Callback):
@@ -22,7 +19,7 @@ class CollapseMonitor(keras.callbacks.Callback):
     for `patience` measurements, training ends.
 
     Args:
-        measure: Returns the figures by name; see `AT_LEAST` and `AT_MOST`.
+        measure: Returns the figures by name; see `metrics/collapse.py`.
         config: Bounds.
         variables: What is put back.
         log: Gets the figures and the step, for TensorBoard.
@@ -67,14 +64,14 @@ class CollapseMonitor(keras.callbacks.Callback):
     def _check(self, step: int) -> None:
         self.figures = self.measure()
         self.log(self.figures, step)
-        crossed = self.crossed(self.figures)
-        self.healthy = not crossed
+        out_of_bounds = crossed(self.figures, self.config)
+        self.healthy = not out_of_bounds
         if self.healthy:
             self.unhealthy = 0
             self.healthy_state = [np.array(variable) for variable in self.kept]
             return
         self.unhealthy += 1
-        reason = "; ".join(crossed)
+        reason = "; ".join(out_of_bounds)
         self._tell(f"signs of collapse at step {step}: {reason}")
         if self.healthy_state is None:
             if self.unhealthy >= self.config.patience:
@@ -87,17 +84,6 @@ class CollapseMonitor(keras.callbacks.Callback):
             for variable, value in zip(self.kept, self.healthy_state, strict=True):
                 variable.assign(value)
             self._tell("back to the last healthy state")
-
-    def crossed(self, figures: Mapping[str, float]) -> list[str]:
-        """Says of each figure that is out of bounds what it is and what the bound is."""
-        lines = []
-        for name, value in figures.items():
-            bound = getattr(self.config, name, 0.0)
-            if name in AT_LEAST and value < bound:
-                lines.append(f"{name} is {value:.3f}, less than {bound}")
-            elif name in AT_MOST and value > bound:
-                lines.append(f"{name} is {value:.3f}, more than {bound}")
-        return lines
 
     @staticmethod
     def _tell(text: str) -> None:

@@ -3,6 +3,10 @@
 B batch, K captions an image, T time, V vocabulary, R regions, D region depth, Z noise.
 """
 
+import functools
+from collections.abc import Callable
+from typing import TypeVar
+
 import keras
 import tensorflow as tf
 
@@ -12,6 +16,8 @@ from caption_gan.models.decoding import allowed
 from caption_gan.text.vocabulary import PAD_ID
 from caption_gan.training.losses import cross_entropy
 from caption_gan.training.optimizers import build_optimizer
+
+T = TypeVar("T")
 
 
 @keras.saving.register_keras_serializable(package="caption_gan")
@@ -24,6 +30,8 @@ class MaximumLikelihood(keras.Model):
         scheduled_sampling: Share of words that the model reads from itself in the last step,
             growing linearly from none in the first (Bengio et al., 2015).
         steps: Number of training steps, over which the share grows.
+        lengths: Number of lengths to one of which a training batch is cut. The recurrences are
+            unrolled, so each length has a graph of its own.
         seed: Of noise and scheduled sampling.
     """
 
@@ -33,6 +41,7 @@ class MaximumLikelihood(keras.Model):
         label_smoothing: float = 0.0,
         scheduled_sampling: float = 0.0,
         steps: int = 1,
+        lengths: int = 1,
         seed: int = 0,
         **kwargs,
     ):
@@ -41,6 +50,7 @@ class MaximumLikelihood(keras.Model):
         self.label_smoothing = label_smoothing
         self.scheduled_sampling = scheduled_sampling
         self.steps = steps
+        self.lengths = lengths
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.loss_tracker = keras.metrics.Mean(name="loss")
@@ -56,6 +66,7 @@ class MaximumLikelihood(keras.Model):
             label_smoothing=config.label_smoothing,
             scheduled_sampling=config.scheduled_sampling,
             steps=steps,
+            lengths=config.lengths,
             seed=seed,
         )
         optimizer = build_optimizer(
@@ -79,9 +90,13 @@ class MaximumLikelihood(keras.Model):
 
     def train_step(self, batch):
         """One update on a batch {image [B, H, W, 3] | regions [B, R, D], token_ids [B, K, T]}."""
-        with tf.GradientTape() as tape:
-            loss = self.batch_loss(batch, training=True)
-        gradients = tape.gradient(loss, self.trainable_variables)
+
+        def differentiate(token_ids: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+            with tf.GradientTape() as tape:
+                loss = self.batch_loss(batch | {"token_ids": token_ids}, training=True)
+            return loss, tape.gradient(loss, self.trainable_variables)
+
+        loss, gradients = at_fitting_length(differentiate, batch["token_ids"], self.lengths)
         self.optimizer.apply(gradients, self.trainable_variables)
         self.loss_tracker.update_state(loss)
         return self.get_metrics_result()
@@ -132,6 +147,7 @@ class MaximumLikelihood(keras.Model):
             "label_smoothing": self.label_smoothing,
             "scheduled_sampling": self.scheduled_sampling,
             "steps": self.steps,
+            "lengths": self.lengths,
             "seed": self.seed,
         }
 
@@ -139,3 +155,23 @@ class MaximumLikelihood(keras.Model):
     def from_config(cls, config):
         config["captioner"] = keras.saving.deserialize_keras_object(config["captioner"])
         return cls(**config)
+
+
+def at_fitting_length(function: Callable[[tf.Tensor], T], token_ids: tf.Tensor, lengths: int) -> T:
+    """Calls a function on captions without the padding that all of them have at their end.
+
+    Args:
+        function: Of token ids [B, K, t].
+        token_ids: [B, K, T].
+        lengths: Number of values that t may have, evenly from T / 2 to T; the function is traced
+            for each of them.
+    """
+    time = token_ids.shape[-1]
+    choices = [time - (lengths - 1 - number) * time // (2 * lengths) for number in range(lengths)]
+    if lengths == 1:
+        return function(token_ids)
+    longest = tf.reduce_max(tf.math.count_nonzero(token_ids != PAD_ID, axis=-1, dtype=tf.int32))
+    fitting = tf.math.count_nonzero(longest > choices[:-1], dtype=tf.int32)
+    return tf.switch_case(
+        fitting, [functools.partial(function, token_ids[..., :choice]) for choice in choices]
+    )

@@ -161,16 +161,17 @@ def test_a_split_without_images_is_an_error(tmp_path, use):
         prepare(settings(tmp_path), "test")
 
 
+@pytest.mark.parametrize("by_length", [False, True])
 @pytest.mark.parametrize("memory_limit", [0.0, 1.0])
 def test_an_epoch_shows_each_image_once_with_different_captions(
-    tmp_path, use, tokenizer, memory_limit
+    tmp_path, use, tokenizer, memory_limit, by_length
 ):
     use(FewImages())
     config = settings(tmp_path)
     data = dataclasses.replace(config.data, memory_limit_gib=memory_limit)
     config = dataclasses.replace(config, data=data)
     prepared = prepare(config, "train")
-    batches = pipeline_of(config, tokenizer).training(prepared, 4, 2, seed=1)
+    batches = pipeline_of(config, tokenizer).training(prepared, 4, 2, 1, by_length)
     assert len(batches) == 2
     orders, choices = [], set()
     for _ in range(3):
@@ -202,9 +203,34 @@ def test_the_same_seed_gives_the_same_batches(tmp_path, use, tokenizer):
     assert not np.array_equal(tokens(3), tokens(4))
 
 
+def test_images_with_captions_of_like_length_come_together(tmp_path, use, tokenizer):
+    source = use(FewImages())
+    words = WORDS[4:]
+    source.all = [
+        dataclasses.replace(example, captions=(" ".join(words[: 1 + index % 4]),))
+        for index, example in enumerate(source.all * 5)
+    ]
+    source.images_of_split["train"] = len(source.all)
+    prepared = prepare(settings(tmp_path), "train")
+    batches = pipeline_of(settings(tmp_path), tokenizer).training(prepared, 6, 1, 1, True)
+    orders = []
+    for _ in range(2):
+        lengths = [
+            np.count_nonzero(batch["token_ids"], axis=-1) for batch in batches.as_numpy_iterator()
+        ]
+        assert [len(some) for some in lengths] == [6] * 6
+        # Of 40 images in order of length, each batch holds 6 in a row.
+        assert sum(np.ptp(some) > 0 for some in lengths) <= 3
+        orders.append([some.max() for some in lengths])
+    # Batches are in no order of length, and another one in each epoch.
+    assert orders[0] != sorted(orders[0]) or orders[1] != sorted(orders[1])
+    assert orders[0] != orders[1]
+
+
+@pytest.mark.parametrize("by_length", [False, True])
 @pytest.mark.parametrize("memory_limit", [0.0, 1.0])
 def test_a_continued_training_sees_the_epochs_that_an_uninterrupted_one_would(
-    tmp_path, use, tokenizer, memory_limit
+    tmp_path, use, tokenizer, memory_limit, by_length
 ):
     use(FewImages())
     config = settings(tmp_path)
@@ -216,7 +242,7 @@ def test_a_continued_training_sees_the_epochs_that_an_uninterrupted_one_would(
 
     def epochs(count, done=0):
         keras.utils.set_random_seed(0)
-        batches = pipeline.training(prepared, 4, 2, 3)
+        batches = pipeline.training(prepared, 4, 2, 3, by_length)
         batches = after_epochs(pipeline.with_sentences(batches, sentences, 2, 3), done)
         every = [list(batches.as_numpy_iterator()) for _ in range(count)]
         return [

@@ -14,7 +14,10 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
 from caption_gan.errors import CaptionGANError
-from caption_gan.metrics.quality import per_image_cider, quality
+from caption_gan.metrics import quality as scores_of
+from caption_gan.metrics.bleu import bleu, count_matches
+from caption_gan.metrics.quality import per_image_cider
+from caption_gan.metrics.tokenization import tokenize
 from caption_gan.metrics.truth import fact_accuracy
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "data" / "metric_golden"
@@ -22,6 +25,14 @@ NAMES = ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
 
 Texts = dict[str, str]
 References = dict[str, list[str]]
+
+
+def quality(
+    captions: Mapping[str, str], references: Mapping[str, Sequence[str]]
+) -> dict[str, float]:
+    figures = scores_of.quality(captions, references)
+    return {name: figure.value for name, figure in figures.items()}
+
 
 CAPTIONS: Texts = {
     "dog": "a brown dog runs on grass",
@@ -66,6 +77,19 @@ def test_golden_cider_of_each_image(
 ) -> None:
     captions, references, expected = golden
     assert per_image_cider(captions, references) == pytest.approx(expected["CIDEr"], abs=1e-4)
+
+
+def test_golden_bleu_and_rouge_of_each_image(
+    golden: tuple[Texts, References, dict[str, dict[str, float]]],
+) -> None:
+    captions, references, expected = golden
+    targets = [[tokenize(text) for text in references[image]] for image in captions]
+    each = bleu(count_matches([tokenize(caption) for caption in captions.values()], targets))
+    for order in range(4):
+        found = dict(zip(captions, each[:, order], strict=True))
+        assert found == pytest.approx(expected[f"Bleu_{order + 1}"], abs=1e-4)
+    rouge = scores_of.quality(captions, references)["ROUGE-L"].per_image[:, 0]
+    assert dict(zip(captions, rouge, strict=True)) == pytest.approx(expected["ROUGE_L"], abs=1e-4)
 
 
 def test_made_up_captions_score_as_the_toolkit_scores_them() -> None:
@@ -194,7 +218,7 @@ def test_fact_accuracy_is_the_share_of_true_captions() -> None:
     def is_true(caption: str, known: set[str]) -> bool:
         return set(caption.split()) - {"a"} <= known
 
-    assert fact_accuracy(captions, facts, is_true) == 0.5
+    assert fact_accuracy(captions, facts, is_true).value == 0.5
     for wrong in ([], captions[:2]):
         with pytest.raises(CaptionGANError, match="captions and facts"):
             fact_accuracy(wrong, facts, is_true)

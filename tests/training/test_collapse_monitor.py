@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from caption_gan.metrics.collapse import crossed
 from caption_gan.objectives import MonitorConfig
 from caption_gan.training.collapse_monitor import CollapseMonitor
 
@@ -109,9 +110,9 @@ def test_training_that_was_never_healthy_ends_too():
 )
 def test_each_bound(name, value, crosses):
     monitor = Play([]).monitor
-    crossed = monitor.crossed(HEALTHY | {name: value})
-    assert len(crossed) == crosses
-    assert not crosses or crossed[0].startswith(name)
+    found = crossed(HEALTHY | {name: value}, monitor.config)
+    assert len(found) == crosses
+    assert not crosses or found[0].startswith(name)
 
 
 def test_an_epoch_ends_with_a_measurement_in_its_logs():

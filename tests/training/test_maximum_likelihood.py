@@ -14,7 +14,7 @@ from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID, UNK_ID
 from caption_gan.training.averaging import RunningAverage
 from caption_gan.training.callbacks import Continuation
 from caption_gan.training.losses import cross_entropy
-from caption_gan.training.maximum_likelihood import MaximumLikelihood
+from caption_gan.training.maximum_likelihood import MaximumLikelihood, at_fitting_length
 from tests.captioners import REGIONS, VOCABULARY, captioner
 
 TOKEN_IDS = np.array(
@@ -90,6 +90,30 @@ def test_validation_loss_is_the_plain_cross_entropy_in_nats_a_token(batch):
             assert float(loss) == pytest.approx(expected, rel=1e-4)
     first, second = (float(objective.batch_loss(batch, training=True)) for _ in range(2))
     assert first != second
+
+
+@pytest.mark.parametrize(("longest", "expected"), [(2, 8), (8, 8), (9, 10), (10, 10), (11, 12)])
+def test_batches_are_cut_to_the_shortest_length_that_holds_them(longest, expected):
+    """Of 12 tokens and three lengths: 8, 10, 12."""
+    token_ids = np.full((2, 2, 12), PAD_ID)
+    token_ids[0, 0, :2] = token_ids[1, 1, :longest] = 5
+    cut = tf.function(lambda some: at_fitting_length(tf.shape, some, lengths=3))
+    assert cut(tf.constant(token_ids)).numpy().tolist() == [2, 2, expected]
+
+
+def test_cutting_a_batch_changes_no_loss_and_no_weight(batch):
+    """Of captions of up to 5 tokens, padded to 10."""
+    token_ids = tf.pad(batch["token_ids"], [[0, 0], [0, 0], [0, 5]])
+    losses, weights = [], []
+    for lengths in (1, 3):
+        model = captioner(dropout=0.0, noise_size=0)
+        objective = MaximumLikelihood.stage(model, configured(lengths=lengths), 10, seed=0)
+        padded = repeated(batch | {"token_ids": token_ids}, 3)
+        losses.append(objective.fit(padded, shuffle=False, verbose=0).history["loss"])
+        weights.append(model.get_weights())
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    for uncut, cut in zip(*weights, strict=True):
+        np.testing.assert_allclose(uncut, cut, atol=1e-4)
 
 
 def test_noise_makes_training_losses_differ_without_dropout(batch):

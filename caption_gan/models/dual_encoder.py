@@ -1,0 +1,118 @@
+"""Embeds images and texts in one space with a trained model from elsewhere, such as CLIP.
+
+N images or texts, B batch, D embedding.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+# A text's tokenizer is often part of the model, and made of operations that this registers.
+import tensorflow_text  # noqa: F401
+
+from caption_gan.errors import CaptionGANError
+
+_INPUTS = {"images": "image_bytes", "texts": "text"}
+_OUTPUT = "embedding"
+
+
+class DualEncoder:
+    """A SavedModel of two signatures that embeds images and texts side by side.
+
+    * `images`: `image_bytes`, the files' contents, string [B], to `embedding`, float [B, D].
+    * `texts`: `text`, string [B], to `embedding`, float [B, D].
+
+    Any model trained so that an image lies near its descriptions can be exported to this form
+    (Radford et al., "Learning Transferable Visual Models From Natural Language Supervision",
+    2021): decoding, resizing and tokenizing belong into the signatures.
+    """
+
+    def __init__(self, path: Path, batch_size: int = 64):
+        """Loads the model.
+
+        Args:
+            path: Directory of the SavedModel.
+            batch_size: Most images or texts that the model is given at once.
+
+        Raises:
+            CaptionGANError: If `path` is no SavedModel, cannot be loaded, or has other signatures.
+        """
+        self.path = path
+        self.batch_size = batch_size
+        if not tf.saved_model.contains_saved_model(str(path)):
+            raise CaptionGANError(
+                f"dual encoder: expected the directory of a SavedModel, found none at {path}"
+            )
+        try:
+            # Kept whole: its signatures do not keep the variables alive.
+            self._model = tf.saved_model.load(str(path))
+        except (OSError, ValueError, tf.errors.OpError) as error:
+            raise CaptionGANError(
+                f"dual encoder: expected a SavedModel that TensorFlow can load at {path}: {error}"
+            ) from error
+        for name in _INPUTS:
+            self._expect_signature(name)
+
+    def embed_images(self, images: Sequence[bytes]) -> np.ndarray:
+        """Embeds the contents of image files as rows of length 1, [N, D].
+
+        Raises:
+            CaptionGANError: If the model gives anything but one finite row an image, not all zero.
+        """
+        return self._embed("images", images)
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Embeds texts as rows of length 1, [N, D].
+
+        Raises:
+            CaptionGANError: If the model gives anything but one finite row a text, not all zero.
+        """
+        return self._embed("texts", texts)
+
+    def _embed(self, name: str, values: Sequence[bytes] | Sequence[str]) -> np.ndarray:
+        signature = self._model.signatures[name]
+        batches = []
+        for start in range(0, len(values), self.batch_size):
+            batch = tf.constant(values[start : start + self.batch_size], tf.string)  # [B]
+            embeddings = signature(**{_INPUTS[name]: batch})[_OUTPUT].numpy()
+            if embeddings.ndim != 2 or len(embeddings) != len(batch):
+                raise CaptionGANError(
+                    f"dual encoder: expected `{name}` to give embeddings [{len(batch)}, size], "
+                    f"found {list(embeddings.shape)}: {self.path}"
+                )
+            batches.append(embeddings.astype(np.float32))
+        rows = np.concatenate(batches)  # [N, D]
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)  # [N, 1]
+        wrong = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
+        if wrong.size:
+            raise CaptionGANError(
+                f"dual encoder: expected `{name}` to give finite embeddings, not all zero; found "
+                f"{rows[wrong[0]]} for number {wrong[0]}: {self.path}"
+            )
+        return rows / lengths
+
+    def _expect_signature(self, name: str) -> None:
+        signatures = self._model.signatures
+        if name not in signatures:
+            raise CaptionGANError(
+                f"dual encoder: expected the signatures {list(_INPUTS)}, "
+                f"found {list(signatures)}: {self.path}"
+            )
+        inputs = signatures[name].structured_input_signature[1]
+        outputs = signatures[name].structured_outputs
+        is_input = inputs.keys() == {_INPUTS[name]} and inputs[_INPUTS[name]].dtype == tf.string
+        if not is_input or _OUTPUT not in outputs or not outputs[_OUTPUT].dtype.is_floating:
+            raise CaptionGANError(
+                f"dual encoder: expected `{name}` to map `{_INPUTS[name]}`, string [batch], to "
+                f"`{_OUTPUT}`, float [batch, size]; found {_described(inputs)} to "
+                f"{_described(outputs)}: {self.path}"
+            )
+
+
+def _described(tensors: dict[str, Any]) -> str:
+    """Such as `text`, string [None]."""
+    described = (f"`{name}`, {of.dtype.name} {of.shape}" for name, of in tensors.items())
+    return "; ".join(described) or "nothing"

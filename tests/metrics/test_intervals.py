@@ -1,0 +1,122 @@
+"""Intervals against formulas and against samples of a known distribution."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from caption_gan.errors import CaptionGANError
+from caption_gan.metrics.bleu import bleu, count_matches
+from caption_gan.metrics.figure import DistinctFigure, Figure, mean_of, share_of
+from caption_gan.metrics.intervals import Bootstrap
+
+IMAGES = 400
+
+
+@pytest.fixture(scope="module")
+def bootstrap() -> Bootstrap:
+    return Bootstrap(IMAGES)
+
+
+def words(seed: int, images: int = IMAGES) -> list[list[int]]:
+    """Five words of each image, of which few are frequent and many rare, as in real text."""
+    return np.random.default_rng(seed).zipf(1.5, (images, 5)).tolist()
+
+
+def test_every_sample_has_as_many_images(bootstrap):
+    assert bootstrap.counts.shape == (1000, IMAGES)
+    assert (bootstrap.counts.sum(axis=1) == IMAGES).all()
+    assert len({counts.tobytes() for counts in bootstrap.counts}) == 1000
+
+
+def test_the_interval_of_a_mean_is_the_normal_ones(bootstrap):
+    values = np.random.default_rng(1).exponential(size=IMAGES)
+    low, high = bootstrap.interval(mean_of(values))
+    half = 1.96 * values.std() / IMAGES**0.5
+    assert low == pytest.approx(values.mean() - half, abs=0.1 * half)
+    assert high == pytest.approx(values.mean() + half, abs=0.1 * half)
+
+
+def test_a_figure_of_a_sample_is_that_of_its_images(bootstrap):
+    captions = ["a red dog runs fast", "a cat", "two men play"] * 134
+    references = [["a red dog runs"], ["the cat sleeps", "a cat"], ["two men play ball"]] * 134
+    counts = count_matches(captions[:IMAGES], references[:IMAGES])
+    figure = Figure(counts, lambda sums: bleu(sums)[..., 1])
+    chosen = np.repeat(np.arange(IMAGES), bootstrap.counts[7])
+    again = count_matches([captions[i] for i in chosen], [references[i] for i in chosen])
+    expected = bleu(again.sum(axis=0))[1]
+    assert figure.of_samples(bootstrap.counts[7:8].astype(float)) == pytest.approx([expected])
+
+
+def error_of(bootstrap: Bootstrap, figure: DistinctFigure) -> float:
+    low, high = bootstrap.interval(figure)
+    assert (low + high) / 2 == pytest.approx(figure.value)
+    return (high - low) / 2 / 1.96
+
+
+@pytest.mark.parametrize("is_share", [True, False])
+def test_the_error_of_distinct_things_is_that_of_new_images(bootstrap, is_share):
+    drawn = [DistinctFigure(words(seed), is_share) for seed in range(60)]
+    truth = np.std([figure.value for figure in drawn])
+    errors = [error_of(bootstrap, figure) for figure in drawn[:10]]
+    # 60 draws tell the truth to a tenth; a bootstrap's interval would not even hold the value.
+    assert np.mean(errors) == pytest.approx(truth, rel=0.3)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.lists(st.integers(0, 9), max_size=4), min_size=2, max_size=8))
+def test_what_is_left_without_each_image(things):
+    for is_share in (True, False):
+        expected = [
+            DistinctFigure(things[:image] + things[image + 1 :], is_share).value
+            for image in range(len(things))
+        ]
+        assert DistinctFigure(things, is_share).without_each().tolist() == pytest.approx(expected)
+
+
+def test_a_real_difference_is_told_from_none(bootstrap):
+    generator = np.random.default_rng(2)
+    easy = generator.normal(size=IMAGES)
+    ours, theirs = mean_of(easy + 0.05 + generator.normal(0, 0.2, IMAGES)), mean_of(easy)
+    found = bootstrap.difference(ours, theirs)
+    assert found.low < found.value < found.high
+    assert found.low > 0
+    assert found.p <= 0.01
+    # The images' own difficulty is far larger than the difference, and cancels only in pairs.
+    low, high = bootstrap.interval(theirs)
+    assert low < ours.value < high
+
+
+def test_no_difference_is_found_about_one_time_in_twenty(bootstrap):
+    generator = np.random.default_rng(3)
+    figures = generator.normal(size=(200, 2, IMAGES))
+    found = [bootstrap.difference(*map(mean_of, pair)) for pair in figures]
+    share = np.mean([difference.p < 0.05 for difference in found])
+    assert 0.02 <= share <= 0.09
+    assert share == pytest.approx(np.mean([not d.low < 0 < d.high for d in found]), abs=0.01)
+
+
+def test_a_figure_does_not_differ_from_itself(bootstrap):
+    for figure in (mean_of(np.arange(IMAGES)), DistinctFigure(words(0), True)):
+        found = bootstrap.difference(figure, figure)
+        assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1)
+
+
+def test_differences_of_distinct_things(bootstrap):
+    rich = [[*some, 1000 + image] for image, some in enumerate(words(1))]
+    found = bootstrap.difference(DistinctFigure(rich, False), DistinctFigure(words(2), False))
+    assert found.low > 0
+    assert found.p < 0.001
+    alike = bootstrap.difference(DistinctFigure(words(3), False), DistinctFigure(words(4), False))
+    assert alike.low < 0 < alike.high or alike.p > 0.001
+
+
+def test_other_images_cannot_be_compared(bootstrap):
+    with pytest.raises(CaptionGANError, match="the same 400 images"):
+        bootstrap.difference(mean_of(np.zeros(IMAGES)), mean_of(np.zeros(3)))
+
+
+def test_shares_are_of_sums():
+    assert share_of([1, 3], [2, 6]).value == 0.5
+    assert share_of([0], [0]).value == 0.0
+    assert mean_of([True, False]).value == 0.5

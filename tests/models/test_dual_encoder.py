@@ -1,0 +1,133 @@
+"""A dual encoder is loaded from a SavedModel, or refused with what was wrong with it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from caption_gan.errors import CaptionGANError
+from caption_gan.models.dual_encoder import DualEncoder
+
+
+class Letters(tf.Module):
+    """Embeds as how often `a`, `b` and `c` occur, so that an image `aab` lies near a text `aab`."""
+
+    def __init__(self):
+        self.letters = tf.Variable(["a", "b", "c"])
+        self.most = tf.Variable(0, dtype=tf.int32)  # The largest batch that was embedded.
+
+    def embed(self, values: tf.Tensor) -> dict[str, tf.Tensor]:
+        self.most.assign(tf.maximum(self.most, tf.size(values)))
+        letters = tf.strings.bytes_split(values).to_tensor()  # [B, L]
+        found = letters[:, :, None] == self.letters
+        return {"embedding": tf.reduce_sum(tf.cast(found, tf.float32), axis=1)}  # [B, 3]
+
+
+Function = Callable[[tf.Tensor], dict[str, tf.Tensor]]
+
+
+def save(path: Path, module: tf.Module, functions: dict[str, tuple[str, tf.DType, Function]]):
+    """Saves functions by the signature's name, with the name and type of their input."""
+    signatures = {
+        name: tf.function(function).get_concrete_function(
+            tf.TensorSpec([None], of_type, name=argument)
+        )
+        for name, (argument, of_type, function) in functions.items()
+    }
+    tf.saved_model.save(module, str(path), signatures)
+    return path
+
+
+def right(module: Letters) -> dict[str, tuple[str, tf.DType, Function]]:
+    return {
+        "images": ("image_bytes", tf.string, module.embed),
+        "texts": ("text", tf.string, lambda text: module.embed(text)),
+    }
+
+
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    module = Letters()
+    return save(tmp_path_factory.mktemp("dual") / "letters", module, right(module))
+
+
+def test_rows_have_length_1_and_keep_their_order(letters: Path) -> None:
+    encoder = DualEncoder(letters)
+    images = encoder.embed_images([b"aaabbbb", b"c\xff"])
+    np.testing.assert_allclose(images, [[0.6, 0.8, 0.0], [0.0, 0.0, 1.0]], rtol=1e-6)
+    np.testing.assert_allclose(encoder.embed_texts(["ab\u00e9"]), np.sqrt([[0.5, 0.5, 0]]))
+
+
+def test_batches_change_nothing(letters: Path) -> None:
+    texts = ["abc"[: 1 + i % 3] + "c" * i for i in range(7)]
+    encoder = DualEncoder(letters, batch_size=3)
+    np.testing.assert_array_equal(
+        encoder.embed_texts(texts), DualEncoder(letters, batch_size=7).embed_texts(texts)
+    )
+    of_model = encoder._model.signatures["texts"].variables
+    assert [int(variable) for variable in of_model if variable.dtype == tf.int32] == [3]
+
+
+def test_no_saved_model_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(
+            CaptionGANError, match=f"directory of a SavedModel, found none at {path}"
+        ):
+            DualEncoder(path)
+
+
+def test_a_broken_saved_model_is_named(tmp_path: Path) -> None:
+    (tmp_path / "saved_model.pb").write_bytes(b"\xffnot a model")
+    with pytest.raises(CaptionGANError, match="TensorFlow can load"):
+        DualEncoder(tmp_path)
+
+
+def embeds(result: Callable[[tf.Tensor], tf.Tensor], name: str = "embedding") -> Function:
+    return lambda value: {name: result(value)}
+
+
+@pytest.mark.parametrize(
+    ("signature", "found"),
+    [
+        (None, r"expected the signatures \['images', 'texts'\], found \['images'\]"),
+        (("caption", tf.string, Letters().embed), r"found `caption`, string"),
+        (("text", tf.int64, embeds(lambda ids: tf.zeros([1, 3]))), r"found `text`, int64"),
+        (
+            ("text", tf.string, embeds(lambda text: tf.zeros([1, 3]), "logits")),
+            r"`embedding`, float \[batch, size\]; found `text`, string \(None,\) to `logits`",
+        ),
+        (("text", tf.string, embeds(tf.strings.length)), r"to `embedding`, int32 \(None,\)"),
+    ],
+)
+def test_other_signatures_are_named(
+    tmp_path: Path, signature: tuple[str, tf.DType, Function] | None, found: str
+) -> None:
+    module = Letters()
+    functions = right(module)
+    if signature is None:
+        del functions["texts"]
+    else:
+        functions["texts"] = signature
+        # What a function uses is saved only if the module knows it.
+        module.other = getattr(signature[2], "__self__", None)
+    save(tmp_path, module, functions)
+    with pytest.raises(CaptionGANError, match=found):
+        DualEncoder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("result", "found"),
+    [
+        (lambda text: tf.zeros([tf.size(text), 3]), "not all zero; found .* for number 0"),
+        (lambda text: tf.fill([tf.size(text), 3], float("nan")), "finite embeddings"),
+        (lambda text: tf.ones([1, 3]), r"embeddings \[2, size\], found \[1, 3\]"),
+        (lambda text: tf.ones([tf.size(text)]), r"embeddings \[2, size\], found \[2\]"),
+    ],
+)
+def test_wrong_embeddings_are_named(tmp_path: Path, result: Callable, found: str) -> None:
+    module = Letters()
+    save(tmp_path, module, right(module) | {"texts": ("text", tf.string, embeds(result))})
+    with pytest.raises(CaptionGANError, match=found):
+        DualEncoder(tmp_path).embed_texts(["a", "b"])
