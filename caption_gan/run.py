@@ -9,6 +9,7 @@ logs/            TensorBoard
 metrics.json     figures by "<split>/<decoding>/<metric>", and the curves under "history"
 captions.jsonl   a line an image: captions, references, scores
 report.html      all of it, to look at
+export/          versions that `caption_gan.export` has written
 """
 
 import dataclasses

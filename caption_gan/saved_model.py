@@ -12,6 +12,7 @@ import tensorflow as tf
 import tensorflow_text  # noqa: F401  Registers the operations that an exported tokenizer uses.
 from tqdm import tqdm
 
+from caption_gan import signature
 from caption_gan.data.example import Example
 from caption_gan.errors import CaptionGANError
 from caption_gan.evaluation import CaptionedImage
@@ -45,17 +46,20 @@ class SavedCaptioner:
             raise CaptionGANError(
                 f"{path} cannot be loaded as a SavedModel: {str(error).splitlines()[0]}"
             ) from error
-        default = self.model.signatures.get("serving_default")
+        default = self.model.signatures.get(signature.DEFAULT)
         inputs = default.structured_input_signature[1] if default else {}
         outputs = default.structured_outputs if default else {}
-        if set(inputs) != {"image_bytes"} or not {"caption", "score"} <= set(outputs):
+        if set(inputs) != {signature.IMAGE_BYTES} or not {
+            signature.CAPTION,
+            signature.SCORE,
+        } <= set(outputs):
             raise CaptionGANError(
                 f"{path}: expected a signature serving_default with the input image_bytes and the "
                 f"outputs caption and score; found {sorted(self.model.signatures)}, "
                 f"serving_default with inputs {sorted(inputs)} and outputs {sorted(outputs)}."
             )
         self.default = default
-        self.sampler = self.model.signatures.get("sample")
+        self.sampler = self.model.signatures.get(signature.SAMPLE)
 
     def caption(self, examples: Sequence[Example], seed: int) -> list[CaptionedImage]:
         """Captions images by the default signature, and by samples at temperature 1."""
@@ -66,7 +70,11 @@ class SavedCaptioner:
             some = examples[start : start + BATCH]
             images = tf.constant([example.image for example in some])
             written = self.default(image_bytes=images)
-            captions = {"greedy": _pairs(written["caption"][:, None], written["score"][:, None])}
+            captions = {
+                "greedy": _pairs(
+                    written[signature.CAPTION][:, None], written[signature.SCORE][:, None]
+                )
+            }
             if self.sampler:
                 drawn = self.sampler(
                     image_bytes=images,
@@ -74,7 +82,7 @@ class SavedCaptioner:
                     top_p=tf.ones([len(some)]),
                     seed=tf.range(seed + start, seed + start + len(some), dtype=tf.int64),
                 )
-                captions["sample"] = _pairs(drawn["captions"], drawn["scores"])
+                captions["sample"] = _pairs(drawn[signature.CAPTIONS], drawn[signature.SCORES])
             for row, example in enumerate(some):
                 of_image = {name: rows[row] for name, rows in captions.items()}
                 yield CaptionedImage(example, of_image, tokens=[], attention=np.zeros([0, 1, 1]))

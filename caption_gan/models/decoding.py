@@ -75,6 +75,54 @@ def sample(
     return _write(generator, regions, noise, draw, sequence_length)
 
 
+def sample_rows(
+    generator: Generator,
+    regions: tf.Tensor,
+    sequence_length: int,
+    captions: int,
+    seeds: tf.Tensor,
+    temperature: tf.Tensor,
+    top_p: tf.Tensor,
+) -> Decoded:
+    """Draws K captions of each image in its own way, whatever else is in the batch.
+
+    Args:
+        generator: Writes.
+        regions: [B, R, D].
+        sequence_length: Most tokens that are read or written, the start token included.
+        captions: K.
+        seeds: Integers [B]; the same seed gives the same captions.
+        temperature: [B].
+        top_p: [B]; see `sample`.
+
+    Returns:
+        Captions; their scores are log-probabilities before temperature and truncation.
+    """
+
+    def draw(seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        noise = tf.random.stateless_normal([captions, generator.noise_size], [seed, 0])
+        # One number a word decides it, so that all of a row's are had at once.
+        return noise, tf.random.stateless_uniform([sequence_length - 1, captions, 1], [seed, 1])
+
+    drawn = (tf.TensorSpec([captions, generator.noise_size]), tf.TensorSpec([None, captions, 1]))
+    noise, uniform = tf.map_fn(draw, tf.cast(seeds, tf.int64), fn_output_signature=drawn)
+    warmth = temperature[:, None, None]  # [B, 1, 1]
+
+    def choose(logits: tf.Tensor, time: tf.Tensor) -> tf.Tensor:
+        logits = logits / warmth  # [B, K, V]
+        logits = tf.cond(
+            tf.reduce_all(top_p >= 1),
+            lambda: logits,
+            lambda: nucleus(logits, top_p[:, None, None]),
+        )
+        reached = tf.cumsum(tf.nn.softmax(logits), axis=-1)
+        # Rounding may leave the sum below 1, which a number must not exceed.
+        height = uniform[:, time] * reached[..., -1:]  # [B, K, 1]
+        return tf.math.count_nonzero(reached <= height, axis=-1, dtype=tf.int32)
+
+    return _write(generator, regions, noise, choose, sequence_length)
+
+
 def draw_noise(
     generator: Generator, images: tf.Tensor, captions: int, seed: tf.Tensor
 ) -> tf.Tensor:
@@ -98,13 +146,17 @@ def truncate(logits: tf.Tensor, top_k: int, top_p: float) -> tf.Tensor:
     if top_k:
         best = tf.math.top_k(logits, min(top_k, logits.shape[-1])).values  # [..., k]
         logits = tf.where(logits < best[..., -1:], -float("inf"), logits)
-    if top_p < 1:
-        ordered = tf.sort(logits, direction="DESCENDING")  # [..., V]
-        probabilities = tf.nn.softmax(ordered)
-        before = tf.cumsum(probabilities, axis=-1, exclusive=True)  # 0 for the likeliest
-        least = tf.reduce_min(tf.where(before < top_p, ordered, float("inf")), -1, keepdims=True)
-        logits = tf.where(logits < least, -float("inf"), logits)
-    return logits
+    return nucleus(logits, top_p) if top_p < 1 else logits
+
+
+def nucleus(logits: tf.Tensor, top_p: tf.Tensor | float) -> tf.Tensor:
+    """Sets to -inf the logits [..., V] outside of the nucleus p, one for all or [..., 1]."""
+    ordered = tf.sort(logits, direction="DESCENDING")  # [..., V]
+    before = tf.cumsum(tf.nn.softmax(ordered), axis=-1, exclusive=True)  # 0 for the likeliest
+    # The likeliest one stays whatever the nucleus is.
+    kept = (before < top_p) | (before == 0)
+    least = tf.reduce_min(tf.where(kept, ordered, float("inf")), -1, keepdims=True)
+    return tf.where(logits < least, -float("inf"), logits)
 
 
 def _write(

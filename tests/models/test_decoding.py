@@ -8,9 +8,10 @@ import tensorflow as tf
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from caption_gan.models.decoding import Decoded, greedy, sample, truncate
+from caption_gan.models.decoding import Decoded, allowed, greedy, sample, sample_rows, truncate
 from caption_gan.models.generator import Generator
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID, UNK_ID
+from tests.captioners import REGIONS, captioner
 
 FORBIDDEN = (PAD_ID, START_ID, UNK_ID)
 LENGTH = 7
@@ -341,3 +342,39 @@ def test_no_images_give_no_captions(generator, graph):
     seed = tf.constant([0, 0])
     drawn = run(lambda regions: sample(generator, regions, LENGTH, 3, seed))
     assert drawn.token_ids.shape == (0, 3, STEPS)
+
+
+def rows_drawn(model, regions, seeds, temperature, top_p, captions=5):
+    rows = len(seeds)
+    return sample_rows(
+        *(model, regions[:rows], 7, captions),
+        seeds=tf.constant(seeds),
+        temperature=tf.constant(temperature, tf.float32),
+        top_p=tf.constant(top_p, tf.float32),
+    )
+
+
+def test_rows_are_drawn_by_their_own_seed_temperature_and_nucleus():
+    model = captioner(dropout=0.0).generator
+    regions = tf.random.stateless_normal([3, *REGIONS], [1, 2])
+    settings = [3, 4, 5], [0.5, 1.0, 2.0], [1.0, 0.4, 0.9]
+    together = rows_drawn(model, regions, *settings)
+    for row in range(3):
+        alone = rows_drawn(model, regions[row:], *([some[row]] for some in settings))
+        assert np.array_equal(alone.token_ids[0], together.token_ids[row])
+        np.testing.assert_allclose(alone.scores[0], together.scores[row], atol=1e-5)
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.6)])
+def test_first_words_of_rows_have_the_probabilities_of_the_model(temperature, top_p):
+    model = captioner(dropout=0.0, noise_size=0).generator
+    regions = tf.random.stateless_normal([1, *REGIONS], [5, 6])
+    noise = tf.zeros([1, 1, 0])
+    logits = model(regions, tf.constant([[[START_ID]]]), noise)[:, 0]  # [1, 1, V]
+    logits = truncate(allowed(logits) / temperature, 0, top_p)[0, 0]
+    expected = np.array(tf.nn.softmax(logits))
+    drawn = rows_drawn(model, regions, [11], [temperature], [top_p], captions=4000)
+    counts = np.bincount(np.array(drawn.token_ids)[0, :, 0], minlength=len(expected))
+    assert not counts[expected == 0].any()
+    # Three standard errors of 4,000 draws.
+    np.testing.assert_allclose(counts / 4000, expected, atol=3 * 0.5 / 4000**0.5)

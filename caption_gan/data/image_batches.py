@@ -1,0 +1,54 @@
+"""Batches of encoded images to pixels in a served model, where a row may hold anything.
+
+B batch, N rows that decode.
+"""
+
+import tensorflow as tf
+
+from caption_gan.data.images import UNTUNED, decode_and_resize
+
+NO_BYTES = "no bytes"
+NO_IMAGE = "not an image that can be decoded (PNG, JPEG, GIF, BMP, WebP)"
+
+
+def read_images(image_bytes: tf.Tensor, height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decodes a batch as training does, and tells of each row what is wrong with it.
+
+    Servers merge requests of several callers into one batch, and an operation that fails would
+    fail them all. A data set is where TensorFlow can go on after an operation has failed, and it
+    decodes rows in parallel besides.
+
+    Args:
+        image_bytes: Encoded images, string [B]; B may be 0.
+        height: Of all images, in pixels.
+        width: Likewise.
+
+    Returns:
+        Pixels uint8 [B, height, width, 3], black where a row does not decode, and what is wrong
+        with each row, string [B]: empty where it is fine.
+    """
+    rows = tf.size(image_bytes, tf.int64)
+    decoded = (
+        tf.data.Dataset.from_tensor_slices(image_bytes)
+        .enumerate()
+        .map(
+            lambda row, encoded: (row, decode_and_resize(encoded, height, width)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+        # Anyone can send what does not decode: a warning for each would fill a server's log.
+        .ignore_errors(log_warning=False)
+    )
+    # Stands for all rows that do not decode, and gives a batch in which none does an element.
+    black = tf.data.Dataset.from_tensors((rows, tf.zeros([height, width, 3], tf.uint8)))
+    batch = decoded.concatenate(black).batch(rows + 1).with_options(UNTUNED)
+    row, pixels = batch.get_single_element()  # [N + 1], [N + 1, height, width, 3]
+
+    last = tf.size(row, tf.int64) - 1  # N
+    position = tf.tensor_scatter_nd_update(
+        tf.fill([rows + 1], last), row[:, tf.newaxis], tf.range(last + 1)
+    )[:-1]  # [B]
+    reason = tf.where(tf.strings.length(image_bytes) == 0, NO_BYTES, NO_IMAGE)
+    error = tf.where(position == last, reason, "")
+    # Where every row decodes, nothing has to be moved.
+    pixels = tf.cond(last == rows, lambda: pixels[:-1], lambda: tf.gather(pixels, position))
+    return tf.ensure_shape(pixels, [None, height, width, 3]), error

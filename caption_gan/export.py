@@ -1,0 +1,41 @@
+"""Exports a run to be served: `python -m caption_gan.export RUN [--to DIR]`.
+
+Writes DIR/VERSION, a SavedModel for TensorFlow Serving whose signatures take image bytes. VERSION
+is the time in seconds, so that a server takes the newest; the folder is whole or absent.
+"""
+
+import json
+import time
+from pathlib import Path
+
+from caption_gan.command_line import ArgumentParser, run_program
+from caption_gan.exporting import export_run
+from caption_gan.operations import NEWEST
+
+
+def main() -> None:
+    """The program."""
+    parser = ArgumentParser(
+        prog="python -m caption_gan.export", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("run", metavar="RUN", help="run directory that fit wrote")
+    parser.add_argument("--to", default=None, help="folder of versions; RUN/export if left out")
+    parser.add_argument(
+        "--engine", default=f"2.{NEWEST}", help="release of TensorFlow Serving it has to run in"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object and no more")
+    arguments = parser.parse_args()
+    started = time.monotonic()
+    run = Path(arguments.run)
+    to = Path(arguments.to) if arguments.to else run / "export"
+    version = export_run(run, to, arguments.engine)
+    seconds = time.monotonic() - started
+    if arguments.json:
+        print(json.dumps({"saved_model": str(version), "seconds": round(seconds, 1)}))
+    else:
+        print(f"{version} in {seconds:.0f} seconds")
+        print(f"scored like a run by: python -m caption_gan.evaluate {version}")
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,270 @@
+"""What is exported: signatures, rows that depend on themselves alone, files that a server wants."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tensorflow_serving.apis import prediction_log_pb2
+
+from caption_gan import signature
+from caption_gan.command_line import run_program
+from caption_gan.errors import CaptionGANError
+from caption_gan.export import main
+from caption_gan.exporting import check_in_fresh_process, trial_images
+from caption_gan.run import RunDirectory, load_run
+from caption_gan.served_captioner import ServedCaptioner
+from tests.programs import SMALL, call
+
+LENGTH = 24  # text.sequence_length
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> RunDirectory:
+    """A run of one epoch on a few charts; its captions are nonsense, and long."""
+    path = tmp_path_factory.mktemp("runs") / "run"
+    cache = tmp_path_factory.mktemp("cache")
+    settings = [f"--run_dir={path}", f"--data.cache={cache}", "--maximum_likelihood.epochs=1"]
+    done = call("fit", *SMALL, *settings)
+    assert done.returncode == 0, done.stderr
+    return RunDirectory(path)
+
+
+@pytest.fixture(scope="module")
+def exported(run) -> Path:
+    done = call("export", run.path, "--json")
+    assert done.returncode == 0, done.stderr
+    return Path(json.loads(done.stdout)["saved_model"])
+
+
+@pytest.fixture(scope="module")
+def signatures(exported):
+    model = tf.saved_model.load(str(exported))
+    yield model.signatures
+
+
+@pytest.fixture(scope="module")
+def served(run) -> ServedCaptioner:
+    config, tokenizer, captioner = load_run(run.path)
+    return ServedCaptioner(captioner, tokenizer, config)
+
+
+def picture(seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (20 + seed, 40, 3), np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+IMAGES = [picture(seed) for seed in range(5)]
+
+
+def drawn(signatures, images, seeds, temperature=1.0, top_p=1.0):
+    rows = len(images)
+    return signatures[signature.SAMPLE](
+        image_bytes=tf.constant(images, tf.string),
+        temperature=tf.fill([rows], temperature),
+        top_p=tf.fill([rows], top_p),
+        seed=tf.constant(seeds, tf.int64),
+    )
+
+
+def test_every_signature_has_rows_and_errors(signatures):
+    assert set(signatures) == set(signature.ALL)
+    for name in signature.ALL:
+        for tensor in signatures[name].structured_outputs.values():
+            assert tensor.shape[0] is None
+        assert signature.ERROR in signatures[name].structured_outputs
+        assert not any(key.endswith("_bytes") for key in signatures[name].structured_outputs)
+
+
+def test_the_captions_are_the_runs_own(signatures, served):
+    images = tf.constant(IMAGES)
+    for name, function in (
+        (signature.DEFAULT, served.default),
+        (signature.BEAM, served.beam),
+        (signature.ATTENTION, served.attention),
+    ):
+        for key, expected in function(images).items():
+            found = signatures[name](image_bytes=images)[key].numpy()
+            if found.dtype == object:
+                assert found.tolist() == expected.numpy().tolist(), (name, key)
+            else:
+                np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=name)
+
+
+def test_the_default_caption_is_the_program_s(signatures, run, tmp_path):
+    (tmp_path / "image.png").write_bytes(IMAGES[0])
+    done = call("caption", run.path, tmp_path / "image.png", "--json")
+    (row,) = json.loads(done.stdout)["images"]
+    found = signatures[signature.DEFAULT](image_bytes=tf.constant(IMAGES[:1]))
+    assert found["caption"].numpy()[0].decode() == row["captions"][0]["caption"]
+    assert found["score"].numpy()[0] == pytest.approx(row["captions"][0]["score"], abs=1e-4)
+
+
+def test_a_sample_depends_on_its_own_row_alone(signatures):
+    together = drawn(signatures, IMAGES, [7, 8, 9, 10, 11])
+    for row, seed in enumerate([7, 8, 9, 10, 11]):
+        alone = drawn(signatures, IMAGES[row : row + 1], [seed])
+        assert alone["captions"].numpy()[0].tolist() == together["captions"].numpy()[row].tolist()
+        np.testing.assert_allclose(alone["scores"][0], together["scores"][row], atol=1e-5)
+    again = drawn(signatures, IMAGES[:2], [7, 70])
+    assert again["captions"].numpy()[0].tolist() == together["captions"].numpy()[0].tolist()
+    assert again["captions"].numpy()[1].tolist() != together["captions"].numpy()[1].tolist()
+
+
+def test_settings_of_a_sample_are_each_rows_own(signatures):
+    likeliest = signatures[signature.DEFAULT](image_bytes=tf.constant(IMAGES[:2]))
+    found = signatures[signature.SAMPLE](
+        image_bytes=tf.constant([IMAGES[0]] * 2),
+        temperature=tf.constant([1.0, 1.0]),
+        top_p=tf.constant([1e-9, 1.0]),
+        seed=tf.constant([1, 1], tf.int64),
+    )["captions"].numpy()
+    # Of the noise in the first state, which sampling has and the default has not, this is little.
+    assert len(set(found[0].tolist())) <= 2
+    assert len(set(found[1].tolist())) > 2
+    assert likeliest["caption"].shape == [2]
+
+
+@pytest.mark.parametrize("name", signature.ALL)
+def test_a_corrupt_row_is_its_own_trouble(signatures, name):
+    def answer(images: list[bytes]) -> dict[str, np.ndarray]:
+        if name == signature.SAMPLE:
+            found = drawn(signatures, images, list(range(len(images))))
+        elif name == signature.EXAMPLES:
+            found = signatures[name](examples=tf.constant([example(some) for some in images]))
+        else:
+            found = signatures[name](image_bytes=tf.constant(images))
+        return {key: value.numpy() for key, value in found.items()}
+
+    good = answer(IMAGES[:3])
+    bad = answer([IMAGES[0], b"no picture", IMAGES[2]])
+    assert [error != b"" for error in bad[signature.ERROR]] == [False, True, False]
+    assert not any(good[signature.ERROR])
+    for key in set(good) - {signature.ERROR}:
+        for row in (0, 2):
+            assert np.array_equal(good[key][row], bad[key][row]), key
+        assert not np.any(bad[key][1])  # Empty captions, scores of 0.
+
+
+def test_no_rows_give_no_rows(signatures):
+    nothing = tf.constant([], tf.string)
+    for name in (signature.DEFAULT, signature.BEAM, signature.ATTENTION):
+        assert all(len(v) == 0 for v in signatures[name](image_bytes=nothing).values())
+    assert all(len(value) == 0 for value in drawn(signatures, [], []).values())
+
+
+def example(image: bytes) -> bytes:
+    message = tf.train.Example()
+    message.features.feature["image/encoded"].bytes_list.value.append(image)
+    return message.SerializeToString()
+
+
+def test_attention_is_of_the_tokens(signatures, served):
+    found = signatures[signature.ATTENTION](image_bytes=tf.constant(IMAGES[:2]))
+    tokens, weights = found["tokens"].numpy(), found["attention"].numpy()
+    rows, columns = served.captioner.encoder.grid
+    assert weights.shape == (2, LENGTH - 1, rows * columns)
+    written = tokens != b""
+    np.testing.assert_allclose(weights.sum(axis=-1), written, atol=1e-5)
+
+
+def test_warm_up_requests_are_answered(exported, signatures):
+    path = exported / "assets.extra" / "tf_serving_warmup_requests"
+    asked = []
+    for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+        request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+        inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
+        name = request.model_spec.signature_name
+        inputs = {key: tf.constant(value) for key, value in inputs.items()}
+        found = signatures[name](**inputs)
+        assert not any(found[signature.ERROR].numpy())
+        asked.append((name, len(found[signature.ERROR])))
+    assert sorted(asked) == sorted((name, rows) for name in signature.ALL for rows in (1, 8))
+
+
+def test_it_says_what_it_is(exported):
+    extra = exported / "assets.extra"
+    card = (extra / "MODEL_CARD.md").read_text()
+    assert "val, greedy: CIDEr" in card
+    assert "Apache-2.0" in card
+    assert "run_dir" in (extra / "config.yaml").read_text()
+    assert "val/greedy/CIDEr" in json.loads((extra / "metrics.json").read_text())
+
+
+AS_BEFORE_VERSION_2 = """
+import sys, tensorflow as tf, tensorflow_text
+with tf.compat.v1.Session(graph=tf.Graph()) as session:
+    graph = tf.compat.v1.saved_model.load(session, ["serve"], sys.argv[1])
+    signature = graph.signature_def["serving_default"]
+    image = open(sys.argv[2], "rb").read()
+    print(session.run(signature.outputs["caption"].name,
+                      {signature.inputs["image_bytes"].name: [image]})[0].decode())
+"""
+
+
+def test_the_loader_of_tensorflow_1_loads_it(exported, signatures, tmp_path):
+    (tmp_path / "image.png").write_bytes(IMAGES[0])
+    command = [sys.executable, "-c", AS_BEFORE_VERSION_2, exported, tmp_path / "image.png"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = signatures[signature.DEFAULT](image_bytes=tf.constant(IMAGES[:1]))
+    assert done.stdout.strip() == found["caption"].numpy()[0].decode()
+
+
+def exporting(monkeypatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["export", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        run_program(main)
+    return ended.value.code
+
+
+def test_versions_grow_and_nothing_unfinished_stays(run, exported, monkeypatch, tmp_path, capsys):
+    future = tmp_path / "99999999999"
+    future.mkdir()
+    assert exporting(monkeypatch, run.path, f"--to={tmp_path}") == 0
+    assert {entry.name for entry in tmp_path.iterdir()} == {"99999999999", "100000000000"}
+    assert "100000000000" in capsys.readouterr().out
+
+
+def test_a_model_that_cannot_be_served_is_not_there(run, monkeypatch, tmp_path, capsys):
+    def in_python(self, image_bytes):
+        caption = tf.numpy_function(lambda rows: rows, [image_bytes], tf.string)
+        return {"caption": caption, "score": tf.zeros_like(caption, tf.float32)}
+
+    monkeypatch.setattr(ServedCaptioner, "beam", in_python)
+    assert exporting(monkeypatch, run.path, f"--to={tmp_path}") == 1
+    assert "PyFunc" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("engine", "words"), [("2.99", "2.13 to 2.20"), ("new", "2.13 to 2.20")])
+def test_an_unknown_engine_is_refused(run, monkeypatch, tmp_path, capsys, engine, words):
+    assert exporting(monkeypatch, run.path, f"--to={tmp_path}", f"--engine={engine}") == 1
+    assert words in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_run_is_refused(monkeypatch, tmp_path, capsys):
+    assert exporting(monkeypatch, tmp_path) == 1
+    assert "not a run directory" in capsys.readouterr().err
+
+
+def test_a_changed_caption_is_caught(run, served, exported, tmp_path):
+    """The check against a fresh process, with a fault planted: weights of another captioner."""
+    check_in_fresh_process(exported, served, trial_images())
+    shutil.copytree(exported, tmp_path / "model")
+    other = ServedCaptioner(served.captioner.copy(), served.tokenizer, served.config)
+    keras.utils.set_random_seed(1)
+    embedding = other.captioner.generator.embedding
+    (weights, *rest) = embedding.get_weights()
+    embedding.set_weights([np.random.default_rng(0).permutation(weights), *rest])
+    with pytest.raises(CaptionGANError, match="they must not differ"):
+        check_in_fresh_process(tmp_path / "model", other, trial_images())
