@@ -104,9 +104,11 @@ def evaluate_run(
         scores.add(earlier)
     if sweep:
         swept = Frontier(batches, examples, is_true, max(config.decoding.samples, 2), config.seed)
-        if stages[-1] not in frontier:
-            frontier[stages[-1]] = swept.temperatures(decoder, stages[-1])
-        name = f"{stages[-1]}, top-p"
+        # An interrupted run may not have ended a stage.
+        last = stages[-1] if stages else run.stage_name(config, 0)
+        if last not in frontier:
+            frontier[last] = swept.temperatures(decoder, last)
+        name = f"{last}, top-p"
         frontier[name] = swept.nuclei(decoder, name)
     if is_true:
         known = baselines(examples, list(read_examples(splits["train"])), is_true)
@@ -134,6 +136,8 @@ def summed_up(
             if name.startswith(f"{decoding}/")
         }
         of_decoding["distinct_captions"] /= values["reference/distinct_captions"]
+        if decoding != "sample":  # Captions of a beam are alike by their nature.
+            of_decoding.pop("mBLEU-4", None)
         signs = signs_in(of_decoding, config.monitor)
         collapsed += [f"{decoding}: {sign}" for sign in signs]
     named = Scores()

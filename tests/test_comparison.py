@@ -34,9 +34,16 @@ HALF_RIGHT = [
 COLLAPSED = ["a a a a a a"] * len(EXAMPLES)
 
 
-def evaluation(captions: list[str], frontier=None, examples=EXAMPLES) -> Evaluation:
+def evaluation(
+    captions: list[str], frontier=None, examples=EXAMPLES, decoding="greedy", copies=1
+) -> Evaluation:
     images = [
-        CaptionedImage(example, {"greedy": [(caption, -1.0)]}, [], np.zeros([0, 1, 1]))
+        CaptionedImage(
+            example,
+            {"greedy": [(caption, -1.0)], decoding: [(caption, -1.0)] * copies},
+            [],
+            np.zeros([0, 1, 1]),
+        )
         for example, caption in zip(examples, captions, strict=True)
     ]
     scores = score_images(images, Config(), None, training=None)
@@ -122,3 +129,9 @@ def test_a_captioner_that_repeats_one_word_scores_nothing_and_is_flagged():
 def test_the_same_caption_for_every_image_is_flagged():
     (sign,) = evaluation(["a red dog runs on grass"] * len(EXAMPLES)).collapsed
     assert sign.startswith("greedy: image_dependence")
+
+
+def test_samples_must_differ_and_captions_of_a_beam_need_not():
+    (sign,) = evaluation(RIGHT, decoding="sample", copies=3).collapsed
+    assert sign.startswith("sample: mbleu is 1.000")
+    assert evaluation(RIGHT, decoding="beam", copies=3).collapsed == []
