@@ -81,7 +81,7 @@ def fit(config: Config, run: RunDirectory) -> str:
     # The last epoch need not be the best.
     load_weights(captioner, run.best_weights)
     evaluation = evaluate_run(run, config, tokenizer, captioner, "val", notes)
-    return "\n".join([summary(evaluation), places(run), *notes])
+    return "\n".join([summary(evaluation), "", places(run), *notes])
 
 
 def start_run(run: RunDirectory, config: Config, captions: Sequence[str]) -> None:

@@ -61,12 +61,7 @@ class ServedCaptioner:
             temperature,
             top_p,
         )
-        captions, scores = self._spell(drawn, error)
-        return {
-            signature.CAPTIONS: captions,
-            signature.SCORES: scores,
-            signature.ERROR: error,
-        }
+        return self._several(drawn, error)
 
     def beam(self, image_bytes: tf.Tensor) -> Outputs:
         """The K best captions of a beam search, best first."""
@@ -78,12 +73,7 @@ class ServedCaptioner:
             max(self.config.decoding.beam, LEAST_BEAM),
             self.config.decoding.length_penalty,
         )
-        captions, scores = self._spell(found, error)
-        return {
-            signature.CAPTIONS: captions,
-            signature.SCORES: scores,
-            signature.ERROR: error,
-        }
+        return self._several(found, error)
 
     def attention(self, image_bytes: tf.Tensor) -> Outputs:
         """The default caption, its tokens, and where the generator looked when it wrote them."""
@@ -145,6 +135,10 @@ class ServedCaptioner:
 
     def _greedy(self, regions: tf.Tensor) -> Decoded:
         return greedy(self.captioner.generator, regions, self.tokenizer.sequence_length)
+
+    def _several(self, decoded: Decoded, error: tf.Tensor) -> Outputs:
+        captions, scores = self._spell(decoded, error)
+        return {signature.CAPTIONS: captions, signature.SCORES: scores, signature.ERROR: error}
 
     def _spell(self, decoded: Decoded, error: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Captions and scores, [B, K] each, of rows without an error."""
