@@ -78,7 +78,7 @@ def export_run(path: Path, directory: Path, engine: str) -> Path:
             (extra / "MODEL_CARD.md").write_text(model_card(run.path.name, config, metrics))
             _write_warm_up(extra / WARM_UP, trials)
             check_in_fresh_process(model, served, trials)
-            version = directory / str(_next_version(directory))
+            version = directory / str(next_version(directory))
             model.rename(version)
     except OSError as error:
         raise CaptionGANError(
@@ -87,7 +87,8 @@ def export_run(path: Path, directory: Path, engine: str) -> Path:
     return version
 
 
-def _next_version(directory: Path) -> int:
+def next_version(directory: Path) -> int:
+    """The time in seconds, or what comes after the newest version there is."""
     versions = [int(entry.name) for entry in directory.iterdir() if entry.name.isdecimal()]
     # Two exports within a second, or a clock that was set back.
     return max([int(time.time()), *(version + 1 for version in versions)])
