@@ -50,7 +50,7 @@ class MaximumLikelihoodConfig:
             the captions that are scored and is what the run keeps; 0 keeps the weights themselves.
         lengths: Number of lengths, from half of `text.sequence_length` to all of it, to which
             batches are cut; above 1, images with captions of like length come together. It saves
-            a sixth to a quarter of a step where captions differ much in length (photographs,
+            about a sixth of a step where captions differ much in length (photographs,
             people's charts), and costs some seconds a length at the start, which short trainings
             do not win back (`tools/benchmark_lengths.py`).
     """
