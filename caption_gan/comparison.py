@@ -14,7 +14,7 @@ from caption_gan.errors import CaptionGANError
 from caption_gan.files import replacing
 from caption_gan.frontier import Points
 from caption_gan.metrics.intervals import Bootstrap, Difference
-from caption_gan.pages import MEANINGS, new_environment
+from caption_gan.pages import MEANINGS, new_environment, place
 from caption_gan.results import Evaluation
 
 
@@ -125,13 +125,16 @@ def comparison_lines(comparison: Comparison, shown: Sequence[str]) -> list[str]:
 
 
 def write_comparison(path: Path, comparison: Comparison, command: str) -> None:
-    """Writes the page; the file is whole or absent."""
+    """Writes the page; the file is whole or absent.
+
+    Raises:
+        CaptionGANError: It cannot be written.
+    """
     groups: dict[str, list[str]] = {}
     for figure in comparison.mean:
         groups.setdefault(figure.split("/")[1], []).append(figure)
-    known = list(MEANINGS)
     for figures in groups.values():
-        figures.sort(key=lambda figure: _place(figure.split("/")[2], known))
+        figures.sort(key=lambda figure: place(figure.split("/")[2], list(MEANINGS)))
     html = (
         new_environment()
         .get_template("comparison.html.jinja")
@@ -143,9 +146,11 @@ def write_comparison(path: Path, comparison: Comparison, command: str) -> None:
             plots=[markupsafe.Markup(plot.svg) for plot in frontier_plots(comparison.frontier)],
         )
     )
-    with replacing(path) as temporary:
-        temporary.write_text(html, encoding="utf-8", errors="replace")
-
-
-def _place(name: str, order: Sequence[str]) -> int:
-    return order.index(name) if name in order else len(order)
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(html, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise CaptionGANError(
+            f"Cannot write the comparison to {path}: {error.strerror}; choose another --to. The "
+            "runs' own figures are written."
+        ) from error

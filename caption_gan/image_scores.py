@@ -34,7 +34,7 @@ def score_images(
     """
     examples = [image.example for image in images]
     references = {example.image_id: example.captions for example in examples}
-    retrieval = Retrieval(config.evaluation.dual_encoder, examples)
+    finding = Retrieval(config.evaluation.dual_encoder, examples)
     scores = Scores()
     for name in images[0].captions:
         every = [[caption for caption, _ in image.captions[name]] for image in images]
@@ -42,7 +42,7 @@ def score_images(
         by_id = dict(zip(references, first, strict=True))
         scores.add(score_captions(by_id, references, config.seed), f"{name}/")
         scores.add(score_truth(first, examples, is_true), f"{name}/")
-        scores.add(retrieval.score(first), f"{name}/")
+        scores.add(finding.score(first), f"{name}/")
         if len(every[0]) > 1:
             scores.add(Scores(variety(every)), f"{name}/")
         if training is None:

@@ -1,6 +1,7 @@
 """Pages for people to look at, made from the templates beside this file."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
@@ -50,6 +51,11 @@ def new_environment() -> jinja2.Environment:
     )
     environment.filters["figure"] = as_figure
     return environment
+
+
+def place(name: str, order: Sequence[str]) -> int:
+    """Where a name stands in an order; unknown ones come last."""
+    return order.index(name) if name in order else len(order)
 
 
 def as_figure(value: float | None) -> str:

@@ -18,7 +18,7 @@ from PIL import Image
 from caption_gan.curves import frontier_plots, length_histogram, stage_spans, training_curves
 from caption_gan.files import replacing
 from caption_gan.metrics.tokenization import tokenize
-from caption_gan.pages import MEANINGS, new_environment
+from caption_gan.pages import MEANINGS, new_environment, place
 from caption_gan.pictures import attention_tiles, read_picture
 
 _BEST_AND_WORST = 5
@@ -195,14 +195,10 @@ def _tables(metrics: Mapping[str, float]) -> list[_Table]:
     tables = []
     for split, rows in splits.items():
         found = dict.fromkeys(decoding for row in rows.values() for decoding in row)
-        decodings = sorted(found, key=lambda name: _place(name, _DECODINGS))
-        ordered = sorted(rows, key=lambda metric: _place(metric, known))
+        decodings = sorted(found, key=lambda name: place(name, _DECODINGS))
+        ordered = sorted(rows, key=lambda metric: place(metric, known))
         tables.append(_Table(split, decodings, {metric: rows[metric] for metric in ordered}))
     return tables
-
-
-def _place(name: str, order: Sequence[str]) -> int:
-    return order.index(name) if name in order else len(order)
 
 
 def _headlines(metrics: Mapping[str, float]) -> list[_Headline]:

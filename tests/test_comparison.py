@@ -1,12 +1,13 @@
 """Several captioners on the same images."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from caption_gan.comparison import compare, comparison_lines, write_comparison
-from caption_gan.config import Config
+from caption_gan.config import Config, EvaluationConfig
 from caption_gan.data.example import Example
 from caption_gan.errors import CaptionGANError
 from caption_gan.evaluation import CaptionedImage
@@ -135,3 +136,38 @@ def test_samples_must_differ_and_captions_of_a_beam_need_not():
     (sign,) = evaluation(RIGHT, decoding="sample", copies=3).collapsed
     assert sign.startswith("sample: mbleu is 1.000")
     assert evaluation(RIGHT, decoding="beam", copies=3).collapsed == []
+
+
+def test_a_page_that_cannot_be_written_is_told(tmp_path):
+    found = compare({"a": evaluation(RIGHT), "b": evaluation(HALF_RIGHT)})
+    with pytest.raises(CaptionGANError, match="choose another --to"):
+        write_comparison(tmp_path / "nowhere" / "page.html", found, "the command")
+
+
+class Knowing:
+    """A dual encoder to which each image is like its first reference and nothing else."""
+
+    def __init__(self, path):
+        assert str(path) == "encoder"
+
+    def embed_images(self, images):
+        return np.eye(len(images))
+
+    def embed_texts(self, texts):
+        return np.array([[text == other for other in RIGHT] for text in texts], float) + 1e-3
+
+
+def test_a_dual_encoder_tells_whether_captions_find_their_images(monkeypatch):
+    monkeypatch.setattr("caption_gan.image_scores.DualEncoder", Knowing)
+    config = dataclasses.replace(Config(), evaluation=EvaluationConfig(dual_encoder="encoder"))
+
+    def recall(captions: list[str]) -> float:
+        images = [
+            CaptionedImage(example, {"greedy": [(caption, -1.0)]}, [], np.zeros([0, 1, 1]))
+            for example, caption in zip(EXAMPLES, captions, strict=True)
+        ]
+        scores = score_images(images, config, None, training=None)
+        return scores.values["greedy/retrieval_recall@1"]
+
+    assert recall(RIGHT) == 1
+    assert recall(RIGHT[1:] + RIGHT[:1]) == 0
