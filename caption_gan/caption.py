@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ def main() -> None:
         samples=max(arguments.n - 1, 1),
         temperature=arguments.temperature,
         beam=arguments.beam,
+        beam_groups=math.gcd(arguments.beam, config.decoding.beam_groups),
     )
     decoder = Decoder(captioner, tokenizer, settings, arguments.seed)
     captions: dict[str, list[tuple[str, float]]] = {}

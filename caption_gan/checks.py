@@ -17,6 +17,11 @@ def check(config: Config) -> None:
             f"generator.attention_heads is {heads}, which does not divide generator.hidden_size "
             f"{hidden}; change one of them."
         )
+    if config.decoding.beam % config.decoding.beam_groups:
+        raise CaptionGANError(
+            f"decoding.beam_groups is {config.decoding.beam_groups}; it must divide decoding.beam, "
+            f"which is {config.decoding.beam}."
+        )
     if config.text.sequence_length < 3:
         raise CaptionGANError(
             f"text.sequence_length is {config.text.sequence_length}; it must be at least 3, for "

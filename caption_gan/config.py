@@ -133,6 +133,12 @@ class DecodingConfig:
         top_p: Only the likeliest words that together reach this probability are drawn.
         beam: Width of the beam search that is scored beside greedy decoding; 1 leaves it out.
         length_penalty: Exponent of the length by which a beam's log-probability is divided.
+        beam_groups: Groups of the beam; must divide it. In more than one, the search is diverse:
+            a group avoids the words that the groups before it choose at the same time.
+        diversity: Log-probability that a word loses for each beam of a group before that has
+            just chosen it; 0.5 is in the middle of what the method's authors found to work.
+        minimum_length: Words before a caption may end.
+        no_repeated_ngram: No n words in a row are said twice in a caption; 0 lets them.
     """
 
     batch_size: PositiveInt = 100
@@ -142,6 +148,10 @@ class DecodingConfig:
     top_p: ClosedUnitInterval = 1.0
     beam: PositiveInt = 1
     length_penalty: NonNegativeFloat = 1.0
+    beam_groups: PositiveInt = 1
+    diversity: NonNegativeFloat = 0.5
+    minimum_length: NonNegativeInt = 0
+    no_repeated_ngram: NonNegativeInt = 0
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from caption_gan.data.example import Example
 from caption_gan.models import decoding
 from caption_gan.models.beam_search import beam_search
 from caption_gan.models.captioner import Captioner
+from caption_gan.models.rules import Rules
 from caption_gan.text.tokenizer import Tokenizer
 
 
@@ -69,12 +70,15 @@ class Decoder:
         self.tokenizer = tokenizer
         self.config = config
         self.seed = seed
+        self.rules = Rules(config.minimum_length, config.no_repeated_ngram)
 
     @tf.function(reduce_retracing=True)
     def greedy(self, batch: Mapping[str, tf.Tensor]) -> decoding.Decoded:
         """One caption an image, the likeliest word at each step."""
         regions = self.captioner.regions(batch)
-        return decoding.greedy(self.captioner.generator, regions, self.tokenizer.sequence_length)
+        return decoding.greedy(
+            self.captioner.generator, regions, self.tokenizer.sequence_length, self.rules
+        )
 
     @tf.function(reduce_retracing=True)
     def sample(self, batch: Mapping[str, tf.Tensor], number: tf.Tensor) -> decoding.Decoded:
@@ -90,6 +94,7 @@ class Decoder:
             config.temperature,
             config.top_k,
             config.top_p,
+            self.rules,
         )
 
     @tf.function(reduce_retracing=True)
@@ -102,6 +107,9 @@ class Decoder:
             self.tokenizer.sequence_length,
             config.beam,
             config.length_penalty,
+            config.beam_groups,
+            config.diversity,
+            self.rules,
         )
 
     def spell(self, decoded: decoding.Decoded) -> list[list[tuple[str, float]]]:

@@ -21,6 +21,9 @@ def main() -> None:
     parser.add_argument("run", metavar="RUN", help="run directory that fit wrote")
     parser.add_argument("--to", default=None, help="folder of versions; RUN/export if left out")
     parser.add_argument(
+        "--ensemble", nargs="+", default=[], metavar="RUN", help="runs that write together with it"
+    )
+    parser.add_argument(
         "--engine", default=f"2.{NEWEST}", help="release of TensorFlow Serving it has to run in"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object and no more")
@@ -28,7 +31,7 @@ def main() -> None:
     started = time.monotonic()
     run = Path(arguments.run)
     to = Path(arguments.to) if arguments.to else run / "export"
-    version = export_run(run, to, arguments.engine)
+    version = export_run(run, to, arguments.engine, [Path(other) for other in arguments.ensemble])
     seconds = time.monotonic() - started
     if arguments.json:
         print(json.dumps({"saved_model": str(version), "seconds": round(seconds, 1)}))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -19,7 +20,7 @@ from caption_gan.layouts import DataConfig
 from caption_gan.model_card import model_card
 from caption_gan.models.precomputed_encoder import PrecomputedEncoder
 from caption_gan.operations import check_operations
-from caption_gan.run import RunDirectory, load_run
+from caption_gan.run import RunDirectory, load_ensemble
 from caption_gan.served_captioner import ServedCaptioner
 
 EXTRA = "assets.extra"
@@ -40,12 +41,13 @@ print(json.dumps([caption.decode() for caption in found["caption"].numpy()]))
 """
 
 
-def export_run(path: Path, directory: Path, engine: str) -> Path:
+def export_run(path: Path, directory: Path, engine: str, others: Sequence[Path] = ()) -> Path:
     """Exports a run.
 
     Args:
         path: The run directory.
         directory: Folder of versions.
+        others: Run directories whose captioners write together with this one's.
         engine: Release of TensorFlow Serving, `2.N`, that has to have all operations.
 
     Returns:
@@ -54,7 +56,7 @@ def export_run(path: Path, directory: Path, engine: str) -> Path:
     Raises:
         CaptionGANError: The run cannot be served, or the folder not written.
     """
-    config, tokenizer, captioner = load_run(path)
+    config, tokenizer, captioner = load_ensemble([path, *others])
     run = RunDirectory(path)
     if isinstance(captioner.encoder, PrecomputedEncoder):
         raise CaptionGANError(
@@ -73,9 +75,13 @@ def export_run(path: Path, directory: Path, engine: str) -> Path:
             extra = model / EXTRA
             extra.mkdir()
             shutil.copy(run.config, extra / run.config.name)
-            metrics = json.loads(run.metrics.read_text()) if run.metrics.is_file() else {}
+            # Nobody has scored the runs together yet.
+            scored = run.metrics.is_file() and not others
+            metrics = json.loads(run.metrics.read_text()) if scored else {}
             (extra / run.metrics.name).write_text(json.dumps(metrics))
-            (extra / "MODEL_CARD.md").write_text(model_card(run.path.name, config, metrics))
+            (extra / "MODEL_CARD.md").write_text(
+                model_card(" + ".join(run.name for run in (path, *others)), config, metrics)
+            )
             _write_warm_up(extra / WARM_UP, trials)
             check_in_fresh_process(model, served, trials)
             version = directory / str(next_version(directory))

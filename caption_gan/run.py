@@ -14,6 +14,7 @@ export/          versions that `caption_gan.export` has written
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from caption_gan.errors import CaptionGANError
 from caption_gan.files import replacing
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.encoder import build_encoder
+from caption_gan.models.ensemble import CaptionerEnsemble
 from caption_gan.models.generator import Generator
 from caption_gan.text.tokenizer import Tokenizer
 
@@ -134,6 +136,32 @@ def load_run(path: str | Path) -> tuple[Config, Tokenizer, Captioner]:
     captioner = build_captioner(config, encoder, tokenizer.vocabulary_size)
     load_weights(captioner, run.best_weights)
     return config, tokenizer, captioner
+
+
+def load_ensemble(
+    paths: Sequence[str | Path],
+) -> tuple[Config, Tokenizer, Captioner | CaptionerEnsemble]:
+    """As `load_run`, of runs that write together; settings are the first one's.
+
+    Raises:
+        CaptionGANError: One of them cannot be loaded, or they do not fit together.
+    """
+    config, tokenizer, captioner = load_run(paths[0])
+    captioners = [captioner]
+    for path in paths[1:]:
+        other, _, captioner = load_run(path)
+        vocabularies = {RunDirectory(run).vocabulary.read_bytes() for run in (paths[0], path)}
+        sizes = {(run.encoder.image_height, run.encoder.image_width) for run in (config, other)}
+        regions = {member.generator.regions_shape[0] for member in (captioners[0], captioner)}
+        same = len(vocabularies) == len(sizes) == len(regions) == 1
+        if not same or config.text != other.text:
+            raise CaptionGANError(
+                f"{path} and {paths[0]} cannot write together: their vocabulary, settings of "
+                "text, image size and number of regions must be the same. Train both on the "
+                "same data with another seed."
+            )
+        captioners.append(captioner)
+    return config, tokenizer, CaptionerEnsemble(captioners) if paths[1:] else captioners[0]
 
 
 def save_weights(captioner: keras.Model, path: Path) -> None:

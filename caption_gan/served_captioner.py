@@ -14,6 +14,8 @@ from caption_gan.data.image_batches import read_images
 from caption_gan.models.beam_search import beam_search
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding import Decoded, greedy, sample_rows
+from caption_gan.models.ensemble import CaptionerEnsemble
+from caption_gan.models.rules import Rules
 from caption_gan.text.tokenizer import Tokenizer
 
 LEAST_BEAM = 5  # What a run does not score it may still serve.
@@ -32,10 +34,13 @@ class ServedCaptioner:
         config: Of its run: size of the images, number of samples, width of the beam.
     """
 
-    def __init__(self, captioner: Captioner, tokenizer: Tokenizer, config: Config):
+    def __init__(
+        self, captioner: Captioner | CaptionerEnsemble, tokenizer: Tokenizer, config: Config
+    ):
         self.captioner = captioner
         self.tokenizer = tokenizer
         self.config = config
+        self.rules = Rules(config.decoding.minimum_length, config.decoding.no_repeated_ngram)
 
     def default(self, image_bytes: tf.Tensor) -> Outputs:
         """The likeliest words, one after another."""
@@ -60,18 +65,24 @@ class ServedCaptioner:
             seed,
             temperature,
             top_p,
+            self.rules,
         )
         return self._several(drawn, error)
 
     def beam(self, image_bytes: tf.Tensor) -> Outputs:
         """The K best captions of a beam search, best first."""
         regions, error = self._look(image_bytes)
+        settings = self.config.decoding
         found = beam_search(
             self.captioner.generator,
             regions,
             self.tokenizer.sequence_length,
-            max(self.config.decoding.beam, LEAST_BEAM),
-            self.config.decoding.length_penalty,
+            # A run with groups has beams enough for them.
+            settings.beam if settings.beam_groups > 1 else max(settings.beam, LEAST_BEAM),
+            settings.length_penalty,
+            settings.beam_groups,
+            settings.diversity,
+            self.rules,
         )
         return self._several(found, error)
 
@@ -134,7 +145,7 @@ class ServedCaptioner:
         return self.captioner.regions({"image": pixels}), error
 
     def _greedy(self, regions: tf.Tensor) -> Decoded:
-        return greedy(self.captioner.generator, regions, self.tokenizer.sequence_length)
+        return greedy(self.captioner.generator, regions, self.tokenizer.sequence_length, self.rules)
 
     def _several(self, decoded: Decoded, error: tf.Tensor) -> Outputs:
         captions, scores = self._spell(decoded, error)

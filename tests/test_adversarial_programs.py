@@ -126,6 +126,7 @@ def test_a_collapse_ends_training_and_is_named(tmp_path, arguments):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_text_without_images_trains_a_critic(arguments, tmp_path):
     corpus = tmp_path / "more.txt"
     corpus.write_text("the line rises .\nxylophone\n")

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from caption_gan.checks import check
-from caption_gan.config import Config, EncoderConfig, GeneratorConfig, TextConfig
+from caption_gan.config import Config, DecodingConfig, EncoderConfig, GeneratorConfig, TextConfig
 from caption_gan.errors import CaptionGANError
 from caption_gan.objectives import (
     PolicyGradientConfig,
@@ -16,6 +16,7 @@ from caption_gan.stage import steps_an_epoch
 
 REFUSED = {
     "attention_heads is 3": {"generator": GeneratorConfig(attention_heads=3, hidden_size=160)},
+    "beam_groups is 2": {"decoding": DecodingConfig(beam=5, beam_groups=2)},
     "sequence_length is 2": {"text": TextConfig(sequence_length=2)},
     "frozen_up_to": {"encoder": EncoderConfig(frozen_up_to="block_1")},
     "stages is empty": {"stages": []},

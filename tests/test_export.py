@@ -19,10 +19,17 @@ from caption_gan import signature
 from caption_gan.command_line import run_program
 from caption_gan.errors import CaptionGANError
 from caption_gan.export import main
-from caption_gan.exporting import check_in_fresh_process, next_version, trial_images
+from caption_gan.exporting import check_in_fresh_process, export_run, next_version, trial_images
 from caption_gan.fit import start_run
 from caption_gan.models.encoder import build_encoder
-from caption_gan.run import RunDirectory, build_captioner, load_run, read_config, save_weights
+from caption_gan.run import (
+    RunDirectory,
+    build_captioner,
+    load_ensemble,
+    load_run,
+    read_config,
+    save_weights,
+)
 from caption_gan.served_captioner import ServedCaptioner
 from caption_gan.text.tokenizer import Tokenizer
 from tests.programs import SMALL, call
@@ -287,3 +294,33 @@ def test_a_changed_caption_is_caught(run, served, exported, tmp_path):
     embedding.set_weights([np.random.default_rng(0).permutation(weights), *rest])
     with pytest.raises(CaptionGANError, match="they must not differ"):
         check_in_fresh_process(tmp_path / "model", other, trial_images())
+
+
+def another_run(path: Path, captions: list[str]) -> RunDirectory:
+    directory = RunDirectory(path)
+    config = read_config(SMALL, "test")
+    start_run(directory, config, captions)
+    keras.utils.set_random_seed(1)
+    tokenizer = Tokenizer(directory.vocabulary, "word", LENGTH)
+    captioner = build_captioner(config, build_encoder(config.encoder), tokenizer.vocabulary_size)
+    save_weights(captioner, directory.best_weights)
+    return directory
+
+
+def test_an_ensemble_is_served_as_one(run, tmp_path):
+    other = another_run(tmp_path / "other", CAPTIONS)
+    version = export_run(run.path, tmp_path / "to", "2.20", [other.path])
+    model = tf.saved_model.load(str(version))
+    found = model.signatures[signature.DEFAULT](image_bytes=tf.constant(IMAGES))
+    config, tokenizer, both = load_ensemble([run.path, other.path])
+    expected = ServedCaptioner(both, tokenizer, config).default(tf.constant(IMAGES))
+    np.testing.assert_array_equal(found[signature.CAPTION], expected[signature.CAPTION])
+    _, _, one = load_run(run.path)
+    alone = ServedCaptioner(one, tokenizer, config).default(tf.constant(IMAGES))
+    assert not np.allclose(found[signature.SCORE], alone[signature.SCORE])
+
+
+def test_runs_of_other_words_cannot_write_together(run, tmp_path):
+    other = another_run(tmp_path / "other", ["three green birds"])
+    with pytest.raises(CaptionGANError, match="cannot write together"):
+        load_ensemble([run.path, other.path])

@@ -7,12 +7,31 @@ its captions. All of them stop as soon as every caption has ended.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
-from caption_gan.models.generator import Generator
-from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID, UNK_ID
+from caption_gan.models.rules import NO_RULES, Rules
+from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
+
+
+class Writer(Protocol):
+    """What decoding needs of a generator, or of an ensemble of them; see `Generator`."""
+
+    vocabulary_size: int
+    noise_size: int
+    state_size: int
+
+    def look(self, regions: tf.Tensor) -> Any:
+        """Reads regions [B, R, D] once for any number of captions and words."""
+
+    def start(self, context: Any, noise: tf.Tensor) -> tf.Tensor:
+        """First states [B, K, 2 H] from noise [B, K, Z]."""
+
+    def step(
+        self, token_ids: tf.Tensor, states: tf.Tensor, context: Any
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Logits [B, K, V], states and attention weights [B, K, R] after words [B, K]."""
 
 
 class Decoded(NamedTuple):
@@ -23,24 +42,27 @@ class Decoded(NamedTuple):
     attention: tf.Tensor  # [B, K, T, R]; where the generator looked when it wrote each token
 
 
-def greedy(generator: Generator, regions: tf.Tensor, sequence_length: int) -> Decoded:
+def greedy(
+    generator: Writer, regions: tf.Tensor, sequence_length: int, rules: Rules = NO_RULES
+) -> Decoded:
     """Writes the likeliest word at each step; K is 1 and the noise zero.
 
     Args:
         generator: Writes.
         regions: [B, R, D].
         sequence_length: Most tokens that are read or written, the start token included.
+        rules: For the captions.
     """
     noise = tf.zeros([tf.shape(regions)[0], 1, generator.noise_size])
 
     def likeliest(logits: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
         return tf.argmax(logits, axis=-1, output_type=tf.int32)
 
-    return _write(generator, regions, noise, likeliest, sequence_length)
+    return _write(generator, regions, noise, likeliest, sequence_length, rules)
 
 
 def sample(
-    generator: Generator,
+    generator: Writer,
     regions: tf.Tensor,
     sequence_length: int,
     captions: int,
@@ -48,6 +70,7 @@ def sample(
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
+    rules: Rules = NO_RULES,
 ) -> Decoded:
     """Draws K captions an image.
 
@@ -61,6 +84,7 @@ def sample(
         top_k: Only the k likeliest words are drawn (Fan et al., 2018); 0 means all.
         top_p: Only the likeliest words that together reach this probability are drawn (nucleus
             sampling; Holtzman et al., 2020). Taken after `temperature` and `top_k`.
+        rules: For the captions.
 
     Returns:
         Captions; their scores are log-probabilities before temperature and truncation.
@@ -72,17 +96,18 @@ def sample(
         perturbed = logits + gumbel(tf.shape(logits), seed, time)
         return tf.argmax(perturbed, axis=-1, output_type=tf.int32)
 
-    return _write(generator, regions, noise, draw, sequence_length)
+    return _write(generator, regions, noise, draw, sequence_length, rules)
 
 
 def sample_rows(
-    generator: Generator,
+    generator: Writer,
     regions: tf.Tensor,
     sequence_length: int,
     captions: int,
     seeds: tf.Tensor,
     temperature: tf.Tensor,
     top_p: tf.Tensor,
+    rules: Rules = NO_RULES,
 ) -> Decoded:
     """Draws K captions of each image in its own way, whatever else is in the batch.
 
@@ -94,6 +119,7 @@ def sample_rows(
         seeds: Integers [B]; the same seed gives the same captions.
         temperature: [B].
         top_p: [B]; see `sample`.
+        rules: For the captions.
 
     Returns:
         Captions; their scores are log-probabilities before temperature and truncation.
@@ -120,12 +146,10 @@ def sample_rows(
         height = uniform[:, time] * reached[..., -1:]  # [B, K, 1]
         return tf.math.count_nonzero(reached <= height, axis=-1, dtype=tf.int32)
 
-    return _write(generator, regions, noise, choose, sequence_length)
+    return _write(generator, regions, noise, choose, sequence_length, rules)
 
 
-def draw_noise(
-    generator: Generator, images: tf.Tensor, captions: int, seed: tf.Tensor
-) -> tf.Tensor:
+def draw_noise(generator: Writer, images: tf.Tensor, captions: int, seed: tf.Tensor) -> tf.Tensor:
     """The noise [B, K, Z] of samples with that seed."""
     return tf.random.stateless_normal([images, captions, generator.noise_size], seed)
 
@@ -160,56 +184,53 @@ def nucleus(logits: tf.Tensor, top_p: tf.Tensor | float) -> tf.Tensor:
 
 
 def _write(
-    generator: Generator,
+    generator: Writer,
     regions: tf.Tensor,
     noise: tf.Tensor,
     choose: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
     sequence_length: int,
+    rules: Rules,
 ) -> Decoded:
     """Writes captions word by word; `choose` maps logits [B, K, V] and the time to [B, K]."""
     context = generator.look(regions)
-    states = generator.start(context, noise)  # [B, K, 2 H]
-    token_ids = tf.fill(tf.shape(noise)[:2], START_ID)  # [B, K]
     steps = sequence_length - 1
 
-    def unfinished(time, token_ids, states, finished, total, words, attention):
-        # The first step is taken even for no images: nothing written would have no shape to stack.
+    def unfinished(time, states, written, finished, total, attention):
+        # The first step is taken even for no images: nothing seen would have no shape to stack.
         return (time < steps) & ((time == 0) | ~tf.reduce_all(finished))
 
-    def write_word(time, token_ids, states, finished, total, words, attention):
-        logits, states, weights = generator.step(token_ids, states, context)
-        chosen = choose(allowed(logits), time)  # [B, K]
+    def write_word(time, states, written, finished, total, attention):
+        previous = tf.where(time > 0, written[:, :, time - 1], START_ID)  # [B, K]
+        logits, states, weights = generator.step(previous, states, context)
+        chosen = choose(rules.permit(logits, written, time), time)  # [B, K]
         chosen = tf.where(time == steps - 1, END_ID, chosen)
         chosen = tf.where(finished, PAD_ID, chosen)
         log_probabilities = -tf.nn.sparse_softmax_cross_entropy_with_logits(chosen, logits)
         total += tf.where(finished, 0.0, log_probabilities)
-        words = words.write(time, chosen)
+        written = tf.where(tf.range(steps) == time, chosen[..., None], written)
         attention = attention.write(time, weights)
         finished = finished | (chosen == END_ID)
-        return time + 1, chosen, states, finished, total, words, attention
+        return time + 1, states, written, finished, total, attention
 
-    empty = (
-        tf.TensorArray(tf.int32, steps, element_shape=[None, None]),
-        tf.TensorArray(tf.float32, steps, element_shape=[None, None, regions.shape[1]]),
+    captions = tf.shape(noise)[:2]
+    attention = tf.TensorArray(tf.float32, steps, element_shape=[None, None, regions.shape[1]])
+    time, _, written, _, total, attention = tf.while_loop(
+        unfinished,
+        write_word,
+        (
+            0,
+            generator.start(context, noise),  # [B, K, 2 H]
+            tf.fill(tf.concat([captions, [steps]], axis=0), PAD_ID),
+            tf.zeros(captions, tf.bool),
+            tf.zeros(captions),
+            attention,
+        ),
     )
-    finished, total = tf.zeros_like(token_ids, tf.bool), tf.zeros_like(token_ids, tf.float32)
-    time, _, _, _, total, words, attention = tf.while_loop(
-        unfinished, write_word, (0, token_ids, states, finished, total, *empty)
-    )
-    written = tf.transpose(words.stack()[:time], [1, 2, 0])  # [B, K, t]
     looked = tf.transpose(attention.stack()[:time], [1, 2, 0, 3])  # [B, K, t, R]
-    rest = steps - time
-    token_ids = tf.pad(written, [[0, 0], [0, 0], [0, rest]], constant_values=PAD_ID)
     lengths = tf.reduce_sum(tf.cast(written != PAD_ID, tf.float32), axis=-1)  # [B, K]
     return Decoded(
         # What reads them unrolled wants to know how long they are.
-        token_ids=tf.ensure_shape(token_ids, [None, None, steps]),
+        token_ids=tf.ensure_shape(written, [None, None, steps]),
         scores=total / tf.maximum(lengths, 1),
-        attention=tf.pad(looked, [[0, 0], [0, 0], [0, rest], [0, 0]]),
+        attention=tf.pad(looked, [[0, 0], [0, 0], [0, steps - time], [0, 0]]),
     )
-
-
-def allowed(logits: tf.Tensor) -> tf.Tensor:
-    """Sets to -inf the logits [..., V] of what no caption may contain."""
-    forbidden = tf.one_hot([PAD_ID, START_ID, UNK_ID], logits.shape[-1], True, False, dtype=tf.bool)
-    return tf.where(tf.reduce_any(forbidden, axis=0), -float("inf"), logits)

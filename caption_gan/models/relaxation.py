@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from caption_gan.models.decoding import allowed, gumbel
+from caption_gan.models.decoding import gumbel
 from caption_gan.models.generator import Context, Generator
+from caption_gan.models.rules import allowed
 from caption_gan.text.embeddings import WordEmbedding
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
 

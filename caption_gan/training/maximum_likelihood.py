@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from caption_gan.config import MaximumLikelihoodConfig
 from caption_gan.models.captioner import Captioner
-from caption_gan.models.decoding import allowed
+from caption_gan.models.rules import allowed
 from caption_gan.text.vocabulary import PAD_ID
 from caption_gan.training.losses import cross_entropy
 from caption_gan.training.optimizers import build_optimizer

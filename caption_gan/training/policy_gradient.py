@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from caption_gan.models import decoding
+from caption_gan.models.rules import allowed
 from caption_gan.text.vocabulary import END_ID, PAD_ID
 from caption_gan.training import losses
 from caption_gan.training.adversarial import Adversarial
@@ -62,7 +63,7 @@ class PolicyGradient(Adversarial):
         images, captions, length = tf.unstack(tf.shape(written))
         noise = decoding.draw_noise(generator, images, captions, seed)
         read, write = written[..., :-1], written[..., 1:]  # [N, K, T - 1]
-        logits = decoding.allowed(generator(seen, read, noise))
+        logits = allowed(generator(seen, read, noise))
         # The last place is always the end token, which was not drawn.
         drawn = (write != PAD_ID) & (tf.range(length - 1) < length - 2)
         log_probabilities = -tf.nn.sparse_softmax_cross_entropy_with_logits(

@@ -8,8 +8,9 @@ import tensorflow as tf
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from caption_gan.models.decoding import Decoded, allowed, greedy, sample, sample_rows, truncate
+from caption_gan.models.decoding import Decoded, greedy, sample, sample_rows, truncate
 from caption_gan.models.generator import Generator
+from caption_gan.models.rules import allowed
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID, UNK_ID
 from tests.captioners import REGIONS, captioner
 

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from caption_gan.models import decoding
+from caption_gan.models.rules import allowed
 from caption_gan.objectives import (
     CriticConfig,
     PolicyGradientConfig,
@@ -255,7 +256,7 @@ def test_the_policy_is_judged_by_the_probabilities_it_drew_with(step_batch):
     drawn = np.array(decoding.sample(model.captioner.generator, regions, 6, 2, seed).token_ids)
     np.testing.assert_array_equal(written[..., 1:], drawn)
     noise = decoding.draw_noise(model.captioner.generator, 8, 2, seed)
-    logits = decoding.allowed(model.captioner.generator(regions, written[..., :-1], noise))
+    logits = allowed(model.captioner.generator(regions, written[..., :-1], noise))
     log_probabilities = np.array(tf.nn.log_softmax(logits))
     total, count = np.zeros((8, 2)), np.zeros((8, 2))
     for place in np.ndindex(8, 2, 4):
