@@ -296,6 +296,19 @@ def test_a_changed_caption_is_caught(run, served, exported, tmp_path):
         check_in_fresh_process(tmp_path / "model", other, trial_images())
 
 
+def test_images_of_any_size_are_served_alike(signatures):
+    """One colour squashed to one size is the same image whatever it was."""
+    images = []
+    for size in ((8000, 8000), (8000, 1), (1, 8000), (1, 1)):
+        stream = io.BytesIO()
+        Image.new("RGB", size, "green").save(stream, "PNG")
+        images.append(stream.getvalue())
+    found = signatures[signature.DEFAULT](image_bytes=tf.constant(images))
+    assert found[signature.ERROR].numpy().tolist() == [b""] * 4
+    (caption,) = set(found[signature.CAPTION].numpy().tolist())
+    assert caption
+
+
 def another_run(path: Path, captions: list[str]) -> RunDirectory:
     directory = RunDirectory(path)
     config = read_config(SMALL, "test")

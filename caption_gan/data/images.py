@@ -27,6 +27,8 @@ ORIENTATION_TAG = 0x0112  # EXIF 2.3, 4.6.4 A.
 # columns exchanged.
 ROW_STEPS = (1, 1, -1, -1, 1, 1, -1, -1)
 COLUMN_STEPS = (1, -1, -1, 1, 1, -1, -1, 1)
+# Of a GIF, whose decoder asks for whatever its header claims; other formats' decoders do not.
+MOST_PIXELS = 2**28
 MOST_ENTRIES = 5461  # As many directory entries of 12 bytes as a segment of a JPEG file holds.
 
 
@@ -115,7 +117,7 @@ def _decode_other(encoded: tf.Tensor) -> tf.Tensor:
             (start == b"\x89P", lambda: _decode_png(encoded)),
             (start == b"BM", lambda: _decode_bmp(encoded)),
             (start == b"RI", lambda: _decode_webp(encoded)),
-            (start == b"GI", lambda: _decoded(encoded)),
+            (start == b"GI", lambda: _decode_gif(encoded)),
         ],
         default=lambda: _refuse(encoded),
     )
@@ -126,6 +128,13 @@ def _refuse(encoded: tf.Tensor) -> tf.Tensor:
     # TensorFlow has decoders of its own for some more beginnings, one of which asks for exabytes.
     with tf.control_dependencies([tf.debugging.Assert(False, ["no image of a known format"])]):
         return tf.zeros([1, 1, 3], tf.uint8)
+
+
+def _decode_gif(encoded: tf.Tensor) -> tf.Tensor:
+    # GIF89a, 18: width and height of the screen, which holds every frame.
+    size = tf.io.decode_raw(_part(encoded, 6, 4), tf.uint16, fixed_length=4)
+    fits = tf.reduce_prod(tf.cast(size, tf.int64)) <= MOST_PIXELS
+    return tf.cond(fits, lambda: _decoded(encoded), lambda: _refuse(encoded))
 
 
 def _decode_jpeg(encoded: tf.Tensor) -> tf.Tensor:

@@ -174,6 +174,14 @@ def test_an_animated_webp_is_refused():
     assert read_images(tf.constant([animated]), 4, 4)[1].numpy().tolist() == [NO_IMAGE.encode()]
 
 
+@pytest.mark.parametrize("side, fine", [(64, True), (65_535, False)])
+def test_a_gif_that_claims_gigabytes_is_refused(side, fine):
+    encoded = bytearray(saved(PALETTE, "GIF"))
+    encoded[6:10] = 2 * side.to_bytes(2, "little")
+    _, error = read_images(tf.constant([bytes(encoded)]), 4, 4)
+    assert error.numpy().tolist() == [b"" if fine else NO_IMAGE.encode()]
+
+
 SIDES = (6, 8)
 read = tf.function(
     lambda batch: read_images(batch, *SIDES), input_signature=[tf.TensorSpec([None], tf.string)]
