@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 CHECKS = {
     "lint": [sys.executable, "-m", "ruff", "check", "."],
     "format": [sys.executable, "-m", "ruff", "format", "--check", "."],
-    "types": [sys.executable, "-m", "mypy", "caption_gan", "tools"],
+    "types": [sys.executable, "-m", "mypy", "caption_gan", "serving", "tools"],
     # import-linter has no `python -m`; its script lies beside the interpreter.
     "imports": [str(Path(sys.executable).with_name("lint-imports")), "--config", "setup.cfg"],
 }
@@ -25,7 +25,7 @@ def test_check(name):
 def test_files_stay_short():
     long = {
         str(path.relative_to(ROOT)): length
-        for folder in ("caption_gan", "tools")
+        for folder in ("caption_gan", "serving", "tools")
         for path in (ROOT / folder).rglob("*.py")
         if (length := len(path.read_text().splitlines())) > 330
     }

@@ -1,0 +1,155 @@
+"""TensorFlow Serving's gRPC services, and the standard health service, on a port and a socket."""
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+
+from serving.errors import RequestError, ServingError
+from serving.prediction_api import PredictionApi
+
+SERVICES = ("tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
+OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    # Otherwise a second server could share the port, and answer some of the requests.
+    ("grpc.so_reuseport", 0),
+)
+NO_DEADLINE = 1e9  # Seconds; gRPC gives some more where there is no deadline.
+# Bytes of UTF-8. An error travels in a header, where clients allow 8 KiB; escapes triple it.
+LONGEST_MESSAGE = 2000
+
+
+class GrpcServer:
+    """A server that answers until it is stopped.
+
+    Attributes:
+        port: Where it listens; 0 if nowhere but at a socket.
+    """
+
+    def __init__(self, server: grpc.Server, port: int, health_service: "_Health | None"):
+        self.port = port
+        self._server = server
+        self._health = health_service
+
+    def stop(self, grace_seconds: float) -> None:
+        """Refuses new requests, finishes those in flight, breaks off what lasts longer."""
+        if self._health:
+            self._health.stop()
+        self._server.stop(grace_seconds).wait()
+
+
+def start_grpc(
+    api: PredictionApi,
+    *,
+    port: int | None,
+    socket_path: str | None = None,
+    credentials: grpc.ServerCredentials | None = None,
+    threads: int,
+    with_health: bool = False,
+) -> GrpcServer:
+    """Starts to answer, so models should be loaded.
+
+    Args:
+        api: Finds the answers.
+        port: Of all of the machine's addresses; 0 stands for any that is free, None for none.
+        socket_path: A Unix socket's file.
+        credentials: For TLS, on both.
+        threads: As many requests are worked on at a time; others wait.
+        with_health: Whether to offer `grpc.health.v1.Health`.
+
+    Raises:
+        ServingError: The port is taken, or the socket cannot be made.
+    """
+    logging.getLogger("grpc._common").addFilter(_without_trace)
+    server = grpc.server(ThreadPoolExecutor(threads, "grpc"), options=OPTIONS)
+    _add_services(server, api)
+    health_service = _Health() if with_health else None
+    if health_service:
+        health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
+    bound = 0
+    if port is not None:
+        bound = _listen(server, f"0.0.0.0:{port}", credentials)
+    if socket_path is not None:
+        _listen(server, f"unix:{socket_path}", credentials)
+    server.start()
+    return GrpcServer(server, bound, health_service)
+
+
+def _without_trace(record: logging.LogRecord) -> bool:
+    """Bytes that are no message are the client's fault, which one line tells."""
+    record.exc_info = None
+    return True
+
+
+def _listen(server: grpc.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
+    try:
+        if credentials is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise ServingError(
+            f"Cannot listen at {address}: another program may do so already, or this one may not. "
+            "Choose another place."
+        ) from error
+
+
+def _add_services(server: grpc.Server, api: PredictionApi) -> None:
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+        SimpleNamespace(
+            Predict=_handler(api.predict),
+            Classify=_handler(api.classify),
+            Regress=_handler(api.regress),
+            MultiInference=_handler(api.multi_inference),
+            GetModelMetadata=_handler(api.get_model_metadata),
+        ),
+        server,
+    )
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(
+        SimpleNamespace(
+            GetModelStatus=_handler(api.get_model_status),
+            HandleReloadConfigRequest=_handler(api.reload_config),
+        ),
+        server,
+    )
+
+
+def _handler(answer: Callable[[Any, float | None], Any]) -> Callable[[Any, Any], Any]:
+    def handle(request: Any, context: grpc.ServicerContext) -> Any:
+        try:
+            remaining = context.time_remaining()
+            return answer(request, remaining if remaining < NO_DEADLINE else None)
+        except RequestError as error:
+            message = error.message.encode(errors="replace")[:LONGEST_MESSAGE]
+            context.abort(error.code, message.decode(errors="ignore"))
+
+    return handle
+
+
+class _Health(health.HealthServicer):
+    """Everything is served until it stops; those who watch then do not hold up the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stopped = False
+        self._watchers: set[Callable[[health_pb2.HealthCheckResponse | None], None]] = set()
+        for service in SERVICES:
+            self.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+    def Watch(self, request, context, send_response_callback=None):  # noqa: N802
+        self._watchers.add(send_response_callback)
+        context.add_callback(lambda: self._watchers.discard(send_response_callback))
+        super().Watch(request, context, send_response_callback)
+        if self._stopped:
+            send_response_callback(None)
+
+    def stop(self) -> None:
+        self.enter_graceful_shutdown()
+        self._stopped = True
+        for send in list(self._watchers):
+            send(None)

@@ -1,0 +1,137 @@
+"""Arrays of several calls become those of one, and its outputs theirs.
+
+Inputs and outputs are arrays [B, ...], B the rows of a call or of several.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple, Protocol
+
+import grpc
+import numpy as np
+
+from serving.errors import RequestError
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Runnable(Protocol):
+    """A servable, for example."""
+
+    def run(
+        self,
+        signature: str,
+        inputs: Arrays,
+        outputs: Sequence[str],
+        timeout: float | None = None,
+    ) -> dict[str, np.ndarray]: ...
+
+
+class Kind(NamedTuple):
+    """What calls have in common if they can be merged."""
+
+    servable: Runnable
+    signature: str
+    outputs: tuple[str, ...]
+    rows: tuple[Any, ...]  # Name, type and shape of a row of each input.
+
+
+class Merger:
+    """Merges calls of a kind.
+
+    Args:
+        allowed_rows: Numbers of rows, increasing, to one of which calls are filled up together;
+            any number will do if there are none.
+        pads_rows: Whether rows of one number of dimensions can be merged whatever their shapes.
+    """
+
+    def __init__(self, allowed_rows: Sequence[int], pads_rows: bool):
+        self._allowed_rows = tuple(allowed_rows)
+        self._pads_rows = pads_rows
+
+    def kind(
+        self, servable: Runnable, signature: str, inputs: Arrays, outputs: Sequence[str]
+    ) -> Kind:
+        rows = (
+            (name, array.dtype, array.ndim if self._pads_rows else array.shape[1:])
+            for name, array in sorted(inputs.items())
+        )
+        return Kind(servable, signature, tuple(outputs), tuple(rows))
+
+    def run(
+        self, kind: Kind, calls: Sequence[Arrays], timeout: float | None
+    ) -> list[dict[str, np.ndarray]]:
+        """Computes the outputs of each of several calls at once.
+
+        Raises:
+            RequestError: Outputs are not rows, or what the servable says.
+        """
+        ends = list(accumulate(map(common_rows, calls), initial=0))
+        rows = next((size for size in self._allowed_rows if size >= ends[-1]), ends[-1])
+        inputs = {name: self._merged([inputs[name] for inputs in calls], rows) for name in calls[0]}
+        computed = kind.servable.run(kind.signature, inputs, kind.outputs, timeout)
+        for array in computed.values():
+            _check_rows(array, rows)
+        return [
+            {name: array[start:end] for name, array in computed.items()}
+            for start, end in pairwise(ends)
+        ]
+
+    def _merged(self, arrays: list[np.ndarray], rows: int) -> np.ndarray:
+        """One array [rows, ...], filled up with copies of the first row."""
+        if self._pads_rows:
+            arrays = _of_one_shape(arrays)
+        missing = rows - sum(map(len, arrays))
+        if missing:
+            arrays = [*arrays, np.broadcast_to(arrays[0][:1], (missing, *arrays[0].shape[1:]))]
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def common_rows(inputs: Arrays) -> int:
+    """Rows of each input; 0 if they have none, or not equally many."""
+    sizes = {len(array) if array.ndim else 0 for array in inputs.values()}
+    return sizes.pop() if len(sizes) == 1 else 0
+
+
+def joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Outputs of a call from those of its parts.
+
+    Raises:
+        RequestError: Their rows differ in shape.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    try:
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    except ValueError as error:
+        raise RequestError(
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "The parts of a request that was split have outputs of different shapes",
+        ) from error
+
+
+def _of_one_shape(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """Pads rows at their ends with their array's first element."""
+    shape = tuple(map(max, zip(*(array.shape[1:] for array in arrays), strict=True)))
+    return [array if array.shape[1:] == shape else _padded(array, shape) for array in arrays]
+
+
+def _padded(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    padded = np.empty((len(array), *shape), array.dtype)
+    # An array without elements fails here, and whoever merges computes each call by itself.
+    padded[...] = array[(slice(1),) * array.ndim]
+    padded[tuple(map(slice, array.shape))] = array
+    return padded
+
+
+def _check_rows(array: np.ndarray, rows: int) -> None:
+    if np.ndim(array) == 0:
+        message = "Batched output tensor has 0 dimensions"
+    elif len(array) != rows:
+        message = (
+            "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension "
+            "sizes of the input tensors"
+        )
+    else:
+        return
+    raise RequestError(grpc.StatusCode.FAILED_PRECONDITION, message)

@@ -1,0 +1,76 @@
+"""What a configuration of models has to be, in TensorFlow Serving's words."""
+
+import os
+from collections.abc import Collection
+
+import grpc
+from tensorflow_serving.config import model_server_config_pb2
+from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
+
+from serving.errors import RequestError, invalid
+
+PLATFORM = "tensorflow"
+
+
+def checked(config: ModelServerConfig) -> dict[str, ModelConfig]:
+    """Copies of the models' configurations by name.
+
+    Raises:
+        RequestError: One cannot be served, or there are two of a name.
+    """
+    if config.WhichOneof("config") == "custom_model_config":
+        raise RequestError(
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "Cannot transition to requested config. It is only legal to transition from one "
+            "ModelConfigList to another.",
+        )
+    models: dict[str, ModelConfig] = {}
+    for given in config.model_config_list.config:
+        if given.name in models:
+            raise invalid(f"Illegal to list model {given.name} multiple times in config list")
+        _check(given)
+        models[given.name] = ModelConfig()
+        models[given.name].CopyFrom(given)
+    return models
+
+
+def _check(model: ModelConfig) -> None:
+    if not model.name:
+        raise invalid(f"Expected a name for the model in {model.base_path!r}; got none")
+    platform = model.model_platform
+    if model.model_type != model_server_config_pb2.MODEL_TYPE_UNSPECIFIED:
+        if platform:
+            raise invalid(
+                "Illegal setting both ModelServerConfig::model_type (deprecated) and "
+                "ModelServerConfig::model_platform."
+            )
+        platform = model_server_config_pb2.ModelType.Name(model.model_type).lower()
+    if not platform:
+        raise invalid(
+            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
+            "ModelServerConfig::model_platform."
+        )
+    if platform != PLATFORM:
+        raise invalid(f"Model {model.name} requests unsupported platform {platform}")
+    # The engine also reads from cloud storage; here it is copied first.
+    if not os.path.isabs(model.base_path):
+        raise invalid(
+            f"Expected model {model.name} to have an absolute path; "
+            f"got base_path()={model.base_path}"
+        )
+
+
+def check_labels(model: ModelConfig, before: ModelConfig, available: Collection[int]) -> None:
+    """Refuses labels for versions that do not serve, unless they were there before.
+
+    Raises:
+        RequestError: There is one.
+    """
+    for label, version in sorted(model.version_labels.items()):
+        unchanged = label in before.version_labels and before.version_labels[label] == version
+        if version not in available and not unchanged:
+            raise RequestError(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"Request to assign label to version {version} of model {model.name}, which is "
+                "not currently available for inference",
+            )

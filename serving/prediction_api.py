@@ -1,0 +1,182 @@
+"""Every request to its answer, however it came: protos in, protos out, RequestError otherwise."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, TypeVar
+
+import grpc
+import numpy as np
+from tensorflow.core.protobuf import meta_graph_pb2
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
+    model_pb2,
+    predict_pb2,
+    regression_pb2,
+    status_pb2,
+)
+
+from serving.batching import Batching
+from serving.classification import classify, multi_inference, regress
+from serving.errors import RequestError, invalid
+from serving.manager import ModelManager
+from serving.monitoring import Monitoring
+from serving.predict import DEFAULT, Run, check_metadata_fields, model_metadata, predict
+from serving.servable import Servable
+
+_Answer = TypeVar("_Answer")
+
+
+@contextmanager
+def _nothing_unexpected() -> Iterator[None]:
+    try:
+        yield
+    except RequestError:
+        raise
+    except Exception as error:
+        logging.getLogger(__name__).exception("A request met a defect of the server or the model.")
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise RequestError(grpc.StatusCode.INTERNAL, reason) from error
+
+
+class PredictionApi:
+    """All that can be asked of a server.
+
+    Each method takes a request and the seconds within which its answer is of use (None: any time),
+    and may be called by many threads at once. It raises RequestError, and nothing else, when the
+    request is wrong, its time is over or something breaks; GetModelMetadata, GetModelStatus and
+    HandleReloadConfigRequest do not look at the time.
+
+    Args:
+        manager: Has the models.
+        batching: Merges what several callers compute, if anything does.
+        monitoring: Is told of each inference.
+        entrypoint: The way in, for monitoring.
+    """
+
+    def __init__(
+        self,
+        manager: ModelManager,
+        batching: Batching | None,
+        monitoring: Monitoring,
+        entrypoint: Literal["GRPC", "REST"],
+    ):
+        self._manager = manager
+        self._batching = batching
+        self._monitoring = monitoring
+        self._entrypoint = entrypoint
+
+    def predict(
+        self, request: predict_pb2.PredictRequest, timeout: float | None = None
+    ) -> predict_pb2.PredictResponse:
+        return self._infer("Predict", predict, request, _model_spec(request), timeout)
+
+    def classify(
+        self, request: classification_pb2.ClassificationRequest, timeout: float | None = None
+    ) -> classification_pb2.ClassificationResponse:
+        return self._infer("Classify", classify, request, _model_spec(request), timeout)
+
+    def regress(
+        self, request: regression_pb2.RegressionRequest, timeout: float | None = None
+    ) -> regression_pb2.RegressionResponse:
+        return self._infer("Regress", regress, request, _model_spec(request), timeout)
+
+    def multi_inference(
+        self, request: inference_pb2.MultiInferenceRequest, timeout: float | None = None
+    ) -> inference_pb2.MultiInferenceResponse:
+        spec = request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
+        return self._infer("MultiInference", multi_inference, request, spec, timeout)
+
+    @_nothing_unexpected()
+    def get_model_metadata(
+        self, request: get_model_metadata_pb2.GetModelMetadataRequest, timeout: float | None = None
+    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
+        spec = _given(_model_spec(request))
+        check_metadata_fields(request.metadata_field)
+        with self._manager.lease(spec) as servable:
+            return model_metadata(servable)
+
+    @_nothing_unexpected()
+    def signature(self, model_spec: model_pb2.ModelSpec, name: str) -> meta_graph_pb2.SignatureDef:
+        """For whoever has to know types before a request can be made: REST."""
+        name = name or DEFAULT
+        with self._manager.lease(model_spec) as servable:
+            if name not in servable.signatures:
+                raise invalid(f'Serving signature name: "{name}" not found in signature def')
+            return servable.signatures[name]
+
+    @_nothing_unexpected()
+    def get_model_status(
+        self, request: get_model_status_pb2.GetModelStatusRequest, timeout: float | None = None
+    ) -> get_model_status_pb2.GetModelStatusResponse:
+        versions = self._manager.status(_given(_model_spec(request)))
+        return get_model_status_pb2.GetModelStatusResponse(model_version_status=versions)
+
+    @_nothing_unexpected()
+    def reload_config(
+        self, request: model_management_pb2.ReloadConfigRequest, timeout: float | None = None
+    ) -> model_management_pb2.ReloadConfigResponse:
+        if not request.config.HasField("model_config_list"):
+            raise invalid(
+                "ServerModelConfig type not supported by HandleReloadConfigRequest. "
+                "Only ModelConfigList is currently supported"
+            )
+        self._manager.reload(request.config)
+        return model_management_pb2.ReloadConfigResponse(status=status_pb2.StatusProto())
+
+    def _infer(
+        self,
+        method: str,
+        answer: Callable[[Servable, Any, Run], _Answer],
+        request: Any,
+        model_spec: model_pb2.ModelSpec | None,
+        timeout: float | None,
+    ) -> _Answer:
+        start = time.monotonic()
+        end = None if timeout is None else start + timeout
+        # What is not served is counted without its name: names that anybody can make up would
+        # fill the memory.
+        model, status = "", grpc.StatusCode.OK
+        try:
+            with _nothing_unexpected(), self._manager.lease(_given(model_spec)) as servable:
+                model = servable.name
+                with self._monitoring.in_flight(model):
+                    return answer(servable, request, self._run(servable, method, end))
+        except RequestError as error:
+            status = error.code
+            raise
+        finally:
+            seconds = time.monotonic() - start
+            self._monitoring.request(model, method, self._entrypoint, status.name, seconds)
+
+    def _run(self, servable: Servable, method: str, end: float | None) -> Run:
+        def run(
+            signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+        ) -> Mapping[str, np.ndarray]:
+            start = time.monotonic()
+            timeout = None if end is None else end - start
+            if timeout is not None and timeout <= 0:
+                raise RequestError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+            if self._batching:
+                computed = self._batching.run(servable, signature, inputs, outputs, timeout)
+            else:
+                computed = servable.run(signature, inputs, outputs, timeout)
+            self._monitoring.runtime(servable.name, method, time.monotonic() - start)
+            return computed
+
+        return run
+
+
+def _model_spec(request: Any) -> model_pb2.ModelSpec | None:
+    return request.model_spec if request.HasField("model_spec") else None
+
+
+def _given(model_spec: model_pb2.ModelSpec | None) -> model_pb2.ModelSpec:
+    if model_spec is None:
+        raise invalid("Missing ModelSpec")
+    return model_spec

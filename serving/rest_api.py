@@ -1,0 +1,237 @@
+"""TensorFlow Serving's REST API on a `PredictionApi`."""
+
+import asyncio
+import logging
+import re
+import time
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+import grpc
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_pb2,
+    predict_pb2,
+    regression_pb2,
+)
+
+from serving.errors import RequestError, invalid
+from serving.json_values import parse
+from serving.monitoring import Monitoring
+from serving.prediction_api import PredictionApi
+from serving.rest_answers import (
+    write_classifications,
+    write_columns,
+    write_error,
+    write_metadata,
+    write_regressions,
+    write_rows,
+    write_status,
+)
+from serving.rest_json import fill_examples, fill_inputs, signature_name
+
+# Requests that are computed at a time: more than a batch, as each waits for its batch to be full.
+THREADS = 64
+MOST_UNCOMPRESSED = 1 << 28  # Bytes. A small compressed body may stand for any amount.
+
+_VERSION = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
+_INFERENCE = re.compile(
+    rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<method>classify|regress|predict)",
+    re.IGNORECASE,
+)
+_MODEL = re.compile(
+    rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<part>metadata))?",
+    re.IGNORECASE,
+)
+_HTTP_STATUS = {
+    grpc.StatusCode.CANCELLED: 499,
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.ALREADY_EXISTS: 409,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+    grpc.StatusCode.FAILED_PRECONDITION: 400,
+    grpc.StatusCode.ABORTED: 409,
+    grpc.StatusCode.OUT_OF_RANGE: 400,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
+    grpc.StatusCode.UNAVAILABLE: 503,
+}  # Others are 500.
+
+_log = logging.getLogger(__name__)
+
+# Of a request's model, document and deadline (of `time.monotonic`) makes the answer's body.
+_Inference = Callable[[model_pb2.ModelSpec, dict[str, Any], float | None], bytes]
+
+
+def rest_app(
+    api: PredictionApi,
+    timeout_seconds: float | None,
+    metrics_path: str | None,
+    monitoring: Monitoring,
+) -> ASGIApp:
+    """The REST API as an ASGI application.
+
+    Args:
+        api: Answers requests.
+        timeout_seconds: Of each request to predict, classify or regress, from when its body is
+            there; the time that it waits for others counts.
+        metrics_path: Where figures for Prometheus are, from the root on; None for nowhere.
+        monitoring: Has those figures.
+    """
+    return _RestApp(api, timeout_seconds, metrics_path, monitoring)
+
+
+@dataclass(frozen=True)
+class _RestApp:
+    api: PredictionApi
+    timeout_seconds: float | None
+    metrics_path: str | None
+    monitoring: Monitoring
+    # Apart from the threads for other requests, so that a busy server still tells its status.
+    threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "rest"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            response = await self._answer(Request(scope, receive))
+        except ClientDisconnect:
+            return
+        except RequestError as error:
+            response = _error(error.code, error.message)
+        except asyncio.CancelledError:  # It was not done when the server's time to stop was over.
+            response = _error(grpc.StatusCode.UNAVAILABLE, "The server is stopping")
+        except Exception:
+            _log.exception("A request met a defect of the server.")
+            response = _error(grpc.StatusCode.INTERNAL, "Internal error")
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        path = request.scope["raw_path"].decode("latin-1")
+        if request.method == "GET" and path == self.metrics_path:
+            text = await run_in_threadpool(self.monitoring.text)
+            return Response(text, media_type="text/plain; version=0.0.4")
+        # To TensorFlow Serving a query is a part of the path, and so of no path that there is.
+        query = request.scope["query_string"].decode("latin-1")
+        target = f"{path}?{query}" if query else path
+        if request.method == "POST" and (match := _INFERENCE.fullmatch(target)):
+            inferences: dict[str, _Inference] = {
+                "predict": self._predict,
+                "classify": self._classify,
+                "regress": self._regress,
+            }
+            # Its case matters, other than that of the rest.
+            if infer := inferences.get(match["method"]):
+                return _json(await self._run(infer, _model_spec(match), request))
+        if request.method == "GET" and (match := _MODEL.fullmatch(target)):
+            describe = self._metadata if match["part"] else self._status
+            return _json(await run_in_threadpool(describe, _model_spec(match)))
+        malformed = f"Malformed request: {request.method} {target}"
+        if target[:4].lower() != "/v1/":
+            return _error(grpc.StatusCode.NOT_FOUND, malformed)
+        raise invalid(malformed)
+
+    async def _run(
+        self, infer: _Inference, model_spec: model_pb2.ModelSpec, request: Request
+    ) -> bytes:
+        body = await request.body()
+        compressed = "gzip" in request.headers.get("content-encoding", "")
+        seconds = self.timeout_seconds
+        deadline = None if seconds is None else time.monotonic() + seconds
+
+        def run() -> bytes:
+            document = parse(_uncompress(body) if compressed else body)
+            model_spec.signature_name = signature_name(document)
+            return infer(model_spec, document, deadline)
+
+        return await asyncio.get_running_loop().run_in_executor(self.threads, run)
+
+    def _predict(
+        self, model_spec: model_pb2.ModelSpec, document: dict[str, Any], deadline: float | None
+    ) -> bytes:
+        request = predict_pb2.PredictRequest(model_spec=model_spec)
+        # Between the two calls another version may take over; it is asked all the same, since the
+        # one before may be gone.
+        signature = self.api.signature(model_spec, model_spec.signature_name)
+        as_rows = fill_inputs(document, signature, request)
+        outputs = self.api.predict(request, _remaining(deadline)).outputs
+        return write_rows(outputs) if as_rows else write_columns(outputs)
+
+    def _classify(
+        self, model_spec: model_pb2.ModelSpec, document: dict[str, Any], deadline: float | None
+    ) -> bytes:
+        request = classification_pb2.ClassificationRequest(model_spec=model_spec)
+        fill_examples(document, request.input)
+        return write_classifications(self.api.classify(request, _remaining(deadline)).result)
+
+    def _regress(
+        self, model_spec: model_pb2.ModelSpec, document: dict[str, Any], deadline: float | None
+    ) -> bytes:
+        request = regression_pb2.RegressionRequest(model_spec=model_spec)
+        fill_examples(document, request.input)
+        return write_regressions(self.api.regress(request, _remaining(deadline)).result)
+
+    def _status(self, model_spec: model_pb2.ModelSpec) -> bytes:
+        request = get_model_status_pb2.GetModelStatusRequest(model_spec=model_spec)
+        return write_status(self.api.get_model_status(request, None))
+
+    def _metadata(self, model_spec: model_pb2.ModelSpec) -> bytes:
+        request = get_model_metadata_pb2.GetModelMetadataRequest(
+            model_spec=model_spec, metadata_field=["signature_def"]
+        )
+        return write_metadata(self.api.get_model_metadata(request, None))
+
+
+def _model_spec(match: re.Match[str]) -> model_pb2.ModelSpec:
+    if not match["name"]:
+        raise invalid("Missing model name in request.")
+    spec = model_pb2.ModelSpec(name=unquote(match["name"]))
+    if match["version"]:
+        digits = match["version"].lstrip("0") or "0"
+        if len(digits) > 19 or int(digits) >= 1 << 63:
+            raise invalid(f"Failed to convert version: {match['version']} to numeric.")
+        spec.version.value = int(digits)
+    elif match["label"]:
+        spec.version_label = unquote(match["label"])
+    return spec
+
+
+def _uncompress(body: bytes) -> bytes:
+    stream = zlib.decompressobj(wbits=31)  # gzip alone.
+    try:
+        text = stream.decompress(body, MOST_UNCOMPRESSED)
+    except zlib.error as error:
+        raise invalid(f"The body is not compressed with gzip: {error}") from None
+    if stream.unconsumed_tail:
+        raise invalid(f"The body has more than {MOST_UNCOMPRESSED} bytes when uncompressed")
+    if not stream.eof or stream.unused_data:
+        raise invalid("The body is not compressed with gzip: it ends too early, or too late")
+    return text
+
+
+def _remaining(deadline: float | None) -> float | None:
+    if deadline is None:
+        return None
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise RequestError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+    return seconds
+
+
+def _json(body: bytes) -> Response:
+    return Response(body, media_type="application/json")
+
+
+def _error(code: grpc.StatusCode, message: str) -> Response:
+    status = _HTTP_STATUS.get(code, 500)
+    return Response(write_error(message), status, media_type="application/json")

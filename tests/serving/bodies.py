@@ -1,0 +1,42 @@
+"""What bodies of REST requests ask for, read with a signature that is made for them."""
+
+import numpy as np
+import pytest
+from tensorflow.core.framework import tensor_pb2, types_pb2
+from tensorflow.core.protobuf import meta_graph_pb2
+from tensorflow_serving.apis import predict_pb2
+
+from serving.errors import RequestError
+from serving.json_values import parse
+from serving.rest_json import fill_inputs
+from serving.tensor_protos import read_tensor, write_tensor
+
+
+def signature(**inputs: str) -> meta_graph_pb2.SignatureDef:
+    """Inputs by name, with types by name: x="FLOAT"."""
+    made = meta_graph_pb2.SignatureDef()
+    for name, kind in inputs.items():
+        made.inputs[name].dtype = types_pb2.DataType.Value(f"DT_{kind}")
+    return made
+
+
+def proto(array: np.ndarray) -> tensor_pb2.TensorProto:
+    made = tensor_pb2.TensorProto()
+    write_tensor(array, made)
+    return made
+
+
+def read(body: bytes | str, **inputs: str) -> dict[str, np.ndarray]:
+    request = predict_pb2.PredictRequest()
+    document = parse(body if isinstance(body, bytes) else body.encode())
+    as_rows = fill_inputs(document, signature(**inputs), request)
+    assert as_rows == ("instances" in document)
+    for name, tensor in request.inputs.items():
+        assert tensor.dtype == types_pb2.DataType.Value(f"DT_{inputs[name]}")
+    return {name: read_tensor(tensor) for name, tensor in request.inputs.items()}
+
+
+def refused(body: bytes | str, **inputs: str) -> RequestError:
+    with pytest.raises(RequestError) as caught:
+        read(body, **inputs)
+    return caught.value

@@ -1,0 +1,94 @@
+"""How tests ask a manager of models, and wait for what it does."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+from tensorflow_serving.apis import model_pb2
+from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
+
+from serving.errors import RequestError
+from serving.manager import ModelManager
+from serving.servable import Servable
+from serving.version_states import ModelVersionStatus
+
+POLL = 0.05  # Seconds.
+START, LOADING = ModelVersionStatus.START, ModelVersionStatus.LOADING
+AVAILABLE = ModelVersionStatus.AVAILABLE
+UNLOADING, END = ModelVersionStatus.UNLOADING, ModelVersionStatus.END
+ALL = "all {}"
+
+
+def model_config(
+    path: Path, policy: str = "", labels: dict[str, int] | None = None, name: str = "m"
+) -> ModelConfig:
+    config = ModelConfig(name=name, base_path=str(path), model_platform="tensorflow")
+    text_format.Parse(policy, config.model_version_policy)
+    config.version_labels.update(labels or {})
+    return config
+
+
+def configuration(*models: ModelConfig) -> ModelServerConfig:
+    config = ModelServerConfig()
+    config.model_config_list.SetInParent()
+    config.model_config_list.config.extend(models)
+    return config
+
+
+@contextmanager
+def serving(*models: ModelConfig, poll: float = POLL, **options) -> Iterator[ModelManager]:
+    manager = ModelManager(configuration(*models), poll, **options)
+    try:
+        manager.start()
+        yield manager
+    finally:
+        manager.stop()
+
+
+def spec(name: str = "m", version: int | None = None, label: str = "") -> model_pb2.ModelSpec:
+    asked = model_pb2.ModelSpec(name=name)
+    if version is not None:
+        asked.version.value = version
+    if label:
+        asked.version_label = label
+    return asked
+
+
+def computed(servable: Servable, x: float = 0.5) -> int:
+    """The version that answers, by its answer."""
+    inputs = {"x": np.array([x], np.float32)}
+    (y,) = servable.run("serving_default", inputs, ["y"], 30)["y"]
+    assert y - x == servable.version
+    return servable.version
+
+
+def answer(manager: ModelManager, name: str = "m", **chosen) -> int:
+    with manager.lease(spec(name, **chosen)) as servable:
+        assert servable.name == name
+        return computed(servable)
+
+
+def refusal(function: Callable, *arguments, **named) -> RequestError:
+    with pytest.raises(RequestError) as raised:
+        function(*arguments, **named)
+    return raised.value
+
+
+def states(manager: ModelManager, name: str = "m") -> dict[int, int]:
+    return {status.version: status.state for status in manager.status(spec(name))}
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "waited for 20 s"
+        time.sleep(0.005)
+
+
+def resident() -> float:
+    """Megabytes of memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6

@@ -1,0 +1,238 @@
+"""The REST API on an API that is made up: addresses, statuses, errors, time, fuzzed bodies."""
+
+import gzip
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+from starlette.testclient import TestClient
+
+import serving.rest_api
+from serving.errors import RequestError
+from serving.rest_api import rest_app
+from tests.serving.made_up import SIGNATURES, MadeUpApi, MadeUpFigures
+
+
+@pytest.fixture
+def api():
+    return MadeUpApi()
+
+
+@pytest.fixture
+def client(api):
+    return TestClient(rest_app(api, 5.0, "/monitoring/metrics", MadeUpFigures()))
+
+
+def error_of(response) -> str:
+    assert response.headers["content-type"] == "application/json"
+    assert list(response.json()) == ["error"]
+    return response.json()["error"]
+
+
+def test_predictions_are_rows_or_columns_as_the_request(client):
+    def ask(**document):
+        response = client.post("/v1/models/m:predict", json=document)
+        assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
+        return response.json()
+
+    assert ask(instances=[1, 2.5]) == {"predictions": [2.0, 5.0]}
+    assert ask(instances=[{"x": [1]}]) == {"predictions": [[2.0]]}
+    assert ask(inputs=[1, 2.5]) == {"outputs": [2.0, 5.0]}
+    assert ask(inputs=1) == {"outputs": 2.0}
+    rows = [{"x": 1, "z": 2}, {"x": 3, "z": 4}]
+    assert ask(signature_name="both", instances=rows) == {
+        "predictions": [{"x": 2.0, "z": 4.0}, {"x": 6.0, "z": 8.0}]
+    }
+    columns = {"x": [1], "z": [[3]]}
+    assert ask(signature_name="both", inputs=columns) == {"outputs": {"x": [2.0], "z": [[6.0]]}}
+    assert ask(signature_name="text", instances=["é"]) == {"predictions": ["éé"]}
+
+
+def test_classes_and_regressions(client):
+    response = client.post("/v1/models/m:classify", json={"examples": [{"x": 0.5}, {"x": 1.5}]})
+    assert response.json() == {"results": [[["x", 0.5]], [["x", 1.5]]]}
+    response = client.post(
+        "/v1/models/m:regress", json={"context": {"x": 0.25}, "examples": [{"y": 1}]}
+    )
+    assert response.json() == {"results": [0.25]}
+
+
+@pytest.mark.parametrize("method", ["predict", "classify", "regress"])
+@pytest.mark.parametrize(
+    ("version", "number", "label"),
+    [("", 0, ""), ("/versions/000000000000000000012", 12, ""), ("/labels/a%2Fb", 0, "a/b")],
+)
+def test_requests_are_about_a_version_or_a_label(client, api, method, version, number, label):
+    body = {"instances": [1]} if method == "predict" else {"examples": [{"x": 1.0}]}
+    body |= {"context": {"x": 1.0}} if method == "regress" else {}
+    response = client.post(f"/V1/Models/m{version}:{method}", json=body)
+    assert response.status_code == 200, response.text
+    assert [spec.version.value for spec in api.specs] == [number]
+    assert [spec.version_label for spec in api.specs] == [label]
+
+
+def test_the_status_and_the_metadata(client, api):
+    status = client.get("/v1/models/m/versions/1")
+    assert status.headers["content-type"] == "application/json"
+    assert status.json()["model_version_status"] == [
+        {
+            "version": "1",
+            "state": "AVAILABLE",
+            "status": {"error_code": "OK", "error_message": ""},
+        }
+    ]
+    metadata = client.get("/v1/models/m/labels/stable/metadata").json()
+    assert metadata["model_spec"]["name"] == "m"
+    assert set(metadata["metadata"]["signature_def"]["signature_def"]) == set(SIGNATURES)
+    assert client.get("/v1/models/m").json() == status.json()
+    assert [spec.version.value for spec in api.specs] == [1, 0, 0]
+    assert [spec.version_label for spec in api.specs] == ["", "stable", ""]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "text"),
+    [
+        ("GET", "/v1/models", 400, "Missing model name in request."),
+        ("GET", "/v1/models/versions/1", 400, "Missing model name in request."),
+        ("GET", "/v1/models/a%20b", 404, "Servable not found for request: Latest(a b)"),
+        ("GET", "/v1/models/m?a=b", 404, "Servable not found for request: Latest(m?a=b)"),
+        (
+            "POST",
+            f"/v1/models/m/versions/{1 << 63}:predict",
+            400,
+            f"Failed to convert version: {1 << 63} to numeric.",
+        ),
+        *(
+            (method, path, 400, f"Malformed request: {method} {path}")
+            for method, path in [
+                ("GET", "/v1/foo"),
+                ("POST", "/v1/foo"),
+                ("POST", "/v1/models"),
+                ("POST", "/v1/models/m"),
+                ("POST", "/v1/models/m/metadata"),
+                ("POST", "/v1/models/m:explain"),
+                ("POST", "/v1/models/m:PREDICT"),
+                ("POST", "/v1/models/m:predict/"),
+                ("POST", "/v1/models/m:predict?a=b"),
+                ("GET", "/v1/models/m:predict"),
+                ("PUT", "/v1/models/m:predict"),
+                ("DELETE", "/v1/models/m"),
+                ("GET", "/v1/models/m/n"),
+                ("POST", "/v1/models/m/version/50:regress"),
+                ("POST", "/v1/models/m/versions/HELLO:regress"),
+                ("POST", "/v1/models/m/versions/%D9%A1:regress"),
+                ("POST", "/v1/models/m/versions/5/labels/a:regress"),
+                ("GET", "/v1/%0A"),
+            ]
+        ),
+        ("GET", "/", 404, "Malformed request: GET /"),
+        ("POST", "/v2/models/m:predict", 404, "Malformed request: POST /v2/models/m:predict"),
+        ("POST", "/monitoring/metrics", 404, "Malformed request: POST /monitoring/metrics"),
+    ],
+)
+def test_addresses_that_there_are_not(client, method, path, status, text):
+    response = client.request(method, path)
+    assert (response.status_code, error_of(response)) == (status, text)
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("CANCELLED", 499),
+        ("UNKNOWN", 500),
+        ("INVALID_ARGUMENT", 400),
+        ("DEADLINE_EXCEEDED", 504),
+        ("NOT_FOUND", 404),
+        ("ALREADY_EXISTS", 409),
+        ("PERMISSION_DENIED", 403),
+        ("UNAUTHENTICATED", 401),
+        ("RESOURCE_EXHAUSTED", 429),
+        ("FAILED_PRECONDITION", 400),
+        ("ABORTED", 409),
+        ("OUT_OF_RANGE", 400),
+        ("UNIMPLEMENTED", 501),
+        ("INTERNAL", 500),
+        ("UNAVAILABLE", 503),
+        ("DATA_LOSS", 500),
+    ],
+)
+def test_errors_have_the_status_of_their_code(client, api, code, status):
+    api.fails = RequestError(grpc.StatusCode[code], 'Why: "é"\n')
+    for response in (
+        client.post("/v1/models/m:predict", json={"instances": [1]}),
+        client.get("/v1/models/m"),
+    ):
+        assert (response.status_code, error_of(response)) == (status, 'Why: "é"\n')
+
+
+def test_a_defect_of_the_server_is_told_to_its_log_alone(client, api, caplog):
+    api.fails = KeyError("secret")
+    response = client.post("/v1/models/m:predict", json={"instances": [1]})
+    assert (response.status_code, error_of(response)) == (500, "Internal error")
+    assert "KeyError: 'secret'" in caplog.text
+
+
+def test_bodies_may_be_compressed(client, monkeypatch):
+    def ask(content: bytes):
+        headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+        return client.post("/v1/models/m:predict", content=content, headers=headers)
+
+    body = b'{"instances": [1]}'
+    assert ask(gzip.compress(body)).json() == {"predictions": [2.0]}
+    for broken in (body, gzip.compress(body)[:-1], gzip.compress(body) + b"!", b""):
+        response = ask(broken)
+        assert response.status_code == 400
+        assert error_of(response).startswith("The body is not compressed with gzip")
+    monkeypatch.setattr(serving.rest_api, "MOST_UNCOMPRESSED", 1000)
+    assert ask(gzip.compress(body.ljust(1000))).status_code == 200
+    response = ask(gzip.compress(body.ljust(1001)))
+    assert response.status_code == 400
+    assert error_of(response) == "The body has more than 1000 bytes when uncompressed"
+
+
+def test_what_is_left_of_the_time_is_passed_on(client, api):
+    client.post("/v1/models/m:predict", json={"instances": [1]})
+    client.post("/v1/models/m:classify", json={"examples": [{"x": 1.0}]})
+    assert all(4 < timeout <= 5 for timeout in api.timeouts)
+    forever = TestClient(rest_app(api, None, None, MadeUpFigures()))
+    forever.post("/v1/models/m:predict", json={"instances": [1]})
+    assert api.timeouts[-1] is None
+
+
+def test_waiting_for_others_takes_of_the_time_but_not_from_the_status(monkeypatch):
+    """One thread computes until two are waiting whose time is over then."""
+    monkeypatch.setattr(serving.rest_api, "THREADS", 1)
+    started, finish = threading.Event(), threading.Event()
+
+    class Busy(MadeUpApi):
+        def predict(self, request, timeout):
+            started.set()
+            assert finish.wait(10)
+            return super().predict(request, timeout)
+
+    api = Busy()
+    client = TestClient(rest_app(api, 0.1, None, MadeUpFigures()))
+
+    def ask():
+        return client.post("/v1/models/m:predict", json={"instances": [1]})
+
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(ask)
+        assert started.wait(10)
+        others = [pool.submit(ask) for _ in range(2)]
+        time.sleep(0.3)
+        assert client.get("/v1/models/m").status_code == 200
+        finish.set()
+    assert first.result().status_code == 200
+    assert [other.result().status_code for other in others] == [504, 504]
+    assert len(api.timeouts) == 2  # Of the first one, and of the status: others were not begun.
+
+
+def test_figures_are_where_they_are_said_to_be(client, api):
+    response = client.get("/monitoring/metrics")
+    assert response.text == MadeUpFigures().text()
+    assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    nowhere = TestClient(rest_app(api, None, None, MadeUpFigures()))
+    assert nowhere.get("/monitoring/metrics").status_code == 404

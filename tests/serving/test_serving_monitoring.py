@@ -1,0 +1,174 @@
+"""Figures for Prometheus: names, counts and times, whatever is counted by however many threads."""
+
+import re
+from bisect import bisect_left
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.monitoring import Monitoring
+
+REQUESTS = ":tensorflow:serving:request_count"
+REQUEST_LATENCY = ":tensorflow:serving:request_latency"
+RUNTIME_LATENCY = ":tensorflow:serving:runtime_latency"
+IN_FLIGHT = ":caption_gan:serving:requests_in_flight"
+ESCAPES = {r"\\": "\\", r"\"": '"', r"\n": "\n"}
+
+SAMPLE = re.compile(r"(?P<name>[a-zA-Z_:][\w:]*)\{(?P<labels>.*)\} (?P<value>[^ ]+)\Z", re.ASCII)
+LABEL = re.compile(r'(?P<name>[a-zA-Z_]\w*)="(?P<value>(?:[^"\\\n]|\\[\\"n])*)"(?:,|\Z)', re.ASCII)
+
+
+def parse(text: str) -> tuple[dict[str, str], dict[tuple, float]]:
+    """Types by name, and values by name and labels, as Prometheus defines its text format."""
+    assert text.endswith("\n")
+    types, values = {}, {}
+    for line in text[:-1].split("\n"):
+        if line.startswith("# TYPE "):
+            name, types_name = line.removeprefix("# TYPE ").split(" ")
+            assert name not in types
+            types[name] = types_name
+            continue
+        sample = SAMPLE.match(line)
+        assert sample, line
+        place, labels = 0, []
+        while place < len(sample["labels"]):
+            label = LABEL.match(sample["labels"], place)
+            assert label, line
+            value = re.sub(r"\\.", lambda escape: ESCAPES[escape[0]], label["value"])
+            labels.append((label["name"], value))
+            place = label.end()
+        # Samples follow the line with their type.
+        assert sample["name"].startswith(list(types)[-1])
+        key = sample["name"], *labels
+        assert key not in values
+        values[key] = float(sample["value"])
+    return types, values
+
+
+def values(monitoring: Monitoring) -> dict[tuple, float]:
+    return parse(monitoring.text())[1]
+
+
+def test_names_and_types_are_tensorflow_serving_s():
+    types, nothing = parse(Monitoring().text())
+    assert types == {
+        REQUESTS: "counter",
+        IN_FLIGHT: "gauge",
+        REQUEST_LATENCY: "histogram",
+        RUNTIME_LATENCY: "histogram",
+    }
+    assert not nothing
+
+
+def test_requests_are_counted_and_the_times_of_successes_added():
+    monitoring = Monitoring()
+    monitoring.request("m", "Predict", "GRPC", "OK", 15e-6)
+    monitoring.request("m", "Predict", "GRPC", "OK", 1.0)
+    monitoring.request("m", "Predict", "GRPC", "NOT_FOUND", 1.0)
+    monitoring.request("m", "Predict", "REST", "OK", 40e-6)
+    monitoring.request("", "Classify", "GRPC", "NOT_FOUND", 1.0)
+    monitoring.runtime("m", "Classify", 5e-6)
+    found = values(monitoring)
+    counts = {key: value for key, value in found.items() if key[0] == REQUESTS}
+    assert counts == {
+        (REQUESTS, ("model_name", "m"), ("status", "OK")): 3,
+        (REQUESTS, ("model_name", "m"), ("status", "NOT_FOUND")): 1,
+        (REQUESTS, ("model_name", ""), ("status", "NOT_FOUND")): 1,
+    }
+    grpc = ("model_name", "m"), ("API", "Predict"), ("entrypoint", "GRPC")
+    rest = ("model_name", "m"), ("API", "predict"), ("entrypoint", "REST")
+    runtime = ("model_name", "m"), ("API", "Classify"), ("runtime", "TF1")
+    sums = {key: value for key, value in found.items() if key[0].endswith("_sum")}
+    assert sums == pytest.approx(
+        {
+            (f"{REQUEST_LATENCY}_sum", *grpc): 1_000_015,
+            (f"{REQUEST_LATENCY}_sum", *rest): 40,
+            (f"{RUNTIME_LATENCY}_sum", *runtime): 5,
+        }
+    )
+    buckets = [value for key, value in found.items() if key[0] == f"{REQUEST_LATENCY}_bucket"]
+    # Limits are 10, 18, 32.4, 58.3 and so on; the twentieth is 708,235, the next 1,274,823.
+    assert buckets == [0, *[1] * 19, *[2] * 14, 0, 0, 0, *[1] * 31]
+
+
+def test_limits_are_written_as_dashboards_have_them():
+    monitoring = Monitoring()
+    monitoring.runtime("m", "Predict", 1.0)
+    limits = [key[-1][1] for key in values(monitoring) if key[0] == f"{RUNTIME_LATENCY}_bucket"]
+    assert limits[:6] == ["10", "18", "32.4", "58.32", "104.976", "188.957"]
+    assert limits[19] == "708235"
+    assert limits[-1] == "+Inf"
+    assert len(limits) == 34
+
+
+@given(st.lists(st.floats(0, 1e5), min_size=1))
+def test_buckets_hold_what_is_no_longer_than_their_limit(seconds):
+    monitoring = Monitoring()
+    for time in seconds:
+        monitoring.runtime("m", "Predict", time)
+    found = values(monitoring)
+    *buckets, total, count = found.values()
+    # Limits are written with six digits.
+    limits = [10 * 1.8**power for power in range(33)]
+    places = Counter(bisect_left(limits, 1e6 * time) for time in seconds)
+    assert buckets == [sum(places[lower] for lower in range(place + 1)) for place in range(34)]
+    assert total == pytest.approx(1e6 * sum(seconds))
+    assert count == buckets[-1] == len(seconds)
+
+
+def test_requests_in_flight():
+    monitoring = Monitoring()
+    key = IN_FLIGHT, ("model_name", "m")
+    with monitoring.in_flight("m"):
+        with pytest.raises(ZeroDivisionError), monitoring.in_flight("m"):
+            assert values(monitoring)[key] == 2
+            raise ZeroDivisionError
+        assert values(monitoring)[key] == 1
+    assert values(monitoring)[key] == 0
+
+
+@given(st.text())
+def test_any_name_can_be_written(name):
+    monitoring = Monitoring()
+    monitoring.request(name, "Predict", "GRPC", "OK", 1.0)
+    with monitoring.in_flight(name):
+        for key in values(monitoring):
+            assert key[1] == ("model_name", name)
+
+
+def test_names_do_not_fill_the_memory():
+    monitoring = Monitoring()
+    for number in range(1100):
+        monitoring.request(f"m{number}", "Predict", "GRPC", "OK", 1.0)
+        monitoring.runtime(f"m{number}", "Predict", 1.0)
+        with monitoring.in_flight(f"m{number}"):
+            pass
+    monitoring.request("m7", "Predict", "GRPC", "OK", 1.0)
+    found = values(monitoring)
+    counts = {key[1][1]: value for key, value in found.items() if key[0] == REQUESTS}
+    assert len(counts) == 1001
+    assert counts[""] == 100
+    assert counts["m7"] == 2
+    assert len({key[1] for key in found}) == 1001
+
+
+def test_many_threads_lose_nothing():
+    monitoring = Monitoring()
+
+    def tell(_: int) -> None:
+        for _ in range(500):
+            with monitoring.in_flight("m"):
+                monitoring.request("m", "Predict", "GRPC", "OK", 0.5)
+                monitoring.runtime("m", "Predict", 0.25)
+        parse(monitoring.text())
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(tell, range(8)))
+    found = values(monitoring)
+    assert found[REQUESTS, ("model_name", "m"), ("status", "OK")] == 4000
+    assert found[IN_FLIGHT, ("model_name", "m")] == 0
+    sums = [value for key, value in found.items() if key[0].endswith("_sum")]
+    assert sums == [2e9, 1e9]

@@ -1,0 +1,246 @@
+"""Settings in protobuf's text format are read as they were meant, or refused in one line."""
+
+import os
+
+import pytest
+from google.protobuf import text_format
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.errors import ServingError
+from serving.text_protos import read_batching, read_model_config, read_monitoring, read_ssl
+
+READERS = (read_batching, read_model_config, read_monitoring, read_ssl)
+PEM = "-----BEGIN\\nSECRET\\n-----END\\n"
+MODEL = 'config {{ name: "{}" base_path: "{}" model_platform: "tensorflow" }}'
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str):
+        path = tmp_path / "a.config"
+        path.write_text(text, "utf-8")
+        return path
+
+    return write
+
+
+def numbers(parameters) -> dict[str, int]:
+    fields = {field.name: value for field, value in parameters.ListFields()}
+    return {name: fields[name].value for name in RANGES}
+
+
+def refusal(reader, path) -> str:
+    with pytest.raises(ServingError) as raised:
+        reader(path)
+    message = str(raised.value)
+    assert "\n" not in message
+    return message
+
+
+RANGES = {
+    "max_batch_size": st.integers(1, 1 << 40),
+    "batch_timeout_micros": st.integers(0, (1 << 63) - 1),
+    "max_enqueued_batches": st.integers(1, 1 << 40),
+    "num_batch_threads": st.integers(1, 1024),
+}
+
+
+@settings(deadline=None)
+@given(
+    values=st.fixed_dictionaries(RANGES),
+    pad=st.booleans(),
+    splits=st.booleans(),
+    data=st.data(),
+)
+def test_what_is_written_is_read(tmp_path_factory, values, pad, splits, data):
+    largest = values["max_batch_size"]
+    execution = (
+        data.draw(st.integers(1, largest), "max_execution_batch_size") if splits else largest
+    )
+    allowed = sorted({*data.draw(st.lists(st.integers(1, execution)), "allowed"), execution})
+    text = "".join(f"{name} {{ value: {value} }}  # why\n" for name, value in values.items())
+    text += "".join(f"allowed_batch_sizes: {size}\n" for size in allowed)
+    text += f'thread_pool_name {{ value: "pool" }} pad_variable_length_inputs: {str(pad).lower()}\n'
+    if splits:
+        text += "enable_large_batch_splitting { value: true }"
+        text += f"max_execution_batch_size {{ value: {execution} }}"
+    path = tmp_path_factory.getbasetemp() / "batching.config"
+    path.write_text(text)
+    parameters = read_batching(path)
+    assert numbers(parameters) == values
+    assert parameters.thread_pool_name.value == "pool"
+    assert list(parameters.allowed_batch_sizes) == allowed
+    assert parameters.pad_variable_length_inputs is pad
+    assert parameters.enable_large_batch_splitting.value is splits
+    assert parameters.max_execution_batch_size.value == execution
+
+
+def test_what_is_not_written_is_as_tensorflow_serving_has_it(write):
+    expected = {
+        "max_batch_size": 1000,
+        "batch_timeout_micros": 0,
+        "max_enqueued_batches": 10,
+        "num_batch_threads": os.cpu_count(),
+    }
+    for parameters in (read_batching(None), read_batching(write(""))):
+        assert numbers(parameters) == expected
+        assert not parameters.allowed_batch_sizes
+        assert not parameters.enable_large_batch_splitting.value
+        assert parameters.max_execution_batch_size.value == 1000
+
+
+def test_rows_of_a_batch_are_those_of_a_request_unless_it_is_split(write):
+    for splitting, expected in (("", 32), ("enable_large_batch_splitting { value: true }", 8)):
+        text = "max_batch_size { value: 32 } max_execution_batch_size { value: 8 }"
+        assert read_batching(write(text + splitting)).max_execution_batch_size.value == expected
+    parameters = read_batching(write("enable_large_batch_splitting { value: true }"))
+    assert parameters.max_execution_batch_size.value == 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("max_batch_size { value: 0 }", "expected max_batch_size to be at least 1, got 0"),
+        ("batch_timeout_micros { value: -1 }", "batch_timeout_micros to be at least 0, got -1"),
+        ("max_enqueued_batches { value: 0 }", "max_enqueued_batches to be at least 1, got 0"),
+        ("num_batch_threads { value: 0 }", "num_batch_threads to be 1 to 1024, got 0"),
+        ("num_batch_threads { value: 9999 }", "num_batch_threads to be 1 to 1024, got 9999"),
+        (
+            "max_batch_size { value: 4 } enable_large_batch_splitting { value: true } "
+            "max_execution_batch_size { value: 5 }",
+            "max_execution_batch_size to be 1 to 4, got 5",
+        ),
+        ("allowed_batch_sizes: [8, 8, 1000]", "to increase, got [8, 8, 1000]"),
+        ("allowed_batch_sizes: [0, 1000]", "to be positive and to increase, got [0, 1000]"),
+        ("allowed_batch_sizes: 8", "last of allowed_batch_sizes to be max_batch_size, 1000, got 8"),
+        (
+            "allowed_batch_sizes: 8 enable_large_batch_splitting { value: true } "
+            "max_execution_batch_size { value: 9 }",
+            "last of allowed_batch_sizes to be max_execution_batch_size, 9, got 8",
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together(write, text, fault):
+    path = write(text)
+    assert refusal(read_batching, path).startswith(f"{path}: ")
+    assert refusal(read_batching, path).endswith(fault)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "reason"),
+    [
+        ("\nmax_batch: 3", 2, 'no field named "max_batch"'),
+        ("max_batch_size: 3", 1, 'Expected "{"'),
+        ("\n\nmax_batch_size { value: many }", 3, "Couldn't parse integer: many"),
+        ("max_batch_size { value: 9223372036854775808 }", 1, "Value out of range"),
+        ("max_batch_size { value: 3", 1, 'Expected "}"'),
+        ("pad_variable_length_inputs { value: true }", 1, 'Expected ":"'),
+    ],
+)
+def test_what_cannot_be_parsed_says_where_and_what_is_allowed(write, text, line, reason):
+    path = write(text)
+    message = refusal(read_batching, path)
+    assert message.startswith(f"{path}:{line}: ")
+    assert reason in message
+    # What it says can be written is so.
+    form = message.partition("; expected ")[2].replace(" 8", " 1000")
+    assert read_batching(write(form)).thread_pool_name.value == "text"
+
+
+@pytest.mark.parametrize(
+    ("text", "enable", "expected"),
+    [
+        ("", False, "/monitoring/prometheus/metrics"),
+        ("prometheus_config { enable: true }", True, "/monitoring/prometheus/metrics"),
+        ('prometheus_config: { enable: true, path: "/x" }', True, "/x"),
+    ],
+)
+def test_monitoring(write, text, enable, expected):
+    config = read_monitoring(write(text)).prometheus_config
+    assert (config.enable, config.path) == (enable, expected)
+
+
+def test_a_path_of_figures_begins_with_a_slash(write):
+    message = refusal(read_monitoring, write('prometheus_config { path: "x" }'))
+    assert message.endswith("expected a path that begins with /, got 'x'")
+
+
+def test_ssl(write):
+    key_and_certificate = f'server_key: "{PEM}" server_cert: "-----B" "EGIN"'
+    config = read_ssl(write(key_and_certificate))
+    assert config.server_key == "-----BEGIN\nSECRET\n-----END\n"
+    assert (config.server_cert, config.custom_ca, config.client_verify) == ("-----BEGIN", "", False)
+    verifying = read_ssl(write(key_and_certificate + 'custom_ca: "ca" client_verify: true'))
+    assert (verifying.custom_ca, verifying.client_verify) == ("ca", True)
+    message = refusal(read_ssl, write(f"{key_and_certificate} client_verify: true"))
+    assert message.endswith("expected custom_ca in PEM, with which clients are verified; got none")
+    message = refusal(read_ssl, write(f'server_key: "{PEM}"'))
+    assert message.endswith("expected server_cert in PEM; got none")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "server_key: -----BEGIN SECRET",
+        'server_key: "SECRET',
+        'server_key: "-----BEGIN"\nSECRET\n',
+        'server_key { value: "SECRET" }',
+        'client_verify: "SECRET"',
+        'server_key: "SECRET" server_key: "SECRET"',
+    ],
+)
+def test_a_key_is_not_shown(write, text):
+    message = refusal(read_ssl, write(text))
+    assert "SECRET" not in message
+    assert 'expected server_key: "text", server_cert: "text"' in message
+
+
+def test_models(write):
+    models = f"model_config_list {{ {MODEL.format('a', '/a')} {MODEL.format('b', '/b')} }}"
+    config = read_model_config(write(models))
+    assert [model.base_path for model in config.model_config_list.config] == ["/a", "/b"]
+    assert text_format.Parse(models, type(config)()) == config
+
+
+@pytest.mark.parametrize(
+    ("models", "fault"),
+    [
+        ("", "got no model_config_list"),
+        (MODEL.format("a", "/a") * 2, "Illegal to list model a multiple times in config list"),
+        (MODEL.format("", "/a"), "Expected a name for the model in '/a'; got none"),
+        (MODEL.format("a", ""), "to have an absolute path; got base_path()="),
+    ],
+)
+def test_models_that_cannot_be_served(write, models, fault):
+    path = write(f"model_config_list {{ {models} }}" if models else "")
+    message = refusal(read_model_config, path)
+    assert message.startswith(f"{path}: ")
+    assert message.endswith(fault)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_files_that_cannot_be_read(tmp_path, reader):
+    missing = tmp_path / "missing"
+    message = refusal(reader, missing)
+    assert message == f"{missing} cannot be read: No such file or directory"
+    assert "cannot be read: Is a directory" in refusal(reader, tmp_path)
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\0")
+    assert "expected text in UTF-8" in refusal(reader, tmp_path / "binary")
+
+
+WORDS = """max_batch_size model_config_list config server_key prometheus_config enable path value
+    { } : [ ] , 1 -1 1e9 "text" 'text' true # name custom_model_config [type.googleapis.com/a.B] "
+    version_labels key"""
+
+
+@settings(max_examples=300, deadline=None)
+@given(words=st.lists(st.sampled_from([*WORDS.split(), "\n"]) | st.text(max_size=5)))
+def test_any_text_is_read_or_refused(tmp_path_factory, words):
+    path = tmp_path_factory.getbasetemp() / "any.config"
+    path.write_bytes(" ".join(words).encode(errors="surrogatepass"))
+    for reader in READERS:
+        try:
+            reader(path)
+        except ServingError as error:
+            assert "\n" not in str(error)

@@ -1,0 +1,136 @@
+"""Requests in a model's folder are answered before it serves; one that fails fails the load."""
+
+import shutil
+from pathlib import Path
+
+import grpc
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+from serving.servable import Servable
+from serving.warm_up import FILE, load_and_warm_up
+from tests.serving.managed import refusal
+from tests.serving.models import write_adder, write_broken, write_old, write_warm_up
+
+DEFAULT = "serving_default"
+
+
+@pytest.fixture(scope="module")
+def adder(tmp_path_factory) -> Path:
+    return write_adder(tmp_path_factory.mktemp("adder"), 7)
+
+
+def example(x: float) -> bytes:
+    message = tf.train.Example()
+    message.features.feature["x"].float_list.value.append(x)
+    return message.SerializeToString()
+
+
+def warm_up_request(value: float | int, signature: str = "") -> predict_pb2.PredictRequest:
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "adder"
+    request.model_spec.signature_name = signature
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto([value]))
+    return request
+
+
+@pytest.fixture
+def model(adder, tmp_path) -> Path:
+    return shutil.copytree(adder, tmp_path / "7")
+
+
+class Ran(list):
+    """What was run on servables, in order."""
+
+    def __init__(self, monkeypatch):
+        run = Servable.run
+
+        def recorded(servable, signature, inputs, outputs, timeout=None):
+            self.append((signature, {name: array.tolist() for name, array in inputs.items()}))
+            return run(servable, signature, inputs, outputs, timeout)
+
+        monkeypatch.setattr(Servable, "run", recorded)
+
+
+def test_warm_up_requests_are_answered_in_order(model, monkeypatch):
+    ran = Ran(monkeypatch)
+    write_warm_up(model, [warm_up_request(2.0), warm_up_request(3.0, DEFAULT)])
+    servable = load_and_warm_up("adder", 7, model)
+    assert ran == [(DEFAULT, {"x": [2.0]}), (DEFAULT, {"x": [3.0]})]
+    servable.close()
+
+
+def test_warm_up_by_examples(tmp_path, monkeypatch):
+    model = write_old(tmp_path, 3)
+    (model / "assets.extra").mkdir()
+    logs = [prediction_log_pb2.PredictionLog() for _ in range(4)]
+    logs[0].classify_log.request.model_spec.signature_name = "classify"
+    logs[0].classify_log.request.input.example_list.examples.add().ParseFromString(example(1))
+    logs[1].regress_log.request.model_spec.signature_name = "regress"
+    logs[1].regress_log.request.input.CopyFrom(logs[0].classify_log.request.input)
+    task = logs[2].multi_inference_log.request.tasks.add(method_name="tensorflow/serving/regress")
+    task.model_spec.name, task.model_spec.signature_name = "old", "regress"
+    logs[2].multi_inference_log.request.input.CopyFrom(logs[0].classify_log.request.input)
+    with tf.io.TFRecordWriter(str(model / FILE)) as writer:
+        for log in logs:  # The last one is empty, and passed over.
+            writer.write(log.SerializeToString())
+    ran = Ran(monkeypatch)
+    load_and_warm_up("old", 3, model).close()
+    assert ran == [(name, {"inputs": [example(1)]}) for name in ("classify", "regress", "regress")]
+
+
+def test_a_failing_warm_up_request_fails_the_load(model):
+    write_warm_up(model, [warm_up_request(2.0), warm_up_request(3)])
+    error = refusal(load_and_warm_up, "adder", 7, model)
+    assert error.code is grpc.StatusCode.INVALID_ARGUMENT
+    expected = f"{model / FILE}, request 2: Expects arg[0] to be float but int32 is provided"
+    assert error.message == expected
+
+
+def test_a_thousand_warm_up_requests_are_the_most(model, monkeypatch):
+    ran = Ran(monkeypatch)
+    write_warm_up(model, [warm_up_request(2.0)] * 1000)
+    load_and_warm_up("adder", 7, model).close()
+    assert len(ran) == 1000
+    shutil.rmtree(model / "assets.extra")
+    write_warm_up(model, [warm_up_request(2.0)] * 1001)
+    error = refusal(load_and_warm_up, "adder", 7, model)
+    assert "Number of warmup records exceeds the maximum (1000)" in error.message
+
+
+def test_unreadable_warm_up_requests_fail_the_load(model):
+    (model / "assets.extra").mkdir()
+    (model / FILE).write_bytes(b"no records at all, but some text")
+    error = refusal(load_and_warm_up, "adder", 7, model)
+    assert "after request 0" in error.message
+    with tf.io.TFRecordWriter(str(model / FILE)) as writer:
+        writer.write(b"no message")
+    assert "after request 1" in refusal(load_and_warm_up, "adder", 7, model).message
+
+
+def test_a_session_s_log_fails_the_load(model):
+    (model / "assets.extra").mkdir()
+    log = prediction_log_pb2.PredictionLog()
+    log.session_run_log.SetInParent()
+    with tf.io.TFRecordWriter(str(model / FILE)) as writer:
+        writer.write(log.SerializeToString())
+    error = refusal(load_and_warm_up, "adder", 7, model)
+    assert error.code is grpc.StatusCode.UNIMPLEMENTED
+    assert "session_run_log" in error.message
+
+
+def test_what_fails_is_closed(model, monkeypatch, tmp_path):
+    closed = []
+    close = Servable.close
+
+    def recorded(servable):
+        closed.append(servable.path)
+        close(servable)
+
+    monkeypatch.setattr(Servable, "close", recorded)
+    broken = write_broken(tmp_path, 1)
+    refusal(load_and_warm_up, "broken", 1, broken)
+    write_warm_up(model, [warm_up_request(3)])
+    refusal(load_and_warm_up, "adder", 7, model)
+    assert closed == [broken, model]
