@@ -10,6 +10,7 @@ REAL_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
+    parser.addoption("--engine", help="GRPC,REST,MODELS of a server; tests.serving.check_contract")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -4,7 +4,6 @@ B batch, K captions an image, T time, R regions.
 """
 
 import base64
-import datetime
 import http.server
 import json
 import os
@@ -14,16 +13,12 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import ip_address
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 from tensorflow.core.framework import tensor_pb2
@@ -34,6 +29,7 @@ from serving import client, messages
 from serving.client import caption_images
 from serving.connections import connect_grpc, connect_rest
 from serving.errors import ServingError
+from tests.serving.certificates import Certificates
 
 Code = grpc.StatusCode
 HTTP = {
@@ -147,7 +143,7 @@ def over_rest(captioner: Captioner) -> type[http.server.BaseHTTPRequestHandler]:
 class Servers:
     """Both servers of one captioner, and one more of each with TLS."""
 
-    def __init__(self, tls: "Certificates"):
+    def __init__(self, tls: Certificates):
         self.captioner = Captioner()
         self.grpc_server = grpc.server(
             ThreadPoolExecutor(4),
@@ -183,34 +179,6 @@ class Servers:
         for server in self.http_servers:
             server.shutdown()
             server.server_close()
-
-
-class Certificates:
-    """Files of a certificate for localhost that vouches for itself."""
-
-    def __init__(self, folder: Path):
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-        hosts = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
-        now = datetime.datetime.now(datetime.UTC)
-        certificate = (
-            x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.SubjectAlternativeName(hosts), critical=False)
-            .add_extension(x509.BasicConstraints(True, None), critical=True)
-            .sign(key, hashes.SHA256())
-        )
-        self.ca = self.cert = folder / "cert.pem"
-        self.key = folder / "key.pem"
-        self.cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        self.key.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
 
 
 @pytest.fixture(scope="module")

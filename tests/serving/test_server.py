@@ -1,0 +1,339 @@
+"""The server as a program: its flags, its life, versions swapped under load, what it survives."""
+
+import itertools
+import json
+import random
+import shutil
+import signal
+import socket
+import threading
+import time
+import urllib.request
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import get_model_status_pb2, predict_pb2
+
+from serving.connections import connect_grpc
+from serving.errors import ServingError
+from serving.server import ModelServer, argument_parser
+from tests.serving import models
+from tests.serving.certificates import Certificates
+from tests.serving.managed import until
+from tests.serving.processes import ended, serving
+
+Code = grpc.StatusCode
+
+
+def request(x=1.0, model="m", name="x"):
+    asked = predict_pb2.PredictRequest(model_spec={"name": model})
+    asked.inputs[name].CopyFrom(tf.make_tensor_proto([x], tf.float32))
+    return asked
+
+
+def version_of(answer) -> int:
+    return answer.model_spec.version.value
+
+
+def flags_of(folder: Path, *more: str, name: str = "m") -> list[str]:
+    return [f"--model_name={name}", f"--model_base_path={folder}", *more]
+
+
+@pytest.fixture(scope="module")
+def adder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adder")
+    models.write_adder(folder, 1)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "model_base_path and server_options.model_config_file are empty!"),
+        (["--model_base_path=relative"], "Expected model default to have an absolute path"),
+        (
+            ["--model_base_path=/m", "--batching_parameters_file=b"],
+            "set without setting server_options.enable_batching to true",
+        ),
+        (["--model_base_path=/m", "--port=0"], "Nothing would answer"),
+        (["--model_config_file=/none"], "/none cannot be read"),
+        (["--model_base_path=/m", "--ssl_config_file=/none"], "/none cannot be read"),
+        (
+            ["--model_base_path=/m", "--file_system_poll_wait_seconds=0"],
+            "Unable to find a numerical version path for servable default at: /m",
+        ),
+    ],
+)
+def test_a_wrong_start(flags, message):
+    with pytest.raises(ServingError) as raised:
+        ModelServer(argument_parser().parse_args(flags))
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "flag", ["--por=1", "--port=65536", "--enable_batching=yes", "--grpc_max_threads=0", "--none"]
+)
+def test_flags_that_the_engine_refuses_too(flag, capsys):
+    with pytest.raises(SystemExit) as raised:
+        argument_parser().parse_args([flag])
+    assert raised.value.code == 2
+    assert flag.partition("=")[0] in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken(adder):
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = ended(*flags_of(adder, f"--port={port}"))
+    assert done.returncode == 1
+    assert f"error: Cannot listen at 0.0.0.0:{port}" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_life_from_the_first_version_to_sigterm(tmp_path):
+    folder = tmp_path / "m"
+    folder.mkdir()
+    waiting = threading.Timer(6, models.write_slow, (folder, 1))
+    waiting.start()
+    started = time.monotonic()
+    with serving(tmp_path / "log.txt", *flags_of(folder)) as server:
+        # The port did not open before there was something to serve.
+        assert time.monotonic() - started > 6
+        stub = server.prediction()
+        with ThreadPoolExecutor() as pool:
+            # The server is in the middle of these when it is told to stop.
+            lasting = [pool.submit(stub.Predict, request(2.0, name="seconds")) for _ in range(2)]
+            body = json.dumps({"instances": [2.0]}).encode()
+            address = f"{server.rest_address}/v1/models/m:predict"
+            over_rest = pool.submit(lambda: urllib.request.urlopen(address, body).read())
+            time.sleep(1)
+            assert server.end(signal.SIGTERM) == 0
+            assert [version_of(future.result()) for future in lasting] == [1, 1]
+            assert json.loads(over_rest.result()) == {"predictions": [1]}
+    assert "was unloaded" in (tmp_path / "log.txt").read_text()
+
+
+def test_who_asks_twice_does_not_wait(tmp_path):
+    models.write_slow(tmp_path / "m", 1)
+    with serving(tmp_path / "log.txt", *flags_of(tmp_path / "m")) as server:
+        call = server.prediction().Predict.future(request(60.0, name="seconds"))
+        time.sleep(0.5)
+        server.process.send_signal(signal.SIGINT)
+        until(lambda: "Stopping" in server.log.read_text())
+        time.sleep(0.2)
+        assert server.end(signal.SIGINT) == -signal.SIGINT
+        assert call.code() == Code.UNAVAILABLE
+
+
+def test_the_file_of_models_is_followed(adder, tmp_path):
+    config = tmp_path / "models.config"
+
+    def write(*names: str, text: str = "") -> None:
+        entries = "".join(
+            f"config {{ name: '{name}' base_path: '{adder}' model_platform: 'tensorflow' }}"
+            for name in names
+        )
+        new = tmp_path / "new"
+        new.write_text(text or f"model_config_list {{ {entries} }}")
+        new.rename(config)
+
+    def answers(name: str) -> bool:
+        try:
+            return version_of(stub.Predict(request(model=name))) == 1
+        except grpc.RpcError as error:
+            assert error.code() == Code.NOT_FOUND
+            return False
+
+    write("a")
+    flags = [f"--model_config_file={config}", "--model_config_file_poll_wait_seconds=1"]
+    with serving(tmp_path / "log.txt", *flags) as server:
+        stub = server.prediction()
+        assert answers("a")
+        write("a", "b")
+        until(lambda: answers("b"))
+        write(text="model_config_list { nonsense")
+        until(lambda: "The models stay as they were" in server.log.read_text())
+        assert answers("a")
+        assert answers("b")
+        write("b")
+        until(lambda: not answers("a"))
+        assert answers("b")
+
+
+def test_a_socket_alone_and_mutual_tls(adder, tmp_path):
+    certificates = Certificates(tmp_path)
+    ssl_config = tmp_path / "ssl.config"
+    ssl_config.write_text(
+        "".join(
+            f"{field}: {json.dumps(path.read_text())}\n"
+            for field, path in (
+                ("server_key", certificates.key),
+                ("server_cert", certificates.cert),
+                ("custom_ca", certificates.ca),
+            )
+        )
+        + "client_verify: true\n"
+    )
+    flags = flags_of(adder, f"--ssl_config_file={ssl_config}", name="captioner")
+    inputs = {"x": [1.0]}
+    with serving(tmp_path / "log.txt", *flags) as server:
+        files = certificates.ca, certificates.cert, certificates.key
+        predict = connect_grpc(server.grpc_address, *map(str, files))
+        assert predict("captioner", "serving_default", inputs, 20)["y"].tolist() == [2]
+        for channel in (
+            server.channel(),
+            grpc.secure_channel(
+                server.grpc_address,
+                grpc.ssl_channel_credentials(certificates.ca.read_bytes()),
+            ),
+        ):
+            call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+            with pytest.raises(grpc.RpcError) as raised:
+                call(request(model="captioner").SerializeToString(), timeout=10)
+            assert raised.value.code() == Code.UNAVAILABLE
+    path = tmp_path / "socket"
+    with serving(
+        tmp_path / "log.txt", *flags_of(adder), "--port=0", f"--grpc_socket_path={path}"
+    ) as server:
+        assert connect_grpc(f"unix:{path}")("m", "serving_default", inputs, 20)["y"] == [2]
+        assert "gRPC ModelServer at" in server.log.read_text()
+
+
+def test_batches_are_made_and_taken_apart(adder, tmp_path):
+    parameters = tmp_path / "batching.config"
+    parameters.write_text(
+        "max_batch_size { value: 16 } batch_timeout_micros { value: 20000 } "
+        "num_batch_threads { value: 2 } max_enqueued_batches { value: 100 }"
+    )
+    flags = [
+        "--enable_batching", f"--batching_parameters_file={parameters}", "--grpc_max_threads=32",
+    ]  # fmt: skip
+    with serving(tmp_path / "log.txt", *flags_of(adder, *flags)) as server:
+        stub = server.prediction()
+
+        def ask(number: int) -> None:
+            asked = request(number)
+            asked.inputs["x"].CopyFrom(
+                tf.make_tensor_proto([number] * (1 + number % 3), tf.float32)
+            )
+            values = tf.make_ndarray(stub.Predict(asked).outputs["y"])
+            assert values.shape == (1 + number % 3,)
+            return set(values.tolist())
+
+        with ThreadPoolExecutor(32) as pool:
+            list(pool.map(ask, range(300)))
+        large = request()
+        large.inputs["x"].CopyFrom(tf.make_tensor_proto([0.0] * 17, tf.float32))
+        with pytest.raises(grpc.RpcError, match="larger than maximum input batch size 16"):
+            stub.Predict(large)
+
+
+def test_no_request_is_lost_or_wrong_while_versions_are_swapped(tmp_path):
+    """2,000 requests of 16 clients, a new version every second, one client that breaks off."""
+    stock = tmp_path / "stock"
+    for version in range(1, 31):
+        models.write_old(stock, version)
+    folder = tmp_path / "m"
+    folder.mkdir()
+    (stock / "1").rename(folder / "1")
+    done = threading.Event()
+    numbers = itertools.count()
+    broken_off = Counter()
+
+    def swap() -> None:
+        for version in range(2, 31):
+            if done.wait(1):
+                return
+            shutil.copytree(stock / str(version), folder / "unfinished")
+            (folder / "unfinished").rename(folder / str(version))
+
+    def break_off(stub) -> None:
+        while not done.wait(0.01):
+            call = stub.Predict.future(request())
+            time.sleep(random.random() / 500)
+            broken_off[call.cancel()] += 1
+
+    with serving(tmp_path / "log.txt", *flags_of(folder)) as server:
+
+        def ask(_: int) -> Counter[int]:
+            stub, versions = server.prediction(), Counter()
+            while (number := next(numbers)) < 2000:
+                answer = stub.Predict(request(number), timeout=30)
+                (y,) = tf.make_ndarray(answer.outputs["y"])
+                assert y == number + version_of(answer)  # Of the version that it says.
+                versions[version_of(answer)] += 1
+                time.sleep(0.05)  # Otherwise they are done before a version is swapped.
+            return versions
+
+        others = [
+            threading.Thread(target=swap),
+            threading.Thread(target=break_off, args=[server.prediction()]),
+        ]
+        for thread in others:
+            thread.start()
+        try:
+            with ThreadPoolExecutor(16) as pool:
+                versions = sum(pool.map(ask, range(16)), Counter())
+        finally:
+            done.set()
+            for thread in others:
+                thread.join()
+        assert versions.total() == 2000
+        assert len(versions) > 3
+        assert broken_off[True] > 10
+        # A bad version leaves the last one serving, and says what is wrong with it.
+        stub, last = server.prediction(), max(int(path.name) for path in folder.iterdir())
+        until(lambda: version_of(stub.Predict(request())) == last)
+        models.write_broken(folder, 99)
+        status = get_model_status_pb2.GetModelStatusRequest(model_spec={"name": "m"})
+
+        def failed() -> bool:
+            states = server.models().GetModelStatus(status).model_version_status
+            return any(state.version == 99 and state.status.error_code for state in states)
+
+        until(failed)
+        assert version_of(stub.Predict(request())) == last
+
+
+def test_nothing_that_is_sent_ends_the_server(adder, tmp_path):
+    shuffled = random.Random(0)
+    valid = request().SerializeToString()
+    with serving(tmp_path / "log.txt", *flags_of(adder)) as server:
+        call = server.channel().unary_unary("/tensorflow.serving.PredictionService/Predict")
+        huge = request()
+        huge.inputs["x"].tensor_shape.dim[0].size = 2**62
+        bodies = [huge.SerializeToString(), b"", valid[:-3], bytes(100_000_000)]
+        for _ in range(300):
+            body = bytearray(valid)
+            for _ in range(shuffled.randrange(1, 6)):
+                body[shuffled.randrange(len(body))] = shuffled.randrange(256)
+            bodies.append(bytes(body))
+        codes = Counter()
+        for body in bodies:
+            try:
+                call(body, timeout=20)
+                codes[Code.OK] += 1
+            except grpc.RpcError as error:
+                codes[error.code()] += 1
+        # INTERNAL is gRPC's word for bytes that are no message.
+        assert codes.keys() <= {Code.OK, Code.INVALID_ARGUMENT, Code.NOT_FOUND,
+                                Code.FAILED_PRECONDITION, Code.INTERNAL}  # fmt: skip
+        host, port = server.rest_address.removeprefix("http://").split(":")
+        for text in (
+            b"\x00" * 1000,
+            b"GET /v1/models/m HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 200_000,
+            b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{",
+            b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n{}",
+        ):
+            with socket.create_connection((host, int(port))) as connection:
+                connection.sendall(text)
+        answer = server.prediction().Predict(request(), timeout=20)
+        assert tf.make_ndarray(answer.outputs["y"]) == np.array([2], np.float32)
+        body = urllib.request.urlopen(f"{server.rest_address}/v1/models/m").read()
+        assert b"AVAILABLE" in body
+        assert "Traceback" not in server.log.read_text()
