@@ -89,6 +89,6 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
-def resident() -> float:
+def resident(process: int | str = "self") -> float:
     """Megabytes of memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * 4096 / 1e6

@@ -24,7 +24,7 @@ from serving.errors import ServingError
 from serving.server import ModelServer, argument_parser
 from tests.serving import models
 from tests.serving.certificates import Certificates
-from tests.serving.managed import until
+from tests.serving.managed import resident, until
 from tests.serving.processes import ended, serving
 
 Code = grpc.StatusCode
@@ -307,19 +307,21 @@ def test_nothing_that_is_sent_ends_the_server(adder, tmp_path):
         call = server.channel().unary_unary("/tensorflow.serving.PredictionService/Predict")
         huge = request()
         huge.inputs["x"].tensor_shape.dim[0].size = 2**62
-        bodies = [huge.SerializeToString(), b"", valid[:-3], bytes(100_000_000)]
+        bodies = [huge.SerializeToString(), b"", valid[:-3]]
         for _ in range(300):
             body = bytearray(valid)
             for _ in range(shuffled.randrange(1, 6)):
                 body[shuffled.randrange(len(body))] = shuffled.randrange(256)
             bodies.append(bytes(body))
-        codes = Counter()
-        for body in bodies:
+        codes, memory = Counter(), []
+        for body in (bytes(100_000_000), *4 * bodies):
             try:
                 call(body, timeout=20)
                 codes[Code.OK] += 1
             except grpc.RpcError as error:
                 codes[error.code()] += 1
+            memory.append(resident(server.process.pid))
+        assert memory[-1] < memory[len(bodies)] + 3
         # INTERNAL is gRPC's word for bytes that are no message.
         assert codes.keys() <= {Code.OK, Code.INVALID_ARGUMENT, Code.NOT_FOUND,
                                 Code.FAILED_PRECONDITION, Code.INTERNAL}  # fmt: skip

@@ -1,0 +1,171 @@
+"""Measures the server: `python tools/benchmark_serving.py MODELS/captioner [--rounds 5]`.
+
+Of an exported captioner's newest version, by turns in one run:
+
+- the median time of a gRPC Predict of one image over loopback, beside the same call on the
+  SavedModel loaded in this process, for `serving_default`;
+- images a second of 32 clients that send one image each, batched by the server, beside calls of the
+  loaded SavedModel with batches of the same size;
+- the server's resident memory in MB over `--requests` requests of those clients.
+
+The clients share the machine with the server. Run it while nothing else runs.
+"""
+
+import argparse
+import itertools
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import tensorflow as tf
+import tensorflow_text  # noqa: F401  Registers operations of the exported model.
+from tensorflow_serving.apis import predict_pb2
+
+from caption_gan import signature
+from caption_gan.exporting import trial_images
+
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+CLIENTS, BATCH = 32, 16
+MODEL = "captioner"
+
+
+@contextmanager
+def server(models: Path, *flags: str) -> Iterator[tuple[grpc.Channel, int]]:
+    """A channel to a server and the server's process number."""
+    with socket.create_server(("localhost", 0)) as listener:
+        port = listener.getsockname()[1]
+    command = [sys.executable, "-m", "serving.server", f"--port={port}", f"--model_name={MODEL}"]
+    process = subprocess.Popen(
+        [*command, f"--model_base_path={models.absolute()}", *flags], stderr=subprocess.DEVNULL
+    )
+    try:
+        channel = grpc.insecure_channel(f"localhost:{port}")
+        grpc.channel_ready_future(channel).result(120)
+        yield channel, process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+def requests(images: list[bytes]) -> list[bytes]:
+    """A serialized request an image."""
+    found = []
+    for image in images:
+        request = predict_pb2.PredictRequest(model_spec={"name": MODEL})
+        request.inputs[signature.IMAGE_BYTES].CopyFrom(tf.make_tensor_proto([image]))
+        found.append(request.SerializeToString())
+    return found
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def latency(models: Path, model: Callable, images: list[bytes], calls: int) -> None:
+    """Prints medians of single calls, one here and one there."""
+    sent = itertools.cycle(requests(images))
+    given = itertools.cycle([tf.constant([image]) for image in images])
+
+    def local() -> None:
+        {name: tensor.numpy() for name, tensor in model(image_bytes=next(given)).items()}
+
+    with server(models) as (channel, _):
+        predict = channel.unary_unary(PREDICT)
+
+        def remote() -> None:
+            predict_pb2.PredictResponse.FromString(predict(next(sent)))
+
+        for work in (local, remote):
+            for _ in range(20):
+                work()
+        pairs = [(seconds_of(local), seconds_of(remote)) for _ in range(calls)]
+    here, there = (1000 * statistics.median(times) for times in zip(*pairs, strict=True))
+    print(f"{'one image, ms':30}{'in process':>12}{'gRPC':>10}{'ratio':>8}")
+    print(f"{'median':30}{here:12.2f}{there:10.2f}{there / here:8.2f}")
+
+
+def batched(models: Path, model: Callable, images: list[bytes], options: argparse.Namespace):
+    """Prints throughput by turns, then memory."""
+    sent = requests(images)
+    batch = tf.constant([images[row % len(images)] for row in range(BATCH)])
+
+    def in_batches(count: int) -> None:
+        for _ in range(count // BATCH):
+            {name: tensor.numpy() for name, tensor in model(image_bytes=batch).items()}
+
+    with tempfile.TemporaryDirectory() as folder:
+        parameters = Path(folder) / "batching.config"
+        parameters.write_text(
+            f"max_batch_size {{ value: {BATCH} }} batch_timeout_micros {{ value: 5000 }} "
+            "max_enqueued_batches { value: 100 } "
+            f"num_batch_threads {{ value: {options.batch_threads} }}"
+        )
+        flags = ["--enable_batching", f"--batching_parameters_file={parameters}"]
+        with (
+            server(models, *flags, f"--grpc_max_threads={2 * CLIENTS}") as (channel, process),
+            ThreadPoolExecutor(CLIENTS) as pool,
+        ):
+            predict = channel.unary_unary(PREDICT)
+
+            def by_clients(count: int) -> None:
+                list(pool.map(lambda number: predict(sent[number % len(sent)]), range(count)))
+
+            for work in (in_batches, by_clients):
+                work(10 * BATCH)
+            count = options.images
+            pairs = [
+                (seconds_of(lambda: in_batches(count)), seconds_of(lambda: by_clients(count)))
+                for _ in range(options.rounds)
+            ]
+            here, there = (count / statistics.median(times) for times in zip(*pairs, strict=True))
+            ratio = statistics.median(local / remote for local, remote in pairs)
+            print(f"{'images/s':30}{'in process':>12}{'batched':>10}{'ratio':>8}")
+            name = f"{CLIENTS} clients, batches of {BATCH}"
+            print(f"{name:30}{here:12.1f}{there:10.1f}{ratio:8.2f}")
+            for part in range(10 if options.requests else 0):
+                by_clients(options.requests // 10)
+                memory = resident(process)
+                print(f"after {(part + 1) * options.requests // 10} requests: {memory:.0f} MB")
+
+
+def resident(process: int) -> float:
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def main() -> None:
+    """The program."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("models", type=Path, help="folder of versions")
+    parser.add_argument("--calls", type=int, default=200, help="of one image")
+    parser.add_argument("--images", type=int, default=960, help="a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch_threads", type=int, default=2)
+    parser.add_argument("--requests", type=int, default=50_000, help="0 for none")
+    options = parser.parse_args()
+    images = trial_images()
+    newest = max((path for path in options.models.iterdir() if path.name.isdecimal()), key=_number)
+    model = tf.saved_model.load(str(newest)).signatures[signature.DEFAULT]
+    latency(options.models, model, images, options.calls)
+    batched(options.models, model, images, options)
+
+
+def _number(path: Path) -> int:
+    return int(path.name)
+
+
+if __name__ == "__main__":
+    main()
