@@ -45,6 +45,8 @@ class ModelServer:
 
     def __init__(self, options: argparse.Namespace):
         check(options)
+        if options.profiler_port:
+            tf.profiler.experimental.server.start(options.profiler_port)
         monitoring = Monitoring()
         config = options.monitoring_config_file and read_monitoring(options.monitoring_config_file)
         metrics = config.prometheus_config if config else None
@@ -191,6 +193,7 @@ def argument_parser() -> argparse.ArgumentParser:
     add("tensorflow_session_parallelism", whole, 0, "threads for both of the next; 0 for all cores")
     add("tensorflow_intra_op_parallelism", whole, 0, "threads within an operation")
     add("tensorflow_inter_op_parallelism", whole, 0, "operations at a time")
+    add("profiler_port", port, 0, "where TensorBoard captures traces; 0, the default, for none")
     return parser
 
 

@@ -25,7 +25,7 @@ from serving.server import ModelServer, argument_parser
 from tests.serving import models
 from tests.serving.certificates import Certificates
 from tests.serving.managed import resident, until
-from tests.serving.processes import ended, serving
+from tests.serving.processes import ended, free_port, serving
 
 Code = grpc.StatusCode
 
@@ -339,3 +339,27 @@ def test_nothing_that_is_sent_ends_the_server(adder, tmp_path):
         body = urllib.request.urlopen(f"{server.rest_address}/v1/models/m").read()
         assert b"AVAILABLE" in body
         assert "Traceback" not in server.log.read_text()
+
+
+def test_a_trace_is_captured_while_it_serves(adder, tmp_path):
+    profiler_port = free_port()
+    flags = flags_of(adder, f"--profiler_port={profiler_port}")
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            stub.Predict(request())
+
+    with serving(tmp_path / "log.txt", *flags) as server:
+        stub = server.prediction()
+        asking = threading.Thread(target=ask)
+        asking.start()
+        try:
+            tf.profiler.experimental.client.trace(
+                f"grpc://localhost:{profiler_port}", str(tmp_path / "logs"), 500
+            )
+        finally:
+            done.set()
+            asking.join()
+    (trace,) = (tmp_path / "logs").rglob("*.xplane.pb")
+    assert b"Session" in trace.read_bytes()
