@@ -97,7 +97,7 @@ def build_page(captioner: Captioner, heading: str) -> gradio.Blocks:
         with gradio.Row():
             with gradio.Column():
                 drop = gradio.File(
-                    label="Picture: PNG, JPEG, GIF, BMP or WebP", file_types=["image"], height=130
+                    label="Picture: PNG, JPEG, GIF, BMP or WebP", file_types=["image"], height=160
                 )
                 shown = gradio.HTML(demo_parts.hint(BEGIN))
             with gradio.Column():

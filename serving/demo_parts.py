@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 HOW = "Point at a word, or pick it, to see where the model looked when it wrote it."
-NO_GRID = "The model's regions are no square grid, so where it looked cannot be shown."
+NO_GRID = "Where the model looked cannot be shown: its regions are no square grid."
 
 
 def hint(text: str) -> str:
