@@ -201,7 +201,8 @@ def write_captioner(path: Path, version: int) -> Path:
     def sample(
         image_bytes: tf.Tensor, temperature: tf.Tensor, top_p: tf.Tensor, seed: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        numbers = [tf.as_string(tf.round(10 * temperature)), tf.as_string(seed)]
+        tenths = tf.cast(tf.round(10 * temperature), tf.int64)
+        numbers = [tf.as_string(tenths), tf.as_string(seed)]
         said = tf.strings.join(["drawn", *numbers], " ")
         return {
             "captions": tf.stack([said + f" {number}" for number in "123"], axis=1),
