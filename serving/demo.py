@@ -66,12 +66,12 @@ class Captioner:
         return image, shown, demo_parts.scored(beam[names.CAPTIONS], beam[names.SCORES])
 
     def sample(
-        self, image: bytes | None, temperature: float, top_p: float, number: int, seed: int
+        self, image: bytes | None, temperature: float, top_p: float, number: int, seed: int | None
     ) -> tuple[str, Any]:
         """Drawn captions, and the slider of their number, which ends where the server's do."""
         if image is None:
             return demo_parts.hint(LATER), gradio.skip()
-        sampling = {names.TEMPERATURE: temperature, names.TOP_P: top_p, names.SEED: seed}
+        sampling = {names.TEMPERATURE: temperature, names.TOP_P: top_p, names.SEED: seed or 0}
         try:
             drawn = self._ask(image, names.SAMPLE, **sampling)
         except ServingError as error:
@@ -89,30 +89,43 @@ class Captioner:
 
 
 def build_page(captioner: Captioner, heading: str) -> gradio.Blocks:
-    """The page, for as many visitors as come."""
+    """The page.
+
+    Args:
+        captioner: Who is asked.
+        heading: In Markdown.
+    """
     page = gradio.Blocks(title="Image captions", analytics_enabled=False, delete_cache=CACHE)
     with page:
         gradio.Markdown(heading)
         image = gradio.State()
         with gradio.Row():
             with gradio.Column():
-                drop = gradio.File(
-                    label="Picture: PNG, JPEG, GIF, BMP or WebP", file_types=["image"], height=160
-                )
+                # Any file: what is no picture the server says, and not a box over this one.
+                drop = gradio.File(label="Picture: PNG, JPEG, GIF, BMP or WebP", height=160)
                 shown = gradio.HTML(demo_parts.hint(BEGIN))
             with gradio.Column():
                 gradio.Markdown("### Best captions of a beam search")
                 beam = gradio.HTML(demo_parts.hint(LATER))
                 gradio.Markdown("### Captions drawn at random")
+                # No buttons: their reset is no event.
                 temperature = gradio.Slider(
-                    0.1, 2, 1, step=0.1, label="Temperature", info="Low is safe, high is varied."
+                    *(0.1, 2, 1),
+                    step=0.1,
+                    label="Temperature",
+                    info="Low is safe, high is varied.",
+                    buttons=[],
                 )
                 top_p = gradio.Slider(
-                    0.05, 1, 1, step=0.05, label="Top-p", info="Share of likely words to draw from."
+                    *(0.05, 1, 1),
+                    step=0.05,
+                    label="Top-p",
+                    info="Share of likely words to draw from.",
+                    buttons=[],
                 )
-                number = gradio.Slider(1, SAMPLES, SAMPLES, step=1, label="Number")
+                number = gradio.Slider(1, SAMPLES, SAMPLES, step=1, label="Number", buttons=[])
                 with gradio.Row(equal_height=True):
-                    seed = gradio.Number(0, label="Seed", precision=0, minimum=0)
+                    seed = gradio.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1)
                     again = gradio.Button("Draw again")
                 samples = gradio.HTML(demo_parts.hint(LATER))
 
@@ -125,10 +138,12 @@ def build_page(captioner: Captioner, heading: str) -> gradio.Blocks:
         drop.upload(captioner.look, drop, [image, shown, beam]).then(**drawing)
         # Empty again, it takes the next picture.
         drop.upload(lambda: None, outputs=drop)
-        changes = [temperature.input, top_p.input, number.input, seed.input]
-        gradio.on(changes, trigger_mode="always_last", **drawing)
-        again.click(lambda seed: seed + 1, seed, seed).then(**drawing)
-    return page
+        # A number that is emptied gets its least value only after this event.
+        changes = [temperature.release, top_p.release, number.release, seed.input]
+        gradio.on(changes, None).then(**drawing)
+        again.click(lambda seed: (seed or 0) + 1, seed, seed).then(**drawing)
+    # How many requests at a time is for the server to say.
+    return page.queue(default_concurrency_limit=None)
 
 
 def main() -> None:

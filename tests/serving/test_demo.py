@@ -30,7 +30,7 @@ needs_browser = pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(
 DROP = """
 ([target, bytes, name]) => {
   const data = new DataTransfer();
-  data.items.add(new File([new Uint8Array(bytes)], name, {type: "image/png"}));
+  data.items.add(new File([new Uint8Array(bytes)], name));
   for (const kind of ["dragenter", "dragover", "drop"]) {
     const options = {dataTransfer: data, bubbles: true, cancelable: true};
     target.dispatchEvent(new DragEvent(kind, options));
@@ -107,14 +107,14 @@ class Visit:
         self.failure = self.page.get_by_role("alert")
         self.beam, self.samples = (self.page.locator(".scored").nth(place) for place in (0, 1))
 
-    def drop(self, content: bytes) -> None:
+    def drop(self, content: bytes, name: str) -> None:
         target = self.page.get_by_label("drop files")
-        self.page.evaluate(DROP, [target.element_handle(), list(content), "my picture's.png"])
+        self.page.evaluate(DROP, [target.element_handle(), list(content), name])
 
     def drop_picture(self) -> None:
         buffer = io.BytesIO()
         Image.new("RGB", (SIDE, SIDE), "red").save(buffer, format="PNG")
-        self.drop(buffer.getvalue())
+        self.drop(buffer.getvalue(), "Ann's picture #1.png")
         self.samples.get_by_text("drawn").first.wait_for()
 
     def rows(self, place) -> list[str]:
@@ -177,7 +177,7 @@ def test_sliders_change_what_is_drawn(visit):
 
 @needs_browser
 def test_what_is_no_picture_is_told_and_the_next_one_is_captioned(visit):
-    visit.drop(b"text")
+    visit.drop(b"text", "notes.txt")
     visit.failure.wait_for()
     assert visit.failure.inner_text() == "The server says of this picture: no picture."
     visit.drop_picture()
