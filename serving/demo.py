@@ -26,6 +26,8 @@ except ImportError:
 BEGIN = "Drop a picture above; it appears here with its caption."
 LATER = "They follow the picture."
 STYLE = Path(__file__).with_name("demo.css")
+# Of sliders, whose number may be erased, which is an error to gradio.
+FILL = "(...values) => values.map((value) => value ?? 1)"
 FONTS = ("system-ui", "sans-serif")
 SAMPLES = 5  # At first; how many there are is known from the first answer on.
 # Pictures that were dropped are kept for a day, and an open page keeps its own in memory.
@@ -134,13 +136,14 @@ def build_page(captioner: Captioner, heading: str) -> gradio.Blocks:
             "inputs": [image, temperature, top_p, number, seed],
             "outputs": [samples, number],
             "show_progress": "hidden",
+            "trigger_mode": "always_last",  # Of many changes while an answer is awaited.
         }
         drop.upload(captioner.look, drop, [image, shown, beam]).then(**drawing)
         # Empty again, it takes the next picture.
         drop.upload(lambda: None, outputs=drop)
-        # A number that is emptied gets its least value only after this event.
-        changes = [temperature.release, top_p.release, number.release, seed.input]
-        gradio.on(changes, None).then(**drawing)
+        sliders = [temperature, top_p, number]
+        changes = [*(slider.input for slider in sliders), seed.input]
+        gradio.on(changes, None, sliders, sliders, js=FILL).then(**drawing)
         again.click(lambda seed: (seed or 0) + 1, seed, seed).then(**drawing)
     # How many requests at a time is for the server to say.
     return page.queue(default_concurrency_limit=None)
