@@ -130,13 +130,13 @@ def _parse() -> argparse.Namespace:
     add, left_out = parser.add_argument, argparse.SUPPRESS
     add("images", nargs="+", metavar="IMAGE", help="PNG, JPEG, GIF, BMP or WebP")
     add("--signature", choices=(names.DEFAULT, names.SAMPLE, names.BEAM), default=names.DEFAULT)
-    add("--temperature", type=_within(1e-3, 1e3), default=left_out, help="of samples; 1")
-    add("--top_p", type=_within(1e-3, 1), default=left_out, help="of samples; 1")
-    add("--seed", type=_within(-(2**63), 2**63 - 1), default=left_out, help="of samples; 0")
-    add("--n", type=_within(1, 2**31), help="the first captions of sample or beam; all")
+    add("--temperature", type=within(1e-3, 1e3), default=left_out, help="of samples; 1")
+    add("--top_p", type=within(1e-3, 1), default=left_out, help="of samples; 1")
+    add("--seed", type=within(-(2**63), 2**63 - 1), default=left_out, help="of samples; 0")
+    add("--n", type=within(1, 2**31), help="the first captions of sample or beam; all")
     add("--json", action="store_true", help="print one JSON object and no more")
     add("--model", default="captioner", help="its name on the server; %(default)s")
-    add("--timeout", type=_within(1e-3, 1e6), default=10.0, help="seconds a request; %(default)g")
+    add("--timeout", type=within(1e-3, 1e6), default=10.0, help="seconds a request; %(default)g")
     api = parser.add_mutually_exclusive_group()
     api.add_argument("--server", default=GRPC, help="HOST:PORT or unix:PATH, gRPC; %(default)s")
     api.add_argument("--rest", nargs="?", const=REST, metavar="URL", help=f"REST instead; {REST}")
@@ -159,7 +159,7 @@ def _parse() -> argparse.Namespace:
     return arguments
 
 
-def _within(least: float, most: float) -> Callable[[str], float]:
+def within(least: float, most: float) -> Callable[[str], float]:
     """A number of the kind of `least`."""
 
     def read(text: str) -> float:

@@ -165,6 +165,67 @@ def _signature(method: str, inputs: Mapping[str, tf.Tensor], outputs: Mapping[st
     return v1.saved_model.build_signature_def(*infos, f"tensorflow/serving/{method}")
 
 
+def write_captioner(path: Path, version: int) -> Path:
+    """Four signatures of `caption_gan/signature.py`; what does not begin as PNG does is an error.
+
+    Three words look at the first three of four regions; a drawn caption says how it was drawn.
+    """
+    module = tf.Module()
+
+    def errors(images: tf.Tensor) -> tf.Tensor:
+        return tf.where(tf.strings.substr(images, 0, 4) == b"\x89PNG", "", "no picture")
+
+    def repeated(images: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
+        return tf.repeat(row[None], tf.size(images), axis=0)
+
+    def default(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        one = repeated(image_bytes, tf.constant(["a red star"]))[:, 0]
+        score = repeated(image_bytes, tf.constant([-0.25]))[:, 0]
+        return {"caption": one, "score": score, "error": errors(image_bytes)}
+
+    def attention(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {
+            "caption": default(image_bytes)["caption"],
+            "tokens": repeated(image_bytes, tf.constant(["a", "red", "star", ""])),
+            "attention": repeated(image_bytes, tf.linalg.diag([0.5, 0.5, 0.5, 0.0])),
+            "error": errors(image_bytes),
+        }
+
+    def beam(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {
+            "captions": repeated(image_bytes, tf.constant(["a star", "one star"])),
+            "scores": repeated(image_bytes, tf.constant([-0.5, -0.75])),
+            "error": errors(image_bytes),
+        }
+
+    def sample(
+        image_bytes: tf.Tensor, temperature: tf.Tensor, top_p: tf.Tensor, seed: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        tenths = tf.cast(tf.round(10 * temperature), tf.int64)
+        numbers = [tf.as_string(tenths), tf.as_string(seed)]
+        said = tf.strings.join(["drawn", *numbers], " ")
+        return {
+            "captions": tf.stack([said + f" {number}" for number in "123"], axis=1),
+            "scores": repeated(image_bytes, tf.constant([-1.0, -2.0, -3.0])),
+            "error": errors(image_bytes),
+        }
+
+    images = tf.TensorSpec([None], tf.string, name="image_bytes")
+    module.default = tf.function(default, input_signature=[images])
+    module.attention = tf.function(attention, input_signature=[images])
+    module.beam = tf.function(beam, input_signature=[images])
+    drawing = [("temperature", tf.float32), ("top_p", tf.float32), ("seed", tf.int64)]
+    specs = [tf.TensorSpec([None], dtype, name=name) for name, dtype in drawing]
+    module.sample = tf.function(sample, input_signature=[images, *specs])
+    signatures = {
+        "serving_default": module.default,
+        "attention": module.attention,
+        "beam": module.beam,
+        "sample": module.sample,
+    }
+    return _save(path, version, module, signatures)
+
+
 def write_broken(path: Path, version: int) -> Path:
     """A folder whose saved_model.pb is none."""
 
