@@ -52,10 +52,7 @@ def main() -> None:
     parser.add_argument("--rollback", action="store_true", help="take the newest version back")
     parser.add_argument("--evaluate", action="store_true", help="score the run anew")
     parser.add_argument(
-        "--min_cider",
-        type=NonNegativeFloat,
-        default=blessing.MIN_CIDER,
-        help="least CIDEr of greedy",
+        "--min_cider", type=NonNegativeFloat, default=blessing.MIN_CIDER, help="least CIDEr"
     )
     parser.add_argument(
         "--tolerance",
@@ -76,7 +73,8 @@ def main() -> None:
     directory = Path(arguments.to)
     record: Record = {"action": "rollback" if arguments.rollback else "push"}
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        if arguments.run:
+            directory.mkdir(parents=True, exist_ok=True)
         with _logged(directory, record), _alone(directory):
             if arguments.rollback:
                 roll_back(directory, record)
