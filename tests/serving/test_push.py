@@ -475,6 +475,6 @@ def test_a_real_push_is_killed(scored, tmp_path, moment):
 @pytest.mark.slow
 def test_a_model_that_does_not_warm_up_is_refused(model, canaries, tmp_path):
     broken = shutil.copytree(model / "1", tmp_path / "1")
-    (broken / push.EXTRA / "tf_serving_warmup_requests").write_bytes(b"no records")
+    (broken / push.EXTRA / "tf_serving_warmup_requests").write_bytes(b"no records" * 10)
     with pytest.raises(ServingError, match=r"the server ends with status 1: error: .*warmup"):
         try_out(tmp_path, canaries)
