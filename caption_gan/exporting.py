@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
@@ -131,27 +132,37 @@ def check_in_fresh_process(model: Path, served: ServedCaptioner, images: list[by
         )
 
 
+def trial_inputs(name: str, images: Sequence[bytes]) -> dict[str, Sequence[Any]]:
+    """Inputs of a signature by their names, a row an image."""
+    rows = len(images)
+    if name == signature.EXAMPLES:
+        return {signature.SERIALIZED: [_example(image) for image in images]}
+    inputs: dict[str, Sequence[Any]] = {signature.IMAGE_BYTES: images}
+    if name == signature.SAMPLE:
+        inputs[signature.TEMPERATURE] = [1.0] * rows
+        inputs[signature.TOP_P] = [1.0] * rows
+        inputs[signature.SEED] = [0] * rows
+    return inputs
+
+
+def _example(image: bytes) -> bytes:
+    example = tf.train.Example()
+    example.features.feature[signature.ENCODED].bytes_list.value.append(image)
+    return example.SerializeToString()
+
+
 def _write_warm_up(path: Path, images: list[bytes]) -> None:
     """Requests of each signature, which an engine answers before it says that it is ready."""
-    example = tf.train.Example()
-    example.features.feature[signature.ENCODED].bytes_list.value.append(images[0])
+    types = {bytes: tf.string, float: tf.float32, int: tf.int64}
     with tf.io.TFRecordWriter(str(path)) as writer:
         for name in signature.ALL:
             for rows in WARM_UP_BATCHES:
                 request = predict_pb2.PredictRequest()
                 request.model_spec.name = "captioner"
                 request.model_spec.signature_name = name
-                inputs = {signature.IMAGE_BYTES: tf.constant([images[0]] * rows)}
-                if name == signature.SAMPLE:
-                    inputs[signature.TEMPERATURE] = tf.ones([rows])
-                    inputs[signature.TOP_P] = tf.ones([rows])
-                    inputs[signature.SEED] = tf.zeros([rows], tf.int64)
-                if name == signature.EXAMPLES:
-                    inputs = {
-                        signature.SERIALIZED: tf.constant([example.SerializeToString()] * rows)
-                    }
-                for key, value in inputs.items():
-                    request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+                for key, values in trial_inputs(name, images[:1] * rows).items():
+                    tensor = tf.make_tensor_proto(values, types[type(values[0])])
+                    request.inputs[key].CopyFrom(tensor)
                 log = prediction_log_pb2.PredictLog(request=request)
                 record = prediction_log_pb2.PredictionLog(predict_log=log)
                 writer.write(record.SerializeToString())

@@ -18,7 +18,8 @@ from caption_gan.errors import CaptionGANError
 from caption_gan.evaluation import CaptionedImage
 
 BATCH = 32
-SETTINGS = "assets.extra/config.yaml"  # Of the run that was exported.
+# Of the run that was exported.
+SETTINGS, METRICS = "assets.extra/config.yaml", "assets.extra/metrics.json"
 
 
 def is_saved_model(path: Path) -> bool:

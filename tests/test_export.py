@@ -20,24 +20,11 @@ from caption_gan.command_line import run_program
 from caption_gan.errors import CaptionGANError
 from caption_gan.export import main
 from caption_gan.exporting import check_in_fresh_process, export_run, next_version, trial_images
-from caption_gan.fit import start_run
-from caption_gan.models.encoder import build_encoder
-from caption_gan.run import (
-    RunDirectory,
-    build_captioner,
-    load_ensemble,
-    load_run,
-    read_config,
-    save_weights,
-)
+from caption_gan.run import RunDirectory, load_ensemble, load_run
 from caption_gan.served_captioner import ServedCaptioner
-from caption_gan.text.tokenizer import Tokenizer
-from tests.programs import SMALL, call
+from tests.programs import call
+from tests.runs import LENGTH, untrained_run
 
-LENGTH = 24  # text.sequence_length
-
-
-CAPTIONS = ["a red line rises", "a blue bar falls while the green one rises", "two dots cross"]
 METRICS = {
     "val/greedy/CIDEr": 0.5,
     "val/greedy/BLEU-1": 0.7,
@@ -48,14 +35,7 @@ METRICS = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> RunDirectory:
-    """A run without any training; its captions are nonsense, and long."""
-    directory = RunDirectory(tmp_path_factory.mktemp("runs") / "run")
-    config = read_config(SMALL, "test")
-    start_run(directory, config, CAPTIONS)
-    keras.utils.set_random_seed(0)
-    tokenizer = Tokenizer(directory.vocabulary, "word", LENGTH)
-    captioner = build_captioner(config, build_encoder(config.encoder), tokenizer.vocabulary_size)
-    save_weights(captioner, directory.best_weights)
+    directory = untrained_run(tmp_path_factory.mktemp("runs") / "run")
     directory.metrics.write_text(json.dumps(METRICS))
     return directory
 
@@ -309,19 +289,8 @@ def test_images_of_any_size_are_served_alike(signatures):
     assert caption
 
 
-def another_run(path: Path, captions: list[str]) -> RunDirectory:
-    directory = RunDirectory(path)
-    config = read_config(SMALL, "test")
-    start_run(directory, config, captions)
-    keras.utils.set_random_seed(1)
-    tokenizer = Tokenizer(directory.vocabulary, "word", LENGTH)
-    captioner = build_captioner(config, build_encoder(config.encoder), tokenizer.vocabulary_size)
-    save_weights(captioner, directory.best_weights)
-    return directory
-
-
 def test_an_ensemble_is_served_as_one(run, tmp_path):
-    other = another_run(tmp_path / "other", CAPTIONS)
+    other = untrained_run(tmp_path / "other", seed=1)
     version = export_run(run.path, tmp_path / "to", "2.20", [other.path])
     model = tf.saved_model.load(str(version))
     found = model.signatures[signature.DEFAULT](image_bytes=tf.constant(IMAGES))
@@ -334,6 +303,6 @@ def test_an_ensemble_is_served_as_one(run, tmp_path):
 
 
 def test_runs_of_other_words_cannot_write_together(run, tmp_path):
-    other = another_run(tmp_path / "other", ["three green birds"])
+    other = untrained_run(tmp_path / "other", ["three green birds"])
     with pytest.raises(CaptionGANError, match="cannot write together"):
         load_ensemble([run.path, other.path])

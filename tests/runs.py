@@ -1,0 +1,27 @@
+"""Runs that tests make in a second."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+
+from caption_gan.fit import start_run
+from caption_gan.models.encoder import build_encoder
+from caption_gan.run import RunDirectory, build_captioner, read_config, save_weights
+from caption_gan.text.tokenizer import Tokenizer
+from tests.programs import SMALL
+
+LENGTH = 24  # text.sequence_length
+CAPTIONS = ["a red line rises", "a blue bar falls while the green one rises", "two dots cross"]
+
+
+def untrained_run(path: Path, captions: Sequence[str] = CAPTIONS, seed: int = 0) -> RunDirectory:
+    """A run without any training; its captions are nonsense, and long."""
+    directory = RunDirectory(path)
+    config = read_config(SMALL, "test")
+    start_run(directory, config, captions)
+    keras.utils.set_random_seed(seed)
+    tokenizer = Tokenizer(directory.vocabulary, "word", LENGTH)
+    captioner = build_captioner(config, build_encoder(config.encoder), tokenizer.vocabulary_size)
+    save_weights(captioner, directory.best_weights)
+    return directory
