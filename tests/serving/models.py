@@ -229,7 +229,7 @@ def write_captioner(path: Path, version: int) -> Path:
 
 
 def write_byte_counter(path: Path, version: int) -> Path:
-    """All of a captioner's signatures; its captions are numbers of bytes, and what is short is no image."""
+    """All of a captioner's signatures: captions are numbers of bytes, what is short is no image."""
     module = tf.Module()
 
     def look(image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
