@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -22,8 +24,11 @@ from caption_gan.export import main
 from caption_gan.exporting import check_in_fresh_process, export_run, next_version, trial_images
 from caption_gan.run import RunDirectory, load_ensemble, load_run
 from caption_gan.served_captioner import ServedCaptioner
+from serving.client import caption_images
+from serving.connections import connect_grpc, connect_rest
 from tests.programs import call
 from tests.runs import LENGTH, untrained_run
+from tests.serving.processes import serving
 
 METRICS = {
     "val/greedy/CIDEr": 0.5,
@@ -306,3 +311,32 @@ def test_runs_of_other_words_cannot_write_together(run, tmp_path):
     other = untrained_run(tmp_path / "other", ["three green birds"])
     with pytest.raises(CaptionGANError, match="cannot write together"):
         load_ensemble([run.path, other.path])
+
+
+def test_the_server_says_what_the_run_says(exported, served, tmp_path):
+    """Over gRPC and REST, one by one, in one batch, and merged with others and what is no image."""
+    images = trial_images()
+    said = served.default(tf.constant(images))["caption"].numpy()
+    expected = [caption.decode() for caption in said]
+    parameters = tmp_path / "batching.config"
+    parameters.write_text("max_batch_size { value: 8 } batch_timeout_micros { value: 100000 }")
+    flags = [
+        "--enable_batching", f"--batching_parameters_file={parameters}",
+        "--model_name=captioner", f"--model_base_path={exported.parent}",
+    ]  # fmt: skip
+    with serving(tmp_path / "log.txt", *flags) as server:
+        for predict in (connect_grpc(server.grpc_address), connect_rest(server.rest_address)):
+            assert [row["caption"] for row in caption_images(predict, images)] == expected
+            sent = [[image] for image in (*images, b"no image", *images)]
+            with ThreadPoolExecutor(len(sent)) as pool:
+                rows = [rows[0] for rows in pool.map(partial(caption_images, predict), sent)]
+            assert [row["caption"] for row in rows] == [*expected, "", *expected]
+            assert [bool(row["error"]) for row in rows] == [False] * 4 + [True] + [False] * 4
+            # A header that is none, a hundred megabytes of it.
+            (row,) = caption_images(predict, [b"\x89PNG" + bytes(100_000_000)], timeout=60)
+            assert row["error"]
+        path = tmp_path / "image.png"
+        path.write_bytes(images[0])
+        command = [sys.executable, "-m", "serving.client", path, "--server", server.grpc_address]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.stdout == f"{path}: {expected[0]}\n"
