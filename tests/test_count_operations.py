@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 TOOLS = str(Path(__file__).parents[1] / "tools")
 
@@ -88,3 +89,14 @@ def test_formulas_are_what_tensorflow_executes(costs, objective):
 
     expected, counted = count_operations.compare("tiny", objective)
     assert counted.products == expected
+
+
+def test_cudnn_still_has_no_second_derivative():
+    from tensorflow.python.framework import ops
+    from tensorflow.python.ops import cudnn_rnn_grad  # noqa: F401 - It registers the first.
+
+    assert hasattr(tf.raw_ops, "CudnnRNNBackpropV3")
+    ops.gradient_registry.lookup("CudnnRNNV3")
+    # Once this fails, recurrences need not be unrolled for the penalty's sake.
+    with pytest.raises(LookupError):
+        ops.gradient_registry.lookup("CudnnRNNBackpropV3")

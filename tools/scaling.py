@@ -8,7 +8,6 @@ data sheets. Nothing here was measured on a GPU; docs/scaling.md says what is as
 import argparse
 import dataclasses
 import math
-from pathlib import Path
 from typing import NamedTuple
 
 import keras
@@ -19,15 +18,15 @@ from caption_gan.config import Config
 from caption_gan.models.encoder import build_encoder
 from caption_gan.run import read_config
 
-# Executed operations a step, by `count_operations.py --sizes photographs`: 21 words, 5 updates of
-# a critic. They grow with the words, as the recurrences are unrolled, and hardly with all else.
+# Executed operations of a step with 23 words and 5 updates of a critic (`self_critical`: without
+# one), by `count_operations.py`. As the recurrences are unrolled, they grow with the words.
 EXECUTED = {
-    "maximum_likelihood": 0,
-    "wgan_gp": 0,
-    "policy_gradient": 0,
-    "self_critical": 0,
+    "maximum_likelihood": 2_780,
+    "wgan_gp": 76_008,
+    "policy_gradient": 40_000,
+    "self_critical": 40_000,
 }
-EXECUTED_WORDS = 21
+EXECUTED_WORDS = 23
 LAUNCH = 5e-6  # Seconds from one small operation to the next, assumed.
 UTILISATION = 0.4  # Of the peak, in products large enough not to be a matter of launches, assumed.
 
@@ -54,13 +53,14 @@ class Set(NamedTuple):
     name: str
     config: str
     captions: int
+    captions_an_image: int
     vocabulary: int
 
 
 SETS = (
-    Set("COCO", "configs/coco2014.yaml", 566_000, 10_000),
-    Set("SciCap, first sentences", "configs/scicap.yaml", 107_000, 10_000),
-    Set("SciCap, all", "configs/scicap.yaml", 416_000, 10_000),
+    Set("COCO", "configs/coco2014.yaml", 566_000, 5, 10_000),
+    Set("SciCap, first sentences", "configs/scicap.yaml", 107_000, 1, 10_000),
+    Set("SciCap, all", "configs/scicap.yaml", 416_000, 1, 10_000),
 )
 
 
@@ -81,7 +81,7 @@ def convolutions(network: keras.Model) -> float:
 class Work(NamedTuple):
     """A step on one device."""
 
-    captions: int
+    images: int
     operations: float
     bytes: float
     executed: float
@@ -99,6 +99,8 @@ def work(config: Config, objective: str, sizes: Sizes, encoder: keras.Model) -> 
     """A step with its encoder, whose last layers maximum likelihood trains."""
     settings = getattr(config, objective)
     has_critic = getattr(settings, "has_critic", False)
+    # With a critic, `self_critical` differs by its reward alone.
+    name = "policy_gradient" if objective == "self_critical" and has_critic else objective
     cost = step(objective, sizes, has_critic)
     images = settings.images_a_step
     # Forward, and gradients of inputs and of weights.
@@ -109,10 +111,10 @@ def work(config: Config, objective: str, sizes: Sizes, encoder: keras.Model) -> 
     if has_critic:
         weights += sizes.critic_updates * critic_weights(sizes)
     return Work(
-        images * sizes.captions,
+        images,
         cost.operations + times * images * convolutions(encoder.second),
         cost.bytes,
-        EXECUTED[objective] * sizes.words / EXECUTED_WORDS,
+        EXECUTED[name] * sizes.words / EXECUTED_WORDS,
         FLOAT * weights,
     )
 
@@ -124,25 +126,24 @@ def main() -> None:
     arguments = parser.parse_args()
     counts = (1, 8, arguments.fleet)
     for data in SETS:
-        config = read_config([f"--config={Path(data.config)}"], parser.prog)
+        config = read_config([f"--config={data.config}"], parser.prog)
         # What the encoder knows does not matter here, only its size.
         encoder = build_encoder(dataclasses.replace(config.encoder, weights="none"))
-        regions, depth = encoder.regions_shape
-        print(
-            f"\n{data.name}: {data.captions:,} captions, one pass; minutes on 1, 8, "
-            f"{arguments.fleet} GPUs, of which adding up gradients"
-        )
-        print(f"{'objective':20}{'Tflop':>8}{'launches':>10}", *(d.name for d in DEVICES))
+        images = data.captions // data.captions_an_image
+        print(f"\n{data.name}, {data.captions:,} captions: minutes a pass over {images:,} images")
+        print(f"{'':20}{'images':>8}{'Tflop':>8}{'executed':>10}", end="")
+        print(*(f"{f'{devices} {device.name}':>13}" for device in DEVICES for devices in counts))
         for objective in OBJECTIVES:
-            sizes = sizes_of(config, objective, data.vocabulary, regions, depth)
+            sizes = sizes_of(config, objective, data.vocabulary, *encoder.regions_shape)
             done = work(config, objective, sizes, encoder)
-            line = f"{objective:20}{done.operations / 1e12:8.2f}{done.executed:10,.0f}"
+            print(f"{objective:20}{done.images:8}{done.operations / 1e12:8.2f}", end="")
+            print(f"{done.executed:10,.0f}", end="")
             for device in DEVICES:
                 for devices in counts:
-                    steps = math.ceil(data.captions / done.captions / devices)
                     own, ring = done.seconds(device, devices)
-                    line += f"{steps * (own + ring) / 60:9.2f} ({steps * ring / 60:.2f})"
-            print(line)
+                    minutes = math.ceil(images / done.images / devices) * (own + ring) / 60
+                    print(f"{f'{minutes:.2f} ({ring / (own + ring):.0%})':>14}", end="")
+            print()
 
 
 if __name__ == "__main__":
