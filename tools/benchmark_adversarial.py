@@ -17,27 +17,15 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
-import numpy as np
 import tensorflow as tf
-from benchmark_training import precomputed_encoder
+from random_stage import ADVERSARIAL, random_examples, random_stage
 
 from caption_gan.config import Config
-from caption_gan.models.captioner import Captioner
-from caption_gan.models.generator import Generator
 from caption_gan.run import read_config
-from caption_gan.text.vocabulary import PAD_ID, START_ID
-from caption_gan.training.adversarial import Adversarial
-from caption_gan.training.cider_reward import CiderReward
-from caption_gan.training.policy_gradient import PolicyGradient
-from caption_gan.training.self_critical import SelfCritical
-from caption_gan.training.wgan_gp import WassersteinGAN
+from caption_gan.text.vocabulary import PAD_ID
 
-OBJECTIVES: dict[str, type[Adversarial]] = {
-    "wgan_gp": WassersteinGAN,
-    "policy_gradient": PolicyGradient,
-    "self_critical": SelfCritical,
-}
 SMALL, LARGE = 1_000, 20_000
 
 
@@ -68,26 +56,10 @@ class Bench:
         self, config: Config, objective: str, vocabulary_size: int, regions: int, depth: int
     ):
         settings = getattr(config, objective)
-        sizes = config.generator
-        generator = Generator(
-            *(vocabulary_size, sizes.embedding_size, sizes.hidden_size, sizes.attention_heads),
-            *(sizes.noise_size, sizes.dropout),
-        )
-        generator.build((None, regions, depth))
-        captioner = Captioner(precomputed_encoder(regions, depth), generator)
-        random = np.random.default_rng(config.seed)
-        images, length = settings.images_a_step, config.text.sequence_length
-        shape = (images, settings.captions, length)
-        token_ids = random.integers(4, vocabulary_size, shape, dtype=np.int32)
-        token_ids[..., 0] = START_ID
-        more = {}
-        if objective == "self_critical":
-            more["cider"] = CiderReward(token_ids[..., 1:])
-        self.model = OBJECTIVES[objective].stage(captioner, settings, 1000, config.seed, **more)
-        features = random.normal(size=(images, regions, depth)).astype(np.float32)
-        self.examples = {"regions": features, "token_ids": token_ids}
+        self.examples = random_examples(config, objective, vocabulary_size, regions, depth)
+        self.model: Any = random_stage(config, objective, vocabulary_size, self.examples)
         self.batch = {name: tf.constant(value) for name, value in self.examples.items()}
-        self.images, self.part = images, settings.batch_size
+        self.images, self.part = settings.images_a_step, settings.batch_size
         self.captions = settings.captions
         real = self.batch["token_ids"][: self.part]
         regions_part = self.batch["regions"][: self.part]
@@ -134,7 +106,7 @@ def benchmark(config: Config, regions: int, depth: int, steps: int) -> None:
         "... times its forward and backward pass": times["update"] / times["pass"],
         f"... with {LARGE:,} words, times {SMALL:,}": times["large"] / times["update"],
     }
-    for objective in OBJECTIVES:
+    for objective in ADVERSARIAL:
         bench = Bench(config, objective, SMALL, regions, depth)
         calls = {"step": bench.step, "input": bench.input()}
         if bench.model.critic:

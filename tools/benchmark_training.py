@@ -16,21 +16,18 @@ medians over the steps.
 import argparse
 import functools
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from random_stage import random_examples, random_stage, sizes_of
+from step_costs import teacher_forcing
 
 from caption_gan.config import Config
-from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding import greedy
-from caption_gan.models.generator import Generator
-from caption_gan.models.precomputed_encoder import PrecomputedEncoder
 from caption_gan.run import read_config
-from caption_gan.training.maximum_likelihood import MaximumLikelihood
 
 
 def median_seconds(run: Callable[[], object], repetitions: int, warm_up: int = 2) -> float:
@@ -52,60 +49,15 @@ def matrix_product_peak(size: int = 2048, repetitions: int = 10) -> float:
     return 2 * size**3 / median_seconds(lambda: product().numpy(), repetitions)
 
 
-def matrix_product_operations(
-    generator: Generator, images: int, captions: int, words: int, regions: int, depth: int
-) -> float:
-    """Floating-point operations of the matrix products of one forward pass with teacher forcing.
-
-    Two for each multiplication and addition. The backward pass has twice as many: a product for
-    the gradient of each of a product's two factors.
-    """
-    hidden, embedding = generator.hidden_size, generator.embedding_size
-    tokens = images * captions * words
-    per_token = (
-        3 * hidden * (embedding + hidden)  # reader: three gates of word and state
-        + 3 * hidden * (2 * hidden + hidden)  # writer: of reader, context and state
-        + hidden * hidden  # query
-        + 2 * regions * hidden  # scores and context
-        + 2 * hidden * hidden  # hidden output layer
-        + hidden * embedding  # output projection
-        + embedding * generator.vocabulary_size  # logits
-    )
-    per_region = depth * hidden + 2 * hidden * hidden  # projection, keys and values
-    per_caption = (hidden + generator.noise_size) * 2 * hidden  # first states
-    return 2.0 * (
-        tokens * per_token + images * regions * per_region + images * captions * per_caption
-    )
-
-
-def precomputed_encoder(regions: int, depth: int) -> PrecomputedEncoder:
-    """An encoder that costs nothing."""
-    with tempfile.TemporaryDirectory() as folder:
-        np.save(Path(folder) / "any.npy", np.zeros((regions, depth), np.float16))
-        return PrecomputedEncoder(folder)
-
-
 def benchmark(config: Config, vocabulary_size: int, regions: int, depth: int, steps: int) -> None:
     """Prints the figures that the module's docstring lists."""
     settings = config.maximum_likelihood
     images, captions = settings.batch_size, settings.captions
     length = config.text.sequence_length
-    generator = Generator(
-        vocabulary_size,
-        config.generator.embedding_size,
-        config.generator.hidden_size,
-        config.generator.attention_heads,
-        config.generator.noise_size,
-        config.generator.dropout,
-    )
-    generator.build((None, regions, depth))
-    model = MaximumLikelihood.stage(
-        Captioner(precomputed_encoder(regions, depth), generator), settings, steps, config.seed
-    )
-    random = np.random.default_rng(config.seed)
-    token_ids = random.integers(4, vocabulary_size, (images, captions, length), dtype=np.int32)
-    features = random.normal(size=(images, regions, depth)).astype(np.float16)
-    examples = {"regions": np.repeat(features, 4, 0), "token_ids": np.repeat(token_ids, 4, 0)}
+    examples = random_examples(config, "maximum_likelihood", vocabulary_size, regions, depth)
+    model: Any = random_stage(config, "maximum_likelihood", vocabulary_size, examples)
+    generator = model.captioner.generator
+    examples = {name: np.repeat(part, 4, 0) for name, part in examples.items()}
     batches = iter(
         tf.data.Dataset.from_tensor_slices(examples)
         .repeat()
@@ -133,9 +85,8 @@ def benchmark(config: Config, vocabulary_size: int, regions: int, depth: int, st
     forward_time = median_seconds(lambda: forward().numpy(), steps)
     both_time = median_seconds(lambda: forward_and_backward()[0].numpy(), steps)
     step_time = median_seconds(lambda: train_step(batch)["loss"].numpy(), steps)
-    operations = 3 * matrix_product_operations(
-        generator, images, captions, length - 1, regions, depth
-    )
+    sizes = sizes_of(config, "maximum_likelihood", vocabulary_size, regions, depth)
+    operations = teacher_forcing(sizes).operations
     rows = {
         "training, captions/s": f"{images * captions / (step_time + input_time):10.0f}",
         "input, ms a step": f"{1e3 * input_time:10.1f}",

@@ -1,0 +1,179 @@
+"""Checks the formulas of `step_costs.py`: `python tools/count_operations.py`.
+
+Runs a training step of each objective at three sizes under TensorFlow's tracer, which names every
+operation that was executed, each turn of a loop anew, with the shape of what came out. Prints the
+formulas' operations of matrix products, those that were executed, the ratio of both and of the
+bytes, and how many operations of any kind a step executes, and a recurrence among them.
+"""
+
+import argparse
+import math
+import re
+import tempfile
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+from random_stage import OBJECTIVES, random_examples, random_stage, sizes_of
+from step_costs import FLOAT, Cost, Sizes, step
+
+from caption_gan.config import Config
+from caption_gan.run import read_config
+
+v1 = tf.compat.v1
+PRODUCT = re.compile(r"MatMul(V\d)?$")
+# What is no work.
+IDLE = {
+    *("Const", "Identity", "IdentityN", "NoOp", "VarHandleOp", "ReadVariableOp", "_Arg", "_Retval"),
+    *("Enter", "Exit", "Merge", "NextIteration", "Switch", "LoopCond"),
+    *("Reshape", "Shape", "Squeeze", "ExpandDims"),
+}
+SETTINGS = {
+    "tiny": "--generator.embedding_size=6 --generator.hidden_size=8 --generator.attention_heads=2"
+    " --generator.noise_size=3 --text.sequence_length=5",
+    "default": "",
+    "photographs": "--generator.embedding_size=300 --generator.hidden_size=512"
+    " --generator.attention_heads=4 --text.sequence_length=9"
+    " --maximum_likelihood.matrix_learning_rate=0",
+}
+# Batches are small, as the formulas are linear in them, and captions of the largest networks short:
+# TensorFlow takes long to prepare a graph of many words.
+BATCHES = {"tiny": (2, 2, 2), "default": (4, 2, 5), "photographs": (2, 5, 2)}
+VOCABULARY_REGIONS_DEPTH = {
+    "tiny": (19, 7, 10),
+    "default": (1000, 64, 80),
+    "photographs": (10000, 49, 1280),
+}
+
+
+class Counted(NamedTuple):
+    """What a step executed."""
+
+    products: Cost
+    executed: int  # Operations of any kind.
+    recurrent: int  # Those among them that are a recurrence's.
+
+
+def configuration(size: str, objective: str) -> Config:
+    """Settings of one of the three sizes."""
+    images, captions, updates = BATCHES[size]
+    arguments = [
+        *SETTINGS[size].split(),
+        f"--{objective}.batch_size={images}",
+        f"--{objective}.captions={captions}",
+    ]
+    if objective != "maximum_likelihood":
+        # Without a warm-up the first step trains the generator too.
+        arguments += [f"--{objective}.critic_updates={updates}", f"--{objective}.critic_warmup=0"]
+    return read_config(arguments, "count_operations")
+
+
+def formula(config: Config, objective: str, sizes: Sizes) -> Cost:
+    """A step's cost by the formulas."""
+    settings = getattr(config, objective)
+    return step(
+        objective,
+        sizes,
+        has_critic=getattr(settings, "has_critic", False),
+        muon=getattr(settings, "matrix_learning_rate", 0) > 0,
+    )
+
+
+def traced_step(model: keras.Model, examples: dict[str, np.ndarray]) -> Any:
+    """TensorFlow's record of one training step.
+
+    Only sessions keep shapes in it, so the step is exported and run in one.
+    """
+    module = tf.Module()
+
+    @tf.function(
+        input_signature=[
+            {name: tf.TensorSpec(part.shape, part.dtype, name) for name, part in examples.items()}
+        ]
+    )
+    def train_step(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return {"loss": model.train_step(batch)["loss"]}
+
+    module.train_step = train_step
+    module.needed = train_step.get_concrete_function().variables
+    record = v1.RunMetadata()
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder, signatures=train_step)
+        with v1.Session(graph=tf.Graph()) as session:
+            loaded = v1.saved_model.load(session, ["serve"], folder)
+            signature = loaded.signature_def["serving_default"]
+            session.run(
+                signature.outputs["loss"].name,
+                {signature.inputs[name].name: part for name, part in examples.items()},
+                v1.RunOptions(trace_level=v1.RunOptions.FULL_TRACE, output_partition_graphs=True),
+                record,
+            )
+    return record
+
+
+def count(record: Any) -> Counted:
+    """Sums what a record holds."""
+    nodes = {node.name: node for graph in record.partition_graphs for node in graph.node}
+    executed = [entry for device in record.step_stats.dev_stats for entry in device.node_stats]
+    shapes: dict[tuple[str, int], list[int]] = {}
+    for entry in executed:
+        for output in entry.output:
+            shape = [dimension.size for dimension in output.tensor_description.shape.dim]
+            shapes[entry.node_name, output.slot] = shape
+    operations, bytes_moved = 0.0, 0.0
+    working = []
+    for entry in executed:
+        node = nodes.get(entry.node_name)
+        if node is None or node.op in IDLE:
+            continue
+        working.append(node.name)
+        # Kernels for a kind of processor, or with an activation in them, have a name before this.
+        if not PRODUCT.search(node.op):
+            continue
+        transposed = node.attr["transpose_a"].b or node.attr["adj_x"].b
+        left, right = (
+            shapes[name, int(slot or 0)]
+            for name, _, slot in (factor.partition(":") for factor in node.input[:2])
+        )
+        written = shapes[entry.node_name, 0]
+        operations += 2 * math.prod(written) * left[-2 if transposed else -1]
+        bytes_moved += FLOAT * sum(map(math.prod, (left, right, written)))
+    recurrent = sum("reader" in name or "writer" in name for name in working)
+    return Counted(Cost(operations, bytes_moved), len(working), recurrent)
+
+
+def compare(size: str, objective: str) -> tuple[Cost, Counted]:
+    """A step's cost by the formulas, and what it executed."""
+    vocabulary, regions, depth = VOCABULARY_REGIONS_DEPTH[size]
+    config = configuration(size, objective)
+    examples = random_examples(config, objective, vocabulary, regions, depth)
+    model = random_stage(config, objective, vocabulary, examples)
+    sizes = sizes_of(config, objective, vocabulary, regions, depth)
+    return formula(config, objective, sizes), count(traced_step(model, examples))
+
+
+def main() -> None:
+    """The program."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--sizes", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=list(OBJECTIVES))
+    arguments = parser.parse_args()
+    print(f"{'':32}Mflop: formula  counted   ratio   bytes  executed  recurrent")
+    for size in arguments.sizes:
+        for objective in arguments.objectives:
+            expected, counted = compare(size, objective)
+            ratios = (
+                formed / found for formed, found in zip(expected, counted.products, strict=True)
+            )
+            print(
+                f"{objective:20}{size:12}{expected.operations / 1e6:14.2f}"
+                f"{counted.products.operations / 1e6:9.2f}"
+                + "".join(f"{ratio:8.4f}" for ratio in ratios)
+                + f"{counted.executed:10,}{counted.recurrent:11,}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

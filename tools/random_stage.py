@@ -1,0 +1,88 @@
+"""A stage of training on random regions and captions, for the tools that measure one."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from step_costs import Sizes
+
+from caption_gan.config import Config
+from caption_gan.models.captioner import Captioner
+from caption_gan.models.generator import Generator
+from caption_gan.models.precomputed_encoder import PrecomputedEncoder
+from caption_gan.text.vocabulary import START_ID
+from caption_gan.training.adversarial import Adversarial
+from caption_gan.training.cider_reward import CiderReward
+from caption_gan.training.maximum_likelihood import MaximumLikelihood
+from caption_gan.training.policy_gradient import PolicyGradient
+from caption_gan.training.self_critical import SelfCritical
+from caption_gan.training.wgan_gp import WassersteinGAN
+
+ADVERSARIAL: dict[str, type[Adversarial]] = {
+    "wgan_gp": WassersteinGAN,
+    "policy_gradient": PolicyGradient,
+    "self_critical": SelfCritical,
+}
+OBJECTIVES = ("maximum_likelihood", *ADVERSARIAL)
+STEPS = 1000  # Over which schedules run.
+
+
+def precomputed_encoder(regions: int, depth: int) -> PrecomputedEncoder:
+    """An encoder that costs nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "any.npy", np.zeros((regions, depth), np.float16))
+        return PrecomputedEncoder(folder)
+
+
+def random_examples(
+    config: Config, objective: str, vocabulary_size: int, regions: int, depth: int
+) -> dict[str, np.ndarray]:
+    """Regions and captions of a step; no caption ends before the last place."""
+    settings = getattr(config, objective)
+    random = np.random.default_rng(config.seed)
+    shape = (settings.images_a_step, settings.captions, config.text.sequence_length)
+    token_ids = random.integers(4, vocabulary_size, shape, dtype=np.int32)
+    token_ids[..., 0] = START_ID
+    features = random.normal(size=(shape[0], regions, depth)).astype(np.float32)
+    return {"regions": features, "token_ids": token_ids}
+
+
+def random_stage(
+    config: Config, objective: str, vocabulary_size: int, examples: dict[str, np.ndarray]
+) -> keras.Model:
+    """A compiled objective with random weights for such examples."""
+    regions, depth = examples["regions"].shape[1:]
+    sizes = config.generator
+    generator = Generator(
+        *(vocabulary_size, sizes.embedding_size, sizes.hidden_size, sizes.attention_heads),
+        *(sizes.noise_size, sizes.dropout),
+    )
+    generator.build((None, regions, depth))
+    captioner = Captioner(precomputed_encoder(regions, depth), generator)
+    settings = getattr(config, objective)
+    if objective == "maximum_likelihood":
+        return MaximumLikelihood.stage(captioner, settings, STEPS, config.seed)
+    more: dict[str, Any] = {}
+    if objective == "self_critical":
+        more["cider"] = CiderReward(examples["token_ids"][..., 1:])
+    return ADVERSARIAL[objective].stage(captioner, settings, STEPS, config.seed, **more)
+
+
+def sizes_of(config: Config, objective: str, vocabulary: int, regions: int, depth: int) -> Sizes:
+    """The letters of the formulas, from settings."""
+    settings, network = getattr(config, objective), config.generator
+    return Sizes(
+        images=settings.batch_size,
+        captions=settings.captions,
+        words=config.text.sequence_length - 1,
+        vocabulary=vocabulary,
+        embedding=network.embedding_size,
+        hidden=network.hidden_size,
+        heads=network.attention_heads,
+        noise=network.noise_size,
+        regions=regions,
+        depth=depth,
+        critic_updates=getattr(settings, "critic_updates", 1),
+    )
