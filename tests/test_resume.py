@@ -118,7 +118,7 @@ def test_killed_runs_end_alike(name, tmp_path):
     whole, killed = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "killed")
     cache, log = tmp_path / "cache", tmp_path / "log"
     assert start(command(whole, cache, name), log).wait() == 0, log.read_text()
-    killed_and_continued(command(killed, cache, name), killed, log, kills=3)
+    killed_and_continued(command(killed, cache, name), killed, log, kills=2)
 
     expected, actual = state(whole), state(killed)
     assert expected.keys() == actual.keys()
