@@ -1,5 +1,6 @@
 """What an interrupted stage continues from."""
 
+import re
 import shutil
 import sys
 import time
@@ -71,15 +72,14 @@ class Continuation(keras.callbacks.Callback):
         for path in reversed(self.saved):
             try:
                 self.checkpoint.read(str(path / "state")).assert_consumed()
-            except tf.errors.OpError as error:
-                damaged.append(path)
-                reason = error.message.splitlines()[0]
-                print(f"{path} is damaged and is left out: {reason}", file=sys.stderr)
-            except (AssertionError, ValueError) as error:
+            except (AssertionError, ValueError, tf.errors.InvalidArgumentError) as error:
                 raise CaptionGANError(
-                    f"{path} does not fit the settings: {str(error).splitlines()[0]} Continue with "
-                    "the settings it was written with, or choose another run_dir."
+                    f"{path} does not fit the settings ({_reason(error)}). Continue with those it "
+                    "was written with, or choose another run_dir."
                 ) from error
+            except (tf.errors.OpError, IndexError) as error:  # The latter for want of bytes.
+                damaged.append(path)
+                print(f"{path} is damaged and is left out: {_reason(error)}", file=sys.stderr)
             else:
                 for other in damaged:  # Or it would count as the newest.
                     shutil.rmtree(other)
@@ -114,8 +114,8 @@ class Continuation(keras.callbacks.Callback):
                 shutil.rmtree(old)
         except (OSError, tf.errors.OpError) as error:
             raise CaptionGANError(
-                f"cannot save to {self.directory}: {str(error).splitlines()[0]}. What was saved "
-                "before stays; make room and give the same command again."
+                f"cannot save to {self.directory}: {_reason(error)}. What was saved before stays; "
+                "make room and give the same command again."
             ) from error
         self.saved_at = time.monotonic()
 
@@ -137,3 +137,9 @@ class Continuation(keras.callbacks.Callback):
         self.epochs.assign(epoch + 1)
         self.steps.assign(0)
         self.save()
+
+
+def _reason(error: Exception) -> str:
+    """Its first line, without TensorFlow's names of functions and operations."""
+    text = str(getattr(error, "message", error)).strip().splitlines()[0]
+    return re.sub(r"\{\{.*?\}\} ?| ?\[Op:\w+\]", "", text)

@@ -1,191 +1,190 @@
-"""Training that is continued equals training that never stopped, bit for bit.
+"""Checkpoints: whole or absent, found damaged, never lost to a full disk."""
 
-B batch, K captions an image, T time.
-"""
-
+import resource
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.python.framework import config as framework
 
-from caption_gan.objectives import (
-    MaximumLikelihoodConfig,
-    MonitorConfig,
-    PolicyGradientConfig,
-    SelfCriticalConfig,
-    WassersteinGANConfig,
-)
-from caption_gan.training.averaging import RunningAverage
-from caption_gan.training.cider_reward import CiderReward
-from caption_gan.training.collapse_monitor import CollapseMonitor
+from caption_gan.errors import CaptionGANError
+from caption_gan.files import remove_unfinished, replacing
 from caption_gan.training.continuation import Continuation
-from caption_gan.training.loop import train
-from caption_gan.training.maximum_likelihood import MaximumLikelihood
-from caption_gan.training.policy_gradient import PolicyGradient
-from caption_gan.training.self_critical import SelfCritical
-from caption_gan.training.wgan_gp import WassersteinGAN
-from tests.captioners import captioner
-
-SHARED: dict[str, Any] = {"batch_size": 2, "critic_updates": 1, "critic_warmup": 1}
-OBJECTIVES = {
-    "maximum_likelihood": (MaximumLikelihood, MaximumLikelihoodConfig(scheduled_sampling=0.5)),
-    "wgan_gp": (WassersteinGAN, WassersteinGANConfig(**SHARED)),
-    "policy_gradient": (PolicyGradient, PolicyGradientConfig(**SHARED)),
-    "self_critical": (SelfCritical, SelfCriticalConfig(**SHARED | {"captions": 2})),
-}
-STEPS, STOPPED = 4, 2
+from caption_gan.training.loop import Position
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _deterministic() -> Iterator[None]:
-    tf.config.experimental.enable_op_determinism()
-    yield
-    framework.disable_op_determinism()
+def model(seed: int = 0, units: int = 300, layers: int = 1) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    dense = [keras.layers.Dense(units) for _ in range(layers)]
+    model = keras.Sequential([keras.layers.Input((20,)), *dense, keras.layers.Dropout(0.1)])
+    model.compile(optimizer=keras.optimizers.Adam(0.1), loss="mse")
+    model.optimizer.build(model.trainable_variables)
+    return model
 
 
-class Snapshot(keras.callbacks.Callback):
-    """Copies the folder as it is after so many steps, as a failure of power would leave it."""
-
-    def __init__(self, directory: Path, steps: int):
-        super().__init__()
-        self.directory = directory
-        self.steps = steps
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.steps -= 1
-        if not self.steps:
-            shutil.copytree(self.directory, self.directory.with_name("killed"))
+def continuation(directory: Path, seed: int = 0, **settings) -> Continuation:
+    made = Continuation(directory, model(seed, **settings))
+    made.set_params({"steps": 10})
+    return made
 
 
-class Stage:
-    """A new process's view of a stage: new objects, then what the checkpoint holds."""
-
-    def __init__(self, name: str, directory: Path, data: dict[str, tf.Tensor], seed: int):
-        # A seed of its own, so that nothing agrees that is not restored.
-        network = captioner(seed=seed)
-        keras.utils.set_random_seed(1)
-        objective, config = OBJECTIVES[name]
-        rewards = {}
-        if objective is SelfCritical:
-            rewards["cider"] = CiderReward(data["token_ids"][..., 1:].numpy())
-        self.model = objective.stage(network, config, STEPS, 5, **rewards)
-        self.model.run_eagerly = True  # Tracing takes longer than all the steps.
-        average = network.copy()
-        self.changing = [*average.weights]
-        if critic_optimizer := getattr(self.model, "critic_optimizer", None):
-            self.changing += critic_optimizer.variables
-        self.health: list[tuple[int, float]] = []
-        weights = [*self.model.weights, *self.model.optimizer.variables]
-        self.monitor = CollapseMonitor(
-            # Healthy once; the way back begins after the stop.
-            lambda: {"mbleu": float(self.monitor.step >= STOPPED)},
-            MonitorConfig(every=1),
-            weights,
-            lambda figures, step: self.health.append((step, figures["mbleu"])),
-            pytest.fail,
-        )
-        self.changing += self.monitor.state
-        self.continuation = Continuation(directory, self.model, self.changing, minutes=0)
-        self.done = self.continuation.restore()
-        shuffled = tf.data.Dataset.from_tensor_slices(data).shuffle(8, seed=3)
-        self.batches = shuffled.batch(2, drop_remainder=True)
-        self.validation = tf.data.Dataset.from_tensor_slices(data).batch(2).take(1)
-        self.average = RunningAverage(network.weights, average.weights, 0.9)
-        self.logs: dict[int, dict[str, float]] = {}
-
-    def train(self, *callbacks: keras.callbacks.Callback) -> "Stage":
-        keep = keras.callbacks.LambdaCallback(on_epoch_end=self.logs.__setitem__)
-        every = [self.average, self.monitor, keep, self.continuation, *callbacks]
-        train(self.model, self.batches, self.validation, 1, every, self.done)
-        return self
-
-    @property
-    def state(self) -> list[np.ndarray]:
-        variables = [*self.model.variables, *self.model.optimizer.variables, *self.changing]
-        return [np.array(variable) for variable in variables]
-
-    def agrees_with(self, whole: "Stage") -> bool:
-        """Whether it ended as the one that was not stopped, and logged the same since."""
-        pairs = zip(whole.state, self.state, strict=True)
-        same = all(one.tobytes() == other.tobytes() for one, other in pairs)
-        return same and self.logs == whole.logs and self.health == whole.health[STOPPED:]
+@pytest.fixture
+def saved(tmp_path) -> Path:
+    """A folder with two checkpoints: at the start, and after an epoch in which weights doubled."""
+    first = continuation(tmp_path / "stage")
+    first.on_train_begin()
+    double(first)
+    first.on_epoch_end(0)
+    return tmp_path / "stage"
 
 
-def stopped(name: str, path: Path, data: dict[str, tf.Tensor]) -> Stage:
-    """The stage as it ends; a copy of its folder stays, as it was in between."""
-    return Stage(name, path / "whole", data, seed=0).train(Snapshot(path / "whole", STOPPED))
+def double(of: Continuation) -> None:
+    for value in of.checkpoint.model:
+        if value.dtype == tf.float32:
+            value.assign(2 * value)
 
 
-@pytest.fixture(scope="module")
-def whole(step_batch, tmp_path_factory) -> tuple[Stage, Path]:
-    """Maximum likelihood, and the copied folder."""
-    path = tmp_path_factory.mktemp("runs")
-    return stopped("maximum_likelihood", path, step_batch), path / "killed"
+def weights(of: Continuation) -> np.ndarray:
+    return of.checkpoint.model[0].numpy()
 
 
-@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"maximum_likelihood"}))
-def test_continued_equals_uninterrupted(name, step_batch, tmp_path):
-    expected = stopped(name, tmp_path, step_batch)
-    continued = Stage(name, tmp_path / "killed", step_batch, seed=9)
-    assert continued.done == (0, STOPPED)
-    assert continued.train().agrees_with(expected)
-    assert int(expected.monitor.rollbacks) == 1
+def test_nothing_is_done_at_first(tmp_path):
+    assert continuation(tmp_path / "stage").restore() == Position(0, 0)
 
 
-def lose_nothing(stage: Stage) -> None:
-    pass
+def test_the_newest_state_is_restored(saved):
+    restored = continuation(saved, seed=1)
+    assert restored.restore() == Position(1, 0)
+    expected = continuation(saved.with_name("other"))
+    double(expected)
+    assert np.array_equal(weights(restored), weights(expected))
 
 
-def lose_weights(stage: Stage) -> None:
-    weight = stage.model.captioner.generator.weights[0]
-    weight.assign(captioner(seed=9).generator.weights[0])
+def test_two_are_kept(saved):
+    going_on = continuation(saved)
+    going_on.restore()
+    for epoch in (1, 2):
+        going_on.on_epoch_end(epoch)
+    assert [path.name[:11] for path in going_on.saved] == ["epoch-00002", "epoch-00003"]
 
 
-def lose_slots(stage: Stage) -> None:
-    for variable in stage.model.optimizer.variables[1:]:
-        variable.assign(keras.ops.zeros_like(variable))
+def test_within_an_epoch_it_is_written_every_so_often(saved, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    going_on = Continuation(saved, model(), minutes=2)
+    going_on.set_params({"steps": 10})
+    going_on.restore()
+    written = []
+    for batch in range(10):
+        going_on.on_train_batch_end(batch)
+        if going_on.saved[-1].name not in written:
+            written.append(going_on.saved[-1].name)
+        now += 59
+    # Its end belongs to an epoch's last step, so that nothing is written between them.
+    assert [int(name[-3:]) for name in written] == [0, 4, 7]
+    assert continuation(saved).restore() == Position(1, 7)
 
 
-def lose_schedule(stage: Stage) -> None:
-    stage.model.optimizer.iterations.assign(0)
+def truncated(content: bytes) -> bytes:
+    return content[: len(content) // 2]
 
 
-def lose_random_states(stage: Stage) -> None:
-    stage.model.captioner.generator.output_dropout.seed_generator.state.assign([0, 0])
+def flipped(content: bytes) -> bytes:
+    middle = len(content) // 3
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
-def lose_average(stage: Stage) -> None:
-    stage.average.pairs[0][1].assign(stage.average.pairs[0][0])
+def zeroed(content: bytes) -> bytes:
+    """What a file system may leave when the power fails: the length without the content."""
+    return bytes(len(content))
 
 
-def lose_means(stage: Stage) -> None:
-    stage.model.reset_metrics()
+@pytest.mark.parametrize("harm", [truncated, flipped, zeroed, lambda content: None])
+@pytest.mark.parametrize("kind", ["index", "data-00000-of-00001"])
+def test_a_damaged_one_falls_back_and_says_so(
+    saved, kind: str, harm: Callable[[bytes], bytes | None], capsys
+):
+    before, newest = continuation(saved).saved
+    file = newest / f"state.{kind}"
+    content = harm(file.read_bytes())
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    restored = continuation(saved, seed=1)
+    assert restored.restore() == Position(0, 0)
+    assert np.array_equal(weights(restored), weights(continuation(saved.with_name("other"))))
+    assert f"{newest} is damaged and is left out" in capsys.readouterr().err
+    assert restored.saved == [before]
 
 
-def lose_monitor(stage: Stage) -> None:
-    stage.monitor.unhealthy.assign(0)
+def test_when_none_can_be_read_nothing_is_guessed(saved):
+    for path in continuation(saved).saved:
+        (path / "state.index").write_bytes(b"")
+    with pytest.raises(CaptionGANError, match=r"none of the checkpoints .* Remove that folder"):
+        continuation(saved).restore()
+    assert len(continuation(saved).saved) == 2
 
 
-def lose_place(stage: Stage) -> None:
-    stage.batches = stage.batches.skip(0).shuffle(4, seed=1)
+@pytest.mark.parametrize("other", [{"units": 301}, {"layers": 2}])
+def test_a_state_of_another_model_is_refused_and_stays(saved, other):
+    with pytest.raises(CaptionGANError, match="does not fit the settings"):
+        continuation(saved, **other).restore()
+    assert continuation(saved).restore() == Position(1, 0)
 
 
-@pytest.mark.parametrize(
-    "lose",
-    [
-        *(lose_nothing, lose_weights, lose_slots, lose_schedule, lose_random_states),
-        *(lose_average, lose_means, lose_monitor, lose_place),
-    ],
-)
-def test_everything_that_is_kept_is_needed(lose, whole, step_batch, tmp_path):
-    expected, killed = whole
-    shutil.copytree(killed, tmp_path / "killed")
-    continued = Stage("maximum_likelihood", tmp_path / "killed", step_batch, seed=9)
-    lose(continued)
-    assert continued.train().agrees_with(expected) == (lose is lose_nothing)
+def test_a_full_disk_loses_nothing_that_was_saved(saved):
+    going_on = continuation(saved)
+    going_on.restore()
+    double(going_on)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(CaptionGANError, match=r"cannot save to .*What was saved before stays"):
+            going_on.on_epoch_end(1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(list(saved.iterdir())) == 2
+    assert continuation(saved).restore() == Position(1, 0)
+    # With room again.
+    going_on.on_epoch_end(1)
+    assert continuation(saved).restore() == Position(2, 0)
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path):
+    stage = tmp_path / "checkpoints" / "stage"
+    stage.mkdir(parents=True)
+    with replacing(stage / "a") as folder, replacing(tmp_path / "b") as file:
+        folder.mkdir()
+        (folder / "state").write_text("half")
+        file.write_text("half")
+        shutil.copytree(folder, folder.with_name(f"{folder.name}-of-another"))
+        shutil.copy(file, file.with_name(f"{file.name}-of-another"))
+    remove_unfinished(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "a",
+        "b",
+        "checkpoints",
+        "stage",
+        "state",
+    ]
+
+
+def test_content_is_on_disk_before_its_name_is(tmp_path, monkeypatch):
+    """Else a failure of power could leave the name of a file that has nothing in it."""
+    done: list[str] = []
+    for name in ("fsync", "replace"):
+        original = getattr(__import__("os"), name)
+
+        def noted(*arguments, name=name, original=original):
+            done.append(name)
+            return original(*arguments)
+
+        monkeypatch.setattr(f"os.{name}", noted)
+    with replacing(tmp_path / "folder") as folder:
+        folder.mkdir()
+        (folder / "one").write_text("1")
+        (folder / "two").write_text("2")
+    assert done == ["fsync", "fsync", "fsync", "replace", "fsync"]
