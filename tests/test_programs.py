@@ -1,6 +1,7 @@
 """The programs as their users call them: from a command line to files, in small."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,7 +77,9 @@ def test_the_running_average_is_kept(trained):
     (stage,) = run.read_history()
     scores = [figures["val_fact_accuracy"] for figures in run.read_history()[stage]]
     chosen = max(range(len(scores)), key=lambda epoch: (scores[epoch], epoch)) + 1
-    best = tf.train.load_checkpoint(f"{run.checkpoints / stage}/ckpt-{chosen}")
+    best = tf.train.load_checkpoint(
+        f"{run.checkpoints / stage}/epoch-{chosen:05d}-step-00000000/state"
+    )
 
     def restored(part: str) -> list[np.ndarray]:
         names = [name for name in best.get_variable_to_shape_map() if name.startswith(part)]
@@ -123,7 +126,28 @@ def test_other_settings_for_the_same_run_are_refused(trained):
     done = call("fit", f"--run_dir={run.path}", "--generator.hidden_size=32")
     assert done.returncode == 1
     assert "generator.hidden_size was 16, is 32" in done.stderr
+    assert "--accept_changes" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_other_settings_may_be_asked_for(trained, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    shutil.copytree(trained[0].path, run.path)
+    settings = [f"--run_dir={run.path}", "--accept_changes"]
+    # What the checkpoints do not fit is refused all the same, and does not become the run's.
+    done = call("fit", *settings, "--generator.hidden_size=32")
+    assert done.returncode == 1
+    assert "continued with other settings: generator.hidden_size was 16, is 32" in done.stderr
+    assert "does not fit the settings" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert run.read_config().generator.hidden_size == 16
+
+    done = call("fit", *settings, "--maximum_likelihood.epochs=3")
+    assert done.returncode == 0, done.stderr
+    assert "epoch 2:" not in done.stderr
+    assert "epoch 3:" in done.stderr
+    assert run.read_config().maximum_likelihood.epochs == 3
+    assert call("fit", f"--run_dir={run.path}").returncode == 0
 
 
 def test_evaluate_prints_one_json_object(trained):
