@@ -168,8 +168,9 @@ def train_stage(
                 batches,
                 pipeline.validation(splits["val"], settings.batch_size),
                 settings.epochs,
-                # In this order: the first ones add figures that the later ones read, what is said
-                # to be done is on disk, and an interruption ends an epoch that is whole.
+                # In this order: the first ones add figures that the later ones read, all that an
+                # epoch leaves is on disk when it counts as done, and an interruption ends an epoch
+                # that is whole.
                 [
                     *_word_vector_policy(config, captioner),
                     callbacks.StopOnInvalidFigure(_fail),
@@ -178,8 +179,6 @@ def train_stage(
                     *watching,
                     callbacks.History(epochs, lambda: write_json(run.history, history)),
                     callbacks.KeepBest(keep, watched, epochs),
-                    continuation,
-                    callbacks.Progress(objective),
                     *_sample_captions(monitor, logs),
                     keras.callbacks.TensorBoard(
                         log_dir=logs,
@@ -187,6 +186,8 @@ def train_stage(
                         write_graph=False,
                         profile_batch=_profiled_steps(config),
                     ),
+                    continuation,
+                    callbacks.Progress(objective),
                     interruption,
                 ],
                 done,
