@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from caption_gan.config import Config
 from caption_gan.run import RunDirectory
 from tests.programs import SMALL
 from tests.test_adversarial_programs import ADVERSARIAL
@@ -110,6 +111,24 @@ def history(run: RunDirectory) -> dict[str, list[dict[str, float]]]:
         for figures in epochs:
             del figures["seconds"]
     return curves
+
+
+def test_a_stage_is_over_when_the_next_one_has_begun(tmp_path):
+    """Weights that a killed stage has kept are no place to begin it from."""
+    run = RunDirectory(tmp_path)
+    config = Config(stages=["maximum_likelihood", "wgan_gp", "policy_gradient"])
+    assert (run.stages_done(config), run.kept_weights(config, 0)) == (0, None)
+    (run.stage_checkpoints(config, 0) / "epoch-00001-step-00000000").mkdir(parents=True)
+    run.stage_checkpoints(config, 1).mkdir()  # And killed.
+    assert run.stages_done(config) == 0
+    (run.stage_checkpoints(config, 1) / "epoch-00000-step-00000000").mkdir()
+    assert run.stages_done(config) == 1
+    names = [run.stage_name(config, number) for number in range(3)]
+    for name in (names[0], names[2]):
+        run.stage_weights(name).touch()
+    assert run.kept_weights(config, 1) == run.stage_weights(names[0])
+    assert run.kept_weights(config, 2) == run.stage_weights(names[0])
+    assert run.kept_weights(config, 3) == run.stage_weights(names[2])
 
 
 @pytest.mark.slow
