@@ -1,6 +1,7 @@
 """What the programs' command lines have in common."""
 
 import difflib
+import errno
 import re
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import jsonargparse
 from caption_gan.errors import CaptionGANError
 
 FAILED, WRONG_CALL = 1, 2
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class ArgumentParser(jsonargparse.ArgumentParser):
@@ -49,6 +51,11 @@ def run_program(main: Callable[[], None]) -> NoReturn:
         main()
     except CaptionGANError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(FAILED)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        print(f"error: {error}. What was saved before stays; make room for more.", file=sys.stderr)
         sys.exit(FAILED)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -203,6 +203,9 @@ class Config:
         decoding: How captions are drawn.
         evaluation: How they are scored.
         logging: What TensorBoard gets.
+        checkpoint_minutes: Training between checkpoints within an epoch; each epoch ends with one
+            too. A run that is killed continues from the last one. A write took 0.1 seconds for 9 MB
+            and 3 seconds for 290 MB, at most one per cent of five minutes.
         profile_steps: First and last step of a trace for TensorBoard's profile page, e.g. 10,20.
     """
 
@@ -223,4 +226,5 @@ class Config:
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
+    checkpoint_minutes: PositiveFloat = 5.0
     profile_steps: StepRange | None = None

@@ -2,27 +2,57 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+UNFINISHED = ".writing-"
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary path in the same folder that becomes `path` at the end of the block.
 
-    The name's end stays, as some libraries tell the format by it.
+    What is written there may be a file, or a folder, which then replaces none that has anything in
+    it. The name's end stays, as some libraries tell the format by it.
     """
-    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")
     try:
         yield temporary
+        # A rename may reach the disk before what was renamed does, and the power fail in between.
+        for written in (*temporary.rglob("*"), temporary):
+            _flush(written)
         os.replace(temporary, path)
+        _flush(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what a process that was killed was writing in a folder, or deeper in it."""
+    for left in list(folder.rglob(f"{UNFINISHED}*")):
+        _remove(left)
 
 
 def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file in one piece."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _flush(path: Path) -> None:
+    """Puts a file, or the names in a folder, on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -7,9 +7,9 @@ source -> shards -> vocabulary -> batches -> stages of training -> scores -> rep
 import dataclasses
 import sys
 import time
+from argparse import SUPPRESS
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 
@@ -19,7 +19,7 @@ from caption_gan.config import Config
 from caption_gan.data.pipeline import Pipeline
 from caption_gan.data_summary import overlaps
 from caption_gan.errors import CaptionGANError
-from caption_gan.files import replacing
+from caption_gan.files import remove_unfinished
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.encoder import build_encoder
 from caption_gan.preparation import prepare_splits
@@ -27,9 +27,9 @@ from caption_gan.results import evaluate_run, places, summary
 from caption_gan.run import (
     RunDirectory,
     build_captioner,
-    dump_config,
+    config_from,
+    config_parser,
     load_weights,
-    read_config,
 )
 from caption_gan.stage import steps_an_epoch, train_stage
 from caption_gan.text.embeddings import load_word_vectors
@@ -68,7 +68,7 @@ def fit(config: Config, run: RunDirectory) -> str:
 
     pipeline = Pipeline(config.data, config.encoder, encoder.cached_shape, tokenizer)
     try:
-        for number in range(len(config.stages)):
+        for number in range(run.stages_done(config), len(config.stages)):
             train_stage(run, config, number, captioner, pipeline, splits)
     except KeyboardInterrupt:
         print(
@@ -86,6 +86,7 @@ def fit(config: Config, run: RunDirectory) -> str:
 
 def start_run(run: RunDirectory, config: Config, captions: Sequence[str]) -> None:
     """Makes the run directory, or checks that the one that is there was made alike."""
+    remove_unfinished(run.path)
     if run.config.is_file():
         return
     words = build_vocabulary(
@@ -95,8 +96,7 @@ def start_run(run: RunDirectory, config: Config, captions: Sequence[str]) -> Non
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         write_vocabulary(run.vocabulary, words)
         # Last: a folder with settings is a run that can be continued.
-        with replacing(run.config) as temporary:
-            temporary.write_text(dump_config(config))
+        run.write_config(config)
     except OSError as error:
         raise CaptionGANError(
             f"run_dir: cannot write to {run.path}: {error.strerror}; choose another folder."
@@ -149,8 +149,15 @@ def resolve(arguments: list[str]) -> tuple[Config, RunDirectory]:
     Raises:
         CaptionGANError: The run that is continued was started with other settings.
     """
-    prog = "python -m caption_gan.fit"
-    config = read_config(arguments, prog, (__doc__ or "").splitlines()[0])
+    parser = config_parser("python -m caption_gan.fit", (__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--accept_changes",
+        action="store_true",
+        default=SUPPRESS,  # No setting of a run, and so not printed with them.
+        help="continue a run with other settings than it was started with",
+    )
+    parsed = parser.parse_args(arguments)
+    config = config_from(parser, parsed)
     check(config)
     if config.run_dir is None:
         run = RunDirectory(Path("runs") / f"{config.data.source}-{time.strftime('%Y%m%d-%H%M%S')}")
@@ -158,34 +165,17 @@ def resolve(arguments: list[str]) -> tuple[Config, RunDirectory]:
     run = RunDirectory(config.run_dir)
     if not run.config.is_file():
         return config, run
-    started = run.read_config()
-    config = read_config([f"--config={run.config}", *arguments], prog)
-    changed = [
-        f"{name} was {before}, is {now}"
-        for (name, before), (_, now) in zip(_flat(started), _flat(config), strict=True)
-        if before != now and name.partition(".")[0] not in MAY_CHANGE
-    ]
-    if changed:
+    config = config_from(parser, parser.parse_args([f"--config={run.config}", *arguments]))
+    check(config)
+    changes = "; ".join(run.changes(config))
+    if changes and not parsed.get("accept_changes"):
         raise CaptionGANError(
-            f"{run.path} was started with other settings: {'; '.join(changed)}. Choose another "
-            "run_dir, or leave them out to continue."
+            f"{run.path} was started with other settings: {changes}. Choose another run_dir, leave "
+            "them out to continue, or add --accept_changes to continue with them."
         )
+    if changes:
+        print(f"continued with other settings: {changes}", file=sys.stderr)
     return config, run
-
-
-MAY_CHANGE = ("run_dir", "profile_steps", "logging", "decoding", "evaluation")
-
-
-def _flat(config: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """Every setting with its dotted name."""
-    pairs = []
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            pairs += _flat(value, f"{prefix}{field.name}.")
-        else:
-            pairs.append((prefix + field.name, value))
-    return pairs
 
 
 def main() -> None:

@@ -30,6 +30,12 @@ from caption_gan.models.ensemble import CaptionerEnsemble
 from caption_gan.models.generator import Generator
 from caption_gan.text.tokenizer import Tokenizer
 
+# Settings that train nothing otherwise.
+MAY_CHANGE = (
+    *("run_dir", "checkpoint_minutes", "profile_steps"),
+    *("logging", "decoding", "evaluation"),
+)
+
 
 class RunDirectory:
     """Paths and contents of a run.
@@ -72,9 +78,55 @@ class RunDirectory:
             )
         return read_config([f"--config={self.config}"], prog=str(self.config))
 
+    def write_config(self, config: Config) -> None:
+        """Makes these the settings of the run."""
+        with replacing(self.config) as temporary:
+            temporary.write_text(dump_config(config))
+
+    def changes(self, config: Config) -> list[str]:
+        """What of these settings trains otherwise than the run's, a line for each."""
+        return [
+            f"{name} was {before}, is {now}"
+            for (name, before), (_, now) in zip(
+                _flat(self.read_config()), _flat(config), strict=True
+            )
+            if before != now and name.partition(".")[0] not in MAY_CHANGE
+        ]
+
+    def stages_done(self, config: Config) -> int:
+        """Number of stages that are over, because another one has begun after them."""
+        begun = [
+            number
+            for number in range(len(config.stages))
+            if any(self.stage_checkpoints(config, number).glob("epoch-*"))
+        ]
+        return max(begun, default=0)
+
+    def stage_checkpoints(self, config: Config, number: int) -> Path:
+        """Folder of what the stage at that position continues from."""
+        return self.checkpoints / self.stage_name(config, number)
+
+    def kept_weights(self, config: Config, stages: int) -> Path | None:
+        """The captioner's best weights in the last of the first so many stages that kept any."""
+        names = [self.stage_name(config, number) for number in range(stages)]
+        kept = [self.stage_weights(name) for name in names if self.stage_weights(name).exists()]
+        return kept[-1] if kept else None
+
     def read_history(self) -> dict[str, list[dict[str, float]]]:
         """The curves so far: a list of epochs for each stage."""
         return json.loads(self.history.read_text()) if self.history.is_file() else {}
+
+
+def _flat(config: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Every setting with its dotted name."""
+    pairs = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            pairs += _flat(value, f"{prefix}{field.name}.")
+        else:
+            pairs.append((prefix + field.name, value))
+    return pairs
 
 
 def config_parser(prog: str, description: str = "") -> ArgumentParser:

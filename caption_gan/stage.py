@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from caption_gan.config import Config
 from caption_gan.data.corpora import tokenize_corpora
-from caption_gan.data.pipeline import Pipeline, after_epochs
+from caption_gan.data.pipeline import Pipeline
 from caption_gan.data.shards import PreparedSplit
 from caption_gan.data.skips import Skips
 from caption_gan.errors import CaptionGANError
@@ -25,7 +25,9 @@ from caption_gan.training import callbacks
 from caption_gan.training.averaging import RunningAverage
 from caption_gan.training.cider_reward import CiderReward
 from caption_gan.training.collapse_monitor import CollapseMonitor
+from caption_gan.training.continuation import Continuation
 from caption_gan.training.interruption import Interruption
+from caption_gan.training.loop import train
 from caption_gan.training.maximum_likelihood import MaximumLikelihood
 from caption_gan.training.policy_gradient import PolicyGradient
 from caption_gan.training.self_critical import SelfCritical
@@ -86,15 +88,16 @@ def train_stage(
     objective = config.stages[number]
     name = run.stage_name(config, number)
     settings = getattr(config, objective)
-    train, val = splits["train"], splits["val"]
-    steps = steps_an_epoch(config, objective, train.images)
-    if number and run.best_weights.exists():
-        load_weights(captioner, run.best_weights)
+    steps = steps_an_epoch(config, objective, splits["train"].images)
+    # What is random in the building follows from the stage, and not from what was done before it.
+    keras.utils.set_random_seed(config.seed + 1 + number)
+    if before := run.kept_weights(config, number):
+        load_weights(captioner, before)
     # An optimizer is built with all that it may have to train later.
     captioner.generator.embedding.trainable = True
     rewards = {}
     if objective == "self_critical":
-        references = (captions[:, 1:] for captions in pipeline.references(train))
+        references = (captions[:, 1:] for captions in pipeline.references(splits["train"]))
         rewards["cider"] = CiderReward(references)
     model = OBJECTIVES[objective].stage(
         captioner, settings, steps * settings.epochs, config.seed + number, **rewards
@@ -106,17 +109,9 @@ def train_stage(
     others = kept.weights if averaging else []
     if isinstance(settings, AdversarialConfig):
         others = [*others, *model.critic_optimizer.variables]
-    continuation = callbacks.Continuation(run.checkpoints / name, model, others)
-    epochs_done = continuation.restore()
-    if epochs_done == settings.epochs:
-        return
-
-    history = run.read_history()
-    epochs = history.setdefault(name, [])
-    del epochs[epochs_done:]
     monitor = Monitor(
         Decoder(kept, pipeline.tokenizer, config.decoding, config.seed),
-        *(pipeline, val, config),
+        *(pipeline, splits["val"], config),
     )
     # Truth, where it is known; else likeness to what people say.
     watched, watching = "val_CIDEr", []
@@ -129,9 +124,22 @@ def train_stage(
             watched = "val_sample_fact_accuracy"
         # Weights, which random states are no part of: the same noise would lead to the same end.
         variables = [*model.weights, *model.optimizer.variables, *others]
-        watching = [
-            CollapseMonitor(monitor.health, config.monitor, variables, _log(logs), _collapsed)
-        ]
+        collapse = CollapseMonitor(
+            monitor.health, config.monitor, variables, _log(logs), _collapsed
+        )
+        watching, others = [collapse], [*others, *collapse.state]
+    continuation = Continuation(
+        run.stage_checkpoints(config, number), model, others, config.checkpoint_minutes
+    )
+    done = continuation.restore()
+    if run.changes(config):  # They were asked for, and what is restored fits them.
+        run.write_config(config)
+    if done.epochs >= settings.epochs:
+        return
+
+    history = run.read_history()
+    epochs = history.setdefault(name, [])
+    del epochs[done.epochs :]
 
     def keep() -> None:
         save_weights(kept, run.best_weights)
@@ -142,7 +150,8 @@ def train_stage(
 
     by_length = getattr(settings, "lengths", 1) > 1
     batches = pipeline.training(
-        *(train, settings.images_a_step, settings.captions, config.seed + number), by_length
+        *(splits["train"], settings.images_a_step, settings.captions, config.seed + number),
+        by_length,
     )
     if getattr(model, "critic", None) and config.data.corpora and settings.unpaired:
         skips = Skips()
@@ -152,19 +161,17 @@ def train_stage(
         batches = pipeline.with_sentences(
             batches, sentences, settings.captions, config.seed + number
         )
-    batches = after_epochs(batches, epochs_done)
     try:
-        with Interruption() as interruption:
-            model.fit(
+        with Interruption(continuation.save_within_epoch) as interruption:
+            train(
+                model,
                 batches,
-                validation_data=pipeline.validation(val, settings.batch_size),
-                epochs=settings.epochs,
-                initial_epoch=epochs_done,
-                shuffle=False,  # The pipeline does.
-                verbose=0,
-                # In this order: the first ones add figures that the later ones read, what is said
-                # to be done is on disk, and an interruption ends an epoch that is whole.
-                callbacks=[
+                pipeline.validation(splits["val"], settings.batch_size),
+                settings.epochs,
+                # In this order: the first ones add figures that the later ones read, all that an
+                # epoch leaves is on disk when it counts as done, and an interruption ends an epoch
+                # that is whole.
+                [
                     *_word_vector_policy(config, captioner),
                     callbacks.StopOnInvalidFigure(_fail),
                     *averaging,
@@ -172,8 +179,6 @@ def train_stage(
                     *watching,
                     callbacks.History(epochs, lambda: write_json(run.history, history)),
                     callbacks.KeepBest(keep, watched, epochs),
-                    continuation,
-                    callbacks.Progress(objective),
                     *_sample_captions(monitor, logs),
                     keras.callbacks.TensorBoard(
                         log_dir=logs,
@@ -181,14 +186,17 @@ def train_stage(
                         write_graph=False,
                         profile_batch=_profiled_steps(config),
                     ),
+                    continuation,
+                    callbacks.Progress(objective),
                     interruption,
                 ],
+                done,
             )
     except KeyboardInterrupt:
         if not run.best_weights.exists():
             save_weights(kept, run.best_weights)
         raise
-    if not run.best_weights.exists():
+    if run.kept_weights(config, number + 1) is None:
         _collapsed("no epoch was healthy")
     if not run.stage_weights(name).exists():
         print(f"{objective}: no epoch was healthy; none is kept", file=sys.stderr)

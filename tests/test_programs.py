@@ -1,6 +1,7 @@
 """The programs as their users call them: from a command line to files, in small."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,9 @@ import tensorflow as tf
 import yaml
 from PIL import Image
 
+from caption_gan.config import Config
+from caption_gan.errors import CaptionGANError
+from caption_gan.fit import resolve
 from caption_gan.run import RunDirectory, load_run
 from tests.programs import SMALL, call
 
@@ -76,7 +80,9 @@ def test_the_running_average_is_kept(trained):
     (stage,) = run.read_history()
     scores = [figures["val_fact_accuracy"] for figures in run.read_history()[stage]]
     chosen = max(range(len(scores)), key=lambda epoch: (scores[epoch], epoch)) + 1
-    best = tf.train.load_checkpoint(f"{run.checkpoints / stage}/ckpt-{chosen}")
+    best = tf.train.load_checkpoint(
+        f"{run.checkpoints / stage}/epoch-{chosen:05d}-step-00000000/state"
+    )
 
     def restored(part: str) -> list[np.ndarray]:
         names = [name for name in best.get_variable_to_shape_map() if name.startswith(part)]
@@ -123,7 +129,40 @@ def test_other_settings_for_the_same_run_are_refused(trained):
     done = call("fit", f"--run_dir={run.path}", "--generator.hidden_size=32")
     assert done.returncode == 1
     assert "generator.hidden_size was 16, is 32" in done.stderr
+    assert "--accept_changes" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_other_settings_may_be_asked_for(tmp_path, capsys):
+    run = RunDirectory(tmp_path)
+    run.write_config(Config(run_dir=str(run.path)))
+    changed = [f"--run_dir={run.path}", "--wgan_gp.anchor=2", "--seed=7", "--decoding.beam=3"]
+    with pytest.raises(CaptionGANError, match=r"seed was 0, is 7; wgan_gp.anchor was 1.0, is 2"):
+        resolve(changed)
+    config, _ = resolve([*changed, "--accept_changes"])
+    assert (config.seed, config.wgan_gp.anchor, config.decoding.beam) == (7, 2, 3)
+    assert "seed was 0, is 7; wgan_gp.anchor was 1.0, is 2.0\n" in capsys.readouterr().err
+    assert run.read_config().seed == 0  # Until its checkpoints are seen to fit.
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_other_settings(trained, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    shutil.copytree(trained[0].path, run.path)
+    settings = [f"--run_dir={run.path}", "--accept_changes"]
+    # What the checkpoints do not fit is refused all the same, and does not become the run's.
+    done = call("fit", *settings, "--generator.hidden_size=32")
+    assert done.returncode == 1
+    assert "continued with other settings: generator.hidden_size was 16, is 32" in done.stderr
+    assert "does not fit the settings" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert run.read_config().generator.hidden_size == 16
+
+    done = call("fit", *settings, "--maximum_likelihood.epochs=3")
+    assert done.returncode == 0, done.stderr
+    assert "epoch 2:" not in done.stderr
+    assert "epoch 3:" in done.stderr
+    assert run.read_config().maximum_likelihood.epochs == 3
 
 
 def test_evaluate_prints_one_json_object(trained):

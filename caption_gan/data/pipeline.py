@@ -215,11 +215,3 @@ def _sorted_batches(dataset: tf.data.Dataset, batch_size: int, seed: int) -> tf.
 def longest_caption(token_ids: tf.Tensor) -> tf.Tensor:
     """Number of tokens [B] of the longest of each image's captions [B, K, T]."""
     return tf.reduce_max(tf.math.count_nonzero(token_ids != PAD_ID, axis=-1), axis=-1)
-
-
-def after_epochs(batches: tf.data.Dataset, done: int) -> tf.data.Dataset:
-    """Training batches from where an interrupted training left them after so many epochs."""
-    # Every new iterator moves the seeds on; nothing is read before the first batch is asked for.
-    for _ in range(done):
-        iter(batches)
-    return batches

@@ -39,8 +39,12 @@ class Progress(keras.callbacks.Callback):
         )
 
     def on_epoch_begin(self, epoch, logs=None):
+        self.before = epoch * self.params["steps"]
+
+    def on_train_batch_begin(self, batch, logs=None):
         # A continued stage begins where it stopped.
-        self.bar.n = self.bar.initial = max(self.bar.n, epoch * self.params["steps"])
+        if self.bar.n < self.before + batch:
+            self.bar.n = self.bar.initial = self.before + batch
 
     def on_train_batch_end(self, batch, logs=None):
         self.bar.update()
@@ -144,44 +148,6 @@ class KeepBest(keras.callbacks.Callback):
         if logs[self.monitor] >= self.best and logs.get("val_healthy", 1):
             self.best = logs[self.monitor]
             self.save()
-
-
-class Continuation(keras.callbacks.Callback):
-    """Writes what an interrupted stage continues from, after each epoch.
-
-    Variables are kept as lists. An object graph, as `tf.train.Checkpoint(model=...)` makes of a
-    Keras model, has neither its random states nor what some layers make when they are built
-    (`keras.layers.MultiHeadAttention`), and says nothing of it.
-
-    Args:
-        directory: Of the checkpoints.
-        model: A compiled objective.
-        others: What else changes in training, such as averaged weights.
-    """
-
-    def __init__(self, directory: Path, model: keras.Model, others: Sequence[keras.Variable] = ()):
-        super().__init__()
-        self.epochs_done = tf.Variable(0, dtype=tf.int64)
-        self.manager = tf.train.CheckpointManager(
-            tf.train.Checkpoint(
-                model=[variable.value for variable in model.variables],
-                optimizer=[variable.value for variable in model.optimizer.variables],
-                others=[variable.value for variable in others],
-                epochs_done=self.epochs_done,
-            ),
-            str(directory),
-            max_to_keep=2,
-        )
-
-    def restore(self) -> int:
-        """Restores the newest state, if there is one, and returns the number of epochs done."""
-        if self.manager.latest_checkpoint:
-            self.manager.checkpoint.restore(self.manager.latest_checkpoint).assert_consumed()
-        return int(self.epochs_done.numpy())
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.epochs_done.assign(epoch + 1)
-        self.manager.save()
 
 
 class UnfreezeEmbeddings(keras.callbacks.Callback):

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -40,18 +41,23 @@ class CollapseMonitor(keras.callbacks.Callback):
         self.kept = variables
         self.log = log
         self.stop = stop
-        self.healthy_state: list[np.ndarray] | None = None
-        self.unhealthy = 0
-        self.rollbacks = 0
+        with keras.device("cpu"):  # An accelerator's memory is short, and they are seldom used.
+            self.healthy_state = [_variable(variable) for variable in variables]
+            self.has_been_healthy, self.unhealthy, self.rollbacks = map(_variable, (0, 0, 0))
         self.figures: Mapping[str, float] = {}
         self.healthy = False
         self.step = 0
 
+    @property
+    def state(self) -> list[keras.Variable]:
+        """All that it knows of what went before."""
+        return [*self.healthy_state, self.has_been_healthy, self.unhealthy, self.rollbacks]
+
     def on_epoch_begin(self, epoch, logs=None):
-        self.step = epoch * self.params["steps"]
+        self.before = epoch * self.params["steps"]
 
     def on_train_batch_end(self, batch, logs=None):
-        self.step += 1
+        self.step = self.before + batch + 1
         if self.step % self.config.every == 0:
             self._check(self.step)
 
@@ -67,24 +73,36 @@ class CollapseMonitor(keras.callbacks.Callback):
         out_of_bounds = crossed(self.figures, self.config)
         self.healthy = not out_of_bounds
         if self.healthy:
-            self.unhealthy = 0
-            self.healthy_state = [np.array(variable) for variable in self.kept]
+            self.unhealthy.assign(0)
+            self.has_been_healthy.assign(1)
+            _copy(self.kept, self.healthy_state)
             return
-        self.unhealthy += 1
+        self.unhealthy.assign_add(1)
+        unhealthy, rollbacks = int(self.unhealthy), int(self.rollbacks)
         reason = "; ".join(out_of_bounds)
         self._tell(f"signs of collapse at step {step}: {reason}")
-        if self.healthy_state is None:
-            if self.unhealthy >= self.config.patience:
-                self.stop(f"{self.unhealthy} times in a row, {reason}")
-        elif self.unhealthy >= 2:
-            if self.rollbacks == self.config.rollbacks:
-                self.stop(f"after {self.rollbacks} times back to a healthy state, {reason}")
-            self.rollbacks += 1
-            self.unhealthy = 0
-            for variable, value in zip(self.kept, self.healthy_state, strict=True):
-                variable.assign(value)
+        if not int(self.has_been_healthy):
+            if unhealthy >= self.config.patience:
+                self.stop(f"{unhealthy} times in a row, {reason}")
+        elif unhealthy >= 2:
+            if rollbacks == self.config.rollbacks:
+                self.stop(f"after {rollbacks} times back to a healthy state, {reason}")
+            self.rollbacks.assign_add(1)
+            self.unhealthy.assign(0)
+            _copy(self.healthy_state, self.kept)
             self._tell("back to the last healthy state")
 
     @staticmethod
     def _tell(text: str) -> None:
         print(text, file=sys.stderr)
+
+
+def _variable(value: Any) -> keras.Variable:
+    """A copy that is not trained."""
+    value = np.array(value)
+    return keras.Variable(value, trainable=False, dtype=value.dtype.name)
+
+
+def _copy(source: Sequence[keras.Variable], target: Sequence[keras.Variable]) -> None:
+    for one, other in zip(source, target, strict=True):
+        other.assign(one)

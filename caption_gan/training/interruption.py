@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
 
 import keras
@@ -17,10 +18,14 @@ class Interruption(keras.callbacks.Callback):
 
     A context manager around training, and the last of its callbacks. It changes nothing where
     Ctrl-C already means something else or nothing, as in a background process.
+
+    Args:
+        save: Called when training ends after a step.
     """
 
-    def __init__(self):
+    def __init__(self, save: Callable[[], None]):
         super().__init__()
+        self.save = save
         self.pressed = False
 
     def __enter__(self) -> "Interruption":
@@ -46,6 +51,8 @@ class Interruption(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
     def on_train_batch_end(self, batch, logs=None):
+        if self.pressed:
+            self.save()
         self._stop()
 
     def on_test_batch_end(self, batch, logs=None):

@@ -13,7 +13,7 @@ from caption_gan.config import Config, EncoderConfig
 from caption_gan.data import records, shards
 from caption_gan.data.example import Example
 from caption_gan.data.images import decode_and_resize, is_image
-from caption_gan.data.pipeline import Pipeline, after_epochs
+from caption_gan.data.pipeline import Pipeline
 from caption_gan.data.shards import IndexedImage, PreparedSplit
 from caption_gan.data.skips import Skips
 from caption_gan.errors import CaptionGANError
@@ -21,6 +21,7 @@ from caption_gan.layouts import DataConfig
 from caption_gan.preparation import prepare_splits
 from caption_gan.text.tokenizer import Tokenizer
 from caption_gan.text.vocabulary import write_vocabulary
+from caption_gan.training.loop import Position, train
 
 WORDS = ["[PAD]", "[START]", "[END]", "[UNK]", *"abcdefgh"]
 
@@ -161,75 +162,32 @@ def test_a_split_without_images_is_an_error(tmp_path, use):
         prepare(settings(tmp_path), "test")
 
 
-@pytest.mark.parametrize("by_length", [False, True])
-@pytest.mark.parametrize("memory_limit", [0.0, 1.0])
-def test_an_epoch_shows_each_image_once_with_different_captions(
-    tmp_path, use, tokenizer, memory_limit, by_length
-):
-    use(FewImages())
-    config = settings(tmp_path)
-    data = dataclasses.replace(config.data, memory_limit_gib=memory_limit)
-    config = dataclasses.replace(config, data=data)
-    prepared = prepare(config, "train")
-    batches = pipeline_of(config, tokenizer).training(prepared, 4, 2, 1, by_length)
-    assert len(batches) == 2
-    orders, choices = [], set()
-    for _ in range(3):
-        levels = []
-        for batch in batches.as_numpy_iterator():
-            assert batch["image"].shape == (4, 6, 8, 3)
-            assert batch["token_ids"].shape == (4, 2, 6)
-            levels += batch["image"][:, 0, 0, 0].tolist()
-            for two in batch["token_ids"]:
-                assert not np.array_equal(*two)
-                choices.add(two.tobytes())
-        assert sorted(levels) == [index * 30 for index in range(8)]
-        orders.append(tuple(levels))
-    assert len(set(orders)) == 3
-    assert len(choices) > 8
+class Reader:
+    """What the training loop asks of a model; notes the batches."""
 
+    def __init__(self):
+        self.read: list[dict[str, np.ndarray]] = []
 
-def test_the_same_seed_gives_the_same_batches(tmp_path, use, tokenizer):
-    use(FewImages())
-    config = settings(tmp_path)
-    prepared = prepare(config, "train")
+    def train_function(self, iterator):
+        self.read.append({name: value.numpy() for name, value in next(iterator).items()})
+        return {}
 
-    def tokens(seed):
-        keras.utils.set_random_seed(0)
-        batches = pipeline_of(config, tokenizer).training(prepared, 4, 2, seed)
-        return np.concatenate([batch["token_ids"] for batch in batches.as_numpy_iterator()])
+    def make_train_function(self):
+        pass
 
-    assert np.array_equal(tokens(3), tokens(3))
-    assert not np.array_equal(tokens(3), tokens(4))
+    def reset_metrics(self):
+        pass
 
+    def get_metrics_result(self):
+        return {}
 
-def test_images_with_captions_of_like_length_come_together(tmp_path, use, tokenizer):
-    source = use(FewImages())
-    words = WORDS[4:]
-    source.all = [
-        dataclasses.replace(example, captions=(" ".join(words[: 1 + index % 4]),))
-        for index, example in enumerate(source.all * 5)
-    ]
-    source.images_of_split["train"] = len(source.all)
-    prepared = prepare(settings(tmp_path), "train")
-    batches = pipeline_of(settings(tmp_path), tokenizer).training(prepared, 6, 1, 1, True)
-    orders = []
-    for _ in range(2):
-        lengths = [
-            np.count_nonzero(batch["token_ids"], axis=-1) for batch in batches.as_numpy_iterator()
-        ]
-        assert [len(some) for some in lengths] == [6] * 6
-        # Of 40 images in order of length, each batch holds 6 in a row.
-        assert sum(np.ptp(some) > 0 for some in lengths) <= 3
-        orders.append([some.max() for some in lengths])
-    # Batches are in no order of length, and another one in each epoch.
-    assert orders[0] != sorted(orders[0]) or orders[1] != sorted(orders[1])
-    assert orders[0] != orders[1]
+    def evaluate(self, *_, **__):
+        return {}
 
 
 @pytest.mark.parametrize("by_length", [False, True])
 @pytest.mark.parametrize("memory_limit", [0.0, 1.0])
-def test_a_continued_training_sees_the_epochs_that_an_uninterrupted_one_would(
+def test_a_continued_training_sees_what_an_uninterrupted_one_would(
     tmp_path, use, tokenizer, memory_limit, by_length
 ):
     use(FewImages())
@@ -238,21 +196,21 @@ def test_a_continued_training_sees_the_epochs_that_an_uninterrupted_one_would(
     pipeline = Pipeline(data, config.encoder, (2, 1), tokenizer)
     prepared = prepare(config, "train")
     sentences = np.arange(120, dtype=np.uint16).reshape(20, 6)
-    keys = ("token_ids", "unpaired")
 
-    def epochs(count, done=0):
+    def seen(done: Position) -> list[np.ndarray]:
         keras.utils.set_random_seed(0)
-        batches = pipeline.training(prepared, 4, 2, 3, by_length)
-        batches = after_epochs(pipeline.with_sentences(batches, sentences, 2, 3), done)
-        every = [list(batches.as_numpy_iterator()) for _ in range(count)]
-        return [
-            np.concatenate([batch[key].ravel() for batch in epoch for key in keys])
-            for epoch in every
-        ]
+        batches = pipeline.training(prepared, 2, 2, 3, by_length)
+        batches = pipeline.with_sentences(batches, sentences, 2, 3)
+        reader = Reader()
+        train(reader, batches, batches, 3, [], done)
+        return [np.concatenate([batch["token_ids"], batch["unpaired"]]) for batch in reader.read]
 
-    whole = epochs(4)
-    assert np.array_equal(epochs(2, done=2), whole[2:])
-    assert not np.array_equal(whole[0], whole[2])
+    whole = seen(Position())
+    assert len(whole) == 12
+    for done in (Position(0, 1), Position(1, 3)):
+        continued = seen(done)
+        assert np.array_equal(continued, whole[4 * done.epochs + done.steps :])
+    assert not np.array_equal(whole[:4], whole[4:8])
 
 
 def test_few_captions_are_repeated(tmp_path, use, tokenizer):

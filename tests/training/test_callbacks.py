@@ -12,7 +12,6 @@ import tensorflow as tf
 from caption_gan.text.embeddings import WordEmbedding
 from caption_gan.training.callbacks import (
     CaptionMetrics,
-    Continuation,
     History,
     KeepBest,
     Progress,
@@ -182,17 +181,6 @@ def test_progress_counts_all_epochs_and_goes_to_standard_error(model, capsys):
     assert "some stage, epoch 2: loss" in captured.err
     assert "some stage, epoch 3: loss" in captured.err
     assert "epoch 1:" not in captured.err
-
-
-def test_continuation_starts_at_nothing_and_keeps_two(model, tmp_path):
-    continuation = Continuation(tmp_path / "checkpoints", model)
-    assert continuation.restore() == 0
-    fit(model, 3, continuation)
-    kept = model.get_layer("embedding").get_weights()[0]
-    assert len(list((tmp_path / "checkpoints").glob("*.index"))) == 2
-    model.get_layer("embedding").assign(np.zeros((4, 3)))
-    assert Continuation(tmp_path / "checkpoints", model).restore() == 3
-    np.testing.assert_array_equal(model.get_layer("embedding").get_weights()[0], kept)
 
 
 def test_sample_captions_are_pictures_in_the_logs(tmp_path):

@@ -47,13 +47,18 @@ class Play:
             stop,
         )
         self.monitor.set_params({"steps": 100})
-        self.monitor.on_epoch_begin(0)
+        self.begin_epoch(0)
+
+    def begin_epoch(self, number: int) -> None:
+        self.batch = 0
+        self.monitor.on_epoch_begin(number)
 
     def step(self, times: int = 1) -> list[float]:
         weights = []
         for _ in range(times):
             self.weight.assign(self.weight + 1)
-            self.monitor.on_train_batch_end(0)
+            self.monitor.on_train_batch_end(self.batch)
+            self.batch += 1
             weights.append(float(self.weight))
         return weights
 
@@ -124,7 +129,7 @@ def test_an_epoch_ends_with_a_measurement_in_its_logs():
     play.monitor.on_epoch_end(0, logs)
     assert logs["val_healthy"] == 1
     assert logs["val_sample_CIDEr"] == 0.4
-    play.monitor.on_epoch_begin(1)
+    play.begin_epoch(1)
     play.step(3)
     play.monitor.on_epoch_end(1, logs)
     assert logs["val_healthy"] == 0

@@ -45,9 +45,13 @@ def train(*callbacks: keras.callbacks.Callback, epochs: int = 2) -> None:
 
 def test_the_step_is_finished(capsys):
     press = PressCtrlC(step=1)
-    with pytest.raises(KeyboardInterrupt), Interruption() as interruption:
+
+    def save() -> None:
+        press.done.append("saved")
+
+    with pytest.raises(KeyboardInterrupt), Interruption(save) as interruption:
         train(press, interruption)
-    assert press.done == ["step 0", "pressed", "step 1"]
+    assert press.done == ["step 0", "pressed", "step 1", "saved"]
     assert "stopping after this step" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -61,14 +65,14 @@ def test_without_it_the_step_is_not():
 
 def test_what_follows_an_epoch_is_finished():
     press = PressCtrlC(step=-1)
-    with pytest.raises(KeyboardInterrupt), Interruption() as interruption:
+    with pytest.raises(KeyboardInterrupt), Interruption(lambda: None) as interruption:
         train(press, interruption)
     assert press.done == ["step 0", "step 1", "step 2", "checkpoint"]
 
 
 def test_a_second_time_stops_at_once():
     press = PressCtrlC(step=1, times=2)
-    with pytest.raises(KeyboardInterrupt), Interruption() as interruption:
+    with pytest.raises(KeyboardInterrupt), Interruption(lambda: None) as interruption:
         train(press, interruption)
     assert press.done == ["step 0"]
 
@@ -76,7 +80,7 @@ def test_a_second_time_stops_at_once():
 def test_a_background_process_goes_on_ignoring_it():
     press = PressCtrlC(step=1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with Interruption() as interruption:
+    with Interruption(lambda: None) as interruption:
         train(press, interruption, epochs=1)
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     assert press.done[-1] == "step 2"
@@ -86,7 +90,7 @@ def test_other_threads_may_train():
     finished: list[bool] = []
 
     def work() -> None:
-        with Interruption() as interruption:
+        with Interruption(lambda: None) as interruption:
             train(interruption, epochs=1)
         finished.append(True)
 

@@ -11,8 +11,6 @@ from caption_gan.models.convolutional_encoder import ConvolutionalEncoder
 from caption_gan.models.decoding import greedy
 from caption_gan.models.generator import Generator
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID, UNK_ID
-from caption_gan.training.averaging import RunningAverage
-from caption_gan.training.callbacks import Continuation
 from caption_gan.training.losses import cross_entropy
 from caption_gan.training.maximum_likelihood import MaximumLikelihood, at_fitting_length
 from tests.captioners import REGIONS, VOCABULARY, captioner
@@ -214,78 +212,6 @@ def test_an_encoder_is_updated_unless_it_is_frozen(trainable):
     }
     assert set(changed.values()) == {trainable}, changed
     assert not np.array_equal(generator_before[0], objective.captioner.generator.get_weights()[0])
-
-
-def trained(
-    directory, batch: dict[str, tf.Tensor], first: int, last: int
-) -> tuple[MaximumLikelihood, Captioner, int]:
-    """A new process's view of a run: new objects, then what the checkpoint holds.
-
-    Returns:
-        The objective, the running average of its captioner, epochs that were done before.
-    """
-    # A seed of its own, so that nothing agrees that is not restored.
-    objective = MaximumLikelihood.stage(
-        captioner(seed=first),
-        configured(
-            warmup=0.2, weight_decay=0.01, scheduled_sampling=0.5, matrix_learning_rate=1e-2
-        ),
-        steps=12,
-        seed=7,
-    )
-    kept = objective.captioner.copy()
-    continuation = Continuation(directory, objective, kept.weights)
-    epochs_done = continuation.restore()
-    if epochs_done:
-        # Learnt, random and optimizer states, before anything is trained.
-        assert int(objective.optimizer.iterations) == 3 * epochs_done
-    objective.fit(
-        repeated(batch, 3),
-        epochs=last,
-        initial_epoch=epochs_done,
-        shuffle=False,
-        verbose=0,
-        callbacks=[
-            RunningAverage(objective.captioner.weights, kept.weights, 0.9),
-            continuation,
-        ],
-    )
-    return objective, kept, epochs_done
-
-
-def test_two_and_two_epochs_equal_four(batch, tmp_path):
-    whole, whole_average, none_done = trained(tmp_path / "whole", batch, 0, 4)
-    _, _, also_none_done = trained(tmp_path / "parts", batch, 0, 2)
-    continued, continued_average, two_done = trained(tmp_path / "parts", batch, 2, 4)
-    assert (none_done, also_none_done, two_done) == (0, 0, 2)
-    assert int(continued.optimizer.iterations) == 12
-    for expected, actual in zip(
-        whole.variables + whole_average.weights,
-        continued.variables + continued_average.weights,
-        strict=True,
-    ):
-        # Sums of floats may run in another order; another dropout or noise would be far off.
-        np.testing.assert_allclose(
-            np.array(actual, np.float64),
-            np.array(expected, np.float64),
-            rtol=1e-4,
-            atol=1e-5,
-            err_msg=expected.path,
-        )
-    generator = whole.captioner.generator
-    dropouts = (generator.input_dropout, generator.region_dropout, generator.output_dropout)
-    compared = {id(variable) for variable in whole.variables}
-    for layer in (whole, *dropouts):
-        assert id(layer.seed_generator.state) in compared
-    assert Continuation(tmp_path / "parts", continued, continued_average.weights).restore() == 4
-
-
-def test_a_continuation_of_another_model_is_refused(batch, tmp_path):
-    objective = MaximumLikelihood.stage(captioner(), configured(), steps=1, seed=0)
-    Continuation(tmp_path, objective).on_epoch_end(0)
-    larger = MaximumLikelihood.stage(captioner(hidden_size=18), configured(), steps=1, seed=0)
-    with pytest.raises(ValueError, match="shape"):
-        Continuation(tmp_path, larger).restore()
 
 
 def test_config_round_trip(batch):

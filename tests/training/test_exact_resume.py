@@ -1,0 +1,191 @@
+"""Training that is continued equals training that never stopped, bit for bit.
+
+B batch, K captions an image, T time.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.python.framework import config as framework
+
+from caption_gan.objectives import (
+    MaximumLikelihoodConfig,
+    MonitorConfig,
+    PolicyGradientConfig,
+    SelfCriticalConfig,
+    WassersteinGANConfig,
+)
+from caption_gan.training.averaging import RunningAverage
+from caption_gan.training.cider_reward import CiderReward
+from caption_gan.training.collapse_monitor import CollapseMonitor
+from caption_gan.training.continuation import Continuation
+from caption_gan.training.loop import train
+from caption_gan.training.maximum_likelihood import MaximumLikelihood
+from caption_gan.training.policy_gradient import PolicyGradient
+from caption_gan.training.self_critical import SelfCritical
+from caption_gan.training.wgan_gp import WassersteinGAN
+from tests.captioners import captioner
+
+SHARED: dict[str, Any] = {"batch_size": 2, "critic_updates": 1, "critic_warmup": 1}
+OBJECTIVES = {
+    "maximum_likelihood": (MaximumLikelihood, MaximumLikelihoodConfig(scheduled_sampling=0.5)),
+    "wgan_gp": (WassersteinGAN, WassersteinGANConfig(**SHARED)),
+    "policy_gradient": (PolicyGradient, PolicyGradientConfig(**SHARED)),
+    "self_critical": (SelfCritical, SelfCriticalConfig(**SHARED | {"captions": 2})),
+}
+STEPS, STOPPED = 4, 2
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _deterministic() -> Iterator[None]:
+    tf.config.experimental.enable_op_determinism()
+    yield
+    framework.disable_op_determinism()
+
+
+class Snapshot(keras.callbacks.Callback):
+    """Copies the folder as it is after so many steps, as a failure of power would leave it."""
+
+    def __init__(self, directory: Path, steps: int):
+        super().__init__()
+        self.directory = directory
+        self.steps = steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps -= 1
+        if not self.steps:
+            shutil.copytree(self.directory, self.directory.with_name("killed"))
+
+
+class Stage:
+    """A new process's view of a stage: new objects, then what the checkpoint holds."""
+
+    def __init__(self, name: str, directory: Path, data: dict[str, tf.Tensor], seed: int):
+        # A seed of its own, so that nothing agrees that is not restored.
+        network = captioner(seed=seed)
+        keras.utils.set_random_seed(1)
+        objective, config = OBJECTIVES[name]
+        rewards = {}
+        if objective is SelfCritical:
+            rewards["cider"] = CiderReward(data["token_ids"][..., 1:].numpy())
+        self.model = objective.stage(network, config, STEPS, 5, **rewards)
+        self.model.run_eagerly = True  # Tracing takes longer than all the steps.
+        average = network.copy()
+        self.changing = [*average.weights]
+        if critic_optimizer := getattr(self.model, "critic_optimizer", None):
+            self.changing += critic_optimizer.variables
+        self.health: list[tuple[int, float]] = []
+        weights = [*self.model.weights, *self.model.optimizer.variables]
+        self.monitor = CollapseMonitor(
+            # Healthy once; the way back begins after the stop.
+            lambda: {"mbleu": float(self.monitor.step >= STOPPED)},
+            MonitorConfig(every=1),
+            weights,
+            lambda figures, step: self.health.append((step, figures["mbleu"])),
+            pytest.fail,
+        )
+        self.changing += self.monitor.state
+        self.continuation = Continuation(directory, self.model, self.changing, minutes=0)
+        self.done = self.continuation.restore()
+        shuffled = tf.data.Dataset.from_tensor_slices(data).shuffle(8, seed=3)
+        self.batches = shuffled.batch(2, drop_remainder=True)
+        self.validation = tf.data.Dataset.from_tensor_slices(data).batch(2).take(1)
+        self.average = RunningAverage(network.weights, average.weights, 0.9)
+        self.logs: dict[int, dict[str, float]] = {}
+
+    def train(self, *callbacks: keras.callbacks.Callback) -> "Stage":
+        keep = keras.callbacks.LambdaCallback(on_epoch_end=self.logs.__setitem__)
+        every = [self.average, self.monitor, keep, self.continuation, *callbacks]
+        train(self.model, self.batches, self.validation, 1, every, self.done)
+        return self
+
+    @property
+    def state(self) -> list[np.ndarray]:
+        variables = [*self.model.variables, *self.model.optimizer.variables, *self.changing]
+        return [np.array(variable) for variable in variables]
+
+    def agrees_with(self, whole: "Stage") -> bool:
+        """Whether it ended as the one that was not stopped, and logged the same since."""
+        pairs = zip(whole.state, self.state, strict=True)
+        same = all(one.tobytes() == other.tobytes() for one, other in pairs)
+        return same and self.logs == whole.logs and self.health == whole.health[STOPPED:]
+
+
+def stopped(name: str, path: Path, data: dict[str, tf.Tensor]) -> Stage:
+    """The stage as it ends; a copy of its folder stays, as it was in between."""
+    return Stage(name, path / "whole", data, seed=0).train(Snapshot(path / "whole", STOPPED))
+
+
+@pytest.fixture(scope="module")
+def whole(step_batch, tmp_path_factory) -> tuple[Stage, Path]:
+    """Maximum likelihood, and the copied folder."""
+    path = tmp_path_factory.mktemp("runs")
+    return stopped("maximum_likelihood", path, step_batch), path / "killed"
+
+
+@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"maximum_likelihood"}))
+def test_continued_equals_uninterrupted(name, step_batch, tmp_path):
+    expected = stopped(name, tmp_path, step_batch)
+    continued = Stage(name, tmp_path / "killed", step_batch, seed=9)
+    assert continued.done == (0, STOPPED)
+    assert continued.train().agrees_with(expected)
+    assert int(expected.monitor.rollbacks) == 1
+
+
+def lose_nothing(stage: Stage) -> None:
+    pass
+
+
+def lose_weights(stage: Stage) -> None:
+    weight = stage.model.captioner.generator.weights[0]
+    weight.assign(captioner(seed=9).generator.weights[0])
+
+
+def lose_slots(stage: Stage) -> None:
+    for variable in stage.model.optimizer.variables[1:]:
+        variable.assign(keras.ops.zeros_like(variable))
+
+
+def lose_schedule(stage: Stage) -> None:
+    stage.model.optimizer.iterations.assign(0)
+
+
+def lose_random_states(stage: Stage) -> None:
+    stage.model.captioner.generator.output_dropout.seed_generator.state.assign([0, 0])
+
+
+def lose_average(stage: Stage) -> None:
+    stage.average.pairs[0][1].assign(stage.average.pairs[0][0])
+
+
+def lose_means(stage: Stage) -> None:
+    stage.model.reset_metrics()
+
+
+def lose_monitor(stage: Stage) -> None:
+    stage.monitor.unhealthy.assign(0)
+
+
+def lose_place(stage: Stage) -> None:
+    stage.batches = stage.batches.skip(0).shuffle(4, seed=1)
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        *(lose_nothing, lose_weights, lose_slots, lose_schedule, lose_random_states),
+        *(lose_average, lose_means, lose_monitor, lose_place),
+    ],
+)
+def test_everything_that_is_kept_is_needed(lose, whole, step_batch, tmp_path):
+    expected, killed = whole
+    shutil.copytree(killed, tmp_path / "killed")
+    continued = Stage("maximum_likelihood", tmp_path / "killed", step_batch, seed=9)
+    lose(continued)
+    assert continued.train().agrees_with(expected) == (lose is lose_nothing)

@@ -1,0 +1,70 @@
+"""The training loop does what Keras's does, from the first step on or from a later one."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from caption_gan.training.loop import Position, train
+
+STEPS = 3
+
+
+class Record(keras.callbacks.Callback):
+    """Notes what is called, with what."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls: list[tuple[Any, ...]] = []
+
+    def __getattribute__(self, name: str):
+        if not name.startswith("on_"):
+            return super().__getattribute__(name)
+        return lambda *given, **named: self.calls.append((name, *given, *named.values()))
+
+
+@pytest.fixture
+def trained() -> Any:
+    """Calls a function with a new model, its batches and a record; returns the record's calls."""
+
+    def call(function: Any) -> list[tuple[Any, ...]]:
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
+        model.compile(optimizer="sgd", loss="mse")
+        x = np.arange(12, dtype=np.float32).reshape(6, 2) / 12
+        record = Record()
+        function(model, tf.data.Dataset.from_tensor_slices((x, x[:, :1])).batch(2), record)
+        return record.calls
+
+    return call
+
+
+def test_as_keras_does(trained):
+    ours = trained(
+        lambda model, batches, record: train(model, batches, batches, 2, [record], Position())
+    )
+    theirs = trained(
+        lambda model, batches, record: model.fit(
+            batches, validation_data=batches, epochs=2, verbose=0, callbacks=[record], shuffle=False
+        )
+    )
+    # The end of training, whose figures Keras repeats.
+    assert [call[:2] for call in ours[:-1]] == [call[:2] for call in theirs[:-1]]
+    ends = [
+        [call[2] for call in calls if call[0] in ("on_epoch_end", "on_train_batch_end")]
+        for calls in (ours, theirs)
+    ]
+    assert [list(logs) for logs in ends[0]] == [list(logs) for logs in ends[1]]
+    for ours_now, theirs_now in zip(*ends, strict=True):
+        assert ours_now == pytest.approx(theirs_now, rel=1e-6)
+
+
+def test_from_a_later_step(trained):
+    calls = trained(
+        lambda model, batches, record: train(model, batches, batches, 2, [record], Position(1, 2))
+    )
+    names = [(call[0], call[1]) for call in calls if call[0].startswith("on_train_batch")]
+    assert names == [("on_train_batch_begin", 2), ("on_train_batch_end", 2)]
+    assert [call[1] for call in calls if call[0].startswith("on_epoch")] == [1, 1]
