@@ -22,10 +22,9 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         # A rename may reach the disk before what was renamed does, and the power fail in between.
-        for written in (*temporary.rglob("*"), temporary):
-            _flush(written)
+        flush(*temporary.rglob("*"), temporary)
         os.replace(temporary, path)
-        _flush(path.parent)
+        flush(path.parent)
     finally:
         _remove(temporary)
 
@@ -42,13 +41,14 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _flush(path: Path) -> None:
-    """Puts a file, or the names in a folder, on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def flush(*paths: Path) -> None:
+    """Waits until files, or the names in folders, would survive a loss of power."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

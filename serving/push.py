@@ -27,6 +27,7 @@ from caption_gan import blessing
 from caption_gan.command_line import ArgumentParser, run_program
 from caption_gan.errors import CaptionGANError
 from caption_gan.exporting import EXTRA, export_run, next_version, trial_images, trial_inputs
+from caption_gan.files import flush
 from caption_gan.operations import NEWEST
 from caption_gan.run import load_run
 from caption_gan.served_captioner import ServedCaptioner
@@ -168,21 +169,9 @@ def _as_answered(tensor: tf.Tensor) -> np.ndarray:
 def reveal(model: Path, version: Path, record: Record) -> None:
     """Puts a model where servers see it, at once and for good."""
     (model / EXTRA / RECORD).write_text(json.dumps(record, indent=2) + "\n")
-    for folder, _, files in os.walk(model):
-        for file in files:
-            _to_disk(Path(folder) / file)
-        _to_disk(Path(folder))
+    flush(*model.rglob("*"), model)
     model.rename(version)
-    _to_disk(version.parent)
-
-
-def _to_disk(path: Path) -> None:
-    """Waits until a file, or the list of a folder's files, would survive a loss of power."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush(version.parent)
 
 
 def remove_unfinished(directory: Path) -> list[str]:
@@ -206,7 +195,7 @@ def roll_back(directory: Path, record: Record) -> None:
         )
     (newest, folder), (earlier, _) = versions[:2]
     hidden = folder.rename(directory / f"{ROLLED_BACK}{newest}")
-    _to_disk(directory)
+    flush(directory)
     record |= {"version": earlier, "rolled_back": newest, "kept_as": str(hidden)}
 
 

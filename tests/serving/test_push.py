@@ -353,7 +353,7 @@ push.try_out = kill if moment == "canaries" else lambda *_: 1.0
 if moment == "rename":
     Path.rename = kill
 if moment == "log":
-    push._to_disk = lambda path: kill() if path == Path(sys.argv[-1]) else None
+    push.flush = lambda *paths: kill() if Path(sys.argv[-1]) in paths else None
 push.main()
 """
 
