@@ -22,6 +22,7 @@ from caption_gan.export import main
 from caption_gan.exporting import check_in_fresh_process, export_run, next_version, trial_images
 from caption_gan.fit import start_run
 from caption_gan.models.encoder import build_encoder
+from caption_gan.models.small_weights import SmallWeights
 from caption_gan.run import (
     RunDirectory,
     build_captioner,
@@ -331,6 +332,38 @@ def test_an_ensemble_is_served_as_one(run, tmp_path):
     _, _, one = load_run(run.path)
     alone = ServedCaptioner(one, tokenizer, config).default(tf.constant(IMAGES))
     assert not np.allclose(found[signature.SCORE], alone[signature.SCORE])
+
+
+@pytest.mark.parametrize(("kind", "largest_share"), [("float16", 0.55), ("int8", 0.35)])
+def test_small_weights_are_served(run, exported, tmp_path, kind, largest_share):
+    """What is served is the captioner with rounded weights, from fewer bytes."""
+    done = call("export", run.path, f"--to={tmp_path}", f"--weights={kind}", "--json")
+    assert done.returncode == 0, done.stderr
+    written = json.loads(done.stdout)
+    version = Path(written["saved_model"])
+
+    config, tokenizer, captioner = load_run(run.path)
+    expected = ServedCaptioner(captioner, tokenizer, config)
+    before = expected.default(tf.constant(IMAGES))
+    SmallWeights(captioner, kind)
+    after = expected.default(tf.constant(IMAGES))
+    model = tf.saved_model.load(str(version))
+    found = model.signatures[signature.DEFAULT](image_bytes=tf.constant(IMAGES))
+    np.testing.assert_array_equal(found[signature.CAPTION], after[signature.CAPTION])
+    np.testing.assert_allclose(found[signature.SCORE], after[signature.SCORE], atol=1e-6)
+    assert not np.allclose(before[signature.SCORE], after[signature.SCORE], atol=1e-6)
+
+    def stored(folder: Path) -> int:
+        (data,) = (folder / "variables").glob("variables.data*")
+        return data.stat().st_size
+
+    assert stored(version) < largest_share * stored(exported)
+    rounding = written["rounding"]
+    assert rounding["megabytes"] == pytest.approx(stored(version) / 1e6, rel=0.2)
+    assert rounding["weights"] == kind
+    card = (version / "assets.extra" / "MODEL_CARD.md").read_text()
+    assert f"weights as {kind}: {rounding['megabytes']:.1f} MB" in card
+    assert f"{rounding['cider'] - rounding['cider_before']:+.4f}" in card
 
 
 def test_runs_of_other_words_cannot_write_together(run, tmp_path):
