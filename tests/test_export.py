@@ -20,25 +20,11 @@ from caption_gan.command_line import run_program
 from caption_gan.errors import CaptionGANError
 from caption_gan.export import main
 from caption_gan.exporting import check_in_fresh_process, export_run, next_version, trial_images
-from caption_gan.fit import start_run
-from caption_gan.models.encoder import build_encoder
-from caption_gan.models.small_weights import SmallWeights
-from caption_gan.run import (
-    RunDirectory,
-    build_captioner,
-    load_ensemble,
-    load_run,
-    read_config,
-    save_weights,
-)
+from caption_gan.run import RunDirectory, load_ensemble, load_run
 from caption_gan.served_captioner import ServedCaptioner
-from caption_gan.text.tokenizer import Tokenizer
-from tests.programs import SMALL, call
+from tests.programs import call
+from tests.untrained import CAPTIONS, IMAGES, LENGTH, untrained_run
 
-LENGTH = 24  # text.sequence_length
-
-
-CAPTIONS = ["a red line rises", "a blue bar falls while the green one rises", "two dots cross"]
 METRICS = {
     "val/greedy/CIDEr": 0.5,
     "val/greedy/BLEU-1": 0.7,
@@ -50,13 +36,7 @@ METRICS = {
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> RunDirectory:
     """A run without any training; its captions are nonsense, and long."""
-    directory = RunDirectory(tmp_path_factory.mktemp("runs") / "run")
-    config = read_config(SMALL, "test")
-    start_run(directory, config, CAPTIONS)
-    keras.utils.set_random_seed(0)
-    tokenizer = Tokenizer(directory.vocabulary, "word", LENGTH)
-    captioner = build_captioner(config, build_encoder(config.encoder), tokenizer.vocabulary_size)
-    save_weights(captioner, directory.best_weights)
+    directory = untrained_run(tmp_path_factory.mktemp("runs") / "run", CAPTIONS)
     directory.metrics.write_text(json.dumps(METRICS))
     return directory
 
@@ -78,16 +58,6 @@ def signatures(exported):
 def served(run) -> ServedCaptioner:
     config, tokenizer, captioner = load_run(run.path)
     return ServedCaptioner(captioner, tokenizer, config)
-
-
-def picture(seed: int) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (20 + seed, 40, 3), np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG")
-    return stream.getvalue()
-
-
-IMAGES = [picture(seed) for seed in range(5)]
 
 
 def drawn(signatures, images, seeds, temperature=1.0, top_p=1.0):
@@ -310,19 +280,8 @@ def test_images_of_any_size_are_served_alike(signatures):
     assert caption
 
 
-def another_run(path: Path, captions: list[str]) -> RunDirectory:
-    directory = RunDirectory(path)
-    config = read_config(SMALL, "test")
-    start_run(directory, config, captions)
-    keras.utils.set_random_seed(1)
-    tokenizer = Tokenizer(directory.vocabulary, "word", LENGTH)
-    captioner = build_captioner(config, build_encoder(config.encoder), tokenizer.vocabulary_size)
-    save_weights(captioner, directory.best_weights)
-    return directory
-
-
 def test_an_ensemble_is_served_as_one(run, tmp_path):
-    other = another_run(tmp_path / "other", CAPTIONS)
+    other = untrained_run(tmp_path / "other", CAPTIONS, seed=1)
     version = export_run(run.path, tmp_path / "to", "2.20", [other.path])
     model = tf.saved_model.load(str(version))
     found = model.signatures[signature.DEFAULT](image_bytes=tf.constant(IMAGES))
@@ -334,39 +293,7 @@ def test_an_ensemble_is_served_as_one(run, tmp_path):
     assert not np.allclose(found[signature.SCORE], alone[signature.SCORE])
 
 
-@pytest.mark.parametrize(("kind", "largest_share"), [("float16", 0.55), ("int8", 0.35)])
-def test_small_weights_are_served(run, exported, tmp_path, kind, largest_share):
-    """What is served is the captioner with rounded weights, from fewer bytes."""
-    done = call("export", run.path, f"--to={tmp_path}", f"--weights={kind}", "--json")
-    assert done.returncode == 0, done.stderr
-    written = json.loads(done.stdout)
-    version = Path(written["saved_model"])
-
-    config, tokenizer, captioner = load_run(run.path)
-    expected = ServedCaptioner(captioner, tokenizer, config)
-    before = expected.default(tf.constant(IMAGES))
-    SmallWeights(captioner, kind)
-    after = expected.default(tf.constant(IMAGES))
-    model = tf.saved_model.load(str(version))
-    found = model.signatures[signature.DEFAULT](image_bytes=tf.constant(IMAGES))
-    np.testing.assert_array_equal(found[signature.CAPTION], after[signature.CAPTION])
-    np.testing.assert_allclose(found[signature.SCORE], after[signature.SCORE], atol=1e-6)
-    assert not np.allclose(before[signature.SCORE], after[signature.SCORE], atol=1e-6)
-
-    def stored(folder: Path) -> int:
-        (data,) = (folder / "variables").glob("variables.data*")
-        return data.stat().st_size
-
-    assert stored(version) < largest_share * stored(exported)
-    rounding = written["rounding"]
-    assert rounding["megabytes"] == pytest.approx(stored(version) / 1e6, rel=0.2)
-    assert rounding["weights"] == kind
-    card = (version / "assets.extra" / "MODEL_CARD.md").read_text()
-    assert f"weights as {kind}: {rounding['megabytes']:.1f} MB" in card
-    assert f"{rounding['cider'] - rounding['cider_before']:+.4f}" in card
-
-
 def test_runs_of_other_words_cannot_write_together(run, tmp_path):
-    other = another_run(tmp_path / "other", ["three green birds"])
+    other = untrained_run(tmp_path / "other", ["three green birds"])
     with pytest.raises(CaptionGANError, match="cannot write together"):
         load_ensemble([run.path, other.path])

@@ -1,0 +1,41 @@
+"""Runs without any training, whose captions are nonsense, and long."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+from PIL import Image
+
+from caption_gan.fit import start_run
+from caption_gan.models.encoder import build_encoder
+from caption_gan.run import RunDirectory, build_captioner, read_config, save_weights
+from caption_gan.text.tokenizer import Tokenizer
+from tests.programs import SMALL
+
+LENGTH = 24  # text.sequence_length
+CAPTIONS = ["a red line rises", "a blue bar falls while the green one rises", "two dots cross"]
+
+
+def untrained_run(path: Path, captions: Sequence[str], seed: int = 0) -> RunDirectory:
+    """A run with the words of the captions and random weights."""
+    directory = RunDirectory(path)
+    config = read_config(SMALL, "test")
+    start_run(directory, config, captions)
+    keras.utils.set_random_seed(seed)
+    tokenizer = Tokenizer(directory.vocabulary, "word", LENGTH)
+    captioner = build_captioner(config, build_encoder(config.encoder), tokenizer.vocabulary_size)
+    save_weights(captioner, directory.best_weights)
+    return directory
+
+
+def picture(seed: int) -> bytes:
+    """Noise as PNG."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (20 + seed, 40, 3), np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+IMAGES = [picture(seed) for seed in range(5)]
