@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 from caption_gan.command_line import ArgumentParser, run_program
-from caption_gan.exporting import export_run
+from caption_gan.exporting import EXTRA, ROUNDING, export_run
+from caption_gan.models.small_weights import SMALL_KINDS
 from caption_gan.operations import NEWEST
+from caption_gan.rounding import Rounding
 
 
 def main() -> None:
@@ -26,17 +28,29 @@ def main() -> None:
     parser.add_argument(
         "--engine", default=f"2.{NEWEST}", help="release of TensorFlow Serving it has to run in"
     )
+    parser.add_argument(
+        "--weights",
+        choices=SMALL_KINDS,
+        default=None,
+        help="stores them in fewer bytes than float32, and says what that costs",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object and no more")
     arguments = parser.parse_args()
     started = time.monotonic()
     run = Path(arguments.run)
     to = Path(arguments.to) if arguments.to else run / "export"
-    version = export_run(run, to, arguments.engine, [Path(other) for other in arguments.ensemble])
+    others = [Path(other) for other in arguments.ensemble]
+    version = export_run(run, to, arguments.engine, others, arguments.weights)
     seconds = time.monotonic() - started
+    described = version / EXTRA / ROUNDING
+    rounding = json.loads(described.read_text()) if arguments.weights else {}
     if arguments.json:
-        print(json.dumps({"saved_model": str(version), "seconds": round(seconds, 1)}))
+        written = {"saved_model": str(version), "seconds": round(seconds, 1)}
+        print(json.dumps(written | ({"rounding": rounding} if rounding else {})))
     else:
         print(f"{version} in {seconds:.0f} seconds")
+        if rounding:
+            print(Rounding(**rounding).line())
         print(f"scored like a run by: python -m caption_gan.evaluate {version}")
 
 

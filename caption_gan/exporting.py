@@ -1,5 +1,6 @@
 """From a run to a folder that TensorFlow Serving loads, whole or not at all."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -20,11 +21,14 @@ from caption_gan.errors import CaptionGANError
 from caption_gan.layouts import DataConfig
 from caption_gan.model_card import model_card
 from caption_gan.models.precomputed_encoder import PrecomputedEncoder
+from caption_gan.models.small_weights import SmallKind
 from caption_gan.operations import check_operations
+from caption_gan.rounding import round_weights
 from caption_gan.run import RunDirectory, load_ensemble
 from caption_gan.served_captioner import ServedCaptioner
 
 EXTRA = "assets.extra"
+ROUNDING = "rounding.json"
 WARM_UP = "tf_serving_warmup_requests"
 # Batches of these sizes are asked for before a server says that it is ready.
 WARM_UP_BATCHES = (1, 8)
@@ -42,7 +46,13 @@ print(json.dumps([caption.decode() for caption in found["caption"].numpy()]))
 """
 
 
-def export_run(path: Path, directory: Path, engine: str, others: Sequence[Path] = ()) -> Path:
+def export_run(
+    path: Path,
+    directory: Path,
+    engine: str,
+    others: Sequence[Path] = (),
+    weights: SmallKind | None = None,
+) -> Path:
     """Exports a run.
 
     Args:
@@ -50,6 +60,7 @@ def export_run(path: Path, directory: Path, engine: str, others: Sequence[Path] 
         directory: Folder of versions.
         others: Run directories whose captioners write together with this one's.
         engine: Release of TensorFlow Serving, `2.N`, that has to have all operations.
+        weights: What weights are stored as; float32 if left out.
 
     Returns:
         The version's folder, named after the time in seconds.
@@ -65,6 +76,7 @@ def export_run(path: Path, directory: Path, engine: str, others: Sequence[Path] 
             "there is nothing to serve; train with another encoder."
         )
     served = ServedCaptioner(captioner, tokenizer, config)
+    rounding = round_weights(served, weights) if weights else None
     trials = trial_images()
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -80,9 +92,11 @@ def export_run(path: Path, directory: Path, engine: str, others: Sequence[Path] 
             scored = run.metrics.is_file() and not others
             metrics = json.loads(run.metrics.read_text()) if scored else {}
             (extra / run.metrics.name).write_text(json.dumps(metrics))
-            (extra / "MODEL_CARD.md").write_text(
-                model_card(" + ".join(run.name for run in (path, *others)), config, metrics)
-            )
+            card = model_card(" + ".join(run.name for run in (path, *others)), config, metrics)
+            if rounding:
+                (extra / ROUNDING).write_text(json.dumps(dataclasses.asdict(rounding)))
+                card += f"\n## Rounding\n\nThe scores are those before it; {rounding.line()}.\n"
+            (extra / "MODEL_CARD.md").write_text(card)
             _write_warm_up(extra / WARM_UP, trials)
             check_in_fresh_process(model, served, trials)
             version = directory / str(next_version(directory))

@@ -34,15 +34,19 @@ def evaluate_saved_model(path: Path, change: Callable[[Config], Config], split: 
             "exported from, or score its captions with --results."
         )
     config = change(read_config([f"--config={settings}"], prog=str(settings)))
-    # The model looks at images itself, so that no encoder's regions are wanted.
-    plain = dataclasses.replace(
-        config.encoder, name="convolutional", trainable=False, frozen_up_to=None
-    )
-    config = dataclasses.replace(config, encoder=plain)
-    encoder = build_encoder(plain)
+    config = looking_for_itself(config)
+    encoder = build_encoder(config.encoder)
     prepared = prepare_splits(config, encoder, [split])[split]
     examples = list(read_examples(prepared))
     images = SavedCaptioner(path).caption(examples, config.seed)
     training = captions_if_prepared(config, encoder, "train")
     scores = score_images(images, config, truth_checker(config.data), training)
     return summed_up(split, images, scores, config, {})
+
+
+def looking_for_itself(config: Config) -> Config:
+    """Settings for a model that looks at images itself, so that no encoder's regions are wanted."""
+    plain = dataclasses.replace(
+        config.encoder, name="convolutional", trainable=False, frozen_up_to=None
+    )
+    return dataclasses.replace(config, encoder=plain)

@@ -16,6 +16,7 @@ from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding import Decoded, greedy, sample_rows
 from caption_gan.models.ensemble import CaptionerEnsemble
 from caption_gan.models.rules import Rules
+from caption_gan.models.small_weights import SmallWeights
 from caption_gan.text.tokenizer import Tokenizer
 
 LEAST_BEAM = 5  # What a run does not score it may still serve.
@@ -32,6 +33,9 @@ class ServedCaptioner:
         captioner: Trained.
         tokenizer: Its own.
         config: Of its run: size of the images, number of samples, width of the beam.
+
+    Attributes:
+        small: The weights to export in place of the captioner's own, if any.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class ServedCaptioner:
         self.captioner = captioner
         self.tokenizer = tokenizer
         self.config = config
+        self.small: SmallWeights | None = None
         self.rules = Rules(config.decoding.minimum_length, config.decoding.no_repeated_ngram)
 
     def default(self, image_bytes: tf.Tensor) -> Outputs:
@@ -133,11 +138,24 @@ class ServedCaptioner:
     def archive(self) -> keras.export.ExportArchive:
         """All signatures with all that they need."""
         archive = keras.export.ExportArchive()
-        archive.track(self.captioner)
+        for stored in self.small.weights() if self.small else [self.captioner]:
+            archive.track(stored)
         archive.track(self.tokenizer)
         for name, (function, inputs) in self.endpoints().items():
-            archive.add_endpoint(name, _never_empty(function), inputs)
+            archive.add_endpoint(name, _never_empty(self._as_stored(function)), inputs)
         return archive
+
+    def _as_stored(self, function: Callable[..., Outputs]) -> Callable[..., Outputs]:
+        """The function, reading the weights that are exported."""
+        small = self.small
+        if small is None:
+            return function
+
+        def call(*inputs: tf.Tensor) -> Outputs:
+            with small.reading():
+                return function(*inputs)
+
+        return call
 
     def _look(self, image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         size = self.config.encoder.image_height, self.config.encoder.image_width

@@ -1,9 +1,12 @@
 """Runs that tests make in a second."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
+from PIL import Image
 
 from caption_gan.fit import start_run
 from caption_gan.models.encoder import build_encoder
@@ -25,3 +28,14 @@ def untrained_run(path: Path, captions: Sequence[str] = CAPTIONS, seed: int = 0)
     captioner = build_captioner(config, build_encoder(config.encoder), tokenizer.vocabulary_size)
     save_weights(captioner, directory.best_weights)
     return directory
+
+
+def picture(seed: int) -> bytes:
+    """Noise as PNG."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (20 + seed, 40, 3), np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+IMAGES = [picture(seed) for seed in range(5)]

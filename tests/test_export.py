@@ -27,7 +27,7 @@ from caption_gan.served_captioner import ServedCaptioner
 from serving.client import caption_images
 from serving.connections import connect_grpc, connect_rest
 from tests.programs import call
-from tests.runs import LENGTH, untrained_run
+from tests.runs import IMAGES, LENGTH, untrained_run
 from tests.serving.processes import serving
 
 METRICS = {
@@ -62,16 +62,6 @@ def signatures(exported):
 def served(run) -> ServedCaptioner:
     config, tokenizer, captioner = load_run(run.path)
     return ServedCaptioner(captioner, tokenizer, config)
-
-
-def picture(seed: int) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (20 + seed, 40, 3), np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG")
-    return stream.getvalue()
-
-
-IMAGES = [picture(seed) for seed in range(5)]
 
 
 def drawn(signatures, images, seeds, temperature=1.0, top_p=1.0):

@@ -24,6 +24,8 @@ class Context(NamedTuple):
 
     memory: Memory
     summary: tf.Tensor  # [B, H]
+    # The same for all images; laid out once, for that costs as much as the product of a step.
+    output_weights: tf.Tensor  # [E, V]
 
 
 @keras.saving.register_keras_serializable(package="caption_gan")
@@ -112,7 +114,11 @@ class Generator(keras.Model):
         """Reads regions [B, R, D] once for any number of captions and words."""
         features = self.region_norm(self.region_projection(regions))  # [B, R, H]
         features = self.region_dropout(features, training=training)
-        return Context(self.attention.memory(features), tf.reduce_mean(features, axis=1))
+        return Context(
+            self.attention.memory(features),
+            tf.reduce_mean(features, axis=1),
+            self.embedding.output_weights(features.dtype),
+        )
 
     def start(self, context: Context, noise: tf.Tensor) -> tf.Tensor:
         """First states [B, K, 2 H] of captions, reader's and writer's, from noise [B, K, Z]."""
@@ -196,7 +202,7 @@ class Generator(keras.Model):
         attended, weights = self.attention(query, context.memory)  # [B, K, H], [B, K, R]
         seen = tf.reshape(attended, [-1, self.hidden_size])
         _, written = self.writer.cell(tf.concat([read, seen], -1), written)  # [B K, H]
-        logits = self.embedding.logits(self.predict_word(written, seen))  # [B K, V]
+        logits = tf.matmul(self.predict_word(written, seen), context.output_weights)  # [B K, V]
         logits = tf.reshape(logits, [batch, captions, self.vocabulary_size])
         states = tf.reshape(tf.concat([read, written], -1), [batch, captions, self.state_size])
         return logits, states, weights

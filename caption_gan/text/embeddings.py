@@ -236,7 +236,11 @@ class WordEmbedding(keras.layers.Layer):
         Returns:
             [..., V] in the dtype of `features`.
         """
-        return ops.matmul(features, ops.transpose(self._matrix(features.dtype)))
+        return ops.matmul(features, self.output_weights(features.dtype))
+
+    def output_weights(self, dtype: Any) -> Any:
+        """The vectors [E, V] as the product with features takes them soonest."""
+        return ops.transpose(self._matrix(dtype))
 
     def assign(self, matrix: Any) -> None:
         """Replaces the vectors, whether the layer is built or not, frozen or not.

@@ -30,7 +30,8 @@ class MarkovGenerator:
         self.steps = tf.Variable(0)
 
     def look(self, regions: tf.Tensor) -> Context:
-        return Context(Memory(regions[:, None], regions[:, None]), tf.reduce_mean(regions, 1))
+        memory = Memory(regions[:, None], regions[:, None])
+        return Context(memory, tf.reduce_mean(regions, 1), output_weights=self.table)
 
     def start(self, context: Context, noise: tf.Tensor) -> tf.Tensor:
         return tf.zeros([*tf.unstack(tf.shape(noise)[:2]), 1])

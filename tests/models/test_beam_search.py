@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from caption_gan.models.beam_search import beam_search
+from caption_gan.models.beam_search import BLOCK, _largest, beam_search
 from caption_gan.models.decoding import Decoded, greedy
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID, UNK_ID
 
@@ -243,3 +243,23 @@ def test_no_images_give_no_captions(found):
     )
     shapes = [tuple(tensor.shape) for tensor in decode(tf.zeros([0, 4, 5]))]
     assert shapes == [(0, 2, 6), (0, 2), (0, 2, 6, 4)]
+
+
+@pytest.mark.parametrize(
+    ("size", "count"),
+    [(7, 3), (7, 7), (BLOCK, 4), (3 * BLOCK, 2), (3 * BLOCK + 1, 6), (10 * BLOCK - 1, 6)],
+)
+def test_the_largest_are_found_in_blocks(size, count):
+    """Also where numbers are equal, where few blocks hold all of them, and where many are -inf."""
+    random = np.random.default_rng(size)
+    for values in (
+        random.normal(size=(3, 2, size)),
+        random.integers(0, 5, (3, 2, size)),
+        np.where(random.random((3, 2, size)) < 2 / size, 1.0, -np.inf),
+    ):
+        values = values.astype(np.float32)
+        # A stable sort takes the first of equal numbers first.
+        places = np.argsort(-values, axis=-1, kind="stable")[..., :count]
+        largest, found = _largest(tf.constant(values), count)
+        np.testing.assert_array_equal(found, places)
+        np.testing.assert_array_equal(largest, np.take_along_axis(values, places, axis=-1))

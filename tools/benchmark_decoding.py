@@ -1,0 +1,287 @@
+"""Measures decoding: `python tools/benchmark_decoding.py [--hidden_size 384] [--layers 1]`.
+
+On random weights and random cached regions, by turns in one run:
+
+- captions a second of greedy decoding and of beam search, beside `generate()` of Hugging Face on a
+  GPT-2 decoder that attends to the regions, of the same hidden size, heads and vocabulary. All
+  captions of both have as many tokens as are asked for;
+- milliseconds of a step of greedy decoding beside its matrix products alone;
+- milliseconds of a batch by its longest caption, for two sequence lengths.
+
+Times are medians over the rounds, ratios medians of the rounds' ratios. Both sides have the same
+number of threads; the numbers of weights are printed. Beside our two recurrences one layer of
+theirs is the choice that favours them, two the one that is as deep. Run it while nothing else
+runs: theirs suffers most from others.
+
+Needs `pip install -e '.[benchmark]'`.
+"""
+
+import argparse
+import functools
+import time
+from collections.abc import Callable, Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+import torch
+import transformers
+
+from caption_gan.models.beam_search import beam_search
+from caption_gan.models.decoding import Writer, greedy
+from caption_gan.models.generator import Context, Generator
+from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
+
+Work = Callable[[], object]
+
+
+def by_turns(works: Mapping[str, Work], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every work in every round; the order is turned each time."""
+    for work in works.values():
+        work()  # Compiles.
+        work()
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(rounds):
+        for name in list(works)[:: 1 if number % 2 else -1]:
+            time.sleep(0.02)  # Threads of the one before spin for a while.
+            started = time.perf_counter()
+            works[name]()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+class Ending:
+    """A generator whose captions have a given number of words.
+
+    Args:
+        generator: Writes the words.
+        words: Their number for each image; then its captions end.
+    """
+
+    def __init__(self, generator: Generator, words: np.ndarray):
+        self.generator = generator
+        self.words = words[:, None, None]
+        self.vocabulary_size = generator.vocabulary_size
+        self.noise_size = generator.noise_size
+        self.state_size = generator.state_size + 1  # The number of words so far.
+
+    def look(self, regions: tf.Tensor) -> Context:
+        return self.generator.look(regions)
+
+    def start(self, context: Context, noise: tf.Tensor) -> tf.Tensor:
+        states = self.generator.start(context, noise)
+        return tf.pad(states, [[0, 0], [0, 0], [0, 1]])
+
+    def step(
+        self, token_ids: tf.Tensor, states: tf.Tensor, context: Context
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        states, written = states[..., :-1], states[..., -1:]
+        logits, states, weights = self.generator.step(token_ids, states, context)
+        pull = tf.where(written == self.words, 1e3, -1e3) * tf.one_hot(END_ID, self.vocabulary_size)
+        return logits + pull, tf.concat([states, written + 1], axis=-1), weights
+
+
+def unlikely(size: int) -> np.ndarray:
+    """An end token's vector with which it is never likely where its opposite is added as a bias."""
+    vector = np.zeros(size, np.float32)
+    vector[0] = -10
+    return vector
+
+
+def never_ending(generator: Generator) -> None:
+    """Changes weights so that captions do not end before they are cut."""
+    vector = unlikely(generator.embedding_size)
+    generator.output_projection.bias.assign(-vector)
+    embeddings = generator.embedding.embeddings.numpy()
+    embeddings[END_ID] = vector
+    generator.embedding.assign(embeddings)
+
+
+def greedy_of(generator: Writer, sequence_length: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """From regions to captions and nothing else."""
+    return tf.function(lambda regions: greedy(generator, regions, sequence_length).token_ids)
+
+
+class HuggingFaceDecoder:
+    """A GPT-2 decoder of regions; what it attends to is projected once a batch, as with us."""
+
+    def __init__(self, arguments: argparse.Namespace):
+        config = transformers.GPT2Config(
+            vocab_size=arguments.vocabulary_size,
+            n_positions=arguments.sequence_length,
+            n_embd=arguments.hidden_size,
+            n_layer=arguments.layers,
+            n_head=arguments.attention_heads,
+            add_cross_attention=True,
+            bos_token_id=START_ID,
+            eos_token_id=END_ID,
+            pad_token_id=PAD_ID,
+        )
+        self.decoder = transformers.GPT2LMHeadModel(config).eval()
+        vector = torch.from_numpy(unlikely(arguments.hidden_size))
+        self.decoder.transformer.ln_f.bias.data = -vector
+        self.decoder.transformer.wte.weight.data[END_ID] = vector
+        self.projection = torch.nn.Linear(arguments.depth, arguments.hidden_size)
+        self.words = arguments.sequence_length - 1
+
+    def weights(self) -> int:
+        """Their number; the output words are the embeddings and count once, as with us."""
+        modules = self.decoder, self.projection
+        return sum(weight.numel() for module in modules for weight in module.parameters())
+
+    def write(self, regions: torch.Tensor, beams: int) -> torch.Tensor:
+        """Captions [B, T] of regions [B, R, D]."""
+        with torch.inference_mode():
+            start = torch.full((len(regions), 1), START_ID)
+            written = self.decoder.generate(
+                start,
+                attention_mask=torch.ones_like(start),
+                encoder_hidden_states=self.projection(regions),
+                max_new_tokens=self.words,
+                num_beams=beams,
+                do_sample=False,
+                use_cache=True,
+            )
+        return written[:, 1:]
+
+
+def compare(generator: Generator, arguments: argparse.Namespace) -> None:
+    """Prints captions a second of both."""
+    length, width = arguments.sequence_length, arguments.beam
+    theirs = HuggingFaceDecoder(arguments)
+    search = tf.function(lambda regions: beam_search(generator, regions, length, width).token_ids)
+    ways = (("greedy", 1, greedy_of(generator, length)), (f"beam of {width}", width, search))
+    print(f"weights: ours {generator.count_params():,}, theirs {theirs.weights():,}\n")
+    print(f"{'captions/s':26}{'ours':>10}{'generate()':>12}{'ratio':>8}")
+    for name, beams, ours in ways:
+        for batch in arguments.batch_sizes:
+            array = random_regions(batch, arguments)
+            regions, tensor = tf.constant(array), torch.from_numpy(array)
+            written, other = ours(regions).numpy(), theirs.write(tensor, beams).numpy()
+            assert written.shape[::2] == other.shape == (batch, length - 1)
+            assert not (written[:, :, :-1] == END_ID).any() and not (other == END_ID).any()
+            seconds = by_turns(
+                {
+                    "ours": functools.partial(ours, regions),
+                    "theirs": functools.partial(theirs.write, tensor, beams),
+                },
+                arguments.rounds,
+            )
+            times, their_times = (np.array(some) for some in seconds.values())
+            speed, their_speed = (batch / np.median(some) for some in (times, their_times))
+            ratio = np.median(their_times / times)
+            print(f"{f'{name}, batch {batch}':26}{speed:10.1f}{their_speed:12.1f}{ratio:8.2f}")
+
+
+def matrix_products(generator: Generator, batch: int, regions: int, steps: tf.Tensor) -> tf.Tensor:
+    """Nothing but the products of so many steps, each needing what the one before has given."""
+    hidden, heads = generator.hidden_size, generator.attention.heads
+    size = hidden // heads
+    reader, writer = generator.reader.cell, generator.writer.cell
+    # What stays the same is laid out as a product takes it soonest.
+    keys = tf.random.normal([batch, heads, size, regions])
+    values = tf.random.normal([batch, heads, regions, size])
+    output_words = tf.transpose(generator.embedding.embeddings)
+
+    def step(time, features, read, written, both, _):
+        gates = tf.matmul(features, reader.kernel) + tf.matmul(read, reader.recurrent_kernel)
+        query = tf.matmul(gates[:, :hidden], generator.attention.query_projection.kernel)
+        scores = tf.matmul(tf.reshape(query, [batch, heads, 1, size]), keys)
+        seen = tf.reshape(tf.matmul(scores, values), [batch, hidden])
+        gates = tf.matmul(both, writer.kernel) + tf.matmul(written, writer.recurrent_kernel)
+        both = gates[:, : 2 * hidden]
+        features = tf.matmul(both, generator.output_hidden.kernel)
+        features = tf.matmul(features, generator.output_projection.kernel)
+        logits = tf.matmul(features, output_words)
+        return time + 1, features, seen, gates[:, :hidden], both, logits[0, 0]
+
+    sizes = generator.embedding_size, hidden, hidden, 2 * hidden
+    first = (tf.zeros([batch, size]) for size in sizes)
+    return tf.while_loop(lambda time, *_: time < steps, step, (0, *first, 0.0))[-1]
+
+
+def step_beside_products(generator: Generator, arguments: argparse.Namespace) -> None:
+    """Prints what a step costs: what many steps take more than one, which leaves out the rest."""
+    steps = arguments.sequence_length - 1
+    print(f"\n{'ms a step':26}{'greedy':>10}{'products':>12}{'ratio':>8}")
+    for batch in arguments.batch_sizes:
+        regions = tf.constant(random_regions(batch, arguments))
+        works: dict[str, Work] = {}
+        for count in (1, steps):
+            write = greedy_of(generator, count + 1)
+            products = tf.function(
+                functools.partial(matrix_products, generator, batch, arguments.regions)
+            )
+            works[f"greedy, {count}"] = functools.partial(write, regions)
+            works[f"products, {count}"] = functools.partial(products, tf.constant(count))
+        seconds = by_turns(works, 2 * arguments.rounds)
+        one, products_of_one, many, products_of_many = (np.array(some) for some in seconds.values())
+        taken = 1000 * (many - one) / (steps - 1)
+        products_taken = 1000 * (products_of_many - products_of_one) / (steps - 1)
+        ratio = np.median(taken / products_taken)
+        print(
+            f"{f'batch {batch}':26}{np.median(taken):10.3f}"
+            f"{np.median(products_taken):12.3f}{ratio:8.2f}"
+        )
+
+
+def longest_caption(generator: Generator, arguments: argparse.Namespace) -> None:
+    """Prints what a batch takes by its longest caption; the others have one word."""
+    batch = max(arguments.batch_sizes)
+    regions = tf.constant(random_regions(batch, arguments))
+    works: dict[str, Work] = {}
+    for longest in (5, 20):
+        words = np.array([longest] + [1] * (batch - 1))
+        for length in (arguments.sequence_length, 2 * arguments.sequence_length):
+            write = greedy_of(Ending(generator, words), length)
+            assert (np.sum(write(regions)[:, 0] != PAD_ID, axis=-1) == words + 1).all()
+            works[f"{longest} words, sequence_length {length}"] = functools.partial(write, regions)
+    print(f"\n{f'longest caption, batch {batch}':40}{'ms':>10}")
+    for name, seconds in by_turns(works, arguments.rounds).items():
+        print(f"{name:40}{1000 * np.median(seconds):10.1f}")
+
+
+def random_regions(batch: int, arguments: argparse.Namespace) -> np.ndarray:
+    shape = (batch, arguments.regions, arguments.depth)
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def main() -> None:
+    """The program."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--hidden_size", type=int, default=384)
+    parser.add_argument("--embedding_size", type=int, default=300, help="ours; theirs is hidden")
+    parser.add_argument("--attention_heads", type=int, default=4)
+    parser.add_argument("--vocabulary_size", type=int, default=10_000)
+    parser.add_argument("--sequence_length", type=int, default=22)
+    parser.add_argument("--regions", type=int, default=49)
+    parser.add_argument("--depth", type=int, default=1280, help="channels of a region")
+    parser.add_argument("--layers", type=int, default=1, help="of the decoder of Hugging Face")
+    parser.add_argument("--beam", type=int, default=5, help="width")
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=15)
+    arguments = parser.parse_args()
+    tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
+    tf.config.threading.set_inter_op_parallelism_threads(arguments.threads)
+    torch.set_num_threads(arguments.threads)
+    keras.utils.set_random_seed(0)
+    generator = Generator(
+        arguments.vocabulary_size,
+        arguments.embedding_size,
+        arguments.hidden_size,
+        arguments.attention_heads,
+        noise_size=16,
+        dropout=0.0,
+    )
+    generator.build((None, arguments.regions, arguments.depth))
+    never_ending(generator)
+    compare(generator, arguments)
+    step_beside_products(generator, arguments)
+    longest_caption(generator, arguments)
+
+
+if __name__ == "__main__":
+    main()
