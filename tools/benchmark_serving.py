@@ -95,7 +95,9 @@ def latency(models: Path, model: Callable, images: list[bytes], calls: int) -> N
     print(f"{'median':30}{here:12.2f}{there:10.2f}{there / here:8.2f}")
 
 
-def batched(models: Path, model: Callable, images: list[bytes], options: argparse.Namespace):
+def batched(
+    models: Path, model: Callable, images: list[bytes], options: argparse.Namespace
+) -> None:
     """Prints throughput by turns, then memory."""
     sent = requests(images)
     batch = tf.constant([images[row % len(images)] for row in range(BATCH)])
@@ -107,7 +109,8 @@ def batched(models: Path, model: Callable, images: list[bytes], options: argpars
     with tempfile.TemporaryDirectory() as folder:
         parameters = Path(folder) / "batching.config"
         parameters.write_text(
-            f"max_batch_size {{ value: {BATCH} }} batch_timeout_micros {{ value: 5000 }} "
+            f"max_batch_size {{ value: {BATCH} }} "
+            f"batch_timeout_micros {{ value: {options.batch_timeout_micros} }} "
             "max_enqueued_batches { value: 100 } "
             f"num_batch_threads {{ value: {options.batch_threads} }}"
         )
@@ -154,17 +157,16 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=960, help="a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch_threads", type=int, default=2)
+    parser.add_argument(
+        "--batch_timeout_micros", type=int, default=20_000, help="about what a batch takes"
+    )
     parser.add_argument("--requests", type=int, default=50_000, help="0 for none")
     options = parser.parse_args()
     images = trial_images()
-    newest = max((path for path in options.models.iterdir() if path.name.isdecimal()), key=_number)
-    model = tf.saved_model.load(str(newest)).signatures[signature.DEFAULT]
+    newest = max(int(path.name) for path in options.models.iterdir() if path.name.isdecimal())
+    model = tf.saved_model.load(str(options.models / str(newest))).signatures[signature.DEFAULT]
     latency(options.models, model, images, options.calls)
     batched(options.models, model, images, options)
-
-
-def _number(path: Path) -> int:
-    return int(path.name)
 
 
 if __name__ == "__main__":
