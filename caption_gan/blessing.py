@@ -35,9 +35,8 @@ def run_scores(path: Path, run: LoadedRun, anew: bool) -> tuple[float, Sequence[
     place = RunDirectory(path)
     if not anew and place.metrics.is_file():
         metrics = json.loads(place.metrics.read_text())
-        # Older scores: training went on and was interrupted.
-        current = place.metrics.stat().st_mtime >= place.best_weights.stat().st_mtime
-        if current and CIDER in metrics and SPLIT in metrics.get("collapsed", {}):
+        # Of others if training went on and was interrupted.
+        if metrics.get("weights", {}).get(SPLIT) == place.weights_digest():
             return metrics[CIDER], metrics["collapsed"][SPLIT]
     evaluation = evaluate_run(place, *run, SPLIT)
     return evaluation.scores.values[CIDER], evaluation.collapsed

@@ -154,6 +154,7 @@ def _write(run: RunDirectory, config: Config, evaluation: Evaluation, notes: Seq
     for group in ("intervals", "not_run"):
         merged[group] = _of_other_splits(others.get(group, {}), split) | ours[group]
     merged["collapsed"] = others.get("collapsed", {}) | {split: ours["collapsed"]}
+    merged["weights"] = others.get("weights", {}) | {split: run.weights_digest()}
     if evaluation.frontier:
         merged["frontier"] = others.get("frontier", {}) | {split: evaluation.frontier}
     write_json(run.metrics, merged | {"history": history})

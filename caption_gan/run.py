@@ -13,6 +13,7 @@ export/          versions that `caption_gan.export` has written
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,6 +112,11 @@ class RunDirectory:
         names = [self.stage_name(config, number) for number in range(stages)]
         kept = [self.stage_weights(name) for name in names if self.stage_weights(name).exists()]
         return kept[-1] if kept else None
+
+    def weights_digest(self) -> str:
+        """SHA-256 of the best weights, by which figures tell of what they are."""
+        with self.best_weights.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def read_history(self) -> dict[str, list[dict[str, float]]]:
         """The curves so far: a list of epochs for each stage."""

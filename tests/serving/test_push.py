@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -30,6 +29,12 @@ from tests.runs import untrained_run
 from tests.serving.models import write_byte_counter
 
 GOOD = {blessing.CIDER: 0.5, "collapsed": {"val": []}}
+
+
+def write_scores(run: RunDirectory, scores: dict) -> None:
+    """Scores of the weights that the run has now."""
+    weights = {"val": run.weights_digest()}
+    run.metrics.write_text(json.dumps(scores | {"weights": weights}))
 
 
 def visible(directory: Path) -> list[int]:
@@ -64,7 +69,7 @@ def run(tmp_path_factory) -> RunDirectory:
 def scored(run, tmp_path) -> RunDirectory:
     """A run whose scores are good."""
     copied = RunDirectory(shutil.copytree(run.path, tmp_path / "scored"))
-    copied.metrics.write_text(json.dumps(GOOD))
+    write_scores(copied, GOOD)
     return copied
 
 
@@ -131,7 +136,7 @@ def test_reasons(cider, collapsed, served, words):
         assert word in reason
 
 
-@pytest.mark.parametrize("why", ["known", "asked", "absent", "other figures", "older"])
+@pytest.mark.parametrize("why", ["known", "asked", "absent", "other split", "other weights"])
 def test_scores_are_of_the_weights_that_are_there(scored, monkeypatch, why):
     evaluation = SimpleNamespace(
         scores=SimpleNamespace(values={blessing.CIDER: 0.3}), collapsed=["greedy: all alike"]
@@ -139,10 +144,13 @@ def test_scores_are_of_the_weights_that_are_there(scored, monkeypatch, why):
     monkeypatch.setattr(blessing, "evaluate_run", lambda *arguments: evaluation)
     if why == "absent":
         scored.metrics.unlink()
-    elif why == "other figures":
-        scored.metrics.write_text(json.dumps({"test/greedy/CIDEr": 0.5, "collapsed": {"test": []}}))
-    elif why == "older":
-        os.utime(scored.metrics, (1, 1))
+    elif why == "other split":
+        weights = {"test": scored.weights_digest()}
+        of_test = {"test/greedy/CIDEr": 0.5, "collapsed": {"test": []}, "weights": weights}
+        scored.metrics.write_text(json.dumps(of_test))
+    elif why == "other weights":
+        with scored.best_weights.open("ab") as file:
+            file.write(b"more")
     found = blessing.run_scores(scored.path, (None, None, None), anew=why == "asked")
     assert found == ((0.5, []) if why == "known" else (0.3, ["greedy: all alike"]))
 
@@ -171,7 +179,7 @@ def test_the_served_version_is_compared_on_the_same_data(scored, tmp_path, monke
 
 def test_a_collapsed_run_is_refused(scored, stand_in, pushing, tmp_path):
     sign = "greedy: image_dependence is 0.000, less than 0.3"
-    scored.metrics.write_text(json.dumps(GOOD | {"collapsed": {"val": [sign]}}))
+    write_scores(scored, GOOD | {"collapsed": {"val": [sign]}})
     status, record, error = pushing(scored.path, "--to", tmp_path / "to")
     assert status == 1
     assert error == f"error: NOT_BLESSED: signs of collapse: {sign}"
@@ -200,7 +208,7 @@ def test_versions_follow_each_other(scored, without_server, pushing, tmp_path):
     for file in (scored.metrics, scored.config):
         shutil.copy(file, to / str(second["version"]) / push.EXTRA)
 
-    scored.metrics.write_text(json.dumps(GOOD | {blessing.CIDER: 0.4}))
+    write_scores(scored, GOOD | {blessing.CIDER: 0.4})
     status, third, error = pushing(scored.path, "--to", to)
     assert status == 1
     assert "served now 0.500" in error
