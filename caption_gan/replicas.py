@@ -52,7 +52,9 @@ def whole(rows: tf.Tensor, updates: int) -> tf.Tensor:
     if context is None:
         return rows
     count = context.num_replicas_in_sync
-    gathered = context.all_gather(rows, axis=0)
+    # On several machines, what comes into the graph is on no device before something is done to it.
+    gathered = context.all_gather(tf.identity(rows), axis=0)
+    gathered = tf.ensure_shape(gathered, [None, *rows.shape[1:]])
     return _regroup(gathered, count, updates)
 
 

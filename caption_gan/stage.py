@@ -63,8 +63,8 @@ def steps_an_epoch(config: Config, objective: str, images: int) -> int:
     by_length = getattr(settings, "lengths", 1) > 1
     if by_length and replicas.several() and config.encoder.name == "convolutional":
         raise CaptionGANError(
-            f"{objective}.lengths is {settings.lengths}, but must be 1 on {replicas.count()} devices "
-            "with the convolutional encoder, which normalises over all of them at the same time."
+            f"{objective}.lengths is {settings.lengths}, but must be 1 on several devices with the "
+            "convolutional encoder, which normalises over all of them at the same time."
         )
     total = steps * settings.epochs
     if isinstance(settings, AdversarialConfig) and settings.critic_steps >= total:
@@ -176,8 +176,8 @@ def train_stage(
         batches = pipeline.with_sentences(
             batches, sentences, settings.captions, config.seed + number
         )
-    # In this order: the first ones add figures that the later ones read, all that an epoch leaves is
-    # on disk when it counts as done, and an interruption ends an epoch that is whole.
+    # In this order: the first ones add figures that the later ones read, all that an epoch leaves
+    # is on disk when it counts as done, and an interruption ends an epoch that is whole.
     recording = [
         callbacks.History(epochs, lambda: write_json(run.history, history)),
         callbacks.KeepBest(keep, watched, epochs),

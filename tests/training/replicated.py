@@ -1,4 +1,4 @@
-"""Trains objectives by a strategy, in a process of its own: STRATEGY RESULT.npz [DEVICES].
+"""Trains objectives by a strategy in a process of its own: STRATEGY RESULT.npz DEVICES OBJECTIVE...
 
 Everything random is drawn alike for all images, so that it does not depend on how they are divided.
 """
@@ -127,14 +127,14 @@ def trained(name: str) -> dict[str, np.ndarray]:
         *(variable for optimizer in optimizers for variable in optimizer.variables),
     ]
     found = {
-        f"{name}/{number}/{variable.path}": keras.ops.convert_to_numpy(variable)
+        f"{name}/variable {number}": keras.ops.convert_to_numpy(variable)
         for number, variable in enumerate(variables)
     }
     return found | {f"{name}/{figure}": np.array(value) for figure, value in logs.items()}
 
 
-def main(strategy: str, path: str, devices: int) -> None:
-    """Writes what all objectives come to."""
+def main(strategy: str, path: str, devices: int, names: list[str]) -> None:
+    """Writes what objectives come to."""
     if devices > 1:
         tf.config.set_logical_device_configuration(
             tf.config.list_physical_devices("CPU")[0],
@@ -156,12 +156,11 @@ def main(strategy: str, path: str, devices: int) -> None:
         for patch in patches:
             patch.start()
         found: dict[str, np.ndarray] = {}
-        for name in OBJECTIVES:
+        for name in names:
             found |= trained(name)
-            print(name, replicas.count(), file=sys.stderr, flush=True)
         strategies.wait_for_all()
     np.savez(path, **found)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 1)
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:])
