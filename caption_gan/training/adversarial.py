@@ -15,6 +15,7 @@ from caption_gan.models.captioner import Captioner
 from caption_gan.models.critic import Critic, build_critic
 from caption_gan.models.generator import Context
 from caption_gan.objectives import AdversarialConfig
+from caption_gan.phases import CRITIC_UPDATE, GENERATOR_UPDATE, PENALTY, phase
 from caption_gan.text.vocabulary import PAD_ID, START_ID
 from caption_gan.training import constraints, losses
 from caption_gan.training.mismatches import most_alike
@@ -193,6 +194,7 @@ class Adversarial(keras.Model):
             scores += self.config.unpaired * self.critic(words, mask, nothing)
         return scores
 
+    @phase(CRITIC_UPDATE)
     def update_critic(
         self, regions: tf.Tensor, real: tf.Tensor, written: tf.Tensor, mismatched: tf.Tensor
     ) -> None:
@@ -224,6 +226,7 @@ class Adversarial(keras.Model):
             critic_gradient_norm=tf.linalg.global_norm(gradients),
         )
 
+    @phase(PENALTY)
     def penalty(self, context: Context, words: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         """Penalty on the critic's slope between real captions and negatives; a scalar.
 
@@ -265,6 +268,7 @@ class Adversarial(keras.Model):
             loss: From regions [N, R, D], maybe with a gradient, to the adversarial loss.
         """
 
+        @phase(GENERATOR_UPDATE)
         def update() -> tf.Tensor:
             with tf.GradientTape() as tape:
                 seen = self.captioner.regions(batch, True) if self.config.train_encoder else regions

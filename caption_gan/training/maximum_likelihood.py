@@ -13,6 +13,7 @@ import tensorflow as tf
 from caption_gan.config import MaximumLikelihoodConfig
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.rules import allowed
+from caption_gan.phases import GENERATOR_UPDATE, phase
 from caption_gan.text.vocabulary import PAD_ID
 from caption_gan.training.losses import cross_entropy
 from caption_gan.training.optimizers import build_optimizer
@@ -88,6 +89,7 @@ class MaximumLikelihood(keras.Model):
     def metrics(self):
         return [self.loss_tracker]
 
+    @phase(GENERATOR_UPDATE)
     def train_step(self, batch):
         """One update on a batch {image [B, H, W, 3] | regions [B, R, D], token_ids [B, K, T]}."""
 
