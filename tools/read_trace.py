@@ -80,7 +80,7 @@ def covered(intervals: Iterable[tuple[float, float]]) -> float:
 def phase_times(events: list[Event]) -> tuple[int, float, dict[tuple[str, ...], float]]:
     """Number of steps; nanoseconds of one, and of each phase in it, on average.
 
-    A phase within others is named with them, the outermost first.
+    A phase within others is named with them, the outermost first, and follows them.
     """
     steps = [event for event in events if event.name == STEP]
     if not steps:
@@ -100,7 +100,12 @@ def phase_times(events: list[Event]) -> tuple[int, float, dict[tuple[str, ...], 
                 intervals[path[: depth + 1]].append((event.start, event.end))
         times.update({path: covered(some) for path, some in intervals.items()})
     length = sum(step.end - step.start for step in steps) / len(steps)
-    return len(steps), length, {path: time / len(steps) for path, time in sorted(times.items())}
+    began = {path: number for number, path in enumerate(times)}
+
+    def place(path: tuple[str, ...]) -> list[int]:
+        return [began[path[: depth + 1]] for depth in range(len(path))]
+
+    return len(steps), length, {path: times[path] / len(steps) for path in sorted(times, key=place)}
 
 
 def table(events: list[Event]) -> str:
