@@ -91,5 +91,5 @@ def test_a_scope_that_only_begins_alike_is_no_phase(tool):
 
 
 def test_without_a_trace(tool, tmp_path):
-    with pytest.raises(CaptionGANError, match="holds no trace.*--profile_steps"):
+    with pytest.raises(CaptionGANError, match=r"holds no trace.*--profile_steps"):
         tool.read_trace(tmp_path)
