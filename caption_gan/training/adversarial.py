@@ -14,10 +14,11 @@ from caption_gan import replicas
 from caption_gan.models import decoding
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.critic import Critic, build_critic
-from caption_gan.models.generator import Context
 from caption_gan.objectives import AdversarialConfig
+from caption_gan.phases import CRITIC_UPDATE, GENERATOR_UPDATE, phase
 from caption_gan.text.vocabulary import PAD_ID, START_ID
 from caption_gan.training import constraints, losses
+from caption_gan.training.critic_penalty import critic_penalty
 from caption_gan.training.mismatches import most_alike
 from caption_gan.training.objective import Objective
 from caption_gan.training.optimizers import Adam, build_optimizer
@@ -222,6 +223,7 @@ class Adversarial(Objective):
             scores += self.config.unpaired * self.critic(words, mask, nothing)
         return scores
 
+    @phase(CRITIC_UPDATE)
     def update_critic(
         self, regions: tf.Tensor, real: tf.Tensor, written: tf.Tensor, mismatched: tf.Tensor
     ) -> None:
@@ -238,7 +240,9 @@ class Adversarial(Objective):
             share = self.config.mismatched
             loss = (1 - share) * tf.reduce_mean(self.judge(real_score, written_score))
             loss += share * tf.reduce_mean(self.judge(real_score, mismatched_score))
-            penalty = self.penalty(context, words, mask)
+            penalty = critic_penalty(
+                self.critic, context, words, mask, self.config, self.seed_generator
+            )
             total = loss + self.config.penalty_weight * penalty
         variables = self.critic.trainable_variables
         gradients = replicas.mean(tape.gradient(total, variables))
@@ -262,6 +266,7 @@ class Adversarial(Objective):
             loss: From regions [N, R, D], maybe with a gradient, to the adversarial loss.
         """
 
+        @phase(GENERATOR_UPDATE)
         def update() -> tf.Tensor:
             with tf.GradientTape() as tape:
                 seen = self.captioner.regions(batch, True) if self.config.train_encoder else regions

@@ -57,7 +57,10 @@ def train(
         iterator = model.iterator(batches.skip(first) if first else batches)
         for step in range(first, steps):
             every.on_train_batch_begin(step)
-            every.on_train_batch_end(step, model.train_function(iterator))
+            # The page divides a trace into steps by these.
+            with tf.profiler.experimental.Trace("train", step_num=epoch * steps + step, _r=1):
+                figures = model.train_function(iterator)
+            every.on_train_batch_end(step, figures)
         first = 0
         logs = {name: float(value) for name, value in model.get_metrics_result().items()}
         measured = evaluate(model, validation, every)

@@ -14,6 +14,7 @@ from caption_gan import replicas
 from caption_gan.config import MaximumLikelihoodConfig
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.rules import allowed
+from caption_gan.phases import GENERATOR_UPDATE, phase
 from caption_gan.text.vocabulary import PAD_ID
 from caption_gan.training.losses import counted, cross_entropy
 from caption_gan.training.objective import Objective
@@ -90,6 +91,7 @@ class MaximumLikelihood(Objective):
     def metrics(self):
         return [self.loss_tracker]
 
+    @phase(GENERATOR_UPDATE)
     def train_step(self, batch):
         """One update on a batch {image [B, H, W, 3] | regions [B, R, D], token_ids [B, K, T]}."""
 

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from caption_gan import replicas
+from caption_gan.phases import REWARD, phase
 from caption_gan.training import losses
 from caption_gan.training.cider_reward import CiderReward
 from caption_gan.training.policy_gradient import PolicyGradient
@@ -30,6 +31,7 @@ class SelfCritical(PolicyGradient):
         self.cider = cider
         self.figures["reward"] = replicas.Mean(name="reward")
 
+    @phase(REWARD)
     def advantages(
         self, regions: tf.Tensor, written: tf.Tensor, real: tf.Tensor, alone: bool = False
     ) -> tf.Tensor:
