@@ -26,10 +26,8 @@ from caption_gan.training.optimizers import Adam, build_optimizer
 TRAINS_GENERATOR = "trains the generator"
 # `report` takes others too.
 GENERATOR_FIGURES = ("loss", "anchor_loss", "generator_gradient_norm")
-CRITIC_FIGURES = (
-    *("critic_loss", "penalty", "critic_gradient_norm"),
-    *("margin", "mismatched_margin"),
-)
+CRITIC_MARGINS = ("margin", "mismatched_margin")
+CRITIC_FIGURES = ("critic_loss", "penalty", "critic_gradient_norm", *CRITIC_MARGINS)
 
 
 class Adversarial(Objective):
@@ -131,7 +129,7 @@ class Adversarial(Objective):
         return self.config.critic_steps * self.config.critic_updates
 
     @property
-    def phase(self) -> str:
+    def course(self) -> str:
         """Whether the next step trains the generator."""
         if self.critic is None:
             return TRAINS_GENERATOR
@@ -198,7 +196,7 @@ class Adversarial(Objective):
             self.update_critic(*rows)
             return (index + 1,)
 
-        if replicas.several():
+        if replicas.several():  # They can only meet outside of loops.
             for index in range(self.updates):
                 update(index)
             return
@@ -283,9 +281,9 @@ class Adversarial(Objective):
             )
             return total
 
-        if self.critic is None or self.in_phase == TRAINS_GENERATOR:
+        if self.critic is None or self.in_course == TRAINS_GENERATOR:
             update()
-        elif self.in_phase is None:
+        elif self.in_course is None:
             warm = self.critic_optimizer.iterations > self.warmup
             tf.cond(warm, update, lambda: tf.constant(0.0))
 

@@ -19,8 +19,8 @@ class Objective(keras.Model):
     not), and leave no room for what all replicas must know beforehand.
     """
 
-    # The phase of the steps that are being traced; None where a step finds out itself.
-    in_phase: Any = None
+    # The course of the steps that are being traced; None where a step finds out itself.
+    in_course: Any = None
 
     @property
     def updates(self) -> int:
@@ -28,7 +28,7 @@ class Objective(keras.Model):
         return 1
 
     @property
-    def phase(self) -> Any:
+    def course(self) -> Any:
         """Which of several ways the next step takes: all replicas must know beforehand."""
         return None
 
@@ -72,8 +72,8 @@ class Objective(keras.Model):
         strategy = self.distribute_strategy
 
         @tf.function(reduce_retracing=True)
-        def step(iterator: Any, phase: Any) -> dict[str, tf.Tensor]:
-            self.in_phase = phase
+        def step(iterator: Any, course: Any) -> dict[str, tf.Tensor]:
+            self.in_course = course
             figures = strategy.run(self.train_step, (next(iterator),))
             return {
                 # They are alike on all replicas.
@@ -82,4 +82,4 @@ class Objective(keras.Model):
             }
 
         # A Python value, for each of which TensorFlow traces a function.
-        return lambda iterator: step(iterator, self.phase)
+        return lambda iterator: step(iterator, self.course)
