@@ -22,6 +22,9 @@ class Objective(keras.Model):
     # The course of the steps that are being traced; None where a step finds out itself.
     in_course: Any = None
 
+    train_function: Any
+    test_function: Any
+
     @property
     def updates(self) -> int:
         """Parts of a batch that are used one after another in a step."""
