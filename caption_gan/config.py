@@ -206,6 +206,10 @@ class Config:
         checkpoint_minutes: Training between checkpoints within an epoch; each epoch ends with one
             too. A run that is killed continues from the last one. A write took 0.1 seconds for 9 MB
             and 3 seconds for 290 MB, at most one per cent of five minutes.
+        strategy: `one_device`. `mirrored`: all GPUs of this machine, each with its share of a batch
+            (`tf.distribute.MirroredStrategy`). `multi_worker`: those of several machines, which the
+            environment variable TF_CONFIG names (`MultiWorkerMirroredStrategy`). Batches are as
+            large as on one device, and steps the same but for what is drawn at random.
         profile_steps: First and last step of a trace for TensorBoard's profile page, e.g. 10,20.
     """
 
@@ -227,4 +231,5 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     checkpoint_minutes: PositiveFloat = 5.0
+    strategy: Literal["one_device", "mirrored", "multi_worker"] = "one_device"
     profile_steps: StepRange | None = None

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import keras
 
+from caption_gan import strategies
 from caption_gan.checks import check
 from caption_gan.command_line import run_program
 from caption_gan.config import Config
@@ -52,19 +53,20 @@ def fit(config: Config, run: RunDirectory) -> str:
     """
     keras.utils.set_random_seed(config.seed)
     encoder = build_encoder(config.encoder)
-    splits = prepare_splits(config, encoder, ("train", "val"))
-    captions = splits["train"].captions
-    for objective in config.stages:  # Before hours of the first, not after them.
-        steps_an_epoch(config, objective, splits["train"].images)
-
-    start_run(run, config, captions)
+    with strategies.chief_first():
+        splits = prepare_splits(config, encoder, ("train", "val"))
+        captions = splits["train"].captions
+        for objective in config.stages:  # Before hours of the first, not after them.
+            steps_an_epoch(config, objective, splits["train"].images)
+        start_run(run, config, captions)
     tokenizer = Tokenizer(run.vocabulary, config.text.tokenizer, config.text.sequence_length)
     captioner = build_captioner(config, encoder, tokenizer.vocabulary_size)
     notes = [*splits["train"].skipped, *overlaps(list(splits.values()))]
     notes += describe_captions(captions, tokenizer)
     notes += assign_word_vectors(captioner, tokenizer, config, captions)
-    for note in notes:
-        print(note, file=sys.stderr)
+    if strategies.is_chief():
+        for note in notes:
+            print(note, file=sys.stderr)
 
     pipeline = Pipeline(config.data, config.encoder, encoder.cached_shape, tokenizer)
     try:
@@ -80,13 +82,18 @@ def fit(config: Config, run: RunDirectory) -> str:
         raise
     # The last epoch need not be the best.
     load_weights(captioner, run.best_weights)
-    evaluation = evaluate_run(run, config, tokenizer, captioner, "val", notes)
-    return "\n".join([summary(evaluation), "", places(run), *notes])
+
+    def evaluate() -> str:
+        evaluation = evaluate_run(run, config, tokenizer, captioner, "val", notes)
+        return "\n".join([summary(evaluation), "", places(run), *notes])
+
+    return strategies.from_chief(evaluate)
 
 
 def start_run(run: RunDirectory, config: Config, captions: Sequence[str]) -> None:
     """Makes the run directory, or checks that the one that is there was made alike."""
-    remove_unfinished(run.path)
+    if strategies.is_chief():
+        remove_unfinished(run.path)
     if run.config.is_file():
         return
     words = build_vocabulary(
@@ -159,6 +166,10 @@ def resolve(arguments: list[str]) -> tuple[Config, RunDirectory]:
     parsed = parser.parse_args(arguments)
     config = config_from(parser, parsed)
     check(config)
+    if config.run_dir is None and config.strategy == "multi_worker":
+        raise CaptionGANError(
+            "run_dir is not set; several workers need the same one, in a folder that all can reach."
+        )
     if config.run_dir is None:
         run = RunDirectory(Path("runs") / f"{config.data.source}-{time.strftime('%Y%m%d-%H%M%S')}")
         return dataclasses.replace(config, run_dir=str(run.path)), run
@@ -182,8 +193,10 @@ def main() -> None:
     """The program."""
     config, run = resolve(sys.argv[1:])
     started = time.monotonic()
-    text = fit(config, run)
-    print(f"\n{text}\n\n{(time.monotonic() - started) / 60:.1f} minutes")
+    with strategies.using(config.strategy):
+        text = fit(config, run)
+        if strategies.is_chief():
+            print(f"\n{text}\n\n{(time.monotonic() - started) / 60:.1f} minutes")
 
 
 if __name__ == "__main__":

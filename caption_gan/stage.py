@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import keras
 import tensorflow as tf
 
+from caption_gan import replicas, strategies
 from caption_gan.config import Config
 from caption_gan.data.corpora import tokenize_corpora
 from caption_gan.data.pipeline import Pipeline
@@ -53,6 +54,17 @@ def steps_an_epoch(config: Config, objective: str, images: int) -> int:
         raise CaptionGANError(
             f"A step of {objective} takes {settings.images_a_step} images, but there are only "
             f"{images} training images; give a smaller {objective}.batch_size."
+        )
+    if settings.batch_size % replicas.count():
+        raise CaptionGANError(
+            f"{objective}.batch_size is {settings.batch_size}, which cannot be divided among "
+            f"{replicas.count()} devices; choose a multiple of their number."
+        )
+    by_length = getattr(settings, "lengths", 1) > 1
+    if by_length and replicas.several() and config.encoder.name == "convolutional":
+        raise CaptionGANError(
+            f"{objective}.lengths is {settings.lengths}, but must be 1 on several devices with the "
+            "convolutional encoder, which normalises over all of them at the same time."
         )
     total = steps * settings.epochs
     if isinstance(settings, AdversarialConfig) and settings.critic_steps >= total:
@@ -125,14 +137,17 @@ def train_stage(
         # Weights, which random states are no part of: the same noise would lead to the same end.
         variables = [*model.weights, *model.optimizer.variables, *others]
         collapse = CollapseMonitor(
-            monitor.health, config.monitor, variables, _log(logs), _collapsed
+            lambda: strategies.from_chief(monitor.health),
+            *(config.monitor, variables, _log(logs), _collapsed),
         )
         watching, others = [collapse], [*others, *collapse.state]
     continuation = Continuation(
         run.stage_checkpoints(config, number), model, others, config.checkpoint_minutes
     )
-    done = continuation.restore()
-    if run.changes(config):  # They were asked for, and what is restored fits them.
+    with strategies.chief_first():
+        done = continuation.restore()
+    if strategies.is_chief() and run.changes(config):
+        # They were asked for, and what is restored fits them.
         run.write_config(config)
     if done.epochs >= settings.epochs:
         return
@@ -161,41 +176,46 @@ def train_stage(
         batches = pipeline.with_sentences(
             batches, sentences, settings.captions, config.seed + number
         )
+    # In this order: the first ones add figures that the later ones read, all that an epoch leaves
+    # is on disk when it counts as done, and an interruption ends an epoch that is whole.
+    recording = [
+        callbacks.History(epochs, lambda: write_json(run.history, history)),
+        callbacks.KeepBest(keep, watched, epochs),
+        *_sample_captions(monitor, logs),
+        keras.callbacks.TensorBoard(
+            log_dir=logs,
+            histogram_freq=int(config.logging.histograms),
+            write_graph=False,
+            profile_batch=_profiled_steps(config),
+        ),
+        continuation,
+        callbacks.Progress(objective),
+    ]
+    chief = strategies.is_chief()
+    save = continuation.save_within_epoch if chief else lambda: None
     try:
-        with Interruption(continuation.save_within_epoch) as interruption:
+        with Interruption(save) as interruption:
             train(
                 model,
                 batches,
                 pipeline.validation(splits["val"], settings.batch_size),
                 settings.epochs,
-                # In this order: the first ones add figures that the later ones read, all that an
-                # epoch leaves is on disk when it counts as done, and an interruption ends an epoch
-                # that is whole.
                 [
                     *_word_vector_policy(config, captioner),
                     callbacks.StopOnInvalidFigure(_fail),
                     *averaging,
-                    callbacks.CaptionMetrics(monitor.quality),
+                    callbacks.CaptionMetrics(lambda: strategies.from_chief(monitor.quality)),
                     *watching,
-                    callbacks.History(epochs, lambda: write_json(run.history, history)),
-                    callbacks.KeepBest(keep, watched, epochs),
-                    *_sample_captions(monitor, logs),
-                    keras.callbacks.TensorBoard(
-                        log_dir=logs,
-                        histogram_freq=int(config.logging.histograms),
-                        write_graph=False,
-                        profile_batch=_profiled_steps(config),
-                    ),
-                    continuation,
-                    callbacks.Progress(objective),
+                    *(recording if chief else []),
                     interruption,
                 ],
                 done,
             )
     except KeyboardInterrupt:
-        if not run.best_weights.exists():
+        if chief and not run.best_weights.exists():
             save_weights(kept, run.best_weights)
         raise
+    strategies.wait_for_all()
     if run.kept_weights(config, number + 1) is None:
         _collapsed("no epoch was healthy")
     if not run.stage_weights(name).exists():
@@ -217,6 +237,8 @@ def _collapsed(reason: str) -> NoReturn:
 
 def _log(logs: Path) -> Callable[[Mapping[str, float], int], None]:
     """Writes figures for TensorBoard."""
+    if not strategies.is_chief():
+        return lambda figures, step: None
     writer = tf.summary.create_file_writer(str(logs / "health"))
 
     def log(figures: Mapping[str, float], step: int) -> None:

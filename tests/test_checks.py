@@ -4,10 +4,13 @@ import dataclasses
 
 import pytest
 
+from caption_gan import replicas, strategies
 from caption_gan.checks import check
 from caption_gan.config import Config, DecodingConfig, EncoderConfig, GeneratorConfig, TextConfig
 from caption_gan.errors import CaptionGANError
+from caption_gan.fit import resolve
 from caption_gan.objectives import (
+    MaximumLikelihoodConfig,
     PolicyGradientConfig,
     SelfCriticalConfig,
     WassersteinGANConfig,
@@ -74,3 +77,39 @@ def test_steps_of_an_epoch_and_images_that_are_too_few():
 )
 def test_accepted(settings):
     check(dataclasses.replace(Config(), **settings))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "{",
+        "[]",
+        '{"cluster": {"worker": ["a:1"]}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+    ],
+)
+def test_workers_that_are_not_named(text, monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    if text is not None:
+        monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(CaptionGANError, match="TF_CONFIG"), strategies.using("multi_worker"):
+        pytest.fail("nothing may begin")
+
+
+def test_a_batch_that_cannot_be_divided(monkeypatch):
+    monkeypatch.setattr(replicas, "count", lambda: 5)
+    with pytest.raises(CaptionGANError, match="batch_size is 32, which cannot be divided among 5"):
+        steps_an_epoch(Config(), "maximum_likelihood", 100)
+
+
+def test_lengths_with_an_encoder_that_normalises(monkeypatch):
+    monkeypatch.setattr(replicas, "count", lambda: 2)
+    config = Config(maximum_likelihood=MaximumLikelihoodConfig(lengths=2))
+    with pytest.raises(CaptionGANError, match="lengths is 2, but must be 1"):
+        steps_an_epoch(config, "maximum_likelihood", 100)
+
+
+def test_several_workers_need_one_folder():
+    with pytest.raises(CaptionGANError, match="run_dir is not set"):
+        resolve(["--strategy=multi_worker"])

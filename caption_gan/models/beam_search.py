@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from caption_gan.models.decoding import Decoded, Writer
 from caption_gan.models.rules import NO_RULES, Rules
+from caption_gan.phases import ROLLOUT, phase
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
 
 # Numbers of which the maximum is taken first where the largest of thousands are sought.
@@ -26,6 +27,7 @@ class Beams(NamedTuple):
     origins: tf.Tensor  # [B, W, T]
 
 
+@phase(ROLLOUT)
 def beam_search(
     generator: Writer,
     regions: tf.Tensor,

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from caption_gan.models.generator import Generator
+from caption_gan.phases import ENCODER, phase
 
 
 @keras.saving.register_keras_serializable(package="caption_gan")
@@ -26,6 +27,7 @@ class Captioner(keras.Model):
         self.generator = generator
         self.built = True
 
+    @phase(ENCODER)
     def regions(self, batch: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
         """Regions [B, R, D] of a batch of pixels, or of what the cache holds in their place."""
         if "regions" in batch:

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from caption_gan import replicas
 from caption_gan.models.attention import RegionAttention
 
 
@@ -146,7 +147,7 @@ class SelfAttention(keras.layers.Layer):
 def _convolution(channels: int, size: int, strides: int = 1) -> list[keras.layers.Layer]:
     return [
         keras.layers.Conv2D(channels, size, strides, padding="same", use_bias=False),
-        keras.layers.BatchNormalization(momentum=0.97),
+        keras.layers.BatchNormalization(momentum=0.97, synchronized=replicas.several()),
         keras.layers.ReLU(),
     ]
 

@@ -12,6 +12,7 @@ which would make a caption's score depend on others' (Gulrajani et al., 2017).
 import keras
 import tensorflow as tf
 
+from caption_gan import replicas
 from caption_gan.models.generator import Context, Generator
 from caption_gan.objectives import CriticConfig
 from caption_gan.text.vocabulary import PAD_ID
@@ -97,7 +98,7 @@ class Critic(keras.Model):
         length, score = (
             figure - tf.reduce_mean(figure, axis=1, keepdims=True) for figure in (length, scores)
         )
-        now = tf.reduce_mean(tf.stack([length**2, length * score]), axis=[1, 2])
+        now = replicas.mean(tf.reduce_mean(tf.stack([length**2, length * score]), axis=[1, 2]))
         self.length_moments.assign(momentum * self.length_moments + (1 - momentum) * now)
 
     def rank(self, token_ids: tf.Tensor, context: Context) -> tf.Tensor:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import tensorflow as tf
 
 from caption_gan.models.rules import NO_RULES, Rules
+from caption_gan.phases import ROLLOUT, phase
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
 
 
@@ -183,6 +184,7 @@ def nucleus(logits: tf.Tensor, top_p: tf.Tensor | float) -> tf.Tensor:
     return tf.where(logits < least, -float("inf"), logits)
 
 
+@phase(ROLLOUT)
 def _write(
     generator: Writer,
     regions: tf.Tensor,

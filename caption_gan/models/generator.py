@@ -15,6 +15,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from caption_gan import replicas
 from caption_gan.models.attention import Memory, RegionAttention
 from caption_gan.text.embeddings import WordEmbedding
 
@@ -91,9 +92,9 @@ class Generator(keras.Model):
             hidden_size, activation="relu", name="output_hidden"
         )
         self.output_projection = keras.layers.Dense(embedding_size, name="output_projection")
-        self.input_dropout = keras.layers.Dropout(dropout, name="input_dropout")
-        self.region_dropout = keras.layers.Dropout(dropout, name="region_dropout")
-        self.output_dropout = keras.layers.Dropout(dropout, name="output_dropout")
+        self.input_dropout = replicas.Dropout(dropout, name="input_dropout")
+        self.region_dropout = replicas.Dropout(dropout, name="region_dropout")
+        self.output_dropout = replicas.Dropout(dropout, name="output_dropout")
 
     def build(self, regions_shape):
         """Builds every layer for regions of shape [B, R, D]."""

@@ -10,6 +10,7 @@ import tensorflow as tf
 from caption_gan.models.decoding import gumbel
 from caption_gan.models.generator import Context, Generator
 from caption_gan.models.rules import allowed
+from caption_gan.phases import ROLLOUT, phase
 from caption_gan.text.embeddings import WordEmbedding
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
 
@@ -34,6 +35,7 @@ def embed(embedding: WordEmbedding, relaxed: Relaxed) -> tf.Tensor:
     return tf.concat([start, mixed + tf.stop_gradient(drawn - mixed)], axis=-2)
 
 
+@phase(ROLLOUT)
 def rollout(
     generator: Generator,
     context: Context,

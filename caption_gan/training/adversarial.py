@@ -10,25 +10,27 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from caption_gan import replicas
 from caption_gan.models import decoding
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.critic import Critic, build_critic
-from caption_gan.models.generator import Context
 from caption_gan.objectives import AdversarialConfig
+from caption_gan.phases import CRITIC_UPDATE, GENERATOR_UPDATE, phase
 from caption_gan.text.vocabulary import PAD_ID, START_ID
 from caption_gan.training import constraints, losses
+from caption_gan.training.critic_penalty import critic_penalty
 from caption_gan.training.mismatches import most_alike
-from caption_gan.training.optimizers import build_optimizer
+from caption_gan.training.objective import Objective
+from caption_gan.training.optimizers import Adam, build_optimizer
 
+TRAINS_GENERATOR = "trains the generator"
 # `report` takes others too.
 GENERATOR_FIGURES = ("loss", "anchor_loss", "generator_gradient_norm")
-CRITIC_FIGURES = (
-    *("critic_loss", "penalty", "critic_gradient_norm"),
-    *("margin", "mismatched_margin"),
-)
+CRITIC_MARGINS = ("margin", "mismatched_margin")
+CRITIC_FIGURES = ("critic_loss", "penalty", "critic_gradient_norm", *CRITIC_MARGINS)
 
 
-class Adversarial(keras.Model):
+class Adversarial(Objective):
     """A generator and its critic.
 
     Args:
@@ -53,9 +55,9 @@ class Adversarial(keras.Model):
         self.critic: Any = critic
         self.config: Any = config
         self.steps = steps
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.seed_generator = replicas.SeedGenerator(seed)
         names = GENERATOR_FIGURES if critic is None else GENERATOR_FIGURES + CRITIC_FIGURES
-        self.figures = {name: keras.metrics.Mean(name=name) for name in names}
+        self.figures = {name: replicas.Mean(name=name) for name in names}
         self.judge = getattr(losses, config.critic_loss)
         self.built = True
 
@@ -80,7 +82,7 @@ class Adversarial(keras.Model):
             gradient_clip=config.gradient_clip,
         )
         # Momentum carries the critic past where it should be, as the generator moves meanwhile.
-        critic_optimizer = keras.optimizers.Adam(
+        critic_optimizer = Adam(
             config.critic_learning_rate,
             beta_1=0.5,
             beta_2=0.9,
@@ -116,14 +118,34 @@ class Adversarial(keras.Model):
         network = self.captioner if self.config.train_encoder else self.captioner.generator
         return network.trainable_variables
 
+    @property
+    def updates(self) -> int:
+        """Updates of the critic a step."""
+        return self.config.critic_updates if self.critic else 1
+
+    @property
+    def warmup(self) -> int:
+        """Updates of the critic before the generator is trained."""
+        return self.config.critic_steps * self.config.critic_updates
+
+    @property
+    def course(self) -> str:
+        """Whether the next step trains the generator."""
+        if self.critic is None:
+            return TRAINS_GENERATOR
+        updates = int(keras.ops.convert_to_numpy(self.critic_optimizer.iterations)) + self.updates
+        return TRAINS_GENERATOR if updates > self.warmup else "trains the critic"
+
     def report(self, **figures: tf.Tensor) -> None:
         """Takes figures of a step into the means of the epoch."""
-        for name, value in figures.items():
+        means = tf.unstack(replicas.mean(tf.stack(list(figures.values()))), num=len(figures))
+        for name, value in zip(figures, means, strict=True):
             self.figures[name].update_state(value)
 
     def draw_seed(self) -> tf.Tensor:
         """Two integers [2] for stateless random operations; others at each call."""
-        return tf.cast(self.seed_generator.next(), tf.int32)
+        # Decoding adds the time to the second, which would be that of the seeds that follow.
+        return tf.cast(self.seed_generator.next(), tf.int32) * [1, 1024]
 
     @property
     def progress(self) -> tf.Tensor:
@@ -155,12 +177,14 @@ class Adversarial(keras.Model):
         """
         if self.critic is None:
             return
-        size = self.config.batch_size
+        size = self.config.batch_size // replicas.count()
         # Images come in random order, so that any other one may as well be the next.
+        every = replicas.whole(real, self.updates)
         alike = self.config.mismatches == "alike"
-        mismatched = tf.gather(real, most_alike(real)) if alike else tf.roll(real, 1, axis=0)
+        mismatched = tf.gather(every, most_alike(every)) if alike else tf.roll(every, 1, axis=0)
+        mismatched = replicas.own(mismatched, self.updates)
 
-        def update(index: tf.Tensor) -> tuple[tf.Tensor]:
+        def update(index: tf.Tensor | int) -> tuple[tf.Tensor | int]:
             part = slice(index * size, (index + 1) * size)
             rows = [regions[part], real[part], written[part], mismatched[part]]
             if unpaired is not None:
@@ -172,8 +196,12 @@ class Adversarial(keras.Model):
             self.update_critic(*rows)
             return (index + 1,)
 
+        if replicas.several():  # They can only meet outside of loops.
+            for index in range(self.updates):
+                update(index)
+            return
         # A loop, because the graph of one update with its second derivatives is large enough.
-        tf.while_loop(lambda index: index < self.config.critic_updates, update, (tf.constant(0),))
+        tf.while_loop(lambda index: index < self.updates, update, (tf.constant(0),))
 
     def appraise(
         self, words: tf.Tensor, mask: tf.Tensor, regions: tf.Tensor, alone: bool
@@ -193,6 +221,7 @@ class Adversarial(keras.Model):
             scores += self.config.unpaired * self.critic(words, mask, nothing)
         return scores
 
+    @phase(CRITIC_UPDATE)
     def update_critic(
         self, regions: tf.Tensor, real: tf.Tensor, written: tf.Tensor, mismatched: tf.Tensor
     ) -> None:
@@ -209,10 +238,12 @@ class Adversarial(keras.Model):
             share = self.config.mismatched
             loss = (1 - share) * tf.reduce_mean(self.judge(real_score, written_score))
             loss += share * tf.reduce_mean(self.judge(real_score, mismatched_score))
-            penalty = self.penalty(context, words, mask)
+            penalty = critic_penalty(
+                self.critic, context, words, mask, self.config, self.seed_generator
+            )
             total = loss + self.config.penalty_weight * penalty
         variables = self.critic.trainable_variables
-        gradients = tape.gradient(total, variables)
+        gradients = replicas.mean(tape.gradient(total, variables))
         self.critic_optimizer.apply(gradients, variables)
         constraints.apply(self.config.constraint, variables, self.config.clip_value)
         self.critic.learn_lengths(written_score, mask[:, captions : 2 * captions])
@@ -224,38 +255,6 @@ class Adversarial(keras.Model):
             critic_gradient_norm=tf.linalg.global_norm(gradients),
         )
 
-    def penalty(self, context: Context, words: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        """Penalty on the critic's slope between real captions and negatives; a scalar.
-
-        Args:
-            context: Of the B images.
-            words: Of real, written and mismatched captions, [B, 3 K, T, E].
-            mask: [B, 3 K, T].
-        """
-        if self.config.constraint not in ("gradient_penalty", "lipschitz_penalty"):
-            return tf.constant(0.0)
-        real, written, mismatched = tf.split(words, 3, axis=1)  # [B, K, T, E]
-        # Which places have a word is part of a caption as its words are: a critic that may jump
-        # where a caption grows longer has no bound.
-        masks = tf.split(tf.cast(mask, words.dtype), 3, axis=1)  # [B, K, T] each
-        real_mask, written_mask, mismatched_mask = masks
-        shape = tf.shape(real)[:2]
-        uniform = keras.random.uniform([2, *tf.unstack(shape)], seed=self.seed_generator)
-        # Each real caption is tied to one negative, of a kind drawn as the kinds count.
-        other = (uniform[0] < self.config.mismatched)[..., None]  # [B, K, 1]
-        negative = tf.where(other[..., None], mismatched, written)
-        negative_mask = tf.where(other, mismatched_mask, written_mask)
-        alpha = uniform[1][..., None]  # One for a whole caption.
-        between_mask = alpha * real_mask + (1 - alpha) * negative_mask
-        between = alpha[..., None] * real + (1 - alpha[..., None]) * negative
-        with tf.GradientTape() as tape:
-            tape.watch([between, between_mask])
-            scores = self.critic(between, between_mask, context)
-        slopes = tape.gradient(scores, [between, between_mask])
-        gradients = tf.concat([slopes[0], slopes[1][..., None]], axis=-1)  # [B, K, T, E + 1]
-        one_sided = self.config.constraint == "lipschitz_penalty"
-        return tf.reduce_mean(losses.lipschitz_penalty(gradients, one_sided))
-
     def train_generator(self, batch: dict[str, tf.Tensor], regions: tf.Tensor, loss: Callable):
         """Updates the generator, once the critic is warm.
 
@@ -265,6 +264,7 @@ class Adversarial(keras.Model):
             loss: From regions [N, R, D], maybe with a gradient, to the adversarial loss.
         """
 
+        @phase(GENERATOR_UPDATE)
         def update() -> tf.Tensor:
             with tf.GradientTape() as tape:
                 seen = self.captioner.regions(batch, True) if self.config.train_encoder else regions
@@ -272,7 +272,7 @@ class Adversarial(keras.Model):
                 start, end = self.config.anchor, self.config.anchor_end
                 total = loss(seen) + (start + (end - start) * self.progress) * anchor
             variables = self.generator_variables
-            gradients = tape.gradient(total, variables)
+            gradients = replicas.mean(tape.gradient(total, variables))
             self.optimizer.apply(gradients, variables)
             self.report(
                 loss=total,
@@ -281,19 +281,19 @@ class Adversarial(keras.Model):
             )
             return total
 
-        if self.critic is None:
+        if self.critic is None or self.in_course == TRAINS_GENERATOR:
             update()
-            return
-        warmup = self.config.critic_steps * self.config.critic_updates
-        warm = self.critic_optimizer.iterations > warmup
-        tf.cond(warm, update, lambda: tf.constant(0.0))
+        elif self.in_course is None:
+            warm = self.critic_optimizer.iterations > self.warmup
+            tf.cond(warm, update, lambda: tf.constant(0.0))
 
     def anchor(self, regions: tf.Tensor, real: tf.Tensor, training: bool = True) -> tf.Tensor:
         """Cross-entropy of real captions, in nats a token; without noise outside training."""
         generator = self.captioner.generator
         read, write = real[..., :-1], real[..., 1:]
         images, captions = tf.unstack(tf.shape(read)[:2])
-        noise = decoding.draw_noise(generator, images, captions, self.draw_seed())
-        noise = noise if training else tf.zeros_like(noise)
+        noise = tf.zeros([images, captions, generator.noise_size])
+        if training:
+            noise = decoding.draw_noise(generator, images, captions, self.draw_seed())
         logits = generator(regions, read, noise, training=training)
         return losses.cross_entropy(logits, write, write != PAD_ID)

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from caption_gan.training.objective import Objective
+
 
 class Position(NamedTuple):
     """What of a stage is done.
@@ -20,7 +22,7 @@ class Position(NamedTuple):
 
 
 def train(
-    model: keras.Model,
+    model: Objective,
     batches: tf.data.Dataset,
     validation: tf.data.Dataset,
     epochs: int,
@@ -52,13 +54,32 @@ def train(
         if not first:
             model.reset_metrics()
         every.on_epoch_begin(epoch)
-        iterator = iter(batches.skip(first) if first else batches)
+        iterator = model.iterator(batches.skip(first) if first else batches)
         for step in range(first, steps):
             every.on_train_batch_begin(step)
-            every.on_train_batch_end(step, model.train_function(iterator))
+            # The page divides a trace into steps by these.
+            with tf.profiler.experimental.Trace("train", step_num=epoch * steps + step, _r=1):
+                figures = model.train_function(iterator)
+            every.on_train_batch_end(step, figures)
         first = 0
         logs = {name: float(value) for name, value in model.get_metrics_result().items()}
-        measured = model.evaluate(validation, callbacks=every, return_dict=True, verbose=0)
+        measured = evaluate(model, validation, every)
         logs.update({f"val_{name}": value for name, value in measured.items()})
         every.on_epoch_end(epoch, logs)
     every.on_train_end()
+
+
+def evaluate(
+    model: Objective, batches: tf.data.Dataset, callbacks: keras.callbacks.CallbackList
+) -> dict[str, float]:
+    """Figures of batches by name, as of `model.evaluate`, which divides them among replicas."""
+    model.reset_metrics()
+    model.make_test_function()
+    callbacks.on_test_begin()
+    iterator, logs = iter(batches), {}
+    for step in range(int(batches.cardinality())):
+        callbacks.on_test_batch_begin(step)
+        logs = model.test_function(iterator)
+        callbacks.on_test_batch_end(step, logs)
+    callbacks.on_test_end(logs)
+    return {name: float(value) for name, value in logs.items()}

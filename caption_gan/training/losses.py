@@ -5,9 +5,15 @@ N any leading dimensions, T time, V vocabulary.
 
 import tensorflow as tf
 
+from caption_gan import replicas
+
 
 def cross_entropy(
-    logits: tf.Tensor, targets: tf.Tensor, mask: tf.Tensor, label_smoothing: float = 0.0
+    logits: tf.Tensor,
+    targets: tf.Tensor,
+    mask: tf.Tensor,
+    label_smoothing: float = 0.0,
+    count: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Mean cross-entropy a token, in nats.
 
@@ -17,6 +23,7 @@ def cross_entropy(
         mask: [N, T]; tokens where it is zero do not count.
         label_smoothing: Share s of the target's probability that is spread evenly over the
             vocabulary (Szegedy et al., 2016): (1 - s) * nll(target) + s * mean over V of nll.
+        count: Number of tokens over which the mean is taken; see `counted`.
 
     Returns:
         A scalar.
@@ -27,8 +34,17 @@ def cross_entropy(
         # -log p averaged over V, without a [N, T, V] tensor of probabilities.
         uniform = tf.reduce_logsumexp(logits, axis=-1) - tf.reduce_mean(logits, axis=-1)  # [N, T]
         losses = (1 - label_smoothing) * losses + label_smoothing * uniform
+    return tf.reduce_sum(losses * mask) / (counted(mask) if count is None else count)
+
+
+def counted(mask: tf.Tensor) -> tf.Tensor:
+    """Number of tokens that count, a scalar; the mean over the replicas where there are several.
+
+    Divided by it, each replica's sum is so large that their mean is that of the whole batch,
+    whichever of them has the longer captions.
+    """
     # At least one token, so that a batch of nothing but padding gives 0 and not NaN.
-    return tf.reduce_sum(losses * mask) / tf.maximum(tf.reduce_sum(mask), 1)
+    return tf.maximum(replicas.mean(tf.reduce_sum(tf.cast(mask, tf.float32))), 1)
 
 
 def wasserstein(better: tf.Tensor, worse: tf.Tensor) -> tf.Tensor:
@@ -73,8 +89,9 @@ def leave_one_out(rewards: tf.Tensor) -> tf.Tensor:
 
 def normalized(advantages: tf.Tensor) -> tf.Tensor:
     """Advantages [B, K] with a mean square of one, so that the scale of rewards does not matter."""
+    square = replicas.mean(tf.reduce_mean(tf.square(advantages)))
     # Captions that are all alike have no advantage over each other, and no scale.
-    return advantages / tf.maximum(tf.sqrt(tf.reduce_mean(tf.square(advantages))), 1e-6)
+    return advantages / tf.maximum(tf.sqrt(square), 1e-6)
 
 
 def policy_loss(log_probabilities: tf.Tensor, advantages: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
@@ -90,4 +107,4 @@ def policy_loss(log_probabilities: tf.Tensor, advantages: tf.Tensor, mask: tf.Te
     """
     mask = tf.cast(mask, log_probabilities.dtype)
     weighted = tf.stop_gradient(advantages)[..., None] * log_probabilities * mask
-    return -tf.reduce_sum(weighted) / tf.maximum(tf.reduce_sum(mask), 1)
+    return -tf.reduce_sum(weighted) / counted(mask)

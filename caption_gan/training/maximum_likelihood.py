@@ -10,18 +10,21 @@ from typing import TypeVar
 import keras
 import tensorflow as tf
 
+from caption_gan import replicas
 from caption_gan.config import MaximumLikelihoodConfig
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.rules import allowed
+from caption_gan.phases import GENERATOR_UPDATE, phase
 from caption_gan.text.vocabulary import PAD_ID
-from caption_gan.training.losses import cross_entropy
+from caption_gan.training.losses import counted, cross_entropy
+from caption_gan.training.objective import Objective
 from caption_gan.training.optimizers import build_optimizer
 
 T = TypeVar("T")
 
 
 @keras.saving.register_keras_serializable(package="caption_gan")
-class MaximumLikelihood(keras.Model):
+class MaximumLikelihood(Objective):
     """Trains a captioner to give real captions a high probability.
 
     Args:
@@ -52,8 +55,8 @@ class MaximumLikelihood(keras.Model):
         self.steps = steps
         self.lengths = lengths
         self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
-        self.loss_tracker = keras.metrics.Mean(name="loss")
+        self.seed_generator = replicas.SeedGenerator(seed)
+        self.loss_tracker = replicas.Mean(name="loss")
         self.built = True
 
     @classmethod
@@ -88,17 +91,20 @@ class MaximumLikelihood(keras.Model):
     def metrics(self):
         return [self.loss_tracker]
 
+    @phase(GENERATOR_UPDATE)
     def train_step(self, batch):
         """One update on a batch {image [B, H, W, 3] | regions [B, R, D], token_ids [B, K, T]}."""
 
+        count = counted(batch["token_ids"][..., 1:] != PAD_ID)
+
         def differentiate(token_ids: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
             with tf.GradientTape() as tape:
-                loss = self.batch_loss(batch | {"token_ids": token_ids}, training=True)
+                loss = self.batch_loss(batch | {"token_ids": token_ids}, True, count)
             return loss, tape.gradient(loss, self.trainable_variables)
 
         loss, gradients = at_fitting_length(differentiate, batch["token_ids"], self.lengths)
-        self.optimizer.apply(gradients, self.trainable_variables)
-        self.loss_tracker.update_state(loss)
+        self.optimizer.apply(replicas.mean(gradients), self.trainable_variables)
+        self.loss_tracker.update_state(replicas.mean(loss))
         return self.get_metrics_result()
 
     def test_step(self, batch):
@@ -106,8 +112,8 @@ class MaximumLikelihood(keras.Model):
         self.loss_tracker.update_state(self.batch_loss(batch, training=False))
         return self.get_metrics_result()
 
-    def batch_loss(self, batch, training: bool) -> tf.Tensor:
-        """Cross-entropy of the batch's captions, in nats a token."""
+    def batch_loss(self, batch, training: bool, count: tf.Tensor | None = None) -> tf.Tensor:
+        """Cross-entropy of the batch's captions, in nats a token, of which there are `count`."""
         regions = self.captioner.regions(batch, training)  # [B, R, D]
         read, write = batch["token_ids"][..., :-1], batch["token_ids"][..., 1:]  # [B, K, T - 1]
         noise = self.noise(tf.shape(read), training)  # [B, K, Z]
@@ -115,7 +121,7 @@ class MaximumLikelihood(keras.Model):
             read = self.mix_own_words(regions, read, noise)
         logits = self.captioner.generator(regions, read, noise, training=training)
         smoothing = self.label_smoothing if training else 0.0
-        return cross_entropy(logits, write, write != PAD_ID, smoothing)
+        return cross_entropy(logits, write, write != PAD_ID, smoothing, count)
 
     def noise(self, shape: tf.Tensor, training: bool) -> tf.Tensor:
         """Noise [B, K, Z]; zero outside training, so that validation losses are comparable."""

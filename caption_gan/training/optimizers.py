@@ -9,7 +9,22 @@ import keras
 _TABLES = "embedding|positions"
 
 
-class _OwnRate(keras.optimizers.Optimizer):
+class _MeanGradients(keras.optimizers.Optimizer):
+    """Mixed into an optimizer: gradients are means over the replicas when they come.
+
+    Keras adds up the replicas' gradients after it has clipped each of them, which is not what
+    clipping those of the whole batch gives.
+    """
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        return grads_and_vars
+
+
+class Adam(_MeanGradients, keras.optimizers.Adam):
+    """Keras's Adam for gradients that are means over the replicas."""
+
+
+class _OwnRate(_MeanGradients):
     """Mixed into an optimizer: pretrained variables have a rate of their own.
 
     Args:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from caption_gan.models import decoding
 from caption_gan.models.rules import allowed
+from caption_gan.phases import REWARD, phase
 from caption_gan.text.vocabulary import END_ID, PAD_ID
 from caption_gan.training import losses
 from caption_gan.training.adversarial import Adversarial
@@ -40,6 +41,7 @@ class PolicyGradient(Adversarial):
         )
         return self.get_metrics_result()
 
+    @phase(REWARD)
     def advantages(
         self, regions: tf.Tensor, written: tf.Tensor, real: tf.Tensor, alone: bool = False
     ) -> tf.Tensor:

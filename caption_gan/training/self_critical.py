@@ -5,9 +5,10 @@ N images a step, K captions an image, T time, R regions, D region depth.
 
 from typing import Any
 
-import keras
 import tensorflow as tf
 
+from caption_gan import replicas
+from caption_gan.phases import REWARD, phase
 from caption_gan.training import losses
 from caption_gan.training.cider_reward import CiderReward
 from caption_gan.training.policy_gradient import PolicyGradient
@@ -28,8 +29,9 @@ class SelfCritical(PolicyGradient):
     def __init__(self, *args: Any, cider: CiderReward, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.cider = cider
-        self.figures["reward"] = keras.metrics.Mean(name="reward")
+        self.figures["reward"] = replicas.Mean(name="reward")
 
+    @phase(REWARD)
     def advantages(
         self, regions: tf.Tensor, written: tf.Tensor, real: tf.Tensor, alone: bool = False
     ) -> tf.Tensor:

@@ -20,6 +20,7 @@ from caption_gan.text.vocabulary import END_ID, PAD_ID
 from caption_gan.training import losses
 from caption_gan.training.adversarial import Adversarial
 from caption_gan.training.cider_reward import CiderReward
+from caption_gan.training.critic_penalty import critic_penalty
 from caption_gan.training.mismatches import most_alike
 from caption_gan.training.policy_gradient import PolicyGradient
 from caption_gan.training.self_critical import SelfCritical
@@ -181,6 +182,12 @@ def test_a_critic_can_start_at_random(step_batch):
     assert not any(np.array_equal(a, b) for a, b in zip(trained, fresh, strict=False) if a.ndim > 1)
 
 
+def penalty_of(model: Adversarial, words: tf.Tensor) -> tf.Tensor:
+    """With captions that are all as long as can be."""
+    mask = tf.ones(words.shape[:-1], tf.bool)
+    return critic_penalty(model.critic, None, words, mask, model.config, model.seed_generator)
+
+
 def mixing(model: Adversarial) -> np.ndarray:
     """Shares of the real caption in what the penalty looks at: a row a caption, a column a number
     of its words."""
@@ -194,7 +201,7 @@ def mixing(model: Adversarial) -> np.ndarray:
 
     model.critic = notice
     for _ in range(200):
-        model.penalty(None, words, tf.ones([4, 6, 6], tf.bool))
+        penalty_of(model, words)
     return np.concatenate(seen).reshape(-1, 48)
 
 
@@ -222,7 +229,7 @@ def test_a_jump_between_lengths_costs(step_batch):
     model = stage(step_batch)
     model.critic = lambda words, mask, _: 3.0 * tf.reduce_sum(mask, axis=2) + 0 * words[..., 0, 0]
     words = tf.zeros([4, 6, 6, 8])
-    penalty = model.penalty(None, words, tf.ones([4, 6, 6], tf.bool))
+    penalty = penalty_of(model, words)
     assert float(penalty) == pytest.approx((3 * 6**0.5 - 1) ** 2, rel=1e-5)
 
 

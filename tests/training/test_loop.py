@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from caption_gan.training.loop import Position, train
+from caption_gan.training.objective import Objective
 
 STEPS = 3
 
@@ -25,13 +26,28 @@ class Record(keras.callbacks.Callback):
         return lambda *given, **named: self.calls.append((name, *given, *named.values()))
 
 
+class Line(Objective):
+    """An objective that Keras can train too."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(1)
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+
+    def call(self, x):
+        return self.dense(x)
+
+
 @pytest.fixture
 def trained() -> Any:
     """Calls a function with a new model, its batches and a record; returns the record's calls."""
 
     def call(function: Any) -> list[tuple[Any, ...]]:
         keras.utils.set_random_seed(0)
-        model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
+        model = Line()
+        model.build((None, 2))
         model.compile(optimizer="sgd", loss="mse")
         x = np.arange(12, dtype=np.float32).reshape(6, 2) / 12
         record = Record()

@@ -1,0 +1,90 @@
+"""Two workers on one machine train one run."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from caption_gan.run import RunDirectory
+from tests.programs import SMALL
+from tests.test_adversarial_programs import ADVERSARIAL
+
+pytestmark = pytest.mark.slow
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def start(arguments: list[str], logs: Path) -> list[subprocess.Popen]:
+    """Two workers, with a file for what each of them says."""
+    workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    processes = []
+    for index in range(2):
+        task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+        environment = os.environ | {
+            "TF_CONFIG": json.dumps(task),
+            "PATH": str(Path(sys.executable).parent),  # Without Java.
+        }
+        with (logs / f"worker-{index}").open("a") as log:
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "caption_gan.fit", *arguments],
+                    stdout=log,
+                    stderr=log,
+                    env=environment,
+                )
+            )
+    return processes
+
+
+@pytest.fixture
+def arguments(tmp_path) -> list[str]:
+    return [
+        *(*SMALL, *ADVERSARIAL, "--strategy=multi_worker", "--checkpoint_minutes=0.0000001"),
+        *(f"--data.cache={tmp_path / 'cache'}", f"--run_dir={tmp_path / 'run'}"),
+        "--stages=[maximum_likelihood,policy_gradient]",
+        *("--maximum_likelihood.epochs=1", "--policy_gradient.epochs=1"),
+    ]
+
+
+def test_a_worker_is_killed_and_all_start_again(arguments, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    processes = start(arguments, tmp_path)
+    while not any(run.checkpoints.glob("0-*/epoch-*-step-00000003")):
+        assert all(process.poll() is None for process in processes), read(tmp_path)
+        time.sleep(0.1)
+    processes[1].send_signal(signal.SIGKILL)
+    # It cannot go on alone, and says so instead of waiting for ever.
+    assert processes[0].wait(timeout=180) == 1, read(tmp_path)
+    assert "Another worker is gone" in read(tmp_path).splitlines()[-1]
+
+    processes = start(arguments, tmp_path)
+    assert [process.wait(timeout=600) for process in processes] == [0, 0], read(tmp_path)
+    history = run.read_history()
+    assert [len(epochs) for epochs in history.values()] == [1, 1]
+    assert run.metrics.is_file() and run.report.is_file()
+    # The chief alone says what came of it.
+    assert [said(tmp_path, index).count("captions.jsonl") for index in range(2)] == [1, 0]
+    shutil.rmtree(run.logs)
+
+
+def said(logs: Path, index: int) -> str:
+    return (logs / f"worker-{index}").read_text()
+
+
+def read(logs: Path) -> str:
+    return said(logs, 1) + said(logs, 0)
