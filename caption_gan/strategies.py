@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import tensorflow as tf
@@ -79,7 +80,8 @@ def is_chief() -> bool:
 def from_chief(function: Callable[[], Any]) -> Any:
     """Calls a function on the chief, and gives all workers what it returned.
 
-    All must call it; nobody goes on before the chief is done.
+    All must call it; nobody goes on before the chief is done. The function runs outside the
+    strategy, in whose scope the chief alone could make no variable: strategies are a thread's own.
 
     Args:
         function: Returns what JSON can hold.
@@ -87,7 +89,10 @@ def from_chief(function: Callable[[], Any]) -> Any:
     strategy = tf.distribute.get_strategy()
     if strategy.cluster_resolver is None:
         return function()
-    text = json.dumps(function()).encode() if is_chief() else b""
+    text = b""
+    if is_chief():
+        with ThreadPoolExecutor(1) as alone:
+            text = json.dumps(alone.submit(function).result()).encode()
     length = int(_sum(strategy, [len(text)])[0])
     return json.loads(bytes(_sum(strategy, text or bytes(length)).numpy().tolist()))
 
