@@ -210,6 +210,11 @@ class Config:
             (`tf.distribute.MirroredStrategy`). `multi_worker`: those of several machines, which the
             environment variable TF_CONFIG names (`MultiWorkerMirroredStrategy`). Batches are as
             large as on one device, and steps the same but for what is drawn at random.
+        precision: In which the networks compute while they are trained. `mixed_bfloat16` halves
+            what they move on accelerators that know it, without a loss of range;
+            `mixed_float16`, for older GPUs, scales losses so that small gradients do not vanish.
+            CPUs are slower with either. Variables are float32, and so is all that is evaluated at
+            the end, exported and served.
         profile_steps: First and last step of a trace for TensorBoard's profile page, e.g. 10,20.
     """
 
@@ -232,4 +237,5 @@ class Config:
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     checkpoint_minutes: PositiveFloat = 5.0
     strategy: Literal["one_device", "mirrored", "multi_worker"] = "one_device"
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     profile_steps: StepRange | None = None

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import keras
 
-from caption_gan import strategies
+from caption_gan import precision, strategies
 from caption_gan.checks import check
 from caption_gan.command_line import run_program
 from caption_gan.config import Config
@@ -70,8 +70,10 @@ def fit(config: Config, run: RunDirectory) -> str:
 
     pipeline = Pipeline(config.data, config.encoder, encoder.cached_shape, tokenizer)
     try:
-        for number in range(run.stages_done(config), len(config.stages)):
-            train_stage(run, config, number, captioner, pipeline, splits)
+        with precision.using(config.precision):
+            trained = captioner if config.precision == "float32" else captioner.copy()
+            for number in range(run.stages_done(config), len(config.stages)):
+                train_stage(run, config, number, trained, pipeline, splits)
     except KeyboardInterrupt:
         print(
             f"\ninterrupted; the run can be\n"

@@ -109,7 +109,9 @@ class Dropout(keras.layers.Dropout):
         if not training or not self.rate:
             return inputs
         seed = tf.cast(apart(self.seed_generator.next()), tf.int32)
-        return tf.nn.experimental.stateless_dropout(inputs, self.rate, seed)
+        # Half precision would draw from so few numbers that the rate would be another.
+        kept = tf.nn.experimental.stateless_dropout(tf.cast(inputs, tf.float32), self.rate, seed)
+        return tf.cast(kept, inputs.dtype)
 
 
 class Mean(keras.metrics.Mean):

@@ -68,8 +68,9 @@ class RegionAttention(keras.layers.Layer):
         queries = self._split_heads(self.query_projection(query))  # [B, N, Q, S]
         scale = (self.hidden_size // self.heads) ** -0.5
         scores = scale * tf.matmul(queries, memory.keys, transpose_b=True)  # [B, N, Q, R]
-        weights = tf.nn.softmax(scores)
-        context = tf.transpose(tf.matmul(weights, memory.values), [0, 2, 1, 3])  # [B, Q, N, S]
+        weights = tf.nn.softmax(tf.cast(scores, tf.float32))
+        context = tf.matmul(tf.cast(weights, scores.dtype), memory.values)  # [B, N, Q, S]
+        context = tf.transpose(context, [0, 2, 1, 3])  # [B, Q, N, S]
         context = tf.reshape(context, [*tf.unstack(tf.shape(context)[:2]), self.hidden_size])
         return context, tf.reduce_mean(weights, axis=1)  # [B, Q, H], [B, Q, R]
 

@@ -4,6 +4,7 @@ B batch, H image height, W image width, R regions, D region depth.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -35,7 +36,7 @@ class Captioner(keras.Model):
         return self.encoder(batch["image"], training=training)
 
     def copy(self) -> "Captioner":
-        """Another captioner with the same weights."""
+        """Another captioner with the same weights, of the precision that is now set."""
         other = Captioner.from_config(self.get_config())  # The parts' configs build them.
         other.set_weights(self.get_weights())
         return other
@@ -43,8 +44,8 @@ class Captioner(keras.Model):
     def get_config(self):
         return {
             **super().get_config(),
-            "encoder": keras.saving.serialize_keras_object(self.encoder),
-            "generator": keras.saving.serialize_keras_object(self.generator),
+            "encoder": _described(self.encoder),
+            "generator": _described(self.generator),
         }
 
     @classmethod
@@ -52,3 +53,10 @@ class Captioner(keras.Model):
         for part in ("encoder", "generator"):
             config[part] = keras.saving.deserialize_keras_object(config[part])
         return cls(**config)
+
+
+def _described(part: keras.Model) -> dict[str, Any]:
+    """Its config without its precision, which is that of the place where it is built."""
+    described = keras.saving.serialize_keras_object(part)
+    del described["config"]["dtype"]
+    return described

@@ -69,6 +69,8 @@ class Generator(keras.Model):
             embedding_size,
             # Of length one: as output weights, smaller vectors make for a slow start.
             embeddings_initializer=keras.initializers.RandomNormal(stddev=embedding_size**-0.5),
+            # Captions are mixed word by word, and the penalty looks between them.
+            dtype="float32",
             name="embedding",
         )
         self.region_projection = keras.layers.Dense(hidden_size, name="region_projection")
@@ -124,7 +126,7 @@ class Generator(keras.Model):
     def start(self, context: Context, noise: tf.Tensor) -> tf.Tensor:
         """First states [B, K, 2 H] of captions, reader's and writer's, from noise [B, K, Z]."""
         summary = tf.repeat(context.summary[:, None], tf.shape(noise)[1], axis=1)  # [B, K, H]
-        return self.first_state(tf.concat([summary, noise], axis=-1))
+        return self.first_state(tf.concat([summary, tf.cast(noise, summary.dtype)], axis=-1))
 
     def call(
         self,
@@ -146,7 +148,7 @@ class Generator(keras.Model):
         """
         words = self.embedding(token_ids)  # [B, K, T, E]
         features = self.read(words, self.look(regions, training), noise, training)
-        return self.embedding.logits(features)
+        return tf.cast(self.embedding.logits(features), tf.float32)
 
     def read(
         self, words: tf.Tensor, context: Context, noise: tf.Tensor, training: bool = False
@@ -204,6 +206,7 @@ class Generator(keras.Model):
         seen = tf.reshape(attended, [-1, self.hidden_size])
         _, written = self.writer.cell(tf.concat([read, seen], -1), written)  # [B K, H]
         logits = tf.matmul(self.predict_word(written, seen), context.output_weights)  # [B K, V]
+        logits = tf.cast(logits, tf.float32)
         logits = tf.reshape(logits, [batch, captions, self.vocabulary_size])
         states = tf.reshape(tf.concat([read, written], -1), [batch, captions, self.state_size])
         return logits, states, weights

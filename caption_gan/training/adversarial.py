@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from caption_gan import replicas
+from caption_gan import precision, replicas
 from caption_gan.models import decoding
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.critic import Critic, build_critic
@@ -88,7 +88,7 @@ class Adversarial(Objective):
             beta_2=0.9,
             global_clipnorm=config.gradient_clip,
         )
-        model.compile(optimizer, critic_optimizer)
+        model.compile(optimizer, precision.scaled(critic_optimizer))
         return model
 
     def compile(
@@ -136,11 +136,18 @@ class Adversarial(Objective):
         updates = int(keras.ops.convert_to_numpy(self.critic_optimizer.iterations)) + self.updates
         return TRAINS_GENERATOR if updates > self.warmup else "trains the critic"
 
-    def report(self, **figures: tf.Tensor) -> None:
-        """Takes figures of a step into the means of the epoch."""
+    def report(self, scale: tf.Tensor | float = 1.0, **figures: tf.Tensor) -> None:
+        """Takes figures of a step into the means of the epoch.
+
+        Args:
+            scale: Of the loss. While it can be lowered, a figure that is not finite only says that
+                it was too large, and does not count.
+            **figures: By name.
+        """
         means = tf.unstack(replicas.mean(tf.stack(list(figures.values()))), num=len(figures))
         for name, value in zip(figures, means, strict=True):
-            self.figures[name].update_state(value)
+            counts = tf.math.is_finite(value) | (scale <= 1.0)
+            self.figures[name].update_state(tf.where(counts, value, 0.0), counts)
 
     def draw_seed(self) -> tf.Tensor:
         """Two integers [2] for stateless random operations; others at each call."""
@@ -226,7 +233,7 @@ class Adversarial(Objective):
         self, regions: tf.Tensor, real: tf.Tensor, written: tf.Tensor, mismatched: tf.Tensor
     ) -> None:
         """One update on B images: real captions up, written ones and those of others down."""
-        captions = self.config.captions
+        captions, scale = self.config.captions, self.critic_optimizer.scale_loss(1.0)
         with tf.GradientTape() as tape:
             context = self.critic.look(regions, training=True)
             token_ids = tf.concat([real, written, mismatched], axis=1)  # [B, 3 K, T]
@@ -239,20 +246,21 @@ class Adversarial(Objective):
             loss = (1 - share) * tf.reduce_mean(self.judge(real_score, written_score))
             loss += share * tf.reduce_mean(self.judge(real_score, mismatched_score))
             penalty = critic_penalty(
-                self.critic, context, words, mask, self.config, self.seed_generator
+                self.critic, context, words, mask, self.config, self.seed_generator, scale
             )
-            total = loss + self.config.penalty_weight * penalty
+            total = scale * (loss + self.config.penalty_weight * penalty)
         variables = self.critic.trainable_variables
         gradients = replicas.mean(tape.gradient(total, variables))
         self.critic_optimizer.apply(gradients, variables)
         constraints.apply(self.config.constraint, variables, self.config.clip_value)
         self.critic.learn_lengths(written_score, mask[:, captions : 2 * captions])
         self.report(
+            scale,
             critic_loss=loss,
             penalty=penalty,
             margin=tf.reduce_mean(real_score) - tf.reduce_mean(written_score),
             mismatched_margin=tf.reduce_mean(real_score) - tf.reduce_mean(mismatched_score),
-            critic_gradient_norm=tf.linalg.global_norm(gradients),
+            critic_gradient_norm=tf.linalg.global_norm(gradients) / scale,
         )
 
     def train_generator(self, batch: dict[str, tf.Tensor], regions: tf.Tensor, loss: Callable):
@@ -266,18 +274,21 @@ class Adversarial(Objective):
 
         @phase(GENERATOR_UPDATE)
         def update() -> tf.Tensor:
+            scale = self.optimizer.scale_loss(1.0)
             with tf.GradientTape() as tape:
                 seen = self.captioner.regions(batch, True) if self.config.train_encoder else regions
                 anchor = self.anchor(seen, batch["token_ids"])
                 start, end = self.config.anchor, self.config.anchor_end
                 total = loss(seen) + (start + (end - start) * self.progress) * anchor
+                scaled = scale * total
             variables = self.generator_variables
-            gradients = replicas.mean(tape.gradient(total, variables))
+            gradients = replicas.mean(tape.gradient(scaled, variables))
             self.optimizer.apply(gradients, variables)
             self.report(
+                scale,
                 loss=total,
                 anchor_loss=anchor,
-                generator_gradient_norm=tf.linalg.global_norm(gradients),
+                generator_gradient_norm=tf.linalg.global_norm(gradients) / scale,
             )
             return total
 

@@ -21,6 +21,7 @@ def critic_penalty(
     mask: tf.Tensor,
     config: AdversarialConfig,
     seed: keras.random.SeedGenerator,
+    scale: tf.Tensor | float = 1.0,
 ) -> tf.Tensor:
     """Penalty on the critic's slope between real captions and negatives; a scalar.
 
@@ -31,6 +32,8 @@ def critic_penalty(
         mask: [B, 3 K, T].
         config: Which penalty, if any, and how the kinds of negatives count.
         seed: Of the places between them.
+        scale: Of the loss: slopes are as small as gradients of the loss, and vanish like them
+            where a critic computes in float16.
     """
     if config.constraint not in ("gradient_penalty", "lipschitz_penalty"):
         return tf.constant(0.0)
@@ -50,8 +53,8 @@ def critic_penalty(
     between = alpha[..., None] * real + (1 - alpha[..., None]) * negative
     with tf.GradientTape() as tape:
         tape.watch([between, between_mask])
-        scores = critic(between, between_mask, context)
+        scores = scale * critic(between, between_mask, context)
     slopes = tape.gradient(scores, [between, between_mask])
-    gradients = tf.concat([slopes[0], slopes[1][..., None]], axis=-1)  # [B, K, T, E + 1]
+    gradients = tf.concat([slopes[0], slopes[1][..., None]], axis=-1) / scale  # [B, K, T, E + 1]
     one_sided = config.constraint == "lipschitz_penalty"
     return tf.reduce_mean(losses.lipschitz_penalty(gradients, one_sided))

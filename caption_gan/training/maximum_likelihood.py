@@ -100,7 +100,8 @@ class MaximumLikelihood(Objective):
         def differentiate(token_ids: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
             with tf.GradientTape() as tape:
                 loss = self.batch_loss(batch | {"token_ids": token_ids}, True, count)
-            return loss, tape.gradient(loss, self.trainable_variables)
+                scaled = self.optimizer.scale_loss(loss)
+            return loss, tape.gradient(scaled, self.trainable_variables)
 
         loss, gradients = at_fitting_length(differentiate, batch["token_ids"], self.lengths)
         self.optimizer.apply(replicas.mean(gradients), self.trainable_variables)

@@ -5,6 +5,8 @@ from typing import Any
 
 import keras
 
+from caption_gan import precision
+
 # Tables of learned vectors, which are matrices in form only: no input ever multiplies them.
 _TABLES = "embedding|positions"
 
@@ -113,4 +115,4 @@ def build_optimizer(
     optimizer.exclude_from_weight_decay(
         var_list=list(pretrained), var_names=["bias", "gamma", "beta", _TABLES]
     )
-    return optimizer
+    return precision.scaled(optimizer)

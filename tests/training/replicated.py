@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from caption_gan import replicas, strategies
+from caption_gan import precision, replicas, strategies
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.convolutional_encoder import ConvolutionalEncoder
 from caption_gan.models.generator import Generator
@@ -65,6 +65,7 @@ OBJECTIVES: dict[str, Any] = {
         SelfCritical,
         SelfCriticalConfig(**SHARED | {"batch_size": IMAGES}, critic_weight=0),
     ),
+    "mixed_float16": (WassersteinGAN, WassersteinGANConfig(**SHARED)),
 }
 
 
@@ -101,6 +102,12 @@ def trained(name: str) -> dict[str, np.ndarray]:
     generator = Generator(VOCABULARY, 8, 16, 2, 3, 0.0)
     generator.build((None, *encoder.regions_shape))
     captioner = Captioner(encoder, generator)
+    with precision.using(name if name == "mixed_float16" else "float32"):
+        return further_trained(name, captioner.copy())
+
+
+def further_trained(name: str, captioner: Captioner) -> dict[str, np.ndarray]:
+    """As `trained`, from a captioner that is there."""
     objective, config = OBJECTIVES[name]
     examples = data()
     more = {}
@@ -112,7 +119,9 @@ def trained(name: str) -> dict[str, np.ndarray]:
         optimizers.append(model.critic_optimizer)
     for optimizer in optimizers:
         # Where the gradient is zero but for rounding, its sign would be drawn by lot.
-        optimizer.epsilon = 1e-2
+        getattr(optimizer, "inner_optimizer", optimizer).epsilon = 1e-2
+        if name == "mixed_float16":  # The first gradients overflow at the usual scale.
+            optimizer.dynamic_scale.assign(2.0**14)
     batches = tf.data.Dataset.from_tensor_slices(examples).batch(IMAGES, drop_remainder=True)
     average = captioner.copy()
     logs: dict[str, float] = {}

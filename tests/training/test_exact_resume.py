@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework import config as framework
 
+from caption_gan import precision
 from caption_gan.objectives import (
     MaximumLikelihoodConfig,
     MonitorConfig,
@@ -36,6 +37,7 @@ SHARED: dict[str, Any] = {"batch_size": 2, "critic_updates": 1, "critic_warmup":
 OBJECTIVES = {
     "maximum_likelihood": (MaximumLikelihood, MaximumLikelihoodConfig(scheduled_sampling=0.5)),
     "wgan_gp": (WassersteinGAN, WassersteinGANConfig(**SHARED)),
+    "mixed_float16": (WassersteinGAN, WassersteinGANConfig(**SHARED)),
     "policy_gradient": (PolicyGradient, PolicyGradientConfig(**SHARED)),
     "self_critical": (SelfCritical, SelfCriticalConfig(**SHARED | {"captions": 2})),
 }
@@ -74,8 +76,10 @@ class Stage:
         rewards = {}
         if objective is SelfCritical:
             rewards["cider"] = CiderReward(data["token_ids"][..., 1:].numpy())
-        self.model = objective.stage(network, config, STEPS, 5, **rewards)
+        with precision.using(name if name == "mixed_float16" else "float32"):
+            self.model = objective.stage(network.copy(), config, STEPS, 5, **rewards)
         self.model.run_eagerly = True  # Tracing takes longer than all the steps.
+        network = self.model.captioner
         average = network.copy()
         self.changing = [*average.weights]
         if critic_optimizer := getattr(self.model, "critic_optimizer", None):
