@@ -114,11 +114,13 @@ def train_stage(
     model = OBJECTIVES[objective].stage(
         captioner, settings, steps * settings.epochs, config.seed + number, **rewards
     )
-    kept, averaging = captioner, []  # What is kept also writes the captions that are scored.
+    model.steps_per_execution = config.steps_per_execution
+    others: list[keras.Variable] = []
+    kept = captioner  # What is kept also writes the captions that are scored.
     if settings.averaging:
         kept = captioner.copy()
-        averaging = [RunningAverage(captioner.weights, kept.weights, settings.averaging)]
-    others = kept.weights if averaging else []
+        others = kept.weights
+        model.after_step = RunningAverage(captioner.weights, others, settings.averaging).update
     if isinstance(settings, AdversarialConfig):
         others = [*others, *model.critic_optimizer.variables]
     monitor = Monitor(
@@ -203,7 +205,6 @@ def train_stage(
                 [
                     *_word_vector_policy(config, captioner),
                     callbacks.StopOnInvalidFigure(_fail),
-                    *averaging,
                     callbacks.CaptionMetrics(lambda: strategies.from_chief(monitor.quality)),
                     *watching,
                     *(recording if chief else []),

@@ -129,12 +129,19 @@ class Adversarial(Objective):
         return self.config.critic_steps * self.config.critic_updates
 
     @property
-    def course(self) -> str:
+    def course(self) -> str | None:
         """Whether the next step trains the generator."""
+        if not replicas.several():
+            return None
         if self.critic is None:
             return TRAINS_GENERATOR
         updates = int(keras.ops.convert_to_numpy(self.critic_optimizer.iterations)) + self.updates
         return TRAINS_GENERATOR if updates > self.warmup else "trains the critic"
+
+    @property
+    def settled(self) -> bool:
+        """Whether the critic is warm; one replica sees that for itself."""
+        return not replicas.several() or self.course == TRAINS_GENERATOR
 
     def report(self, scale: tf.Tensor | float = 1.0, **figures: tf.Tensor) -> None:
         """Takes figures of a step into the means of the epoch.

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 
-class RunningAverage(keras.callbacks.Callback):
+class RunningAverage:
     """Follows a network in training by an exponential average of its weights in a copy.
 
     Weights that are still moving fast jump about their best place; their average is closer to it
@@ -26,14 +26,9 @@ class RunningAverage(keras.callbacks.Callback):
         averages: Sequence[keras.Variable],
         momentum: float,
     ):
-        super().__init__()
         self.pairs = list(zip(weights, averages, strict=True))
         self.momentum = momentum
 
-    def on_train_batch_end(self, batch, logs=None):
-        self.update(tf.cast(self.model.optimizer.iterations, tf.float32))
-
-    @tf.function
     def update(self, steps: tf.Tensor) -> None:
         """Takes the weights after so many steps into the averages."""
         share = 1 - tf.minimum(self.momentum, (1 + steps) / (10 + steps))

@@ -47,8 +47,9 @@ class Progress(keras.callbacks.Callback):
             self.bar.n = self.bar.initial = self.before + batch
 
     def on_train_batch_end(self, batch, logs=None):
-        self.bar.update()
-        if batch % 10 == 0:
+        before = self.bar.n
+        self.bar.update(self.before + batch + 1 - before)
+        if self.bar.n // 10 > before // 10:
             self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
 
     def on_epoch_end(self, epoch, logs=None):

@@ -46,7 +46,7 @@ class CollapseMonitor(keras.callbacks.Callback):
             self.has_been_healthy, self.unhealthy, self.rollbacks = map(_variable, (0, 0, 0))
         self.figures: Mapping[str, float] = {}
         self.healthy = False
-        self.step = 0
+        self.step = self.checked = 0
 
     @property
     def state(self) -> list[keras.Variable]:
@@ -56,13 +56,17 @@ class CollapseMonitor(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self.before = epoch * self.params["steps"]
 
+    def on_train_batch_begin(self, batch, logs=None):
+        self.step = self.before + batch
+
     def on_train_batch_end(self, batch, logs=None):
-        self.step = self.before + batch + 1
-        if self.step % self.config.every == 0:
+        before, self.step = self.step, self.before + batch + 1
+        if self.step // self.config.every > before // self.config.every:
+            self.checked = self.step
             self._check(self.step)
 
     def on_epoch_end(self, epoch, logs=None):
-        if self.step % self.config.every:
+        if self.step != self.checked:
             self._check(self.step)
         logs.update({f"val_sample_{name}": value for name, value in self.figures.items()})
         logs["val_healthy"] = float(self.healthy)

@@ -31,6 +31,9 @@ def train(
 ) -> None:
     """As `model.fit`, but from any step, as if the steps before had just been done.
 
+    Callbacks see the first and the last step of an execution, which takes
+    `model.steps_per_execution` of them.
+
     `fit` begins every epoch with its first batch, sets the epoch's means to zero and makes two
     iterators where one is read, so that the next epoch's order depends on which process began it.
 
@@ -55,12 +58,16 @@ def train(
             model.reset_metrics()
         every.on_epoch_begin(epoch)
         iterator = model.iterator(batches.skip(first) if first else batches)
-        for step in range(first, steps):
-            every.on_train_batch_begin(step)
+        while first < steps:
+            # At the same steps wherever an interrupted training ended.
+            count = model.steps_per_execution - first % model.steps_per_execution
+            count = min(count, steps - first)
+            every.on_train_batch_begin(first)
             # The page divides a trace into steps by these.
-            with tf.profiler.experimental.Trace("train", step_num=epoch * steps + step, _r=1):
-                figures = model.train_function(iterator)
-            every.on_train_batch_end(step, figures)
+            with tf.profiler.experimental.Trace("train", step_num=epoch * steps + first, _r=1):
+                figures = model.train_function(iterator, count)
+            first += count
+            every.on_train_batch_end(first - 1, figures)
         first = 0
         logs = {name: float(value) for name, value in model.get_metrics_result().items()}
         measured = evaluate(model, validation, every)

@@ -3,7 +3,7 @@
 N images a step.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -16,11 +16,15 @@ class Objective(keras.Model):
     """A model whose steps all replicas take together.
 
     Keras's own steps fail on several machines (it averages figures over an axis that they have
-    not), and leave no room for what all replicas must know beforehand.
+    not), and leave no room for what all replicas must know beforehand; several in one execution
+    are always as many, also where an epoch has fewer left.
     """
 
     # The course of the steps that are being traced; None where a step finds out itself.
     in_course: Any = None
+
+    # Called in the graph after each step, with the number of the generator's updates so far.
+    after_step: Callable[[tf.Tensor], None] | None = None
 
     train_function: Any
     test_function: Any
@@ -35,12 +39,19 @@ class Objective(keras.Model):
         """Which of several ways the next step takes: all replicas must know beforehand."""
         return None
 
+    @property
+    def settled(self) -> bool:
+        """Whether `course` stays as it is."""
+        return True
+
     def make_train_function(self, force: bool = False) -> None:
-        """Makes `train_function`, which takes an iterator and returns figures by name."""
-        if not replicas.several():
-            super().make_train_function(force)
-        elif self.train_function is None or force:
-            self.train_function = self._make_replicated_function()
+        """Makes `train_function`, which takes an iterator and a number of steps.
+
+        It gives figures by name. What it does in one call is what it does in as many as there are
+        steps, but that nothing else can be done between them.
+        """
+        if self.train_function is None or force:
+            self.train_function = self._make_train_function()
 
     def make_test_function(self, force: bool = False) -> None:
         """Makes `test_function`, which each worker runs for itself on whole batches."""
@@ -71,18 +82,46 @@ class Objective(keras.Model):
 
         return iter(strategy.distribute_datasets_from_function(of_worker))
 
-    def _make_replicated_function(self) -> Any:
-        strategy = self.distribute_strategy
+    def _make_train_function(self) -> Callable[..., dict[str, tf.Tensor]]:
+        strategy, several = self.distribute_strategy, replicas.several()
 
-        @tf.function(reduce_retracing=True)
-        def step(iterator: Any, course: Any) -> dict[str, tf.Tensor]:
+        def step(iterator: Iterator[Any]) -> dict[str, tf.Tensor]:
+            if several:
+                figures = strategy.run(self.train_step, (next(iterator),))
+                figures = {
+                    # They are alike on all replicas.
+                    name: strategy.experimental_local_results(values)[0]
+                    for name, values in figures.items()
+                }
+            else:
+                figures = self.train_step(next(iterator))
+            if self.after_step:
+                self.after_step(tf.cast(self.optimizer.iterations, tf.float32))
+            return figures
+
+        def execute(iterator: Iterator[Any], steps: tf.Tensor | None, course: Any) -> Any:
             self.in_course = course
-            figures = strategy.run(self.train_step, (next(iterator),))
-            return {
-                # They are alike on all replicas.
-                name: strategy.experimental_local_results(values)[0]
-                for name, values in figures.items()
-            }
+            if steps is None:
+                return step(iterator)
 
-        # A Python value, for each of which TensorFlow traces a function.
-        return lambda iterator: step(iterator, self.course)
+            def one(done: tf.Tensor) -> tuple[tf.Tensor]:
+                step(iterator)
+                return (done + 1,)
+
+            tf.while_loop(lambda done: done < steps, one, (tf.constant(0),))
+            return self.get_metrics_result()
+
+        function: Any = execute
+        if not self.run_eagerly:
+            # A course is a Python value, for each of which TensorFlow traces a function.
+            function = tf.function(execute, autograph=False, reduce_retracing=True)
+
+        def train_function(iterator: Iterator[Any], steps: int = 1) -> dict[str, tf.Tensor]:
+            if self.steps_per_execution == 1:
+                return function(iterator, None, self.course)
+            figures: dict[str, tf.Tensor] = {}
+            for count in [steps] if self.settled else [1] * steps:
+                figures = function(iterator, tf.constant(count), self.course)
+            return figures
+
+        return train_function

@@ -124,10 +124,10 @@ def further_trained(name: str, captioner: Captioner) -> dict[str, np.ndarray]:
             optimizer.dynamic_scale.assign(2.0**14)
     batches = tf.data.Dataset.from_tensor_slices(examples).batch(IMAGES, drop_remainder=True)
     average = captioner.copy()
+    model.after_step = RunningAverage(captioner.weights, average.weights, 0.9).update
     logs: dict[str, float] = {}
     callbacks = [
         keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, figures: logs.update(figures)),
-        RunningAverage(captioner.weights, average.weights, 0.9),
     ]
     train(model, batches, batches.take(1), 1, callbacks, Position())
     variables = [

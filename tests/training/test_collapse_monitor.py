@@ -53,12 +53,13 @@ class Play:
         self.batch = 0
         self.monitor.on_epoch_begin(number)
 
-    def step(self, times: int = 1) -> list[float]:
+    def step(self, times: int = 1, together: int = 1) -> list[float]:
         weights = []
         for _ in range(times):
             self.weight.assign(self.weight + 1)
-            self.monitor.on_train_batch_end(self.batch)
-            self.batch += 1
+            self.monitor.on_train_batch_begin(self.batch)
+            self.batch += together
+            self.monitor.on_train_batch_end(self.batch - 1)
             weights.append(float(self.weight))
         return weights
 
@@ -134,6 +135,15 @@ def test_an_epoch_ends_with_a_measurement_in_its_logs():
     play.monitor.on_epoch_end(1, logs)
     assert logs["val_healthy"] == 0
     assert play.logged == [3, 103]
+
+
+def test_it_looks_after_the_execution_in_which_it_should():
+    play = Play([HEALTHY] * 3)
+    play.monitor.config = MonitorConfig(every=10)
+    play.step(7, together=4)
+    assert play.logged == [12, 20]
+    play.monitor.on_epoch_end(0, {})
+    assert play.logged == [12, 20, 28]
 
 
 def test_all_variables_go_back():

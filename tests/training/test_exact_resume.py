@@ -101,11 +101,12 @@ class Stage:
         self.batches = shuffled.batch(2, drop_remainder=True)
         self.validation = tf.data.Dataset.from_tensor_slices(data).batch(2).take(1)
         self.average = RunningAverage(network.weights, average.weights, 0.9)
+        self.model.after_step = self.average.update
         self.logs: dict[int, dict[str, float]] = {}
 
     def train(self, *callbacks: keras.callbacks.Callback) -> "Stage":
         keep = keras.callbacks.LambdaCallback(on_epoch_end=self.logs.__setitem__)
-        every = [self.average, self.monitor, keep, self.continuation, *callbacks]
+        every = [self.monitor, keep, self.continuation, *callbacks]
         train(self.model, self.batches, self.validation, 1, every, self.done)
         return self
 
