@@ -33,7 +33,7 @@ from caption_gan.text.tokenizer import Tokenizer
 
 # Settings that train nothing otherwise.
 MAY_CHANGE = (
-    *("run_dir", "checkpoint_minutes", "profile_steps"),
+    *("run_dir", "checkpoint_minutes", "profile_steps", "steps_per_execution"),
     *("logging", "decoding", "evaluation"),
 )
 

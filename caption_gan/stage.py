@@ -114,7 +114,7 @@ def train_stage(
     model = OBJECTIVES[objective].stage(
         captioner, settings, steps * settings.epochs, config.seed + number, **rewards
     )
-    model.steps_per_execution = config.steps_per_execution
+    model.steps_a_call = config.steps_per_execution
     others: list[keras.Variable] = []
     kept = captioner  # What is kept also writes the captions that are scored.
     if settings.averaging:

@@ -32,7 +32,7 @@ def train(
     """As `model.fit`, but from any step, as if the steps before had just been done.
 
     Callbacks see the first and the last step of an execution, which takes
-    `model.steps_per_execution` of them.
+    `model.steps_a_call` of them.
 
     `fit` begins every epoch with its first batch, sets the epoch's means to zero and makes two
     iterators where one is read, so that the next epoch's order depends on which process began it.
@@ -60,7 +60,7 @@ def train(
         iterator = model.iterator(batches.skip(first) if first else batches)
         while first < steps:
             # At the same steps wherever an interrupted training ended.
-            count = model.steps_per_execution - first % model.steps_per_execution
+            count = model.steps_a_call - first % model.steps_a_call
             count = min(count, steps - first)
             every.on_train_batch_begin(first)
             # The page divides a trace into steps by these.

@@ -23,6 +23,9 @@ class Objective(keras.Model):
     # The course of the steps that are being traced; None where a step finds out itself.
     in_course: Any = None
 
+    # Most steps of a call of `train_function`. Keras's `steps_per_execution` is that of validation
+    # too.
+    steps_a_call = 1
     # Called in the graph after each step, with the number of the generator's updates so far.
     after_step: Callable[[tf.Tensor], None] | None = None
 
@@ -84,6 +87,11 @@ class Objective(keras.Model):
 
     def _make_train_function(self) -> Callable[..., dict[str, tf.Tensor]]:
         strategy, several = self.distribute_strategy, replicas.several()
+        train_step = self.train_step
+        if not several and not self.run_eagerly:
+            # A function in the function, or TensorFlow arranges the sums of a step in a loop
+            # otherwise, and rounds them otherwise.
+            train_step = tf.function(self.train_step, autograph=False, reduce_retracing=True)
 
         def step(iterator: Iterator[Any]) -> dict[str, tf.Tensor]:
             if several:
@@ -94,7 +102,7 @@ class Objective(keras.Model):
                     for name, values in figures.items()
                 }
             else:
-                figures = self.train_step(next(iterator))
+                figures = train_step(next(iterator))
             if self.after_step:
                 self.after_step(tf.cast(self.optimizer.iterations, tf.float32))
             return figures
@@ -117,7 +125,7 @@ class Objective(keras.Model):
             function = tf.function(execute, autograph=False, reduce_retracing=True)
 
         def train_function(iterator: Iterator[Any], steps: int = 1) -> dict[str, tf.Tensor]:
-            if self.steps_per_execution == 1:
+            if self.steps_a_call == 1:
                 return function(iterator, None, self.course)
             figures: dict[str, tf.Tensor] = {}
             for count in [steps] if self.settled else [1] * steps:
