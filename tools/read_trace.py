@@ -24,6 +24,8 @@ NEXT_BATCH = "IteratorGetNextOp::DoCompute"
 # TensorFlow numbers a scope that is opened again.
 SCOPE = re.compile(rf"({'|'.join(PHASES)})(?:_\d+)?")
 UPDATE = re.compile(rf"(?:^|/){CRITIC_UPDATE}(?:_(\d+))?/")
+# What is no operation has two colons, a blank or none.
+OPERATION = re.compile(r"[^:\s]+:([^:\s]+)")
 ALL = "all"
 SHOWN = 12  # Kinds of operations.
 
@@ -145,11 +147,9 @@ def kinds(events: list[Event], phase: str) -> str:
     times: Counter[str] = Counter()
     counts: Counter[str] = Counter()
     for event in (event for step in steps for event in within(step, events)):
-        operation, _, kind = event.name.rpartition(":")
-        # Names of what is no operation have two colons or none.
-        if not operation or ":" in operation:
-            continue
-        if phase == ALL or phase in phases_of(event.name):
+        operation = OPERATION.fullmatch(event.name)
+        if operation and (phase == ALL or phase in phases_of(event.name)):
+            kind = operation[1]
             times[kind] += event.end - event.start
             counts[kind] += 1
     total = times.total()
