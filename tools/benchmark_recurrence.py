@@ -1,9 +1,9 @@
 """Measures what split gates bring: `python tools/benchmark_recurrence.py [--config X.yaml]`.
 
-Prints milliseconds of a recurrence with Keras's cell and with ours, their ratio, and the same of the
-processor's time: of the recurrence alone, with its gradient, and with the gradient of a penalty on
-the gradient; then of a whole step of `wgan_gp` with either. Both take turns in one run. Times are
-medians, ratios those of the turns.
+Prints milliseconds of the writer's recurrence with Keras's cell, with ours, and their ratio: alone,
+with its gradient, and with the gradient of a penalty on that gradient; then of a step of `wgan_gp`.
+The same of the processors' time, which other work on the machine changes less. Both take turns in
+one run. Times are medians, ratios medians of the turns' ratios.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def compare(name: str, works: tuple[Callable[[], object], ...], turns: int) -> N
     measured = [[seconds(work) for work in works] for _ in range(turns)]
     line = f"{name:30}"
     for clock in range(2):
-        times = [[turn[clock] for turn in turns] for turns in zip(*measured, strict=True)]
+        times = [[turn[clock] for turn in some] for some in zip(*measured, strict=True)]
         ratio = statistics.median(ours / theirs for theirs, ours in zip(*times, strict=True))
         line += "".join(f"{1e3 * statistics.median(some):10.1f}" for some in times)
         line += f"{ratio:8.2f}"

@@ -94,10 +94,9 @@ def within(step: Event, events: list[Event]) -> list[Event]:
     return [event for event in events if step.start <= event.start and event.end <= step.end]
 
 
-def scope_of_update(name: str) -> int | None:
-    """Number that TensorFlow gave to the scope of the critic's update in which an operation is."""
-    match = UPDATE.search(name)
-    return match and int(match[1] or 0)
+def scopes_of_update(name: str) -> list[int]:
+    """Number of the critic's update's scope in which an operation is, as TensorFlow gave it."""
+    return [int(number or 0) for number in UPDATE.findall(name)[:1]]
 
 
 def phase_times(events: list[Event]) -> tuple[int, float, dict[tuple[str, ...], float]]:
@@ -110,14 +109,14 @@ def phase_times(events: list[Event]) -> tuple[int, float, dict[tuple[str, ...], 
     for step in steps:
         intervals, seen = defaultdict(list), Counter[str]()
         inside = within(step, events)
-        unrolled = sorted({scope_of_update(event.name) for event in inside} - {None})
+        unrolled = sorted({number for event in inside for number in scopes_of_update(event.name)})
         for event in inside:
             path = phases_of(event.name)
             if path[:1] == (CRITIC_UPDATE,):
                 # With one replica they are in a loop: each operation of its body runs once an
                 # update, in their order. With several, each update has operations of its own.
                 seen[event.name] += 1
-                number = unrolled.index(scope_of_update(event.name)) + seen[event.name]
+                number = unrolled.index(*scopes_of_update(event.name)) + seen[event.name]
                 path = (f"{CRITIC_UPDATE} {number}", *path[1:])
             for depth in range(len(path)):
                 intervals[path[: depth + 1]].append((event.start, event.end))
@@ -144,17 +143,18 @@ def table(events: list[Event]) -> str:
 def kinds(events: list[Event], phase: str) -> str:
     """Kinds of operations, how many of them a step has in a phase, and their milliseconds."""
     steps = steps_of(events)
-    times: Counter[str] = Counter()
-    counts: Counter[str] = Counter()
+    times, counts = defaultdict[str, float](float), Counter[str]()
     for event in (event for step in steps for event in within(step, events)):
         operation = OPERATION.fullmatch(event.name)
         if operation and (phase == ALL or phase in phases_of(event.name)):
             kind = operation[1]
             times[kind] += event.end - event.start
             counts[kind] += 1
-    total = times.total()
-    lines = [f"{'total of ' + phase:32}{counts.total() / len(steps):8.0f}{_milliseconds(total, steps)}"]
-    for kind, time in times.most_common(SHOWN):
+    total = sum(times.values())
+    lines = [
+        f"{'total of ' + phase:32}{counts.total() / len(steps):8.0f}{_milliseconds(total, steps)}"
+    ]
+    for kind, time in sorted(times.items(), key=lambda item: -item[1])[:SHOWN]:
         line = f"  {kind:30}{counts[kind] / len(steps):8.0f}{_milliseconds(time, steps)}"
         lines.append(f"{line}{time / total:8.1%}")
     return "\n".join(lines)

@@ -1,6 +1,6 @@
 """The cell of the recurrences.
 
-B batch, I input depth, H hidden.
+B batch, D input depth, H hidden.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ class GRUCell(keras.layers.GRUCell):
     """
 
     def call(self, inputs: tf.Tensor, states: Any, training: bool = False) -> tuple[tf.Tensor, Any]:
-        """Reads inputs [B, I] in states [B, H]; returns the next states twice, as Keras's does."""
+        """Reads inputs [B, D] in states [B, H]; returns the next states twice, as Keras's does."""
         nested = isinstance(states, list | tuple)
         state = states[0] if nested else states
         read_bias, kept_bias = tf.unstack(self.bias.value)  # [3 H]

@@ -1,6 +1,6 @@
 """The cell computes what Keras's does, and its gradient makes no tensors of zeros.
 
-B batch, T time, I input depth, H hidden.
+B batch, T time, D input depth, H hidden.
 """
 
 import keras
@@ -10,12 +10,12 @@ import tensorflow as tf
 
 from caption_gan.models.gru_cell import GRUCell
 
-B, T, I, H = 3, 4, 5, 6
+B, T, D, H = 3, 4, 5, 6
 
 
 def recurrence(kind: type[keras.layers.GRUCell]) -> keras.layers.RNN:
     layer = keras.layers.RNN(kind(H), return_sequences=True, unroll=True)
-    layer.build((None, T, I))
+    layer.build((None, T, D))
     random = np.random.default_rng(0)
     layer.set_weights([random.normal(size=weight.shape) for weight in layer.get_weights()])
     return layer
@@ -37,7 +37,7 @@ def derivatives(layer: keras.layers.RNN, words: tf.Tensor, first: tf.Tensor):
 
 def test_it_is_kerass_to_the_second_derivative():
     random = np.random.default_rng(1)
-    words, first = random.normal(size=(B, T, I)), random.normal(size=(B, H))
+    words, first = random.normal(size=(B, T, D)), random.normal(size=(B, H))
     arguments = [tf.constant(value, tf.float32) for value in (words, first)]
     found, expected = (
         derivatives(recurrence(kind), *arguments) for kind in (GRUCell, keras.layers.GRUCell)
@@ -50,7 +50,7 @@ def test_it_is_kerass_to_the_second_derivative():
 @pytest.mark.parametrize(("kind", "slices"), [(GRUCell, False), (keras.layers.GRUCell, True)])
 def test_no_gradient_is_of_a_slice(kind, slices):
     graph = derivatives.get_concrete_function(
-        recurrence(kind), tf.TensorSpec([B, T, I]), tf.TensorSpec([B, H])
+        recurrence(kind), tf.TensorSpec([B, T, D]), tf.TensorSpec([B, H])
     ).graph
     assert any(operation.type == "StridedSliceGrad" for operation in graph.get_operations()) == (
         slices
@@ -59,7 +59,7 @@ def test_no_gradient_is_of_a_slice(kind, slices):
 
 def test_one_step_takes_states_as_they_come():
     cell = recurrence(GRUCell).cell
-    words, first = tf.ones([B, I]), tf.ones([B, H])
+    words, first = tf.ones([B, D]), tf.ones([B, H])
     state, again = cell(words, first)
     nested, (last,) = cell(words, [first])
     for other in (again, nested, last):
