@@ -23,7 +23,7 @@ INPUT = "input"
 NEXT_BATCH = "IteratorGetNextOp::DoCompute"
 # TensorFlow numbers a scope that is opened again.
 SCOPE = re.compile(rf"({'|'.join(PHASES)})(?:_\d+)?")
-UPDATE = re.compile(rf"(?:^|/){CRITIC_UPDATE}(?:_(\d+))?/")
+UPDATE = re.compile(rf"(?:^|/){CRITIC_UPDATE}(?:_(\d+))?(?=[/:]|$)")
 # What is no operation has two colons, a blank or none.
 OPERATION = re.compile(r"[^:\s]+:([^:\s]+)")
 ALL = "all"
