@@ -8,6 +8,8 @@ Of an exported captioner's newest version, by turns in one run:
   loaded SavedModel with batches of the same size;
 - the server's resident memory in MB over `--requests` requests of those clients.
 
+`--profile LOGS` leaves a trace of a second of the server at work for those clients.
+
 The clients share the machine with the server. Run it while nothing else runs.
 """
 
@@ -38,11 +40,15 @@ CLIENTS, BATCH = 32, 16
 MODEL = "captioner"
 
 
+def free_port() -> int:
+    with socket.create_server(("localhost", 0)) as listener:
+        return listener.getsockname()[1]
+
+
 @contextmanager
 def server(models: Path, *flags: str) -> Iterator[tuple[grpc.Channel, int]]:
     """A channel to a server and the server's process number."""
-    with socket.create_server(("localhost", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "serving.server", f"--port={port}", f"--model_name={MODEL}"]
     process = subprocess.Popen(
         [*command, f"--model_base_path={models.absolute()}", *flags], stderr=subprocess.DEVNULL
@@ -115,6 +121,9 @@ def batched(
             f"num_batch_threads {{ value: {options.batch_threads} }}"
         )
         flags = ["--enable_batching", f"--batching_parameters_file={parameters}"]
+        profiler = free_port()
+        if options.profile:
+            flags.append(f"--profiler_port={profiler}")
         with (
             server(models, *flags, f"--grpc_max_threads={2 * CLIENTS}") as (channel, process),
             ThreadPoolExecutor(CLIENTS) as pool,
@@ -136,6 +145,13 @@ def batched(
             print(f"{'images/s':30}{'in process':>12}{'batched':>10}{'ratio':>8}")
             name = f"{CLIENTS} clients, batches of {BATCH}"
             print(f"{name:30}{here:12.1f}{there:10.1f}{ratio:8.2f}")
+            if options.profile:
+                with ThreadPoolExecutor(1) as beside:
+                    asking = beside.submit(by_clients, 4 * count)
+                    tf.profiler.experimental.client.trace(
+                        f"grpc://localhost:{profiler}", str(options.profile), 1000
+                    )
+                    asking.result()
             for part in range(10 if options.requests else 0):
                 by_clients(options.requests // 10)
                 memory = resident(process)
@@ -160,6 +176,7 @@ def main() -> None:
     parser.add_argument(
         "--batch_timeout_micros", type=int, default=20_000, help="about what a batch takes"
     )
+    parser.add_argument("--profile", type=Path, help="folder for a trace of the server")
     parser.add_argument("--requests", type=int, default=50_000, help="0 for none")
     options = parser.parse_args()
     images = trial_images()

@@ -1,7 +1,8 @@
-"""How long each phase of a step took: `python tools/read_trace.py RUN_OR_LOGS`.
+"""How long each phase of a step took: `python tools/read_trace.py RUN_OR_LOGS [--kinds [PHASE]]`.
 
 Reads the newest trace below a folder, as `fit --profile_steps 10,20` or TensorBoard's capture left
-it. Of a trace without training steps, a server's say, all of it counts as one.
+it. Of a trace without training steps, a server's say, all of it counts as one. `--kinds` prints
+which kinds of operations took the time of a step, or of a phase in it.
 """
 
 import re
@@ -22,6 +23,11 @@ INPUT = "input"
 NEXT_BATCH = "IteratorGetNextOp::DoCompute"
 # TensorFlow numbers a scope that is opened again.
 SCOPE = re.compile(rf"({'|'.join(PHASES)})(?:_\d+)?")
+UPDATE = re.compile(rf"(?:^|/){CRITIC_UPDATE}(?:_(\d+))?(?=[/:]|$)")
+# What is no operation has two colons, a blank or none.
+OPERATION = re.compile(r"[^:\s]+:([^:\s]+)")
+ALL = "all"
+SHOWN = 12  # Kinds of operations.
 
 
 class Event(NamedTuple):
@@ -77,25 +83,41 @@ def covered(intervals: Iterable[tuple[float, float]]) -> float:
     return total
 
 
+def steps_of(events: list[Event]) -> list[Event]:
+    """The steps of a training; all of a trace that has none."""
+    steps = [event for event in events if event.name == STEP]
+    return steps or [Event(STEP, events[0].start, max(event.end for event in events))]
+
+
+def within(step: Event, events: list[Event]) -> list[Event]:
+    """Events of a step."""
+    return [event for event in events if step.start <= event.start and event.end <= step.end]
+
+
+def scopes_of_update(name: str) -> list[int]:
+    """Number of the critic's update's scope in which an operation is, as TensorFlow gave it."""
+    return [int(number or 0) for number in UPDATE.findall(name)[:1]]
+
+
 def phase_times(events: list[Event]) -> tuple[int, float, dict[tuple[str, ...], float]]:
     """Number of steps; nanoseconds of one, and of each phase in it, on average.
 
     A phase within others is named with them, the outermost first, and follows them.
     """
-    steps = [event for event in events if event.name == STEP]
-    if not steps:
-        steps = [Event(STEP, events[0].start, max(event.end for event in events))]
+    steps = steps_of(events)
     times: Counter[tuple[str, ...]] = Counter()
     for step in steps:
         intervals, seen = defaultdict(list), Counter[str]()
-        for event in events:
-            if not (step.start <= event.start and event.end <= step.end):
-                continue
+        inside = within(step, events)
+        unrolled = sorted({number for event in inside for number in scopes_of_update(event.name)})
+        for event in inside:
             path = phases_of(event.name)
             if path[:1] == (CRITIC_UPDATE,):
-                # Each operation of the loop's body runs once an update, in their order.
+                # With one replica they are in a loop: each operation of its body runs once an
+                # update, in their order. With several, each update has operations of its own.
                 seen[event.name] += 1
-                path = (f"{CRITIC_UPDATE} {seen[event.name]}", *path[1:])
+                number = unrolled.index(*scopes_of_update(event.name)) + seen[event.name]
+                path = (f"{CRITIC_UPDATE} {number}", *path[1:])
             for depth in range(len(path)):
                 intervals[path[: depth + 1]].append((event.start, event.end))
         times.update({path: covered(some) for path, some in intervals.items()})
@@ -118,11 +140,40 @@ def table(events: list[Event]) -> str:
     return "\n".join(lines)
 
 
+def kinds(events: list[Event], phase: str) -> str:
+    """Kinds of operations, how many of them a step has in a phase, and their milliseconds."""
+    steps = steps_of(events)
+    times, counts = defaultdict[str, float](float), Counter[str]()
+    for event in (event for step in steps for event in within(step, events)):
+        operation = OPERATION.fullmatch(event.name)
+        if operation and (phase == ALL or phase in phases_of(event.name)):
+            kind = operation[1]
+            times[kind] += event.end - event.start
+            counts[kind] += 1
+    total = sum(times.values())
+    lines = [
+        f"{'total of ' + phase:32}{counts.total() / len(steps):8.0f}{_milliseconds(total, steps)}"
+    ]
+    for kind, time in sorted(times.items(), key=lambda item: -item[1])[:SHOWN]:
+        line = f"  {kind:30}{counts[kind] / len(steps):8.0f}{_milliseconds(time, steps)}"
+        lines.append(f"{line}{time / total:8.1%}")
+    return "\n".join(lines)
+
+
+def _milliseconds(time: float, steps: list[Event]) -> str:
+    return f"{time / len(steps) / 1e6:10.1f} ms"
+
+
 def main() -> None:
     """The program."""
     parser = ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="a run, or its logs")
-    print(table(read_trace(parser.parse_args(sys.argv[1:]).folder)))
+    parser.add_argument(
+        "--kinds", nargs="?", const=ALL, choices=(ALL, *PHASES), help="of a phase, or all"
+    )
+    arguments = parser.parse_args(sys.argv[1:])
+    events = read_trace(arguments.folder)
+    print(kinds(events, arguments.kinds) if arguments.kinds else table(events))
 
 
 if __name__ == "__main__":

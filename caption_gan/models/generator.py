@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from caption_gan import replicas
 from caption_gan.models.attention import Memory, RegionAttention
+from caption_gan.models.gru_cell import GRUCell
 from caption_gan.text.embeddings import WordEmbedding
 
 
@@ -83,9 +84,7 @@ class Generator(keras.Model):
         # Unrolled: the second derivative that a gradient penalty needs exists for it everywhere,
         # and it runs faster than a loop on a CPU.
         self.reader, self.writer = (
-            keras.layers.RNN(
-                keras.layers.GRUCell(hidden_size), return_sequences=True, unroll=True, name=name
-            )
+            keras.layers.RNN(GRUCell(hidden_size), return_sequences=True, unroll=True, name=name)
             for name in ("reader", "writer")
         )
         self.attention = RegionAttention(hidden_size, attention_heads, name="attention")

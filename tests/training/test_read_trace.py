@@ -8,9 +8,11 @@ import pytest
 import tensorflow as tf
 
 from caption_gan.errors import CaptionGANError
-from caption_gan.objectives import WassersteinGANConfig
-from caption_gan.phases import ENCODER, GENERATOR_UPDATE, PENALTY, ROLLOUT
+from caption_gan.objectives import SelfCriticalConfig, WassersteinGANConfig
+from caption_gan.phases import ENCODER, GENERATOR_UPDATE, PENALTY, REWARD, ROLLOUT
+from caption_gan.training.cider_reward import CiderReward
 from caption_gan.training.loop import Position, train
+from caption_gan.training.self_critical import SelfCritical
 from caption_gan.training.wgan_gp import WassersteinGAN
 from tests.captioners import Bending, captioner
 
@@ -37,9 +39,12 @@ def events(tool, step_batch, tmp_path_factory):
     """Of the traced steps of a tiny run."""
     config = WassersteinGANConfig(batch_size=2, critic_updates=UPDATES, critic_warmup=1)
     model = WassersteinGAN.stage(captioner(encoder=Bending), config, PROFILED[1], 0)
+    return traced(tool, model, step_batch, tmp_path_factory.mktemp("logs"))
+
+
+def traced(tool, model, step_batch, logs):
     batches = tf.data.Dataset.from_tensor_slices(step_batch).repeat(2)
     batches = batches.batch(2 * UPDATES, drop_remainder=True)
-    logs = tmp_path_factory.mktemp("logs")
     board = keras.callbacks.TensorBoard(logs, write_graph=False, profile_batch=PROFILED)
     train(model, batches, batches.take(1), 1, [board], Position())
     return tool.read_trace(logs)
@@ -58,6 +63,19 @@ def test_a_phase_without_its_name_is_missed(tool, events, name):
     nameless = [event._replace(name=event.name.replace(name, "nameless")) for event in events]
     _, _, times = tool.phase_times(nameless)
     assert EXPECTED - set(times) == {path for path in EXPECTED if name in path}
+
+
+def test_rewards_are_in_a_trace(tool, step_batch, tmp_path):
+    config = SelfCriticalConfig(
+        batch_size=2, captions=2, critic_updates=UPDATES, critic_warmup=1, critic_weight=0.5
+    )
+    cider = CiderReward(step_batch["token_ids"][..., 1:])
+    model = SelfCritical.stage(captioner(encoder=Bending), config, PROFILED[1], 0, cider=cider)
+    events = traced(tool, model, step_batch, tmp_path)
+    _, _, times = tool.phase_times(events)
+    rest = {path for path in EXPECTED if PENALTY not in path and len(path) == 1}
+    assert set(times) == {*rest, (REWARD,)}
+    assert times[REWARD,] > 0
 
 
 def test_times_by_hand(tool):
@@ -83,6 +101,43 @@ def test_times_by_hand(tool):
         ("critic_update 2",): 2.5,
     }
     assert "critic_update 1" in tool.table(events)
+
+
+def test_unrolled_updates_have_numbers(tool):
+    event = tool.Event
+    events = [
+        event("critic_update/Mul:Mul", 0, 10),
+        event("replica_1/critic_update/Mul:Mul", 5, 12),
+        event("critic_update_4/Mul:Mul", 20, 30),
+        event("gradient_tape/replica_1/critic_update_4/penalty/Mul:Mul", 30, 35),
+        event("train", 0, 100),
+    ]
+    _, _, times = tool.phase_times(events)
+    assert times == {
+        ("critic_update 1",): 12,
+        ("critic_update 2",): 15,
+        ("critic_update 2", "penalty"): 5,
+    }
+
+
+def test_kinds_by_hand(tool):
+    event = tool.Event
+    events = [
+        event("train", 0, 4e6),
+        event("IteratorGetNextOp::DoCompute", 0, 1e6),
+        event("rollout/a:Split", 0, 1e6),
+        event("rollout/b:Split", 1e6, 2e6),
+        event("critic_update/rollout/c:MatMul", 2e6, 3e6),
+        event("critic_update/d:MatMul", 3e6, 4e6),
+        event("critic_update/e:MatMul", 5e6, 6e6),  # After the step.
+    ]
+    lines = [line.split() for line in tool.kinds(events, ROLLOUT).splitlines()]
+    assert lines == [
+        ["total", "of", "rollout", "3", "3.0", "ms"],
+        ["Split", "2", "2.0", "ms", "66.7%"],
+        ["MatMul", "1", "1.0", "ms", "33.3%"],
+    ]
+    assert tool.kinds(events, tool.ALL).splitlines()[0].split()[3:] == ["4", "4.0", "ms"]
 
 
 def test_a_scope_that_only_begins_alike_is_no_phase(tool):
