@@ -119,8 +119,9 @@ class Pipeline:
             # What a worker was reading when it was lost is made up for by images that come again.
             return dataset.repeat().take(prepared.images // batch_size)
 
-        # Workers begin each epoch anew, with nothing random left of the one before: it is in the
-        # graph that they are sent.
+        # Workers begin each epoch anew, with nothing random left of the one before: its seed is in
+        # the graph that they are sent. (TensorFlow refuses a tensor as a seed if the global seed is
+        # 0, which no stage has.)
         epochs = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
         return epochs.flat_map(epoch).with_options(UNTUNED)
 

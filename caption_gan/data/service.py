@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 
 import tensorflow as tf
@@ -35,11 +36,14 @@ def distribute(batches: tf.data.Dataset, address: str) -> tf.data.Dataset:
         batches: Their graph must hold all they need, but files that the workers can reach.
         address: Of the dispatcher.
     """
-    return batches.apply(
-        tf.data.experimental.service.distribute(
-            tf.data.experimental.service.ShardingPolicy.DYNAMIC, f"grpc://{address}"
+    with warnings.catch_warnings():
+        # In a function's graph TensorFlow doubts that it knows the options of what it sends.
+        warnings.simplefilter("ignore", UserWarning)
+        return batches.apply(
+            tf.data.experimental.service.distribute(
+                tf.data.experimental.service.ShardingPolicy.DYNAMIC, f"grpc://{address}"
+            )
         )
-    )
 
 
 def answers(address: str) -> bool:
