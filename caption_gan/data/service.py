@@ -6,6 +6,7 @@ images in an order of its own, and an epoch would see some of them several times
 """
 
 import contextlib
+import re
 import socket
 import sys
 import threading
@@ -110,10 +111,12 @@ def using(address: str | None) -> Iterator[None]:
     try:
         yield
     except _FAILED as error:
+        # Without TensorFlow's names of functions and operations.
+        reason = re.sub(r"\{\{.*?\}\} ?| ?\[Op:.*", "", str(error.message)).splitlines()[0]
         raise CaptionGANError(
-            f"data.service {address} failed ({str(error.message).splitlines()[0][:300]}). Its "
-            "workers must reach the shards by the same path as this machine. The same command "
-            "continues the run."
+            f"data.service {address} failed ({reason[:300]}). Its workers must reach the shards by "
+            "the same path as this machine, and its dispatcher needs a --work_dir to start again; "
+            "the same command continues the run."
         ) from error
     finally:
         done.set()
