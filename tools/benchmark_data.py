@@ -7,8 +7,8 @@ Parts:
 - `reading`: shards with cached regions that are larger than memory allows, generated of `--gib`,
   read as training reads them: captions a second and the process's peak memory.
 - `service`: training batches of JPEG files (320 x 240) made by this process, then by one and by two
-  workers of a tf.data service on this machine: seconds to the first batch of an epoch, and images a
-  second after it.
+  workers of a tf.data service on this machine: seconds to the first batch of an epoch, images a
+  second after it, and what CPU time an image takes in this process.
 - `figures`: drawing `--images` charts into shards: images a second, and the process's memory after
   each tenth, which stays flat.
 
@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -100,6 +101,16 @@ def encoding(root: str, weights: str, images: int, rounds: int, folder: Path) ->
     print(f"{'shards / bare loop':36}{medians['shards'] / medians['bare loop']:10.2f}")
 
 
+def written(
+    folder: Path, images: int, record: Callable[[int], tuple[bytes, IndexedImage]]
+) -> PreparedSplit:
+    """Shards of so many records."""
+    planned = shards.plan(str(folder), "train", images, gzip=False)
+    indexes = [shard.write(map(record, shard.positions), Skips()) for shard in planned]
+    index = [image for index in indexes for image in index.images]
+    return PreparedSplit(str(folder), "train", index, sum(one.size for one in indexes), [])
+
+
 def reading(gib: float, batches: int, folder: Path) -> None:
     """Writes regions, then reads a part of them in a training's order."""
     count = int(gib * 2**30 / (2 * REGIONS * DEPTH))
@@ -114,12 +125,7 @@ def reading(gib: float, batches: int, folder: Path) -> None:
         name = hashlib.sha256(example.image_id.encode()).hexdigest()
         return serialize(example, [regions]), IndexedImage(example.image_id, name, captions)
 
-    indexes = []
-    for shard in shards.plan(str(folder), "train", count, gzip=False):
-        indexes.append(shard.write(map(record, shard.positions), Skips()))
-    size = sum(index.size for index in indexes)
-    images = [image for index in indexes for image in index.images]
-    prepared = PreparedSplit(str(folder), "train", images, size, [])
+    prepared = written(folder, count, record)
     data = DataConfig(memory_limit_gib=1.0)
     tokenizer = Tokenizer(folder / "vocabulary.txt", "word", 22)
     settings = EncoderConfig(name="precomputed")
@@ -129,8 +135,8 @@ def reading(gib: float, batches: int, folder: Path) -> None:
     started = time.perf_counter()
     done = sum(1 for _ in islice(read, batches))
     seconds = time.perf_counter() - started
-    print(f"{'shards, GiB':36}{size / 2**30:10.1f}")
-    print(f"{'read, GiB':36}{size / 2**30 * done * BATCH / count:10.1f}")
+    print(f"{'shards, GiB':36}{prepared.size / 2**30:10.1f}")
+    print(f"{'read, GiB':36}{prepared.size / 2**30 * done * BATCH / count:10.1f}")
     print(f"{'captions/s':36}{done * BATCH * CAPTIONS / seconds:10.0f}")
     print(f"{'peak memory, MiB':36}{resident_mib(peak=True):10.0f}")
 
@@ -148,9 +154,7 @@ def from_service(images: int, folder: Path) -> None:
         example = Example(f"{position}", encoded, captions)
         return serialize(example), IndexedImage(example.image_id, example.image_id, captions)
 
-    planned = shards.plan(str(folder), "train", images, gzip=False)
-    size = sum(shard.write(map(record, shard.positions), Skips()).size for shard in planned)
-    prepared = PreparedSplit(str(folder), "train", range(images), size, [])
+    prepared = written(folder, images, record)
     tokenizer = Tokenizer(folder / "vocabulary.txt", "word", 22, in_graph=True)
     settings = EncoderConfig(image_height=224, image_width=224)
     tf.random.set_seed(1)
@@ -162,10 +166,12 @@ def from_service(images: int, folder: Path) -> None:
             started = time.perf_counter()
             read = iter(batches)
             next(read)
-            first = time.perf_counter()
+            first, busy = time.perf_counter(), time.process_time()
             done = sum(1 for _ in read)
         print(f"{f'{name}, seconds to the first batch':36}{first - started:10.1f}")
         print(f"{f'{name}, images/s':36}{done * BATCH / (time.perf_counter() - first):10.0f}")
+        busy = 1000 * (time.process_time() - busy) / (done * BATCH)
+        print(f"{f'{name}, CPU ms an image here':36}{busy:10.2f}")
 
     measure("this process", None)
     command = [sys.executable, "-m", "caption_gan.input_server", "--worker_host", "localhost"]
