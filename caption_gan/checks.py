@@ -46,6 +46,11 @@ def check(config: Config) -> None:
             f"encoder.name is {config.encoder.name!r}, but data.source 'features' has regions "
             "instead of images; set encoder.name to precomputed and encoder.regions to data.root."
         )
+    if config.data.service is not None and config.strategy == "multi_worker":
+        raise CaptionGANError(
+            "data.service is set, but strategy multi_worker needs the same batches in the same "
+            "order on all its workers, which a service does not give; leave one of them out."
+        )
     if not config.stages:
         raise CaptionGANError("stages is empty; give at least one objective.")
     if len(set(config.stages)) < len(config.stages):

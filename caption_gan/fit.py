@@ -59,7 +59,10 @@ def fit(config: Config, run: RunDirectory) -> str:
         for objective in config.stages:  # Before hours of the first, not after them.
             steps_an_epoch(config, objective, splits["train"].images)
         start_run(run, config, captions)
-    tokenizer = Tokenizer(run.vocabulary, config.text.tokenizer, config.text.sequence_length)
+    tokenizer = Tokenizer(
+        *(run.vocabulary, config.text.tokenizer, config.text.sequence_length),
+        in_graph=config.data.service is not None,
+    )
     captioner = build_captioner(config, encoder, tokenizer.vocabulary_size)
     notes = [*splits["train"].skipped, *overlaps(list(splits.values()))]
     notes += describe_captions(captions, tokenizer)

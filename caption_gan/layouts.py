@@ -8,11 +8,16 @@ from jsonargparse.typing import (
     NonNegativeInt,
     PositiveInt,
     restricted_number_type,
+    restricted_string_type,
 )
 
 if TYPE_CHECKING:
     HeldOut = float
+    Address = str
 else:
+    Address = restricted_string_type(
+        "Address", r"^[^\s/]+:\d+$", "host and port, e.g. input-dispatcher:5050"
+    )
     HeldOut = restricted_number_type("HeldOut", float, [(">=", 0), ("<", 0.5)])
 
 
@@ -95,6 +100,12 @@ class DataConfig:
             five is what the usual data sets have.
         memory_limit_gib: Decoded examples are kept in memory if they fit into this many GiB,
             else read again in each epoch.
+        service: Host and port of a tf.data service's dispatcher (`caption_gan.input_server`), such
+            as `input-dispatcher:5050`, whose workers make the training batches, for a host that
+            cannot feed its accelerators. They must reach the shards by the same path: a shared
+            folder or `gs://`. Nothing is kept in memory. Batches of several workers come in no
+            certain order, so that a continued run has the weights and states of the interrupted
+            one, but goes on with other batches, and a part of an epoch's images may come again.
     """
 
     source: Literal[
@@ -115,3 +126,4 @@ class DataConfig:
     seed: NonNegativeInt = 0
     captions_per_image: PositiveInt = 5
     memory_limit_gib: NonNegativeFloat = 6.0
+    service: Address | None = None

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from caption_gan import replicas, strategies
 from caption_gan.config import Config
+from caption_gan.data import service
 from caption_gan.data.corpora import tokenize_corpora
 from caption_gan.data.pipeline import Pipeline
 from caption_gan.data.shards import PreparedSplit
@@ -196,7 +197,7 @@ def train_stage(
     chief = strategies.is_chief()
     save = continuation.save_within_epoch if chief else lambda: None
     try:
-        with Interruption(save) as interruption:
+        with service.using(config.data.service), Interruption(save) as interruption:
             train(
                 model,
                 batches,

@@ -9,6 +9,7 @@ from caption_gan.checks import check
 from caption_gan.config import Config, DecodingConfig, EncoderConfig, GeneratorConfig, TextConfig
 from caption_gan.errors import CaptionGANError
 from caption_gan.fit import resolve
+from caption_gan.layouts import DataConfig
 from caption_gan.objectives import (
     MaximumLikelihoodConfig,
     PolicyGradientConfig,
@@ -22,6 +23,10 @@ REFUSED = {
     "beam_groups is 2": {"decoding": DecodingConfig(beam=5, beam_groups=2)},
     "sequence_length is 2": {"text": TextConfig(sequence_length=2)},
     "frozen_up_to": {"encoder": EncoderConfig(frozen_up_to="block_1")},
+    "strategy multi_worker needs the same batches": {
+        "data": DataConfig(service="a:5050"),
+        "strategy": "multi_worker",
+    },
     "stages is empty": {"stages": []},
     "twice": {"stages": ["maximum_likelihood", "maximum_likelihood"]},
     "policy_gradient.captions is 1": {

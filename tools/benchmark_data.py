@@ -6,6 +6,9 @@ Parts:
   alternately on the same photographs, in images a second (`--root`, `--weights`).
 - `reading`: shards with cached regions that are larger than memory allows, generated of `--gib`,
   read as training reads them: captions a second and the process's peak memory.
+- `service`: training batches of JPEG files (320 x 240) made by this process, then by one and by two
+  workers of a tf.data service on this machine: seconds to the first batch of an epoch, images a
+  second after it, and what CPU time an image takes in this process.
 - `figures`: drawing `--images` charts into shards: images a second, and the process's memory after
   each tenth, which stays flat.
 
@@ -13,13 +16,17 @@ Files go below `--to` and are removed. Run it in an environment in which the pro
 """
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import resource
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -28,6 +35,7 @@ import tensorflow as tf
 
 from caption_gan.config import Config, EncoderConfig
 from caption_gan.data import shards
+from caption_gan.data.dispatcher import Dispatcher
 from caption_gan.data.example import Example
 from caption_gan.data.images import decode_and_resize
 from caption_gan.data.pipeline import Pipeline
@@ -36,6 +44,7 @@ from caption_gan.data.shards import IndexedImage, PreparedSplit
 from caption_gan.data.skips import Skips
 from caption_gan.data.sources import open_source
 from caption_gan.encoding import RecordMaker
+from caption_gan.input_server import DISPATCHER_PORT
 from caption_gan.layouts import DataConfig
 from caption_gan.models.encoder import build_encoder
 from caption_gan.preparation import Preparation
@@ -92,6 +101,16 @@ def encoding(root: str, weights: str, images: int, rounds: int, folder: Path) ->
     print(f"{'shards / bare loop':36}{medians['shards'] / medians['bare loop']:10.2f}")
 
 
+def written(
+    folder: Path, images: int, record: Callable[[int], tuple[bytes, IndexedImage]]
+) -> PreparedSplit:
+    """Shards of so many records."""
+    planned = shards.plan(str(folder), "train", images, gzip=False)
+    indexes = [shard.write(map(record, shard.positions), Skips()) for shard in planned]
+    index = [image for index in indexes for image in index.images]
+    return PreparedSplit(str(folder), "train", index, sum(one.size for one in indexes), [])
+
+
 def reading(gib: float, batches: int, folder: Path) -> None:
     """Writes regions, then reads a part of them in a training's order."""
     count = int(gib * 2**30 / (2 * REGIONS * DEPTH))
@@ -106,12 +125,7 @@ def reading(gib: float, batches: int, folder: Path) -> None:
         name = hashlib.sha256(example.image_id.encode()).hexdigest()
         return serialize(example, [regions]), IndexedImage(example.image_id, name, captions)
 
-    indexes = []
-    for shard in shards.plan(str(folder), "train", count, gzip=False):
-        indexes.append(shard.write(map(record, shard.positions), Skips()))
-    size = sum(index.size for index in indexes)
-    images = [image for index in indexes for image in index.images]
-    prepared = PreparedSplit(str(folder), "train", images, size, [])
+    prepared = written(folder, count, record)
     data = DataConfig(memory_limit_gib=1.0)
     tokenizer = Tokenizer(folder / "vocabulary.txt", "word", 22)
     settings = EncoderConfig(name="precomputed")
@@ -121,10 +135,59 @@ def reading(gib: float, batches: int, folder: Path) -> None:
     started = time.perf_counter()
     done = sum(1 for _ in islice(read, batches))
     seconds = time.perf_counter() - started
-    print(f"{'shards, GiB':36}{size / 2**30:10.1f}")
-    print(f"{'read, GiB':36}{size / 2**30 * done * BATCH / count:10.1f}")
+    print(f"{'shards, GiB':36}{prepared.size / 2**30:10.1f}")
+    print(f"{'read, GiB':36}{prepared.size / 2**30 * done * BATCH / count:10.1f}")
     print(f"{'captions/s':36}{done * BATCH * CAPTIONS / seconds:10.0f}")
     print(f"{'peak memory, MiB':36}{resident_mib(peak=True):10.0f}")
+
+
+def from_service(images: int, folder: Path) -> None:
+    """Reads an epoch of batches after a first one, made here and by workers that are started."""
+    words = [f"word{number}" for number in range(1000)]
+    write_vocabulary(folder / "vocabulary.txt", [*SPECIAL_TOKENS, *words])
+    random = np.random.default_rng(0)
+
+    def record(position: int) -> tuple[bytes, IndexedImage]:
+        coarse = random.integers(0, 256, (30, 40, 3), np.uint8)
+        encoded = tf.io.encode_jpeg(coarse.repeat(8, axis=0).repeat(8, axis=1)).numpy()
+        captions = tuple(" ".join(random.choice(words, 10)) for _ in range(CAPTIONS))
+        example = Example(f"{position}", encoded, captions)
+        return serialize(example), IndexedImage(example.image_id, example.image_id, captions)
+
+    prepared = written(folder, images, record)
+    tokenizer = Tokenizer(folder / "vocabulary.txt", "word", 22, in_graph=True)
+    settings = EncoderConfig(image_height=224, image_width=224)
+    tf.random.set_seed(1)
+
+    def measure(name: str, address: str | None) -> None:
+        data = DataConfig(memory_limit_gib=0.0, service=address)
+        batches = Pipeline(data, settings, (), tokenizer).training(prepared, BATCH, CAPTIONS, 0)
+        for _ in range(2):  # The second one counts.
+            started = time.perf_counter()
+            read = iter(batches)
+            next(read)
+            first, busy = time.perf_counter(), time.process_time()
+            done = sum(1 for _ in read)
+        print(f"{f'{name}, seconds to the first batch':36}{first - started:10.1f}")
+        print(f"{f'{name}, images/s':36}{done * BATCH / (time.perf_counter() - first):10.0f}")
+        busy = 1000 * (time.process_time() - busy) / (done * BATCH)
+        print(f"{f'{name}, CPU ms an image here':36}{busy:10.2f}")
+
+    measure("this process", None)
+    command = [sys.executable, "-m", "caption_gan.input_server", "--worker_host", "localhost"]
+    address = f"localhost:{DISPATCHER_PORT}"
+    with contextlib.ExitStack() as stack:
+        for workers in (1, 2):
+            role = ["--dispatcher", "--worker"]
+            if workers == 2:
+                role = [f"--port={DISPATCHER_PORT + 2}", "--worker"]
+                role += [f"--dispatcher_address={address}"]
+            server = subprocess.Popen([*command, *role], stderr=subprocess.DEVNULL)
+            stack.callback(server.wait)
+            stack.callback(server.terminate)
+            while len(Dispatcher(address).workers() or []) < workers:
+                time.sleep(0.5)
+            measure(f"{workers} worker{'s' * (workers - 1)}", address)
 
 
 def figures(images: int, folder: Path) -> None:
@@ -148,11 +211,11 @@ def figures(images: int, folder: Path) -> None:
 def main() -> None:
     """The program."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("part", choices=["encoding", "reading", "figures"])
+    parser.add_argument("part", choices=["encoding", "reading", "service", "figures"])
     parser.add_argument("--root", help="folder of Flickr8k, for `encoding`")
     parser.add_argument("--weights", default="none", help="of MobileNetV2, for `encoding`")
     parser.add_argument("--rounds", type=int, default=3, help="of `encoding`")
-    parser.add_argument("--images", type=int, default=1000, help="of `encoding` and `figures`")
+    parser.add_argument("--images", type=int, default=1000, help="of all but `reading`")
     parser.add_argument("--gib", type=float, default=20.0, help="of `reading`")
     parser.add_argument("--batches", type=int, default=10**9, help="of `reading`; all by default")
     parser.add_argument("--to", help="folder with room; default: the system's temporary one")
@@ -167,6 +230,8 @@ def main() -> None:
             )
         elif arguments.part == "reading":
             reading(arguments.gib, arguments.batches, folder)
+        elif arguments.part == "service":
+            from_service(arguments.images, folder)
         else:
             figures(arguments.images, folder)
 

@@ -10,9 +10,15 @@ import numpy as np
 import tensorflow as tf
 
 from caption_gan.config import EncoderConfig
-from caption_gan.data.images import decode_and_resize
-from caption_gan.data.records import parsed, read_serialized
-from caption_gan.data.shards import PreparedSplit
+from caption_gan.data.images import UNTUNED, decode_and_resize
+from caption_gan.data.records import (
+    SHARDS_AT_A_TIME,
+    parsed,
+    read_serialized,
+    read_serialized_part,
+)
+from caption_gan.data.service import distribute
+from caption_gan.data.shards import IMAGES_PER_SHARD, PreparedSplit
 from caption_gan.layouts import DataConfig
 from caption_gan.text.tokenizer import Tokenizer
 from caption_gan.text.vocabulary import PAD_ID
@@ -58,7 +64,8 @@ class Pipeline:
             prepared: The split.
             batch_size: B.
             captions: K.
-            seed: Of all that is random. The same seed gives the same epochs.
+            seed: Of all that is random. The same seed gives the same epochs, but for several
+                workers of `data.service`, whose batches come in no certain order.
             by_length: Whether images with captions of like length come together, for an objective
                 that gains from short batches.
 
@@ -67,6 +74,18 @@ class Pipeline:
             the images that do not fill the last batch come another epoch.
         """
         images = prepared.images
+        if self.data.service is not None:
+            dataset = self._from_service(prepared, batch_size, captions, seed, by_length)
+        else:
+            dataset = self._from_here(prepared, batch_size, captions, seed, by_length)
+        dataset = dataset.prefetch(BATCHES_AHEAD)
+        return dataset.apply(tf.data.experimental.assert_cardinality(images // batch_size))
+
+    def _from_here(
+        self, prepared: PreparedSplit, batch_size: int, captions: int, seed: int, by_length: bool
+    ) -> tf.data.Dataset:
+        """As `training`."""
+        images = prepared.images
         if self._fits_memory(images):
             dataset = self._decoded(read_serialized(prepared)).cache()
             dataset = dataset.shuffle(images, seed=seed)
@@ -74,22 +93,50 @@ class Pipeline:
             # Shards in another order in each epoch, some in turn, and a buffer of records, which
             # take less memory than what they hold takes decoded.
             dataset = read_serialized(prepared, seed)
-            buffer = max(batch_size, min(images, SHUFFLED_BYTES * images // max(prepared.size, 1)))
-            dataset = self._decoded(dataset.shuffle(buffer, seed=seed))
+            dataset = self._decoded(dataset.shuffle(_buffer(prepared, batch_size), seed=seed))
+        dataset = self._varied(dataset, seed, captions)
+        if by_length:
+            return _sorted_batches(dataset.batch(SORTED_BATCHES * batch_size), batch_size, seed)
+        return dataset.batch(batch_size, drop_remainder=True)
+
+    def _from_service(
+        self, prepared: PreparedSplit, batch_size: int, captions: int, seed: int, by_length: bool
+    ) -> tf.data.Dataset:
+        """As `training`, but that workers read shards, decode, choose captions and make batches."""
+        # No more than the shards that are mixed, or the first worker would take all of a small set.
+        buffer = min(_buffer(prepared, batch_size), SHARDS_AT_A_TIME * IMAGES_PER_SHARD)
+
+        def epoch(epoch_seed: tf.Tensor) -> tf.data.Dataset:
+            records = read_serialized_part(prepared, epoch_seed).shuffle(buffer, seed=epoch_seed)
+            examples = self._varied(self._decoded(records), epoch_seed, captions)
+            dataset = distribute(examples.batch(batch_size), str(self.data.service))
+            # The last batch of each worker is not full.
+            if by_length:
+                pools = dataset.rebatch(SORTED_BATCHES * batch_size)
+                dataset = _sorted_batches(pools, batch_size, epoch_seed)
+            else:
+                dataset = dataset.rebatch(batch_size, drop_remainder=True)
+            # What a worker was reading when it was lost is made up for by images that come again.
+            return dataset.repeat().take(prepared.images // batch_size)
+
+        # Workers begin each epoch anew, with nothing random left of the one before: its seed is in
+        # the graph that they are sent. (TensorFlow refuses a tensor as a seed if the global seed is
+        # 0, which no stage has.)
+        epochs = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
+        return epochs.flat_map(epoch).with_options(UNTUNED)
+
+    def _varied(
+        self, dataset: tf.data.Dataset, seed: int | tf.Tensor, captions: int
+    ) -> tf.data.Dataset:
+        """Decoded examples with a random choice of K captions and one view of the image."""
         # A seed for each image of each epoch keeps random choices the same however many threads
         # make them.
         seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
         dataset = tf.data.Dataset.zip(dataset, seeds)
-        dataset = dataset.map(
+        return dataset.map(
             lambda decoded, seed: self._choose(decoded, seed, captions),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
-        if by_length:
-            dataset = _sorted_batches(dataset, batch_size, seed)
-        else:
-            dataset = dataset.batch(batch_size, drop_remainder=True)
-        dataset = dataset.prefetch(BATCHES_AHEAD)
-        return dataset.apply(tf.data.experimental.assert_cardinality(images // batch_size))
 
     def with_sentences(
         self, batches: tf.data.Dataset, token_ids: np.ndarray, captions: int, seed: int
@@ -192,11 +239,19 @@ class Pipeline:
         return batch | {"image": decoded["image"]}
 
 
-def _sorted_batches(dataset: tf.data.Dataset, batch_size: int, seed: int) -> tf.data.Dataset:
+def _buffer(prepared: PreparedSplit, batch_size: int) -> int:
+    """Number of records that are shuffled."""
+    images = prepared.images
+    return max(batch_size, min(images, SHUFFLED_BYTES * images // max(prepared.size, 1)))
+
+
+def _sorted_batches(
+    pools: tf.data.Dataset, batch_size: int, seed: int | tf.Tensor
+) -> tf.data.Dataset:
     """Batches of images whose longest captions are alike in length, in random order.
 
-    Some batches' images at a time are sorted, so that no image is left out for its length, as it
-    would be where each length waited for a batch of its own.
+    The images of a pool, which are some batches', are sorted, so that no image is left out for its
+    length, as it would be where each length waited for a batch of its own.
     """
     seeds = tf.data.Dataset.random(seed + 2, rerandomize_each_iteration=True)
 
@@ -208,8 +263,7 @@ def _sorted_batches(dataset: tf.data.Dataset, batch_size: int, seed: int) -> tf.
         order = tf.random.experimental.stateless_shuffle(order, [seed, 3])
         return {name: tf.gather(values, order) for name, values in pool.items()}
 
-    pools = tf.data.Dataset.zip(dataset.batch(SORTED_BATCHES * batch_size), seeds)
-    return pools.map(in_order).unbatch()
+    return tf.data.Dataset.zip(pools, seeds).map(in_order).unbatch()
 
 
 def longest_caption(token_ids: tf.Tensor) -> tf.Tensor:

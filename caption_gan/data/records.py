@@ -69,15 +69,34 @@ def read_serialized(prepared: PreparedSplit, shuffle_seed: int | None = None) ->
         shuffle_seed: If given, shards are read in another order in each epoch, several in turn;
             else records come in the order of the data set.
     """
-    files = shard_files(prepared.directory, prepared.split)
-    compression = "GZIP" if files and files[0].endswith(".gz") else ""
-    dataset = tf.data.Dataset.from_tensor_slices(files)
-    if shuffle_seed is not None:
-        dataset = dataset.shuffle(len(files), seed=shuffle_seed)
-    dataset = dataset.interleave(
+    names = shard_files(prepared.directory, prepared.split)
+    files = tf.data.Dataset.from_tensor_slices(names)
+    if shuffle_seed is None:
+        return _records(files, names, at_a_time=1)
+    return _records(files.shuffle(len(names), seed=shuffle_seed), names, SHARDS_AT_A_TIME)
+
+
+def read_serialized_part(prepared: PreparedSplit, epoch_seed: tf.Tensor) -> tf.data.Dataset:
+    """The records of those shards of a split that come to one of several readers of an epoch.
+
+    Nothing stands between the list of shards and their reading: a reader takes a shard when it
+    needs one, where a shuffle of the list would have the first reader take all.
+
+    Args:
+        prepared: The split.
+        epoch_seed: Of the shards' order.
+    """
+    names = shard_files(prepared.directory, prepared.split)
+    order = tf.random.experimental.stateless_shuffle(tf.constant(names), [epoch_seed, 4])
+    return _records(tf.data.Dataset.from_tensor_slices(order), names, SHARDS_AT_A_TIME)
+
+
+def _records(files: tf.data.Dataset, names: Sequence[str], at_a_time: int) -> tf.data.Dataset:
+    compression = "GZIP" if names and names[0].endswith(".gz") else ""
+    dataset = files.interleave(
         lambda file: tf.data.TFRecordDataset(file, compression),
-        cycle_length=1 if shuffle_seed is None else SHARDS_AT_A_TIME,
-        num_parallel_calls=1 if shuffle_seed is None else SHARDS_AT_A_TIME,
+        cycle_length=at_a_time,
+        num_parallel_calls=at_a_time,
         deterministic=True,
     )
     return dataset.with_options(UNTUNED)

@@ -34,6 +34,8 @@ class Tokenizer(tf.Module):
         vocabulary_path: File written by `write_vocabulary`.
         kind: `word` or `wordpiece`, as the vocabulary was built.
         sequence_length: T, the number of tokens of every caption, start and end included.
+        in_graph: Whether graphs hold the vocabulary instead of the file's name, for machines that
+            do not have the file.
 
     Raises:
         CaptionGANError: If the vocabulary cannot be read, is of the other kind, or
@@ -50,6 +52,7 @@ class Tokenizer(tf.Module):
         vocabulary_path: str | os.PathLike[str],
         kind: Kind = "word",
         sequence_length: int = 20,
+        in_graph: bool = False,
     ):
         super().__init__(name="tokenizer")
         if sequence_length < 3:
@@ -60,17 +63,19 @@ class Tokenizer(tf.Module):
         self.sequence_length = sequence_length
         self.vocabulary = tuple(read_vocabulary(vocabulary_path))
         self._check_kind(vocabulary_path)
-        # Both tables read the file, so it is exported once and listed under `assets`.
-        path = os.path.abspath(vocabulary_path)
-        line, number = tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER
-        self._ids = tf.lookup.StaticHashTable(
-            tf.lookup.TextFileInitializer(path, tf.string, line, tf.int64, number),
-            default_value=UNK_ID,
-        )
-        self._words = tf.lookup.StaticHashTable(
-            tf.lookup.TextFileInitializer(path, tf.int64, number, tf.string, line),
-            default_value=SPECIAL_TOKENS[UNK_ID],
-        )
+        if in_graph:
+            words, numbers = tf.constant(self.vocabulary), tf.range(len(self.vocabulary))
+            numbers = tf.cast(numbers, tf.int64)
+            to_ids = tf.lookup.KeyValueTensorInitializer(words, numbers)
+            to_words = tf.lookup.KeyValueTensorInitializer(numbers, words)
+        else:
+            # Both tables read the file, so it is exported once and listed under `assets`.
+            path = os.path.abspath(vocabulary_path)
+            line, number = tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER
+            to_ids = tf.lookup.TextFileInitializer(path, tf.string, line, tf.int64, number)
+            to_words = tf.lookup.TextFileInitializer(path, tf.int64, number, tf.string, line)
+        self._ids = tf.lookup.StaticHashTable(to_ids, default_value=UNK_ID)
+        self._words = tf.lookup.StaticHashTable(to_words, default_value=SPECIAL_TOKENS[UNK_ID])
         self._wordpiece = tf_text.WordpieceTokenizer(
             self._ids, suffix_indicator=CONTINUATION, unknown_token=SPECIAL_TOKENS[UNK_ID]
         )

@@ -179,6 +179,9 @@ class Reader(Objective):
     def test_step(self, batch):
         return {"loss": tf.constant(0.0)}
 
+    def iterator(self, batches):
+        return iter(batches)
+
 
 @pytest.mark.parametrize("by_length", [False, True])
 @pytest.mark.parametrize("memory_limit", [0.0, 1.0])
