@@ -210,11 +210,11 @@ class Config:
             (`tf.distribute.MirroredStrategy`). `multi_worker`: those of several machines, which the
             environment variable TF_CONFIG names (`MultiWorkerMirroredStrategy`). Batches are as
             large as on one device, and steps the same but for what is drawn at random.
-        precision: In which the networks compute while they are trained. `mixed_bfloat16` halves
-            what they move on accelerators that know it, without a loss of range;
-            `mixed_float16`, for older GPUs, scales losses so that small gradients do not vanish.
-            CPUs are slower with either. Variables are float32, and so is all that is evaluated at
-            the end, exported and served.
+        precision: In which the networks compute while they are trained. `mixed_bfloat16` has
+            float32's range, and faster units in GPUs and some CPUs; `mixed_float16`, for older
+            GPUs, scales losses so that small gradients do not vanish
+            (`tools/benchmark_compilation.py`). Variables are float32, and so is all that is
+            evaluated at the end, exported and served.
         steps_per_execution: Training steps in one call of the compiled function. More save the
             time between two calls, which small networks on fast accelerators feel; but what looks
             at training, checkpoints and `monitor.every` among it, does so only between calls.

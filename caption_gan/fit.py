@@ -74,6 +74,7 @@ def fit(config: Config, run: RunDirectory) -> str:
     pipeline = Pipeline(config.data, config.encoder, encoder.cached_shape, tokenizer)
     try:
         with precision.using(config.precision):
+            # What is made of it in the end is of float32, as of the run that is loaded later.
             trained = captioner if config.precision == "float32" else captioner.copy()
             for number in range(run.stages_done(config), len(config.stages)):
                 train_stage(run, config, number, trained, pipeline, splits)

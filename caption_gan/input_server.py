@@ -9,7 +9,8 @@ import signal
 import socket
 import sys
 import threading
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import grpc
 import tensorflow as tf
@@ -39,13 +40,8 @@ def start_dispatcher(
     config = tf.data.experimental.service.DispatcherConfig(
         port=port, protocol="grpc", work_dir=work_dir, fault_tolerant_mode=work_dir is not None
     )
-    try:
+    with _starting("dispatcher", f"--port {port} and --work_dir {work_dir}"):
         return tf.data.experimental.service.DispatchServer(config)
-    except (tf.errors.OpError, RuntimeError) as error:
-        raise CaptionGANError(
-            f"The dispatcher cannot start: {_reason(error)}. Check --port {port} and --work_dir "
-            f"{work_dir}."
-        ) from error
 
 
 def start_worker(
@@ -61,13 +57,8 @@ def start_worker(
     config = tf.data.experimental.service.WorkerConfig(
         dispatcher_address, worker_address=worker_address, port=port, protocol="grpc"
     )
-    try:
+    with _starting("worker", f"--port {port} and --dispatcher_address {dispatcher_address}"):
         return tf.data.experimental.service.WorkerServer(config)
-    except (tf.errors.OpError, RuntimeError) as error:
-        raise CaptionGANError(
-            f"The worker cannot start: {_reason(error)}. Check --port {port} and "
-            f"--dispatcher_address {dispatcher_address}."
-        ) from error
 
 
 def follow_workers(dispatcher: Dispatcher, stopping: threading.Event) -> None:
@@ -102,8 +93,14 @@ def _check_free(port: int) -> None:
             ) from error
 
 
-def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0][:300]
+@contextmanager
+def _starting(server: str, settings: str) -> Iterator[None]:
+    """Says in a line why TensorFlow does not start a server."""
+    try:
+        yield
+    except (tf.errors.OpError, RuntimeError) as error:
+        reason = str(error).splitlines()[0][:300]
+        raise CaptionGANError(f"The {server} cannot start: {reason}. Check {settings}.") from error
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The precision in which networks compute while they are trained.
 
-Variables are float32 in all of them, and so is what exponentials and small differences depend on:
-softmaxes, normalisation, losses, a critic's verdict, the slopes of its penalty.
+Variables are float32 in all of them, and so (their `variable_dtype`) is what exponentials and small
+differences depend on: softmaxes, normalisation, losses, a critic's verdict, its penalty's slopes.
 """
 
 import contextlib

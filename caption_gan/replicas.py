@@ -110,7 +110,8 @@ class Dropout(keras.layers.Dropout):
             return inputs
         seed = tf.cast(apart(self.seed_generator.next()), tf.int32)
         # Half precision would draw from so few numbers that the rate would be another.
-        kept = tf.nn.experimental.stateless_dropout(tf.cast(inputs, tf.float32), self.rate, seed)
+        exact = tf.cast(inputs, self.variable_dtype)
+        kept = tf.nn.experimental.stateless_dropout(exact, self.rate, seed)
         return tf.cast(kept, inputs.dtype)
 
 

@@ -60,8 +60,7 @@ def step_in(way: str, config: Config, objective: str, vocabulary: int) -> tuple[
     model.steps_a_call = steps
     model.make_train_function()
     iterator = iter(tf.data.Dataset.from_tensors(batch).cache().repeat())
-    number = [] if steps == 1 else [tf.constant(steps)]
-    return lambda: float(model.train_function(iterator, *number)["loss"]), steps
+    return lambda: float(model.train_function(iterator, steps)["loss"]), steps
 
 
 def benchmark(objective: str, small: bool, ways: list[str], repetitions: int) -> None:

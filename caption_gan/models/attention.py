@@ -68,7 +68,7 @@ class RegionAttention(keras.layers.Layer):
         queries = self._split_heads(self.query_projection(query))  # [B, N, Q, S]
         scale = (self.hidden_size // self.heads) ** -0.5
         scores = scale * tf.matmul(queries, memory.keys, transpose_b=True)  # [B, N, Q, R]
-        weights = tf.nn.softmax(tf.cast(scores, tf.float32))
+        weights = tf.nn.softmax(tf.cast(scores, self.variable_dtype))
         context = tf.matmul(tf.cast(weights, scores.dtype), memory.values)  # [B, N, Q, S]
         context = tf.transpose(context, [0, 2, 1, 3])  # [B, Q, N, S]
         context = tf.reshape(context, [*tf.unstack(tf.shape(context)[:2]), self.hidden_size])

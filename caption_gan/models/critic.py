@@ -40,7 +40,7 @@ class Critic(keras.Model):
             trunk.hidden_size, activation="silu", name="comparison"
         )
         self.verdict = keras.layers.Dense(
-            1, kernel_initializer="zeros", dtype="float32", name="verdict"
+            1, kernel_initializer="zeros", dtype=self.variable_dtype, name="verdict"
         )
         self.comparison.build((None, None, None, 3 * trunk.embedding_size + 2))
         self.verdict.build((None, None, None, trunk.hidden_size))
@@ -79,12 +79,13 @@ class Critic(keras.Model):
         """Scores each word but the first by those before it and by the image, [B, K, T - 1]."""
         batch, captions, _, _ = tf.unstack(tf.shape(words))
         noise = tf.zeros([batch, captions, self.trunk.noise_size], words.dtype)
-        written = tf.cast(words[..., 1:, :], tf.float32)  # [B, K, T - 1, E]
+        exact = self.variable_dtype
+        written = tf.cast(words[..., 1:, :], exact)  # [B, K, T - 1, E]
         foretold = self.trunk.read(words[..., :-1, :], context, noise, training)
         frequent = tf.cast(self.embedding.embeddings.value[:FREQUENT_WORDS], foretold.dtype)
         alternatives = tf.matmul(foretold, frequent, transpose_b=True)  # [B, K, T - 1, <= 1000]
-        alternatives = tf.cast(alternatives, tf.float32)
-        foretold = tf.cast(foretold, tf.float32)
+        alternatives = tf.cast(alternatives, exact)
+        foretold = tf.cast(foretold, exact)
         agreement = foretold * written
         logit = tf.reduce_sum(agreement, axis=-1, keepdims=True)
         likelihood = logit - tf.reduce_logsumexp(alternatives, axis=-1, keepdims=True)

@@ -71,7 +71,7 @@ class Generator(keras.Model):
             # Of length one: as output weights, smaller vectors make for a slow start.
             embeddings_initializer=keras.initializers.RandomNormal(stddev=embedding_size**-0.5),
             # Captions are mixed word by word, and the penalty looks between them.
-            dtype="float32",
+            dtype=self.variable_dtype,
             name="embedding",
         )
         self.region_projection = keras.layers.Dense(hidden_size, name="region_projection")
@@ -147,7 +147,7 @@ class Generator(keras.Model):
         """
         words = self.embedding(token_ids)  # [B, K, T, E]
         features = self.read(words, self.look(regions, training), noise, training)
-        return tf.cast(self.embedding.logits(features), tf.float32)
+        return tf.cast(self.embedding.logits(features), self.variable_dtype)
 
     def read(
         self, words: tf.Tensor, context: Context, noise: tf.Tensor, training: bool = False
@@ -205,7 +205,7 @@ class Generator(keras.Model):
         seen = tf.reshape(attended, [-1, self.hidden_size])
         _, written = self.writer.cell(tf.concat([read, seen], -1), written)  # [B K, H]
         logits = tf.matmul(self.predict_word(written, seen), context.output_weights)  # [B K, V]
-        logits = tf.cast(logits, tf.float32)
+        logits = tf.cast(logits, self.variable_dtype)
         logits = tf.reshape(logits, [batch, captions, self.vocabulary_size])
         states = tf.reshape(tf.concat([read, written], -1), [batch, captions, self.state_size])
         return logits, states, weights

@@ -140,8 +140,8 @@ class Adversarial(Objective):
 
     @property
     def settled(self) -> bool:
-        """Whether the critic is warm; one replica sees that for itself."""
-        return not replicas.several() or self.course == TRAINS_GENERATOR
+        """Whether the critic is warm; a single replica sees that for itself."""
+        return self.course in (None, TRAINS_GENERATOR)
 
     def report(self, scale: tf.Tensor | float = 1.0, **figures: tf.Tensor) -> None:
         """Takes figures of a step into the means of the epoch.

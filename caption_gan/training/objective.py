@@ -95,7 +95,7 @@ class Objective(keras.Model):
 
         def step(iterator: Iterator[Any]) -> dict[str, tf.Tensor]:
             if several:
-                figures = strategy.run(self.train_step, (next(iterator),))
+                figures = strategy.run(train_step, (next(iterator),))
                 figures = {
                     # They are alike on all replicas.
                     name: strategy.experimental_local_results(values)[0]

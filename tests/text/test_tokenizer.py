@@ -226,6 +226,7 @@ def test_any_text(tokenizers, kind, captions):
 @given(captions=st.lists(st.binary(max_size=20), min_size=1, max_size=3))
 def test_bytes_that_are_no_text(tokenizer, captions):
     token_ids = tokenizer.tokenize(tf.constant(captions, tf.string))
+    assert token_ids.shape == (len(captions), tokenizer.sequence_length)
     tokenizer.detokenize(token_ids).numpy()[0].decode()
 
 
