@@ -36,9 +36,11 @@ def running(workers: int):
     started = [
         servers.WorkerServer(servers.WorkerConfig(address, protocol="grpc")) for _ in range(workers)
     ]
-    yield address, started
-    for server in (*started, dispatcher):
-        server.stop()
+    try:
+        yield address, started
+    finally:
+        for server in (*started, dispatcher):
+            server.stop()
 
 
 @pytest.fixture
