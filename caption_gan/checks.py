@@ -51,6 +51,11 @@ def check(config: Config) -> None:
             "data.service is set, but strategy multi_worker needs the same batches in the same "
             "order on all its workers, which a service does not give; leave one of them out."
         )
+    if config.jit_compile and config.strategy != "one_device":
+        raise CaptionGANError(
+            f"jit_compile is true, but XLA does not compile steps of strategy {config.strategy}, "
+            "whose replicas meet within them; leave one of them out."
+        )
     if not config.stages:
         raise CaptionGANError("stages is empty; give at least one objective.")
     if len(set(config.stages)) < len(config.stages):

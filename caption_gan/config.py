@@ -215,6 +215,10 @@ class Config:
             GPUs, scales losses so that small gradients do not vanish
             (`tools/benchmark_compilation.py`). Variables are float32, and so is all that is
             evaluated at the end, exported and served.
+        jit_compile: Whether XLA compiles training steps, on one device. It merges operations, of
+            which a step of words has tens of thousands, and takes its time before the first step of
+            a stage; on a CPU a step gains little (`tools/benchmark_compilation.py`). Random numbers
+            are others than without.
         steps_per_execution: Training steps in one call of the compiled function. More save the
             time between two calls, which small networks on fast accelerators feel; but what looks
             at training, checkpoints and `monitor.every` among it, does so only between calls.
@@ -242,5 +246,6 @@ class Config:
     checkpoint_minutes: PositiveFloat = 5.0
     strategy: Literal["one_device", "mirrored", "multi_worker"] = "one_device"
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    jit_compile: bool = False
     steps_per_execution: PositiveInt = 1
     profile_steps: StepRange | None = None

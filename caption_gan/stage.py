@@ -116,6 +116,7 @@ def train_stage(
         captioner, settings, steps * settings.epochs, config.seed + number, **rewards
     )
     model.steps_a_call = config.steps_per_execution
+    model.xla = config.jit_compile
     others: list[keras.Variable] = []
     kept = captioner  # What is kept also writes the captions that are scored.
     if settings.averaging:

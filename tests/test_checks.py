@@ -27,6 +27,10 @@ REFUSED = {
         "data": DataConfig(service="a:5050"),
         "strategy": "multi_worker",
     },
+    "XLA does not compile steps of strategy mirrored": {
+        "jit_compile": True,
+        "strategy": "mirrored",
+    },
     "stages is empty": {"stages": []},
     "twice": {"stages": ["maximum_likelihood", "maximum_likelihood"]},
     "policy_gradient.captions is 1": {

@@ -53,9 +53,7 @@ def step_in(way: str, config: Config, objective: str, vocabulary: int) -> tuple[
     if objective != "maximum_likelihood":
         # As after the warm-up.
         model.critic_optimizer.iterations.assign(model.warmup + 1)
-    if way == "XLA":
-        compiled = tf.function(model.train_step, jit_compile=True, autograph=False)
-        return lambda: float(compiled(batch)["loss"]), 1
+    model.xla = way == "XLA"
     steps = TOGETHER if way == WAYS[-1] else 1
     model.steps_a_call = steps
     model.make_train_function()

@@ -217,7 +217,7 @@ def _write(
 
     captions = tf.shape(noise)[:2]
     attention = tf.TensorArray(tf.float32, steps, element_shape=[None, None, regions.shape[1]])
-    time, _, written, _, total, attention = tf.while_loop(
+    *_, written, _, total, attention = tf.while_loop(
         unfinished,
         write_word,
         (
@@ -229,11 +229,11 @@ def _write(
             attention,
         ),
     )
-    looked = tf.transpose(attention.stack()[:time], [1, 2, 0, 3])  # [B, K, t, R]
+    looked = tf.transpose(attention.stack(), [1, 2, 0, 3])  # [B, K, T, R]; zero where not written
     lengths = tf.reduce_sum(tf.cast(written != PAD_ID, tf.float32), axis=-1)  # [B, K]
     return Decoded(
         # What reads them unrolled wants to know how long they are.
         token_ids=tf.ensure_shape(written, [None, None, steps]),
         scores=total / tf.maximum(lengths, 1),
-        attention=tf.pad(looked, [[0, 0], [0, 0], [0, steps - time], [0, 0]]),
+        attention=looked,
     )

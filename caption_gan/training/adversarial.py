@@ -198,14 +198,16 @@ class Adversarial(Objective):
         mismatched = tf.gather(every, most_alike(every)) if alike else tf.roll(every, 1, axis=0)
         mismatched = replicas.own(mismatched, self.updates)
 
+        def part_of(rows: tf.Tensor, index: tf.Tensor | int) -> tf.Tensor:
+            return tf.gather(tf.reshape(rows, [self.updates, size, *rows.shape[1:]]), index)
+
         def update(index: tf.Tensor | int) -> tuple[tf.Tensor | int]:
-            part = slice(index * size, (index + 1) * size)
-            rows = [regions[part], real[part], written[part], mismatched[part]]
+            rows = [part_of(every, index) for every in (regions, real, written, mismatched)]
             if unpaired is not None:
                 # Rows without an image, in which text is real and whatever was written is not.
-                blind = slice(part.start, part.start + round(self.config.unpaired * size))
-                nothing = tf.zeros_like(regions[blind])
-                more = [nothing, unpaired[blind], written[blind], written[blind]]
+                blind = round(self.config.unpaired * size)
+                nothing, own = tf.zeros_like(rows[0][:blind]), rows[2][:blind]
+                more = [nothing, part_of(unpaired, index)[:blind], own, own]
                 rows = [tf.concat(both, axis=0) for both in zip(rows, more, strict=True)]
             self.update_critic(*rows)
             return (index + 1,)

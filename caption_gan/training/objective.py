@@ -26,6 +26,9 @@ class Objective(keras.Model):
     # Most steps of a call of `train_function`. Keras's `steps_per_execution` is that of validation
     # too.
     steps_a_call = 1
+    # Whether XLA compiles a step; Keras's `jit_compile` is that of validation too, whose last batch
+    # has another shape.
+    xla = False
     # Called in the graph after each step, with the number of the generator's updates so far.
     after_step: Callable[[tf.Tensor], None] | None = None
 
@@ -51,7 +54,8 @@ class Objective(keras.Model):
         """Makes `train_function`, which takes an iterator and a number of steps.
 
         It gives figures by name. What it does in one call is what it does in as many as there are
-        steps, but that nothing else can be done between them.
+        steps, but that nothing else can be done between them. TensorFlow may add up what an
+        adversarial step sums in another order there.
         """
         if self.train_function is None or force:
             self.train_function = self._make_train_function()
@@ -91,7 +95,12 @@ class Objective(keras.Model):
         if not several and not self.run_eagerly:
             # A function in the function, or TensorFlow arranges the sums of a step in a loop
             # otherwise, and rounds them otherwise.
-            train_step = tf.function(self.train_step, autograph=False, reduce_retracing=True)
+            train_step = tf.function(
+                self.train_step,
+                autograph=False,
+                reduce_retracing=True,
+                jit_compile=self.xla or None,
+            )
 
         def step(iterator: Iterator[Any]) -> dict[str, tf.Tensor]:
             if several:

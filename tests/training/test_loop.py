@@ -125,7 +125,9 @@ def test_several_steps_in_one_execution_are_those_steps(name, step_batch):
     assert seen == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     found, seen = course(3)
     assert seen == [0, 2, 3, 4]
+    # TensorFlow adds up an adversarial step's sums in another order in a loop.
+    tolerance = 0.0 if name == "maximum_likelihood" else 1e-4
     for one, other in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(one, other)
+        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance / 100)
     _, seen = course(3, (0, 1))
     assert seen == [1, 2, 3, 4]
