@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
-from random_stage import random_examples, random_stage
+from random_stage import OBJECTIVES, random_examples, random_stage
 
 from caption_gan import precision
 from caption_gan.config import Config, GeneratorConfig
@@ -92,7 +92,7 @@ def benchmark(objective: str, small: bool, ways: list[str], repetitions: int) ->
 def main() -> None:
     """The program."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("objective", choices=["maximum_likelihood", "wgan_gp"])
+    parser.add_argument("objective", choices=OBJECTIVES)
     parser.add_argument("--small", action="store_true", help="a tenth of the default sizes")
     parser.add_argument("--ways", nargs="+", choices=WAYS[1:], default=list(WAYS[1:]))
     parser.add_argument("--repetitions", type=int, default=5, help="of each measurement")
