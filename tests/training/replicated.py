@@ -66,6 +66,11 @@ OBJECTIVES: dict[str, Any] = {
         SelfCriticalConfig(**SHARED | {"batch_size": IMAGES}, critic_weight=0),
     ),
     "mixed_float16": (WassersteinGAN, WassersteinGANConfig(**SHARED)),
+    "maximum_likelihood, together": (
+        MaximumLikelihood,
+        MaximumLikelihoodConfig(batch_size=IMAGES, matrix_learning_rate=0),
+    ),
+    "wgan_gp, together": (WassersteinGAN, WassersteinGANConfig(**SHARED | {"critic_warmup": 0})),
 }
 
 
@@ -114,6 +119,8 @@ def further_trained(name: str, captioner: Captioner) -> dict[str, np.ndarray]:
     if objective is SelfCritical:
         more["cider"] = CiderReward(examples["token_ids"][..., 1:])
     model = objective.stage(captioner, config, STEPS, 0, **more)
+    if "together" in name:
+        model.steps_a_call = 2
     optimizers = [model.optimizer]
     if getattr(model, "critic", None):
         optimizers.append(model.critic_optimizer)
