@@ -13,7 +13,7 @@ from caption_gan.run import RunDirectory, load_run
 from tests.programs import SMALL
 
 
-@pytest.mark.parametrize("averaging", [0, 0.9])
+@pytest.mark.parametrize("averaging", [pytest.param(0, marks=pytest.mark.slow), 0.9])
 def test_figures_are_of_float32(averaging, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))  # Without Java.
     settings = [
