@@ -1,12 +1,15 @@
 """Ctrl-C that ends training where nothing is half done."""
 
+import contextlib
+import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
 
 import keras
+
+STANDARD_ERROR = 2
 
 
 class Interruption(keras.callbacks.Callback):
@@ -40,7 +43,9 @@ class Interruption(keras.callbacks.Callback):
     def _press(self, number: int, frame: FrameType | None) -> None:
         self.pressed = True
         self._restore()
-        print("\nstopping after this step; Ctrl-C again stops at once", file=sys.stderr)
+        # Not by `sys.stderr`: it may be writing just now, and refuses to begin again within that.
+        with contextlib.suppress(OSError):
+            os.write(STANDARD_ERROR, b"\nstopping after this step; Ctrl-C again stops at once\n")
 
     def _restore(self) -> None:
         if signal.getsignal(signal.SIGINT) == self._press:

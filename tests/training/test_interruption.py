@@ -1,6 +1,8 @@
 """Ctrl-C in the middle of training."""
 
+import io
 import signal
+import sys
 import threading
 
 import keras
@@ -43,7 +45,7 @@ def train(*callbacks: keras.callbacks.Callback, epochs: int = 2) -> None:
     model.fit(x, x, batch_size=1, epochs=epochs, verbose=0, callbacks=list(callbacks))
 
 
-def test_the_step_is_finished(capsys):
+def test_the_step_is_finished(capfd):
     press = PressCtrlC(step=1)
 
     def save() -> None:
@@ -52,8 +54,27 @@ def test_the_step_is_finished(capsys):
     with pytest.raises(KeyboardInterrupt), Interruption(save) as interruption:
         train(press, interruption)
     assert press.done == ["step 0", "pressed", "step 1", "saved"]
-    assert "stopping after this step" in capsys.readouterr().err
+    assert "stopping after this step" in capfd.readouterr().err
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+class PressedWhileItWrites(io.RawIOBase):
+    """A slow terminal."""
+
+    def writable(self):
+        return True
+
+    def write(self, text):
+        signal.raise_signal(signal.SIGINT)
+        return len(text)
+
+
+def test_ctrl_c_while_progress_is_written(monkeypatch):
+    terminal = io.TextIOWrapper(io.BufferedWriter(PressedWhileItWrites()), line_buffering=True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Interruption(lambda: None) as interruption:
+        print("1 of 3 steps", file=sys.stderr, flush=True)
+    assert interruption.pressed
 
 
 def test_without_it_the_step_is_not():
