@@ -3,13 +3,15 @@
 Runs a training step of each objective at three sizes under TensorFlow's tracer, which names every
 operation that was executed, each turn of a loop anew, with the shape of what came out. Prints the
 formulas' operations of matrix products, those that were executed, the ratio of both and of the
-bytes, and how many operations of any kind a step executes, and a recurrence among them.
+bytes, and how many operations of any kind a step executes, and a recurrence among them. Any setting
+of a run can be added, such as `--maximum_likelihood.matrix_learning_rate 0`.
 """
 
 import argparse
 import math
 import re
 import tempfile
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -55,8 +57,8 @@ class Counted(NamedTuple):
     recurrent: int  # Those among them that are a recurrence's.
 
 
-def configuration(size: str, objective: str) -> Config:
-    """Settings of one of the three sizes."""
+def configuration(size: str, objective: str, settings: Sequence[str] = ()) -> Config:
+    """Settings of one of the three sizes, and others."""
     images, captions, updates = BATCHES[size]
     arguments = [
         *SETTINGS[size].split(),
@@ -66,7 +68,7 @@ def configuration(size: str, objective: str) -> Config:
     if objective != "maximum_likelihood":
         # Without a warm-up the first step trains the generator too.
         arguments += [f"--{objective}.critic_updates={updates}", f"--{objective}.critic_warmup=0"]
-    return read_config(arguments, "count_operations")
+    return read_config([*arguments, *settings], "count_operations")
 
 
 def formula(config: Config, objective: str, sizes: Sizes) -> Cost:
@@ -143,10 +145,10 @@ def count(record: Any) -> Counted:
     return Counted(Cost(operations, bytes_moved), len(working), recurrent)
 
 
-def compare(size: str, objective: str) -> tuple[Cost, Counted]:
+def compare(size: str, objective: str, settings: Sequence[str] = ()) -> tuple[Cost, Counted]:
     """A step's cost by the formulas, and what it executed."""
     vocabulary, regions, depth = VOCABULARY_REGIONS_DEPTH[size]
-    config = configuration(size, objective)
+    config = configuration(size, objective, settings)
     examples = random_examples(config, objective, vocabulary, regions, depth)
     model = random_stage(config, objective, vocabulary, examples)
     sizes = sizes_of(config, objective, vocabulary, regions, depth)
@@ -158,11 +160,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=list(OBJECTIVES))
-    arguments = parser.parse_args()
+    arguments, settings = parser.parse_known_args()
     print(f"{'':32}Mflop: formula  counted   ratio   bytes  executed  recurrent")
     for size in arguments.sizes:
         for objective in arguments.objectives:
-            expected, counted = compare(size, objective)
+            expected, counted = compare(size, objective, settings)
             ratios = (
                 formed / found for formed, found in zip(expected, counted.products, strict=True)
             )
