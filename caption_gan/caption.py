@@ -13,8 +13,8 @@ from jsonargparse.typing import PositiveFloat, PositiveInt
 from caption_gan.command_line import FAILED, ArgumentParser, run_program
 from caption_gan.data.images import decode_and_resize, is_image
 from caption_gan.errors import CaptionGANError
-from caption_gan.evaluation import Decoder
-from caption_gan.models.precomputed_encoder import PrecomputedEncoder
+from caption_gan.models.decoding.text_decoder import TextDecoder
+from caption_gan.models.encoders.precomputed import PrecomputedEncoder
 from caption_gan.run import load_run
 
 
@@ -74,7 +74,7 @@ def main() -> None:
         beam=arguments.beam,
         beam_groups=math.gcd(arguments.beam, config.decoding.beam_groups),
     )
-    decoder = Decoder(captioner, tokenizer, settings, arguments.seed)
+    decoder = TextDecoder(captioner, tokenizer, settings, arguments.seed)
     captions: dict[str, list[tuple[str, float]]] = {}
     # One image at a time: its samples then depend on the seed and on nothing else.
     for path, pixels in images.items():

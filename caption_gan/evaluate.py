@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from caption_gan.command_line import ArgumentParser, run_program
-from caption_gan.comparison import compare, comparison_lines, write_comparison
-from caption_gan.config import Config
-from caption_gan.judgement import judge, judgement_lines
-from caption_gan.results import SHOWN, Evaluation, evaluate_run, places, summary
-from caption_gan.results_file import score_file, score_file_lines
+from caption_gan.config.run import Config
+from caption_gan.evaluation.coco_results import score_file, score_file_lines
+from caption_gan.evaluation.comparison import compare, comparison_lines, write_comparison
+from caption_gan.evaluation.human_ratings import judge, judgement_lines
+from caption_gan.evaluation.runs import SHOWN, Evaluation, evaluate_run, places, summary
+from caption_gan.evaluation.saved_model_scores import evaluate_saved_model
+from caption_gan.evaluation.saved_models import is_saved_model
 from caption_gan.run import RunDirectory, load_run
-from caption_gan.saved_model import is_saved_model
-from caption_gan.saved_model_evaluation import evaluate_saved_model
 
 PROGRAM = "python -m caption_gan.evaluate"
 

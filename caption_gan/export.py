@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 from caption_gan.command_line import ArgumentParser, run_program
-from caption_gan.exporting import EXTRA, ROUNDING, export_run
-from caption_gan.models.small_weights import SMALL_KINDS
-from caption_gan.operations import NEWEST
-from caption_gan.rounding import Rounding
+from caption_gan.exporting.allowed_operations import NEWEST
+from caption_gan.exporting.quantization import Rounding
+from caption_gan.exporting.small_weights import SMALL_KINDS
+from caption_gan.exporting.versions import EXTRA, ROUNDING, export_run
 
 
 def main() -> None:

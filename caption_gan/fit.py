@@ -13,18 +13,17 @@ from pathlib import Path
 
 import keras
 
-from caption_gan import precision, strategies
-from caption_gan.checks import check
 from caption_gan.command_line import run_program
-from caption_gan.config import Config
+from caption_gan.config.checks import check
+from caption_gan.config.run import Config
 from caption_gan.data.pipeline import Pipeline
-from caption_gan.data_summary import overlaps
+from caption_gan.data.shards.prepare import prepare_splits
+from caption_gan.distribution import precision, strategies
 from caption_gan.errors import CaptionGANError
-from caption_gan.files import remove_unfinished
+from caption_gan.evaluation.runs import evaluate_run, places, summary
 from caption_gan.models.captioner import Captioner
-from caption_gan.models.encoder import build_encoder
-from caption_gan.preparation import prepare_splits
-from caption_gan.results import evaluate_run, places, summary
+from caption_gan.models.encoders.encoder import build_encoder
+from caption_gan.reporting.data_summary import overlaps
 from caption_gan.run import (
     RunDirectory,
     build_captioner,
@@ -32,10 +31,11 @@ from caption_gan.run import (
     config_parser,
     load_weights,
 )
-from caption_gan.stage import steps_an_epoch, train_stage
+from caption_gan.storage.atomic import remove_unfinished
 from caption_gan.text.embeddings import load_word_vectors
 from caption_gan.text.tokenizer import Tokenizer
 from caption_gan.text.vocabulary import build_vocabulary, count_words, write_vocabulary
+from caption_gan.training.stage import steps_an_epoch, train_stage
 
 
 def fit(config: Config, run: RunDirectory) -> str:

@@ -18,8 +18,8 @@ import tensorflow_text  # noqa: F401  Registers the operations of the batches' g
 from jsonargparse.typing import PositiveInt
 
 from caption_gan.command_line import ArgumentParser, run_program
-from caption_gan.data.dispatcher import Dispatcher
-from caption_gan.data.service import answers, await_dispatcher
+from caption_gan.data.service.dispatcher import Dispatcher
+from caption_gan.data.service.service import answers, await_dispatcher
 from caption_gan.errors import CaptionGANError
 
 DISPATCHER_PORT, WORKER_PORT = 5050, 5051

@@ -13,16 +13,16 @@ import sys
 from collections.abc import Sequence
 from itertools import islice
 
-from caption_gan.checks import check
 from caption_gan.command_line import run_program
-from caption_gan.config import Config
-from caption_gan.data import storage
-from caption_gan.data.records import read_examples
-from caption_gan.data.shards import PreparedSplit, Shard, write_whole
-from caption_gan.data_summary import overlaps, write_data_summary
-from caption_gan.models.encoder import build_encoder
-from caption_gan.preparation import Preparation
+from caption_gan.config.checks import check
+from caption_gan.config.run import Config
+from caption_gan.data.shards.prepare import Preparation
+from caption_gan.data.shards.records import read_examples
+from caption_gan.data.shards.shards import PreparedSplit, Shard, write_whole
+from caption_gan.models.encoders.encoder import build_encoder
+from caption_gan.reporting.data_summary import overlaps, write_data_summary
 from caption_gan.run import config_from, config_parser
+from caption_gan.storage import filesystem
 
 SHOWN_IMAGES = 24
 
@@ -81,8 +81,8 @@ def describe(
         for skip in split.skips
     ]
     lines = [json.dumps(skip, ensure_ascii=False) + "\n" for skip in skipped]
-    write_whole(storage.join(directory, "skipped.jsonl"), "".join(lines))
-    page = storage.join(directory, "summary.html")
+    write_whole(filesystem.join(directory, "skipped.jsonl"), "".join(lines))
+    page = filesystem.join(directory, "summary.html")
     write_data_summary(
         page,
         title=f"{config.data.source}: {config.data.root or 'drawn'}",
@@ -121,7 +121,7 @@ def main() -> None:
             f"--shard_index {arguments.shard_index} and --shard_count {arguments.shard_count}: "
             "expected an index from 0 to below the count"
         )
-    directory = storage.resolve(arguments.to) if arguments.to else None
+    directory = filesystem.resolve(arguments.to) if arguments.to else None
     command = shlex.join(["python", "-m", "caption_gan.prepare", *sys.argv[1:]])
     part = arguments.shard_index, arguments.shard_count
     print("\n".join(prepare(config, directory, *part, command)))

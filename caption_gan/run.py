@@ -22,13 +22,13 @@ from typing import Any
 import keras
 
 from caption_gan.command_line import ArgumentParser
-from caption_gan.config import Config
+from caption_gan.config.run import Config
 from caption_gan.errors import CaptionGANError
-from caption_gan.files import replacing
 from caption_gan.models.captioner import Captioner
-from caption_gan.models.encoder import build_encoder
-from caption_gan.models.ensemble import CaptionerEnsemble
-from caption_gan.models.generator import Generator
+from caption_gan.models.decoding.ensemble import CaptionerEnsemble
+from caption_gan.models.encoders.encoder import build_encoder
+from caption_gan.models.generators.gru import Generator
+from caption_gan.storage.atomic import replacing
 from caption_gan.text.tokenizer import Tokenizer
 
 # Settings that train nothing otherwise.

@@ -23,14 +23,20 @@ import numpy as np
 import tensorflow as tf
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat
 
-from caption_gan import blessing
 from caption_gan.command_line import ArgumentParser, run_program
 from caption_gan.errors import CaptionGANError
-from caption_gan.exporting import EXTRA, export_run, next_version, trial_images, trial_inputs
-from caption_gan.files import flush
-from caption_gan.operations import NEWEST
+from caption_gan.exporting import gate
+from caption_gan.exporting.allowed_operations import NEWEST
+from caption_gan.exporting.served_captioner import ServedCaptioner
+from caption_gan.exporting.versions import (
+    EXTRA,
+    export_run,
+    next_version,
+    trial_images,
+    trial_inputs,
+)
 from caption_gan.run import load_run
-from caption_gan.served_captioner import ServedCaptioner
+from caption_gan.storage.atomic import flush
 from serving.canaries import SPOILT, Canary, try_out
 from serving.errors import ServingError
 from serving.versions import Policy, wanted
@@ -53,12 +59,12 @@ def main() -> None:
     parser.add_argument("--rollback", action="store_true", help="take the newest version back")
     parser.add_argument("--evaluate", action="store_true", help="score the run anew")
     parser.add_argument(
-        "--min_cider", type=NonNegativeFloat, default=blessing.MIN_CIDER, help="least CIDEr"
+        "--min_cider", type=NonNegativeFloat, default=gate.MIN_CIDER, help="least CIDEr"
     )
     parser.add_argument(
         "--tolerance",
         type=ClosedUnitInterval,
-        default=blessing.TOLERANCE,
+        default=gate.TOLERANCE,
         help="share of the served version's CIDEr that may be lost; 1: no comparison",
     )
     parser.add_argument(
@@ -122,9 +128,9 @@ def push(
     record["served_before"] = served
 
     run = load_run(path)
-    cider, collapsed = blessing.run_scores(path, run, anew)
-    served_cider = blessing.served_cider(folder, run[0].data) if folder and tolerance < 1 else None
-    reasons = blessing.reasons_against(cider, collapsed, served_cider, least, tolerance)
+    cider, collapsed = gate.run_scores(path, run, anew)
+    served_cider = gate.served_cider(folder, run[0].data) if folder and tolerance < 1 else None
+    reasons = gate.reasons_against(cider, collapsed, served_cider, least, tolerance)
     record |= {"cider": cider, "served_cider": served_cider}
     record["evaluation"] = "NOT_BLESSED" if reasons else "BLESSED"
     if reasons:
@@ -143,7 +149,7 @@ def push(
         reveal(model, directory / str(record["version"]), record)
 
 
-def canaries(run: blessing.LoadedRun) -> list[Canary]:
+def canaries(run: gate.LoadedRun) -> list[Canary]:
     """Requests to every signature, with what the run itself answers."""
     config, tokenizer, captioner = run
     served = ServedCaptioner(captioner, tokenizer, config)

@@ -3,7 +3,7 @@
 import keras
 
 from caption_gan.models.captioner import Captioner
-from caption_gan.models.generator import Generator
+from caption_gan.models.generators.gru import Generator
 
 VOCABULARY = 10
 REGIONS = (4, 6)

@@ -2,9 +2,15 @@
 
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+STEP_LENGTH = 6  # Tokens of a caption in `step_batch`.
 REAL_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 
 
@@ -35,3 +41,22 @@ def as_in_a_terminal():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session")
+def step_batch() -> "dict[str, tf.Tensor]":
+    """One step's data: eight images with two captions each, regions [8, R, D], ids [8, 2, T]."""
+    import tensorflow as tf  # Only where it is needed: it takes seconds.
+
+    from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
+    from tests.captioners import REGIONS, VOCABULARY
+
+    rng = np.random.default_rng(0)
+    token_ids = rng.integers(4, VOCABULARY, size=(8, 2, STEP_LENGTH))
+    token_ids[..., 0] = START_ID
+    for number, row in enumerate(token_ids.reshape(-1, STEP_LENGTH)):
+        end = 2 + number % (STEP_LENGTH - 2)
+        row[end:] = PAD_ID
+        row[end] = END_ID
+    regions = rng.normal(size=(8, *REGIONS)).astype(np.float32)
+    return {"regions": tf.constant(regions), "token_ids": tf.constant(token_ids, tf.int32)}

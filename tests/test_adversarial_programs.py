@@ -6,8 +6,8 @@ import shutil
 import pytest
 import tensorflow as tf
 
+from caption_gan.evaluation.stage_comparison import load_critic
 from caption_gan.run import RunDirectory, load_run, save_weights
-from caption_gan.stage_comparison import load_critic
 from tests.programs import SMALL, call
 
 STAGES = ("wgan_gp", "policy_gradient", "self_critical")

@@ -5,8 +5,8 @@ import json
 import pytest
 import yaml
 
-from caption_gan.data.figures import FiguresWorld
-from caption_gan.data.generated import GeneratedSource
+from caption_gan.data.synthetic.figures import FiguresWorld
+from caption_gan.data.synthetic.generated import GeneratedSource
 from caption_gan.run import RunDirectory
 from tests.programs import call
 

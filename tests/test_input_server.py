@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from caption_gan.data import shards
+from caption_gan.data.shards import shards
 from caption_gan.prepare import prepare
 from caption_gan.run import RunDirectory, read_config
 from tests.programs import SMALL, call

@@ -7,8 +7,8 @@ from pathlib import Path
 import keras
 import pytest
 
+from caption_gan.evaluation.runs import evaluate_run
 from caption_gan.fit import fit, resolve
-from caption_gan.results import evaluate_run
 from caption_gan.run import RunDirectory, load_run
 from tests.programs import SMALL
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 import yaml
 from PIL import Image
 
-from caption_gan.config import Config
+from caption_gan.config.run import Config
 from caption_gan.errors import CaptionGANError
 from caption_gan.fit import resolve
 from caption_gan.run import RunDirectory, load_run

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from caption_gan.config import Config
+from caption_gan.config.run import Config
 from caption_gan.run import RunDirectory
 from tests.programs import SMALL
 from tests.test_adversarial_programs import ADVERSARIAL

@@ -22,7 +22,7 @@ from typing import Any
 import tensorflow as tf
 from random_stage import ADVERSARIAL, random_examples, random_stage
 
-from caption_gan.config import Config
+from caption_gan.config.run import Config
 from caption_gan.run import read_config
 from caption_gan.text.vocabulary import PAD_ID
 

@@ -22,8 +22,8 @@ from typing import Any
 import tensorflow as tf
 from random_stage import OBJECTIVES, random_examples, random_stage
 
-from caption_gan import precision
-from caption_gan.config import Config, GeneratorConfig
+from caption_gan.config.run import Config, GeneratorConfig
+from caption_gan.distribution import precision
 
 VOCABULARY, REGIONS, DEPTH = 1_000, 64, 80
 TOGETHER = 4  # Steps of one call.

@@ -33,21 +33,21 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from caption_gan.config import Config, EncoderConfig
-from caption_gan.data import shards
-from caption_gan.data.dispatcher import Dispatcher
+from caption_gan.config.data import DataConfig
+from caption_gan.config.run import Config, EncoderConfig
 from caption_gan.data.example import Example
 from caption_gan.data.images import decode_and_resize
 from caption_gan.data.pipeline import Pipeline
-from caption_gan.data.records import serialize
-from caption_gan.data.shards import IndexedImage, PreparedSplit
+from caption_gan.data.service.dispatcher import Dispatcher
+from caption_gan.data.shards import shards
+from caption_gan.data.shards.encode import RecordMaker
+from caption_gan.data.shards.prepare import Preparation
+from caption_gan.data.shards.records import serialize
+from caption_gan.data.shards.shards import IndexedImage, PreparedSplit
 from caption_gan.data.skips import Skips
-from caption_gan.data.sources import open_source
-from caption_gan.encoding import RecordMaker
+from caption_gan.data.sources.sources import open_source
 from caption_gan.input_server import DISPATCHER_PORT
-from caption_gan.layouts import DataConfig
-from caption_gan.models.encoder import build_encoder
-from caption_gan.preparation import Preparation
+from caption_gan.models.encoders.encoder import build_encoder
 from caption_gan.text.tokenizer import Tokenizer
 from caption_gan.text.vocabulary import SPECIAL_TOKENS, write_vocabulary
 

@@ -27,9 +27,9 @@ import tensorflow as tf
 import torch
 import transformers
 
-from caption_gan.models.beam_search import beam_search
-from caption_gan.models.decoding import Writer, greedy
-from caption_gan.models.generator import Context, Generator
+from caption_gan.models.decoding.beam_search import beam_search
+from caption_gan.models.decoding.sampling import Writer, greedy
+from caption_gan.models.generators.gru import Context, Generator
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
 
 Work = Callable[[], object]

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import keras
 
-from caption_gan.config import Config
+from caption_gan.config.run import Config
 from caption_gan.data.pipeline import Pipeline
-from caption_gan.data.shards import PreparedSplit
+from caption_gan.data.shards.prepare import prepare_splits
+from caption_gan.data.shards.shards import PreparedSplit
 from caption_gan.fit import start_run
-from caption_gan.models.encoder import build_encoder
-from caption_gan.preparation import prepare_splits
+from caption_gan.models.encoders.encoder import build_encoder
 from caption_gan.run import RunDirectory, build_captioner, read_config
 from caption_gan.text.tokenizer import Tokenizer
-from caption_gan.training.maximum_likelihood import MaximumLikelihood
+from caption_gan.training.objectives.maximum_likelihood import MaximumLikelihood
 
 LENGTHS = (1, 4)
 TURNS, STEPS_A_TURN = 12, 4

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from caption_gan.config.data import DataConfig
 from caption_gan.data.skips import Skips
-from caption_gan.data.sources import open_source
-from caption_gan.layouts import DataConfig
+from caption_gan.data.sources.sources import open_source
+from caption_gan.evaluation.scoring import novelty, signs_of_collapse, variety
 from caption_gan.metrics import java_scores
 from caption_gan.metrics.intervals import Bootstrap
 from caption_gan.metrics.quality import quality
-from caption_gan.scoring import novelty, signs_of_collapse, variety
 
 CAPTIONS = 5
 

@@ -16,9 +16,9 @@ import keras
 import tensorflow as tf
 from random_stage import random_examples, random_stage
 
-from caption_gan.config import Config
-from caption_gan.models import generator
-from caption_gan.models.gru_cell import GRUCell
+from caption_gan.config.run import Config
+from caption_gan.models.generators import gru
+from caption_gan.models.generators.gru_cell import GRUCell
 from caption_gan.run import read_config
 
 CELLS = (keras.layers.GRUCell, GRUCell)
@@ -53,7 +53,7 @@ def recurrence(cell: type[keras.layers.GRUCell], config: Config) -> list[Callabl
 def step(cell: type[keras.layers.GRUCell], config: Config) -> Callable[[], object]:
     """A step of `wgan_gp`, the encoder left out."""
     examples = random_examples(config, "wgan_gp", VOCABULARY, REGIONS, DEPTH)
-    with mock.patch.object(generator, "GRUCell", cell):
+    with mock.patch.object(gru, "GRUCell", cell):
         model = random_stage(config, "wgan_gp", VOCABULARY, examples)
         batch = {name: tf.constant(value) for name, value in examples.items()}
         work = tf.function(model.train_step).get_concrete_function(batch)

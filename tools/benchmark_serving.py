@@ -33,7 +33,7 @@ import tensorflow_text  # noqa: F401  Registers operations of the exported model
 from tensorflow_serving.apis import predict_pb2
 
 from caption_gan import signature
-from caption_gan.exporting import trial_images
+from caption_gan.exporting.versions import trial_images
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 CLIENTS, BATCH = 32, 16

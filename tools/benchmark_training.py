@@ -25,8 +25,8 @@ import tensorflow as tf
 from random_stage import random_examples, random_stage, sizes_of
 from step_costs import teacher_forcing
 
-from caption_gan.config import Config
-from caption_gan.models.decoding import greedy
+from caption_gan.config.run import Config
+from caption_gan.models.decoding.sampling import greedy
 from caption_gan.run import read_config
 
 

@@ -20,7 +20,7 @@ import tensorflow as tf
 from random_stage import OBJECTIVES, random_examples, random_stage, sizes_of
 from step_costs import FLOAT, Cost, Sizes, step
 
-from caption_gan.config import Config
+from caption_gan.config.run import Config
 from caption_gan.run import read_config
 
 v1 = tf.compat.v1

@@ -8,17 +8,17 @@ import keras
 import numpy as np
 from step_costs import Sizes
 
-from caption_gan.config import Config
+from caption_gan.config.run import Config
 from caption_gan.models.captioner import Captioner
-from caption_gan.models.generator import Generator
-from caption_gan.models.precomputed_encoder import PrecomputedEncoder
+from caption_gan.models.encoders.precomputed import PrecomputedEncoder
+from caption_gan.models.generators.gru import Generator
 from caption_gan.text.vocabulary import START_ID
-from caption_gan.training.adversarial import Adversarial
-from caption_gan.training.cider_reward import CiderReward
-from caption_gan.training.maximum_likelihood import MaximumLikelihood
-from caption_gan.training.policy_gradient import PolicyGradient
-from caption_gan.training.self_critical import SelfCritical
-from caption_gan.training.wgan_gp import WassersteinGAN
+from caption_gan.training.objectives.adversarial import Adversarial
+from caption_gan.training.objectives.maximum_likelihood import MaximumLikelihood
+from caption_gan.training.objectives.policy_gradient import PolicyGradient
+from caption_gan.training.objectives.self_critical import SelfCritical
+from caption_gan.training.objectives.wgan_gp import WassersteinGAN
+from caption_gan.training.rewards.cider import CiderReward
 
 ADVERSARIAL: dict[str, type[Adversarial]] = {
     "wgan_gp": WassersteinGAN,

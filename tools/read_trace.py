@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from caption_gan.command_line import run_program
 from caption_gan.errors import CaptionGANError
-from caption_gan.phases import CRITIC_UPDATE, PHASES
+from caption_gan.models.trace_scopes import CRITIC_UPDATE, PHASES
 
 STEP = "train"
 INPUT = "input"

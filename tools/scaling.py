@@ -14,8 +14,8 @@ import keras
 from random_stage import OBJECTIVES, sizes_of
 from step_costs import FLOAT, Sizes, critic_weights, generator_weights, step
 
-from caption_gan.config import Config
-from caption_gan.models.encoder import build_encoder
+from caption_gan.config.run import Config
+from caption_gan.models.encoders.encoder import build_encoder
 from caption_gan.run import read_config
 
 # Executed operations of a step with 23 words and 5 updates of a critic (`self_critical`: without

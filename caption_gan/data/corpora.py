@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from caption_gan.data import storage
 from caption_gan.data.skips import Skips
 from caption_gan.errors import CaptionGANError
+from caption_gan.storage import filesystem
 from caption_gan.text.tokenizer import Tokenizer
 from caption_gan.text.vocabulary import in_lists
 
@@ -31,13 +31,13 @@ def read_corpora(paths: Sequence[str], skips: Skips) -> Iterator[str]:
     Raises:
         CaptionGANError: A file is not there.
     """
-    for path in map(storage.resolve, paths):
-        if not storage.is_file(path):
+    for path in map(filesystem.resolve, paths):
+        if not filesystem.is_file(path):
             raise CaptionGANError(
                 f"data.corpora: {path} is not a file; expected one sentence a line, or JSON Lines."
             )
         is_json = path.endswith(".jsonl")
-        with storage.as_os_errors(), tf.io.gfile.GFile(path, "rb") as file:
+        with filesystem.as_os_errors(), tf.io.gfile.GFile(path, "rb") as file:
             for number, line in enumerate(file, start=1):
                 text = line.decode("utf-8", errors="replace").strip()
                 sentence = _sentence(text) if is_json and text else text

@@ -9,17 +9,17 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from caption_gan.config import EncoderConfig
+from caption_gan.config.data import DataConfig
+from caption_gan.config.run import EncoderConfig
 from caption_gan.data.images import UNTUNED, decode_and_resize
-from caption_gan.data.records import (
+from caption_gan.data.service.service import distribute
+from caption_gan.data.shards.records import (
     SHARDS_AT_A_TIME,
     parsed,
     read_serialized,
     read_serialized_part,
 )
-from caption_gan.data.service import distribute
-from caption_gan.data.shards import IMAGES_PER_SHARD, PreparedSplit
-from caption_gan.layouts import DataConfig
+from caption_gan.data.shards.shards import IMAGES_PER_SHARD, PreparedSplit
 from caption_gan.text.tokenizer import Tokenizer
 from caption_gan.text.vocabulary import PAD_ID
 

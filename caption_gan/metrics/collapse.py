@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from caption_gan.objectives import MonitorConfig
+from caption_gan.config.objectives import MonitorConfig
 
 # What a figure may be, by name: `at least` or `at most` the bound of that name in the settings.
 AT_LEAST = ("distinct_captions", "distinct_2", "vocabulary", "image_dependence")

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from caption_gan.models.generator import Generator
-from caption_gan.phases import ENCODER, phase
+from caption_gan.models.generators.gru import Generator
+from caption_gan.models.trace_scopes import ENCODER, phase
 
 
 @keras.saving.register_keras_serializable(package="caption_gan")

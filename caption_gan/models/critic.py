@@ -12,9 +12,9 @@ which would make a caption's score depend on others' (Gulrajani et al., 2017).
 import keras
 import tensorflow as tf
 
-from caption_gan import replicas
-from caption_gan.models.generator import Context, Generator
-from caption_gan.objectives import CriticConfig
+from caption_gan.config.objectives import CriticConfig
+from caption_gan.distribution import replicas
+from caption_gan.models.generators.gru import Context, Generator
 from caption_gan.text.vocabulary import PAD_ID
 
 # How likely a written word was depends on all that might have been written in its place. The most

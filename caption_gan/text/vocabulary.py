@@ -19,7 +19,7 @@ import tensorflow_text as tf_text
 from tensorflow_text.tools.wordpiece_vocab import wordpiece_tokenizer_learner_lib as learner
 
 from caption_gan.errors import CaptionGANError
-from caption_gan.files import replacing
+from caption_gan.storage.atomic import replacing
 
 SPECIAL_TOKENS = ("[PAD]", "[START]", "[END]", "[UNK]")
 PAD_ID, START_ID, END_ID, UNK_ID = range(4)

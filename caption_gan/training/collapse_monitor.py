@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from caption_gan.config.objectives import MonitorConfig
 from caption_gan.metrics.collapse import crossed
-from caption_gan.objectives import MonitorConfig
 
 
 class CollapseMonitor(keras.callbacks.Callback):

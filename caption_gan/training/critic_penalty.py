@@ -6,10 +6,10 @@ B batch, K captions an image, T time, E embedding.
 import keras
 import tensorflow as tf
 
+from caption_gan.config.objectives import AdversarialConfig
 from caption_gan.models.critic import Critic
-from caption_gan.models.generator import Context
-from caption_gan.objectives import AdversarialConfig
-from caption_gan.phases import PENALTY, phase
+from caption_gan.models.generators.gru import Context
+from caption_gan.models.trace_scopes import PENALTY, phase
 from caption_gan.training import losses
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from caption_gan.training.objective import Objective
+from caption_gan.training.objectives.trainer import Objective
 
 
 class Position(NamedTuple):

@@ -5,7 +5,7 @@ N any leading dimensions, T time, V vocabulary.
 
 import tensorflow as tf
 
-from caption_gan import replicas
+from caption_gan.distribution import replicas
 
 
 def cross_entropy(

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from caption_gan import precision
+from caption_gan.distribution import precision
 
 # Tables of learned vectors, which are matrices in form only: no input ever multiplies them.
 _TABLES = "embedding|positions"

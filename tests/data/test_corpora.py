@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from caption_gan.config import EncoderConfig
+from caption_gan.config.data import DataConfig
+from caption_gan.config.run import EncoderConfig
 from caption_gan.data.corpora import read_corpora, tokenize_corpora
 from caption_gan.data.pipeline import Pipeline
 from caption_gan.data.skips import Skips
 from caption_gan.errors import CaptionGANError
-from caption_gan.layouts import DataConfig
 from caption_gan.text.tokenizer import Tokenizer
 from caption_gan.text.vocabulary import write_vocabulary
 

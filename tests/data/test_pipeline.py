@@ -9,21 +9,21 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from caption_gan import preparation
-from caption_gan.config import Config, EncoderConfig
-from caption_gan.data import records, shards
+from caption_gan.config.data import DataConfig
+from caption_gan.config.run import Config, EncoderConfig
 from caption_gan.data.example import Example
 from caption_gan.data.images import decode_and_resize, is_image
 from caption_gan.data.pipeline import Pipeline
-from caption_gan.data.shards import IndexedImage, PreparedSplit
+from caption_gan.data.shards import prepare as prepare_shards
+from caption_gan.data.shards import records, shards
+from caption_gan.data.shards.prepare import prepare_splits
+from caption_gan.data.shards.shards import IndexedImage, PreparedSplit
 from caption_gan.data.skips import Skips
 from caption_gan.errors import CaptionGANError
-from caption_gan.layouts import DataConfig
-from caption_gan.preparation import prepare_splits
 from caption_gan.text.tokenizer import Tokenizer
 from caption_gan.text.vocabulary import write_vocabulary
 from caption_gan.training.loop import Position, train
-from caption_gan.training.objective import Objective
+from caption_gan.training.objectives.trainer import Objective
 
 WORDS = ["[PAD]", "[START]", "[END]", "[UNK]", *"abcdefgh"]
 
@@ -83,7 +83,7 @@ def settings(tmp_path, **encoder) -> Config:
 @pytest.fixture
 def use(monkeypatch):
     def use_source(source):
-        monkeypatch.setattr(preparation, "open_source", lambda config, skips: source)
+        monkeypatch.setattr(prepare_shards, "open_source", lambda config, skips: source)
         return source
 
     return use_source

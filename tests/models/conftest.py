@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from caption_gan.models.attention import Memory
-from caption_gan.models.generator import Context, Generator
+from caption_gan.models.generators.attention import Memory
+from caption_gan.models.generators.gru import Context, Generator
 
 
 class MarkovGenerator:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from caption_gan.exporting import WARM_UP_BATCHES
-from caption_gan.operations import NEWEST
+from caption_gan.exporting.allowed_operations import NEWEST
+from caption_gan.exporting.versions import WARM_UP_BATCHES
 from serving import client
 from serving.server import argument_parser
 from serving.text_protos import read_batching, read_model_config, read_monitoring

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from caption_gan import blessing, signature
+from caption_gan import signature
 from caption_gan.command_line import run_program
-from caption_gan.exporting import trial_images, trial_inputs
+from caption_gan.exporting import gate
+from caption_gan.exporting.served_captioner import ServedCaptioner
+from caption_gan.exporting.versions import trial_images, trial_inputs
 from caption_gan.run import RunDirectory
-from caption_gan.served_captioner import ServedCaptioner
 from serving import push
 from serving.canaries import MODEL, SPOILT, Canary, ask, try_out
 from serving.client import caption_images
@@ -28,7 +29,7 @@ from serving.versions import Policy, wanted
 from tests.runs import untrained_run
 from tests.serving.models import write_byte_counter
 
-GOOD = {blessing.CIDER: 0.5, "collapsed": {"val": []}}
+GOOD = {gate.CIDER: 0.5, "collapsed": {"val": []}}
 
 
 def write_scores(run: RunDirectory, scores: dict) -> None:
@@ -130,7 +131,7 @@ def without_server(stand_in, monkeypatch) -> SimpleNamespace:
     ],
 )
 def test_reasons(cider, collapsed, served, words):
-    reasons = blessing.reasons_against(cider, collapsed, served, 0.15, 0.05)
+    reasons = gate.reasons_against(cider, collapsed, served, 0.15, 0.05)
     assert len(reasons) == len(words)
     for word, reason in zip(words, reasons, strict=True):
         assert word in reason
@@ -139,9 +140,9 @@ def test_reasons(cider, collapsed, served, words):
 @pytest.mark.parametrize("why", ["known", "asked", "absent", "other split", "other weights"])
 def test_scores_are_of_the_weights_that_are_there(scored, monkeypatch, why):
     evaluation = SimpleNamespace(
-        scores=SimpleNamespace(values={blessing.CIDER: 0.3}), collapsed=["greedy: all alike"]
+        scores=SimpleNamespace(values={gate.CIDER: 0.3}), collapsed=["greedy: all alike"]
     )
-    monkeypatch.setattr(blessing, "evaluate_run", lambda *arguments: evaluation)
+    monkeypatch.setattr(gate, "evaluate_run", lambda *arguments: evaluation)
     if why == "absent":
         scored.metrics.unlink()
     elif why == "other split":
@@ -151,29 +152,29 @@ def test_scores_are_of_the_weights_that_are_there(scored, monkeypatch, why):
     elif why == "other weights":
         with scored.best_weights.open("ab") as file:
             file.write(b"more")
-    found = blessing.run_scores(scored.path, (None, None, None), anew=why == "asked")
+    found = gate.run_scores(scored.path, (None, None, None), anew=why == "asked")
     assert found == ((0.5, []) if why == "known" else (0.3, ["greedy: all alike"]))
 
 
 def test_the_served_version_is_compared_on_the_same_data(scored, tmp_path, monkeypatch):
     def evaluate(version, change, split):
         changed.append(change(scored.read_config()).data.val_images)
-        return SimpleNamespace(scores=SimpleNamespace(values={blessing.CIDER: 0.4}))
+        return SimpleNamespace(scores=SimpleNamespace(values={gate.CIDER: 0.4}))
 
     changed: list[int] = []
-    monkeypatch.setattr(blessing, "evaluate_saved_model", evaluate)
+    monkeypatch.setattr(gate, "evaluate_saved_model", evaluate)
     extra = tmp_path / "1" / push.EXTRA
     extra.mkdir(parents=True)
     shutil.copy(scored.config, extra)
     shutil.copy(scored.metrics, extra)
     data = scored.read_config().data
-    assert blessing.served_cider(extra.parent, data) == 0.5
+    assert gate.served_cider(extra.parent, data) == 0.5
     assert changed == []
     # Of another data set, and of runs that nobody has scored together yet.
     other = type(data)(val_images=99)
-    assert blessing.served_cider(extra.parent, other) == 0.4
+    assert gate.served_cider(extra.parent, other) == 0.4
     (extra / "metrics.json").write_text("{}")
-    assert blessing.served_cider(extra.parent, data) == 0.4
+    assert gate.served_cider(extra.parent, data) == 0.4
     assert changed == [99, 12]
 
 
@@ -208,7 +209,7 @@ def test_versions_follow_each_other(scored, without_server, pushing, tmp_path):
     for file in (scored.metrics, scored.config):
         shutil.copy(file, to / str(second["version"]) / push.EXTRA)
 
-    write_scores(scored, GOOD | {blessing.CIDER: 0.4})
+    write_scores(scored, GOOD | {gate.CIDER: 0.4})
     status, third, error = pushing(scored.path, "--to", to)
     assert status == 1
     assert "served now 0.500" in error

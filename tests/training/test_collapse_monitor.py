@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
+from caption_gan.config.objectives import MonitorConfig
 from caption_gan.metrics.collapse import crossed
-from caption_gan.objectives import MonitorConfig
 from caption_gan.training.collapse_monitor import CollapseMonitor
 
 HEALTHY = {

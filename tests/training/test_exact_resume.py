@@ -14,23 +14,23 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework import config as framework
 
-from caption_gan import precision
-from caption_gan.objectives import (
+from caption_gan.config.objectives import (
     MaximumLikelihoodConfig,
     MonitorConfig,
     PolicyGradientConfig,
     SelfCriticalConfig,
     WassersteinGANConfig,
 )
+from caption_gan.distribution import precision
 from caption_gan.training.averaging import RunningAverage
-from caption_gan.training.cider_reward import CiderReward
+from caption_gan.training.checkpoints import Continuation
 from caption_gan.training.collapse_monitor import CollapseMonitor
-from caption_gan.training.continuation import Continuation
 from caption_gan.training.loop import train
-from caption_gan.training.maximum_likelihood import MaximumLikelihood
-from caption_gan.training.policy_gradient import PolicyGradient
-from caption_gan.training.self_critical import SelfCritical
-from caption_gan.training.wgan_gp import WassersteinGAN
+from caption_gan.training.objectives.maximum_likelihood import MaximumLikelihood
+from caption_gan.training.objectives.policy_gradient import PolicyGradient
+from caption_gan.training.objectives.self_critical import SelfCritical
+from caption_gan.training.objectives.wgan_gp import WassersteinGAN
+from caption_gan.training.rewards.cider import CiderReward
 from tests.captioners import captioner
 
 SHARED: dict[str, Any] = {"batch_size": 2, "critic_updates": 1, "critic_warmup": 1}

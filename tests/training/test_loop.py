@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from caption_gan.objectives import MaximumLikelihoodConfig, WassersteinGANConfig
+from caption_gan.config.objectives import MaximumLikelihoodConfig, WassersteinGANConfig
 from caption_gan.training.averaging import RunningAverage
 from caption_gan.training.loop import Position, train
-from caption_gan.training.maximum_likelihood import MaximumLikelihood
-from caption_gan.training.objective import Objective
-from caption_gan.training.wgan_gp import WassersteinGAN
+from caption_gan.training.objectives.maximum_likelihood import MaximumLikelihood
+from caption_gan.training.objectives.trainer import Objective
+from caption_gan.training.objectives.wgan_gp import WassersteinGAN
 from tests.captioners import captioner
 
 STEPS = 3

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.training.test_precision import OBJECTIVES, build, weights
+from tests.distribution.test_precision import OBJECTIVES, build, weights
 
 ADVERSARIAL = [pytest.param(name, marks=pytest.mark.slow) for name in list(OBJECTIVES)[1:]]
 

@@ -1,0 +1,114 @@
+"""COCO 2014 and 2017 with their captions, and captions of other images in COCO's format."""
+
+import functools
+import os
+import re
+from collections import defaultdict
+from typing import Any
+
+from caption_gan.config.data import DataConfig
+from caption_gan.data.skips import Skips
+from caption_gan.data.sources.json_lists import read_lists
+from caption_gan.data.sources.karpathy import read_karpathy
+from caption_gan.data.sources.listed import Entry, ListedSource, hold_out
+from caption_gan.errors import CaptionGANError
+from caption_gan.storage import filesystem
+
+CAPTION_FILE = re.compile(r"captions_(train|val|test)(\d*)\.json")
+ID = (int, str)
+
+
+def open_coco(config: DataConfig, skips: Skips) -> ListedSource:
+    """Opens COCO's layout (Lin et al., 2014; Chen et al., 2015).
+
+    Args:
+        config: `root` has `annotations/captions_train2014.json` and the like; other data sets'
+            files name no year. Images are in `train2014/`, `images/train2014/` or `images/`. A
+            single file of captions is divided by `held_out`. `karpathy` replaces these files.
+        skips: Counts what cannot be used.
+
+    Raises:
+        CaptionGANError: Something that must be there is not, or is damaged.
+    """
+    root = str(config.root)
+    if config.karpathy is not None:
+        path = filesystem.resolve(config.karpathy)
+        folder_of = functools.cache(functools.partial(_image_folder, root))
+        splits = read_karpathy(path, folder_of, skips)
+        return ListedSource(splits, [root, path, filesystem.modified(path)], skips)
+    year, files = _caption_files(filesystem.join(root, "annotations"))
+    folders = {split: _image_folder(root, split + year) for split in files}
+    for split, folder in folders.items():
+        if not filesystem.is_folder(folder):
+            raise CaptionGANError(
+                f"data.root: {root} has captions but no images for the split {split!r}; expected "
+                f"a folder {split}{year}/, images/{split}{year}/ or images/."
+            )
+    fingerprint: list[Any] = [
+        [path, filesystem.modified(path), folders[split]] for split, path in files.items()
+    ]
+    splits = {split: _entries(path, folders[split], skips) for split, path in files.items()}
+    fingerprint.append([config.held_out])
+    return ListedSource(hold_out(splits, config.held_out), fingerprint, skips)
+
+
+def _caption_files(folder: str) -> tuple[str, dict[str, str]]:
+    years: dict[str, dict[str, str]] = defaultdict(dict)
+    names = filesystem.listing(folder)
+    for name in names:
+        if match := CAPTION_FILE.fullmatch(name):
+            split, year = match.groups()
+            years[year][split] = filesystem.join(folder, name)
+    if not years:
+        raise CaptionGANError(
+            f"{folder} has no file of captions; expected captions_train2014.json and "
+            f"captions_val2014.json, or the like, found {', '.join(names) or 'nothing'}."
+        )
+    if len(years) > 1:
+        raise CaptionGANError(
+            f"{folder} has captions of several years: {', '.join(y or 'none' for y in years)}; "
+            "set data.root to a folder with one of them."
+        )
+    ((year, files),) = years.items()
+    missing = [split for split in ("train", "val") if split not in files]
+    if missing and len(files) > 1:
+        raise CaptionGANError(
+            f"{folder} has no captions_{missing[0]}{year}.json; expected it beside "
+            f"{' and '.join(map(os.path.basename, files.values()))}."
+        )
+    return year, files
+
+
+def _image_folder(root: str, name: str) -> str:
+    """The folder of images of this name, or where it should be."""
+    places = [filesystem.join(root, "images", name), filesystem.join(root, name)]
+    places.append(filesystem.join(root, "images"))
+    return next((place for place in places if filesystem.is_folder(place)), places[1])
+
+
+def _entries(path: str, folder: str, skips: Skips) -> list[Entry]:
+    images, annotations = read_lists(
+        path,
+        {
+            "images": {"id": ID, "file_name": str},
+            "annotations": {"image_id": ID, "caption": str},
+        },
+    )
+    names: dict[str, str] = {}
+    for image in images:
+        # Files have been seen whose images have numbers and whose captions have texts.
+        key, name = str(image["id"]), image["file_name"]
+        if key in names:
+            skips.add("images have the id of another", name)
+        names.setdefault(key, name)
+    captions: dict[str, list[str]] = {key: [] for key in names}
+    for annotation in annotations:
+        key = str(annotation["image_id"])
+        if key in captions:
+            captions[key].append(annotation["caption"])
+        else:
+            skips.add("captions are of images that are not listed", f"id {key}")
+    return [
+        Entry(os.path.basename(name), filesystem.join(folder, name), tuple(captions[key]))
+        for key, name in names.items()
+    ]

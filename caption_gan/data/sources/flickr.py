@@ -1,0 +1,134 @@
+"""Flickr8k and Flickr30k as they are distributed: a folder of images and a file of captions."""
+
+import csv
+import io
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+from caption_gan.config.data import DataConfig
+from caption_gan.data.skips import Skips
+from caption_gan.data.sources.karpathy import read_karpathy
+from caption_gan.data.sources.listed import Entry, ListedSource, hold_out
+from caption_gan.errors import CaptionGANError
+from caption_gan.storage import filesystem
+
+IMAGE_FOLDERS = (
+    *("Images", "images", "Flicker8k_Dataset", "Flickr8k_Dataset"),
+    *("flickr30k_images", "flickr30k-images"),
+)
+CAPTION_FILES = ("captions.txt", "Flickr8k.token.txt", "results_20130124.token", "results.csv")
+TEXT_FOLDERS = ("", "Flickr8k_text")
+SPLIT_LISTS = {
+    "train": "Flickr_8k.trainImages.txt",
+    "val": "Flickr_8k.devImages.txt",
+    "test": "Flickr_8k.testImages.txt",
+}
+
+
+def open_flickr(config: DataConfig, skips: Skips) -> ListedSource:
+    """Opens the layout of Flickr8k (Hodosh et al., 2013) and Flickr30k (Young et al., 2014).
+
+    Args:
+        config: `root` has one of `IMAGE_FOLDERS` and one of `CAPTION_FILES`. The lists of
+            Flickr8k's splits hold one file name a line; where there is none, images are held out by
+            `held_out`. `karpathy` replaces captions and lists.
+        skips: Counts what cannot be used.
+
+    Raises:
+        CaptionGANError: Something that must be there is not, or is damaged.
+    """
+    root = str(config.root)
+    folder = _expected("folder of images", filesystem.is_folder, root, IMAGE_FOLDERS)
+    if config.karpathy is not None:
+        path = filesystem.resolve(config.karpathy)
+        splits = read_karpathy(path, lambda _: folder, skips)
+        return ListedSource(splits, [folder, path, filesystem.modified(path)], skips)
+    path = _expected("file of captions", filesystem.is_file, root, CAPTION_FILES)
+    captions = read_captions(path, skips)
+    lists = {
+        split: found[0]
+        for split, name in SPLIT_LISTS.items()
+        if (found := _found(filesystem.is_file, root, [name]))
+    }
+    files = [path, *lists.values()]
+    fingerprint = [folder, *([file, filesystem.modified(file)] for file in files)]
+
+    def entries(names: Iterable[str]) -> list[Entry]:
+        return [
+            Entry(name, filesystem.join(folder, name), tuple(captions.get(name, ())))
+            for name in names
+        ]
+
+    if not lists:
+        held_out = hold_out({"train": entries(captions)}, config.held_out)
+        return ListedSource(held_out, [*fingerprint, config.held_out], skips)
+    splits = {
+        split: entries(filesystem.read_text(file, "one file name a line").split())
+        for split, file in lists.items()
+    }
+    for split in ("train", "val"):
+        if not splits.get(split):
+            raise CaptionGANError(
+                f"{lists.get(split, filesystem.join(root, SPLIT_LISTS[split]))}: no images for the "
+                f"split {split!r}; expected one file name a line."
+            )
+    return ListedSource(splits, fingerprint, skips)
+
+
+def _found(is_there: Callable[[str], bool], root: str, names: Iterable[str]) -> list[str]:
+    places = (filesystem.join(root, folder, name) for folder in TEXT_FOLDERS for name in names)
+    return [place for place in places if is_there(place)]
+
+
+def _expected(what: str, is_there: Callable[[str], bool], root: str, names: Iterable[str]) -> str:
+    if found := _found(is_there, root, names):
+        return found[0]
+    raise CaptionGANError(
+        f"data.root: {root} has no {what}; expected {', '.join(names)}, there or in "
+        f"{TEXT_FOLDERS[1]}/; found {', '.join(filesystem.listing(root)[:10]) or 'nothing'}."
+    )
+
+
+def read_captions(path: str, skips: Skips) -> dict[str, list[str]]:
+    """The captions of each image, in the file's order."""
+    file_name = os.path.basename(path)
+    lines = io.StringIO(filesystem.read_text(path, "captions"), newline=None)
+    if "token" in file_name:
+        separator, columns, header_lines = "\t", ["image", "caption"], 0
+    else:
+        header = next(lines, "")
+        separator, header_lines = "|" if "|" in header else ",", 1
+        columns = [column.strip(' "\n') for column in header.split(separator)]
+        # As in Flickr30k, whose columns are image_name, comment_number and comment.
+        names = {"image_name": "image", "comment": "caption"}
+        columns = [names.get(column, column) for column in columns]
+        if not {"image", "caption"} <= set(columns):
+            raise CaptionGANError(
+                f"{path}: the first line must be 'image,caption' or 'image_name| comment_number| "
+                f"comment'; found {header[:80].strip()!r}."
+            )
+    captions: dict[str, list[str]] = defaultdict(list)
+    for number, line in enumerate(lines, header_lines + 1):
+        row = _row(line.rstrip("\n"), separator, columns)
+        image = row.get("image", "").strip()
+        if separator == "\t":  # `name.jpg#0`, with the number of the caption.
+            image = image.partition("#")[0]
+        if image:
+            captions[image].append(row["caption"].strip())
+        elif line.strip():
+            skips.add(f"lines of {file_name} are malformed", f"line {number}")
+    return dict(captions)
+
+
+def _row(line: str, separator: str, columns: list[str]) -> dict[str, str]:
+    """The values of a line; none if it is malformed."""
+    if separator == ",":
+        try:
+            # By itself, so that a quotation mark too many does not cost the lines that follow.
+            values = next(csv.reader([line], strict=True), [])
+        except csv.Error:
+            return {}
+    else:
+        values = line.split(separator, len(columns) - 1)
+    return dict(zip(columns, values, strict=True)) if len(values) == len(columns) else {}

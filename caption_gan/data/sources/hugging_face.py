@@ -1,0 +1,192 @@
+"""Sets on the Hugging Face Hub, and in its formats on disk, through the library `datasets`.
+
+On disk these are a folder or a file of Parquet, what `save_to_disk` has written, and the other
+folders that `load_dataset` takes. Rows stay in memory-mapped files, images as they were encoded.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from caption_gan.config.data import DataConfig, HuggingFaceConfig
+from caption_gan.data.skips import Skips
+from caption_gan.data.sources.hugging_face_rows import Columns, HuggingFaceSource, in_one_line
+from caption_gan.data.sources.listed import held_out_splits, split_name
+from caption_gan.errors import CaptionGANError
+
+CAPTION_COLUMNS = ("caption", "captions", "text", "sentence", "sentences")
+_SAVED = ("dataset_dict.json", "state.json")  # What `save_to_disk` leaves in its folder.
+
+
+def open_hugging_face(config: DataConfig, skips: Skips) -> HuggingFaceSource:
+    """Opens a set on the Hub or on disk.
+
+    Args:
+        config: `root` is a name on the Hub, a folder or a file. What a set has no split for is
+            divided from its `train`, or from its only split, by `held_out`.
+        skips: Counts what cannot be used.
+
+    Raises:
+        CaptionGANError: There is no such set, or it lacks columns or splits that are needed.
+    """
+    root, settings = str(config.root), config.hugging_face
+    if settings.streaming and settings.id_column:
+        raise CaptionGANError(
+            "data.hugging_face.streaming: the rows of an image may be anywhere in the set where "
+            "data.hugging_face.id_column is set, so it cannot be streamed; set streaming to false."
+        )
+    with in_one_line(root):
+        tables, version = _load(root, settings)
+        tables = _by_split(root, tables, skips)
+        columns = _columns(root, next(iter(tables.values())).features, settings)
+        tables = {split: _undecoded(table, columns) for split, table in tables.items()}
+        rows = _rows_by_image(root, tables, columns, skips)
+    if "val" not in rows:
+        tables = {split: tables.get(split, tables["train"]) for split in ("train", "val", "test")}
+        rows = _hold_out(rows, config.held_out)
+    fingerprint = [root, version, dataclasses.asdict(settings), config.held_out]
+    return HuggingFaceSource(root, tables, columns, rows, fingerprint, skips)
+
+
+def _load(root: str, settings: HuggingFaceConfig) -> tuple[Mapping[str, Any], Any]:
+    """What `datasets` has by that name, and something that changes with it."""
+    import datasets  # Takes longer to import than other layouts take to open.
+
+    datasets.disable_progress_bars()  # Those of downloads are the Hub's and stay.
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # Errors are raised besides.
+    path = os.path.expanduser(root)
+    if any(os.path.isfile(os.path.join(path, name)) for name in _SAVED):
+        saved = datasets.load_from_disk(path)
+        tables = {"train": saved} if isinstance(saved, datasets.Dataset) else saved
+        return tables, [table._fingerprint for table in tables.values()]
+    if os.path.isfile(path):
+        builder = datasets.load_dataset_builder("parquet", data_files=path)
+    else:
+        builder = datasets.load_dataset_builder(path, settings.name, revision=settings.revision)
+    version = [builder.hash, builder.config_id]
+    if settings.streaming:
+        return builder.as_streaming_dataset(), version
+    builder.download_and_prepare()
+    return builder.as_dataset(), version
+
+
+def _by_split(root: str, tables: Mapping[str, Any], skips: Skips) -> dict[str, Any]:
+    if len(tables) == 1:
+        return {"train": next(iter(tables.values()))}
+    splits: dict[str, Any] = {}
+    for name, table in tables.items():
+        split = split_name(name)
+        if split is None or split in splits:
+            skips.add("splits of the data set are not used", name)
+        else:
+            splits[split] = table
+    if "train" not in splits:
+        raise CaptionGANError(
+            f"data.root: {root} has no split train; expected train, val and test or only one "
+            f"split, found {', '.join(tables)}."
+        )
+    return splits
+
+
+def _columns(root: str, features: Mapping[str, Any] | None, settings: HuggingFaceConfig) -> Columns:
+    import datasets
+
+    if features is None:
+        raise CaptionGANError(
+            f"data.hugging_face.streaming: {root} does not say which columns it has; set "
+            "streaming to false."
+        )
+    for column in (settings.image_column, *settings.caption_columns, settings.id_column):
+        if column is not None and column not in features:
+            raise CaptionGANError(
+                f"data.hugging_face: {root} has no column {column!r}; found {', '.join(features)}."
+            )
+    images = [
+        name
+        for name, kind in features.items()
+        if isinstance(kind, datasets.Image) or (isinstance(kind, dict) and "bytes" in kind)
+    ] or [name for name in features if name.lower() == "image"]
+    if settings.image_column is not None:
+        images = [settings.image_column]
+    captions = (
+        settings.caption_columns
+        or [name for wanted in CAPTION_COLUMNS for name in features if name.lower() == wanted][:1]
+    )
+    for setting, there, expected in (
+        ("image_column", len(images) == 1, "one column of images"),
+        ("caption_columns", captions, f"a column {', '.join(CAPTION_COLUMNS)}"),
+    ):
+        if not there:
+            raise CaptionGANError(
+                f"data.hugging_face.{setting} is not set, and {root} has not {expected}; choose "
+                f"of {', '.join(features)}."
+            )
+    return Columns(images[0], captions, settings.id_column)
+
+
+def _undecoded(table: Any, columns: Columns) -> Any:
+    import datasets
+
+    names = dict.fromkeys([columns.image, *columns.captions, columns.image_id or columns.image])
+    table = table.select_columns(list(names))
+    if isinstance(table.features[columns.image], datasets.Image):
+        table = table.cast_column(columns.image, datasets.Image(decode=False))
+    return table
+
+
+def _rows_by_image(
+    root: str, tables: Mapping[str, Any], columns: Columns, skips: Skips
+) -> dict[str, dict[str, list[int]]]:
+    if columns.image_id is not None:
+        names = {split: _cells(table, columns.image_id) for split, table in tables.items()}
+    else:
+        names = {split: _file_names(root, table, columns.image) for split, table in tables.items()}
+        every = [name for some in names.values() for name in some]
+        if None in every or len(set(every)) < len(every):
+            names = {
+                split: [f"{split}-{row:06d}" for row in range(len(some))]
+                for split, some in names.items()
+            }
+    rows: dict[str, dict[str, list[int]]] = {split: {} for split in tables}
+    for split, some in names.items():
+        for row, name in enumerate(some):
+            if name is None:
+                skips.add(f"rows have no {columns.image_id}", f"row {row} of {split}")
+            else:
+                rows[split].setdefault(str(name), []).append(row)
+    return rows
+
+
+def _cells(table: Any, column: str) -> list[Any]:
+    return table.select_columns([column]).with_format("arrow")[:].column(0).to_pylist()
+
+
+def _file_names(root: str, table: Any, column: str) -> list[str | None]:
+    """Names of the files that the images were, where they are known without reading images."""
+    if not hasattr(table, "select"):
+        info = (table.info.splits or {}).get(str(table.split))
+        if info is None or not info.num_examples:
+            raise CaptionGANError(
+                f"data.hugging_face.streaming: {root} does not say how many rows its split "
+                f"{table.split} has; set streaming to false."
+            )
+        return [None] * info.num_examples
+    images = table.select_columns([column]).with_format("arrow")[:].flatten()
+    path = f"{column}.path" if f"{column}.path" in images.column_names else column
+    paths = images.column(path)
+    if paths.type not in ("string", "large_string"):
+        return [None] * len(paths)
+    return [path and os.path.basename(path) for path in paths.to_pylist()]
+
+
+def _hold_out(
+    rows: Mapping[str, dict[str, list[int]]], share: float
+) -> dict[str, dict[str, list[int]]]:
+    splits: dict[str, dict[str, list[int]]] = {"train": {}, "val": {}, "test": {}}
+    splits.update({split: images for split, images in rows.items() if split != "train"})
+    split_of = held_out_splits(rows["train"], share)
+    for name, some in rows["train"].items():
+        split = split_of[name]
+        splits["train" if split in rows else split][name] = some
+    return splits

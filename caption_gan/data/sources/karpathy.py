@@ -1,0 +1,35 @@
+"""Karpathy's splits of COCO, Flickr8k and Flickr30k: one JSON file with images and captions."""
+
+from collections.abc import Callable
+
+from caption_gan.data.skips import Skips
+from caption_gan.data.sources.json_lists import check_records, read_lists
+from caption_gan.data.sources.listed import SPLITS, Entry, split_name
+from caption_gan.storage import filesystem
+
+
+def read_karpathy(path: str, folder: Callable[[str], str], skips: Skips) -> dict[str, list[Entry]]:
+    """The splits that the file has; `restval` is part of `train`, as in the literature.
+
+    Args:
+        path: The file, e.g. `dataset_coco.json`.
+        folder: The folder of an image, given its `filepath`, which is empty if there is none.
+        skips: Counts images of other splits.
+
+    Raises:
+        CaptionGANError: It is missing, damaged, or something else.
+    """
+    keys = {"filename": str, "split": str, "sentences": list}
+    (images,) = read_lists(path, {"images": keys})
+    splits: dict[str, list[Entry]] = {split: [] for split in SPLITS}
+    for image in images:
+        name = image["filename"]
+        split = "train" if image["split"] == "restval" else split_name(image["split"])
+        if split is None:
+            skips.add(f"images are of an unknown split {image['split']!r}", name)
+            continue
+        check_records(path, f"sentences of {name}", image["sentences"], {"raw": str})
+        captions = tuple(sentence["raw"] for sentence in image["sentences"])
+        image_path = filesystem.join(folder(image.get("filepath") or ""), name)
+        splits[split].append(Entry(name, image_path, captions))
+    return {split: entries for split, entries in splits.items() if entries}

@@ -1,0 +1,80 @@
+"""Several captioners of one vocabulary that write together.
+
+B batch, K captions an image, V vocabulary, R regions, D region depth; sums over the members where
+a letter stands for what each of them has of its own.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import keras
+import tensorflow as tf
+
+from caption_gan.models.captioner import Captioner
+from caption_gan.models.generators.gru import Context, Generator
+
+
+class GeneratorEnsemble:
+    """Writes with the mean of its members' probabilities, word by word, as one generator does.
+
+    Args:
+        generators: Members; their vocabularies are the same.
+    """
+
+    def __init__(self, generators: Sequence[Generator]):
+        self.generators = generators
+        self.vocabulary_size = generators[0].vocabulary_size
+        self.noise_size = sum(member.noise_size for member in generators)
+        self.state_size = sum(member.state_size for member in generators)
+
+    def look(self, regions: tf.Tensor) -> tuple[Context, ...]:
+        """Reads regions [B, R, D], the members' side by side in D."""
+        depths = [member.regions_shape[-1] for member in self.generators]
+        parts = tf.split(regions, depths, axis=-1)
+        return tuple(member.look(part) for member, part in zip(self.generators, parts, strict=True))
+
+    def start(self, context: tuple[Context, ...], noise: tf.Tensor) -> tf.Tensor:
+        """First states [B, K, 2 H] from noise [B, K, Z]."""
+        parts = tf.split(noise, [member.noise_size for member in self.generators], axis=-1)
+        states = [
+            member.start(of_member, part)
+            for member, of_member, part in zip(self.generators, context, parts, strict=True)
+        ]
+        return tf.concat(states, axis=-1)
+
+    def step(
+        self, token_ids: tf.Tensor, states: tf.Tensor, context: tuple[Context, ...]
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Reads one word of each of K captions an image, [B, K], and scores the next.
+
+        Returns:
+            Log-probabilities [B, K, V], the next states [B, K, 2 H], and attention weights
+            [B, K, R], the mean of the members'.
+        """
+        parts = tf.split(states, [member.state_size for member in self.generators], axis=-1)
+        stepped = [
+            member.step(token_ids, part, of_member)
+            for member, part, of_member in zip(self.generators, parts, context, strict=True)
+        ]
+        logits, after, weights = zip(*stepped, strict=True)
+        summed = tf.reduce_logsumexp(tf.stack([tf.nn.log_softmax(some) for some in logits]), axis=0)
+        log_probabilities = summed - tf.math.log(float(len(self.generators)))
+        return log_probabilities, tf.concat(after, axis=-1), tf.add_n(weights) / len(weights)
+
+
+class CaptionerEnsemble(keras.Model):
+    """Captioners that look each with its own encoder and write together.
+
+    Args:
+        captioners: Members; their vocabularies, image sizes and numbers of regions are the same.
+    """
+
+    def __init__(self, captioners: Sequence[Captioner], **kwargs):
+        super().__init__(**kwargs)
+        self.captioners = list(captioners)
+        self.encoder = captioners[0].encoder
+        self.generator = GeneratorEnsemble([member.generator for member in captioners])
+        self.built = True
+
+    def regions(self, batch: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
+        """Regions [B, R, D] of a batch of pixels, the members' side by side in D."""
+        return tf.concat([member.regions(batch, training) for member in self.captioners], axis=-1)

@@ -1,0 +1,157 @@
+"""An encoder that is trained with the captioner, small enough for two CPU cores.
+
+B batch, H image height, W image width, R regions, D region depth.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from caption_gan.distribution import replicas
+from caption_gan.models.generators.attention import RegionAttention
+
+
+@keras.saving.register_keras_serializable(package="caption_gan")
+class ConvolutionalEncoder(keras.Model):
+    """A small network, trained with the captioner; one region for each 8 x 8 pixels.
+
+    Convolutions with residual blocks see what is near (batch normalisation rather than group
+    normalisation: on drawn scenes it learnt in 2 minutes what group normalisation did not in 9).
+    Self-attention then lets regions see each other wherever they are: a line of a chart is only
+    known to rise by comparing its two ends. A learned vector for each position lets regions know
+    where they are, and words say it.
+
+    Args:
+        image_height: In pixels.
+        image_width: In pixels.
+        width: Channels of the first stage; regions have twice as many.
+    """
+
+    def __init__(self, image_height: int, image_width: int, width: int, **kwargs):
+        super().__init__(**kwargs)
+        self.image_height = image_height
+        self.image_width = image_width
+        self.width = width
+        self.grid = (-(-image_height // 8), -(-image_width // 8))
+        self.regions_shape = (self.grid[0] * self.grid[1], 2 * width)
+        # Every variable is trained, so nothing of an image stays the same.
+        self.cached_shape: tuple[int, ...] = ()
+        self.pretrained_variables: list[keras.Variable] = []
+        self.stem = keras.Sequential(
+            [
+                keras.layers.Rescaling(1 / 127.5, offset=-1),
+                *_convolution(width // 2, 5, strides=2),
+                *_convolution(width, 3, strides=2),
+            ],
+            name="stem",
+        )
+        self.first_block = keras.Sequential(_residual(width), name="first_block")
+        self.reduction = keras.Sequential(_convolution(2 * width, 3, strides=2), name="reduction")
+        self.second_block = keras.Sequential(_residual(2 * width), name="second_block")
+        self.mixers = [SelfAttention(2 * width, name=f"mixer_{index}") for index in range(2)]
+
+    def build(self, input_shape=None):
+        rows, columns = self.grid
+        half = (None, -(-self.image_height // 4), -(-self.image_width // 4), self.width)
+        self.stem.build((None, self.image_height, self.image_width, 3))
+        self.first_block.build(half)
+        self.reduction.build(half)
+        self.second_block.build((None, rows, columns, 2 * self.width))
+        for mixer in self.mixers:
+            mixer.build((None, *self.regions_shape))
+        self.positions = self.add_weight(
+            name="positions",
+            shape=self.regions_shape,
+            initializer=lambda shape, dtype: tf.cast(waves_over_grid(*self.grid, shape[-1]), dtype),
+        )
+        self.built = True
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Images [B, H, W, 3] to regions [B, R, D]."""
+        features = self.stem(images, training=training)  # [B, H/4, W/4, D/2]
+        features = tf.nn.relu(features + self.first_block(features, training=training))
+        features = self.reduction(features, training=training)  # [B, H/8, W/8, D]
+        features = tf.nn.relu(features + self.second_block(features, training=training))
+        regions = tf.reshape(features, [-1, *self.regions_shape]) + self.positions  # [B, R, D]
+        for mixer in self.mixers:
+            regions = mixer(regions)
+        return regions
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "image_height": self.image_height,
+            "image_width": self.image_width,
+            "width": self.width,
+        }
+
+
+def waves_over_grid(rows: int, columns: int, depth: int) -> np.ndarray:
+    """Positions to begin with: sines and cosines, half of them down the grid, half across.
+
+    The longest wave passes a quarter of its period over the grid, so it is nearly a ramp, the
+    shortest changes from each region to the next.
+
+    Returns:
+        [rows * columns, depth], in the order in which a grid is flattened.
+    """
+    waves = np.geomspace(0.5, max(rows, columns) / 2, -(-depth // 4)) * np.pi
+    down, across = (
+        np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
+        for angles in (np.linspace(0, 1, count)[:, None] * waves for count in (rows, columns))
+    )
+    grid = np.concatenate([np.repeat(down, columns, axis=0), np.tile(across, (rows, 1))], axis=-1)
+    return grid[:, :depth]
+
+
+@keras.saving.register_keras_serializable(package="caption_gan")
+class SelfAttention(keras.layers.Layer):
+    """A Transformer's encoder layer, normalised first (Vaswani et al., 2017; Xiong et al., 2020).
+
+    Args:
+        depth: D.
+        heads: Number of attention heads.
+    """
+
+    def __init__(self, depth: int, heads: int = 2, **kwargs):
+        super().__init__(**kwargs)
+        self.depth = depth
+        self.heads = heads
+        self.attention_norm = keras.layers.LayerNormalization(name="attention_norm")
+        self.attention = RegionAttention(depth, heads, name="attention")
+        self.attended = keras.layers.Dense(depth, name="attended")
+        self.dense_norm = keras.layers.LayerNormalization(name="dense_norm")
+        self.widen = keras.layers.Dense(2 * depth, activation="relu", name="widen")
+        self.narrow = keras.layers.Dense(depth, name="narrow")
+
+    def build(self, input_shape):
+        self.attention_norm.build(input_shape)
+        self.attention.build(input_shape, input_shape)
+        self.attended.build(input_shape)
+        self.dense_norm.build(input_shape)
+        self.widen.build(input_shape)
+        self.narrow.build((*input_shape[:-1], 2 * self.depth))
+        self.built = True
+
+    def call(self, regions: tf.Tensor) -> tf.Tensor:
+        """[B, R, D] to [B, R, D]."""
+        normed = self.attention_norm(regions)
+        context, _ = self.attention(normed, self.attention.memory(normed))  # [B, R, D]
+        regions += self.attended(context)
+        return regions + self.narrow(self.widen(self.dense_norm(regions)))
+
+    def get_config(self):
+        return {**super().get_config(), "depth": self.depth, "heads": self.heads}
+
+
+def _convolution(channels: int, size: int, strides: int = 1) -> list[keras.layers.Layer]:
+    return [
+        keras.layers.Conv2D(channels, size, strides, padding="same", use_bias=False),
+        keras.layers.BatchNormalization(momentum=0.97, synchronized=replicas.several()),
+        keras.layers.ReLU(),
+    ]
+
+
+def _residual(channels: int) -> list[keras.layers.Layer]:
+    # Without the last activation, which comes after the sum.
+    return [*_convolution(channels, 3), *_convolution(channels, 3)[:-1]]

@@ -1,0 +1,148 @@
+"""Regions that somebody else's network has computed, such as detections of objects.
+
+B batch, N images, R regions, D region depth.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from caption_gan.errors import CaptionGANError
+
+FEATURES = "features.npy"
+
+
+@keras.saving.register_keras_serializable(package="caption_gan")
+class PrecomputedEncoder(keras.Model):
+    """Reads regions from files, where other encoders compute them from pixels; cannot be called.
+
+    Args:
+        folder: On disk. Has a file for each image, named after it with `.npy` for its ending, of
+            numbers [R, D], alike for all images, or [D] for one region. Or `features.npy`
+            [N, R, D] or [N, D] of all images, as `caption_gan.data.sources.features` describes it.
+
+    Raises:
+        CaptionGANError: There is no such folder, it has no such files, or the first of them holds
+            something else.
+    """
+
+    def __init__(self, folder: str, **kwargs):
+        super().__init__(**kwargs)
+        self.folder = folder
+        root = Path(folder).expanduser()
+        features = sorted([*root.glob(FEATURES), *root.glob(f"*/{FEATURES}")])
+        self.reader = _Rows(root, features) if features else _Files(root)
+        if not self.reader.paths:
+            raise CaptionGANError(
+                f"encoder.regions: {folder} is no folder with regions; expected, on disk, a file "
+                f".npy for each image, named after it, or {FEATURES} there or in its folders."
+            )
+        self.regions_shape: tuple[int, ...] = _checked(*self.reader.first()).shape
+        rows = math.isqrt(self.regions_shape[0])
+        # Where regions lie in the image is not known; most often they are a square grid.
+        square = rows**2 == self.regions_shape[0]
+        self.grid = (rows, rows) if square else (1, self.regions_shape[0])
+        self.cached_shape = self.regions_shape
+        self.pretrained_variables: list[keras.Variable] = []
+        self.built = True
+
+    def read(self, image_id: str) -> np.ndarray | None:
+        """Regions [R, D] of an image, None where the folder has none.
+
+        Raises:
+            CaptionGANError: The file holds something else.
+        """
+        found = self.reader.find(image_id)
+        if found is None:
+            return None
+        regions = _checked(*found)
+        if regions.shape != self.regions_shape:
+            raise CaptionGANError(
+                f"encoder.regions: {found[0]} holds {regions.shape}, other files of its folder "
+                f"{self.regions_shape} numbers; compute as many regions for every image."
+            )
+        return regions
+
+    def after_cache(self, cached: tf.Tensor) -> tf.Tensor:
+        """Regions [B, R, D] are kept as they are."""
+        return cached
+
+    def fingerprint(self) -> Any:
+        """Something JSON can hold that differs if the regions may differ."""
+        root = self.reader.root
+        files = [(str(path.relative_to(root)), path.stat()) for path in self.reader.paths]
+        return [(name, status.st_size, status.st_mtime_ns) for name, status in files]
+
+    def get_config(self):
+        return {**super().get_config(), "folder": self.folder}
+
+
+class _Files:
+    """A file for each image, named after it."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.paths = sorted(root.glob("*.npy"))
+
+    def first(self) -> tuple[str, np.ndarray]:
+        """Some regions, and where they are."""
+        return str(self.paths[0]), _load(np.load, self.paths[0])
+
+    def find(self, image_id: str) -> tuple[str, np.ndarray] | None:
+        """The regions of an image, and where they are."""
+        path = self.root / f"{Path(image_id).stem}.npy"
+        return (str(path), _load(np.load, path)) if path.is_file() else None
+
+
+class _Rows:
+    """A row for each image, named after its folder and its number, in memory-mapped files."""
+
+    def __init__(self, root: Path, paths: Sequence[Path]):
+        self.root = root
+        self.paths = paths
+        self.arrays: dict[str, np.ndarray] = {}
+        for path in paths:
+            array = _load(np.lib.format.open_memmap, path, mode="r")
+            if array.ndim not in (2, 3) or not len(array):
+                raise CaptionGANError(
+                    f"encoder.regions: {path} must hold numbers [images, regions, depth] or "
+                    f"[images, depth]; found shape {array.shape}."
+                )
+            self.arrays[path.parent.name if path.parent != root else ""] = array
+
+    def first(self) -> tuple[str, np.ndarray]:
+        """Some regions, and where they are."""
+        return str(self.paths[0]), next(iter(self.arrays.values()))[0]
+
+    def find(self, image_id: str) -> tuple[str, np.ndarray] | None:
+        """The regions of an image, and where they are."""
+        folder, _, number = image_id.rpartition("-")
+        array = self.arrays.get(folder)
+        if array is None or not number.isdecimal() or int(number) >= len(array):
+            return None
+        return f"row {int(number)} of {self.root / folder / FEATURES}", np.array(array[int(number)])
+
+
+def _load(load: Callable[..., np.ndarray], path: Path, **options: Any) -> np.ndarray:
+    try:
+        return load(path, **options)
+    except (OSError, ValueError) as error:
+        raise CaptionGANError(f"encoder.regions: {path} cannot be read: {error}.") from error
+
+
+def _checked(place: str, array: np.ndarray) -> np.ndarray:
+    try:
+        regions = np.atleast_2d(array).astype(np.float16)
+    except (ValueError, TypeError) as error:
+        raise CaptionGANError(f"encoder.regions: {place} cannot be read: {error}.") from error
+    if regions.ndim != 2 or not np.isfinite(regions).all():
+        raise CaptionGANError(
+            f"encoder.regions: {place} must hold finite numbers [regions, depth] within float16; "
+            f"found shape {regions.shape}."
+        )
+    return regions

@@ -1,0 +1,130 @@
+"""Settings that cannot work together are refused, and say why."""
+
+import dataclasses
+
+import pytest
+
+from caption_gan.config.checks import check
+from caption_gan.config.data import DataConfig
+from caption_gan.config.objectives import (
+    MaximumLikelihoodConfig,
+    PolicyGradientConfig,
+    SelfCriticalConfig,
+    WassersteinGANConfig,
+)
+from caption_gan.config.run import (
+    Config,
+    DecodingConfig,
+    EncoderConfig,
+    GeneratorConfig,
+    TextConfig,
+)
+from caption_gan.distribution import replicas, strategies
+from caption_gan.errors import CaptionGANError
+from caption_gan.fit import resolve
+from caption_gan.training.stage import steps_an_epoch
+
+REFUSED = {
+    "attention_heads is 3": {"generator": GeneratorConfig(attention_heads=3, hidden_size=160)},
+    "beam_groups is 2": {"decoding": DecodingConfig(beam=5, beam_groups=2)},
+    "sequence_length is 2": {"text": TextConfig(sequence_length=2)},
+    "frozen_up_to": {"encoder": EncoderConfig(frozen_up_to="block_1")},
+    "strategy multi_worker needs the same batches": {
+        "data": DataConfig(service="a:5050"),
+        "strategy": "multi_worker",
+    },
+    "XLA does not compile steps of strategy mirrored": {
+        "jit_compile": True,
+        "strategy": "mirrored",
+    },
+    "stages is empty": {"stages": []},
+    "twice": {"stages": ["maximum_likelihood", "maximum_likelihood"]},
+    "policy_gradient.captions is 1": {
+        "stages": ["maximum_likelihood", "policy_gradient"],
+        "policy_gradient": PolicyGradientConfig(captions=1),
+    },
+    "self_critical.captions is 1": {
+        "stages": ["maximum_likelihood", "self_critical"],
+        "self_critical": SelfCriticalConfig(captions=1),
+    },
+    "captions of other images": {
+        "stages": ["maximum_likelihood", "wgan_gp"],
+        "wgan_gp": WassersteinGANConfig(batch_size=1, critic_updates=1),
+    },
+    "no lower bound": {
+        "stages": ["maximum_likelihood", "wgan_gp"],
+        "wgan_gp": WassersteinGANConfig(critic_loss="wasserstein", constraint="none"),
+    },
+    "nothing would train": {"stages": ["wgan_gp"]},
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_refused(message):
+    with pytest.raises(CaptionGANError, match=message):
+        check(dataclasses.replace(Config(), **REFUSED[message]))
+
+
+def test_steps_of_an_epoch_and_images_that_are_too_few():
+    config = Config(
+        policy_gradient=PolicyGradientConfig(
+            batch_size=4, critic_updates=5, epochs=2, critic_warmup=6
+        ),
+        self_critical=SelfCriticalConfig(batch_size=4, epochs=1, critic_warmup=1000),
+    )
+    assert steps_an_epoch(config, "policy_gradient", 99) == 4
+    assert steps_an_epoch(config, "self_critical", 99) == 24  # There is no critic to warm up.
+    with pytest.raises(CaptionGANError, match="takes 20 images, but there are only 19"):
+        steps_an_epoch(config, "policy_gradient", 19)
+    with pytest.raises(CaptionGANError, match="critic_warmup is 6, but there are only 6 steps"):
+        steps_an_epoch(config, "policy_gradient", 60)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"stages": ["maximum_likelihood", "wgan_gp", "policy_gradient", "self_critical"]},
+        {"stages": ["wgan_gp"], "wgan_gp": WassersteinGANConfig(train_encoder=True)},
+        # Settings of objectives that are not used do not matter.
+        {"policy_gradient": PolicyGradientConfig(captions=1)},
+    ],
+)
+def test_accepted(settings):
+    check(dataclasses.replace(Config(), **settings))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "{",
+        "[]",
+        '{"cluster": {"worker": ["a:1"]}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+    ],
+)
+def test_workers_that_are_not_named(text, monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    if text is not None:
+        monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(CaptionGANError, match="TF_CONFIG"), strategies.using("multi_worker"):
+        pytest.fail("nothing may begin")
+
+
+def test_a_batch_that_cannot_be_divided(monkeypatch):
+    monkeypatch.setattr(replicas, "count", lambda: 5)
+    with pytest.raises(CaptionGANError, match="batch_size is 32, which cannot be divided among 5"):
+        steps_an_epoch(Config(), "maximum_likelihood", 100)
+
+
+def test_lengths_with_an_encoder_that_normalises(monkeypatch):
+    monkeypatch.setattr(replicas, "count", lambda: 2)
+    config = Config(maximum_likelihood=MaximumLikelihoodConfig(lengths=2))
+    with pytest.raises(CaptionGANError, match="lengths is 2, but must be 1"):
+        steps_an_epoch(config, "maximum_likelihood", 100)
+
+
+def test_several_workers_need_one_folder():
+    with pytest.raises(CaptionGANError, match="run_dir is not set"):
+        resolve(["--strategy=multi_worker"])

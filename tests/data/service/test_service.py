@@ -1,0 +1,168 @@
+"""Batches from a tf.data service in this process: whole epochs, repeatable ones, lost workers."""
+
+import contextlib
+import dataclasses
+import threading
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from caption_gan.config.data import DataConfig
+from caption_gan.config.run import EncoderConfig
+from caption_gan.data.example import Example
+from caption_gan.data.pipeline import Pipeline
+from caption_gan.data.service import service
+from caption_gan.data.service.dispatcher import Dispatcher
+from caption_gan.data.shards import shards
+from caption_gan.data.shards.records import serialize
+from caption_gan.data.shards.shards import IndexedImage, PreparedSplit
+from caption_gan.data.skips import Skips
+from caption_gan.errors import CaptionGANError
+from caption_gan.text.tokenizer import Tokenizer
+from caption_gan.text.vocabulary import SPECIAL_TOKENS, write_vocabulary
+from tests.test_several_workers import free_ports
+
+IMAGES, BATCH = 102, 8
+STEPS = 12
+servers = tf.data.experimental.service
+
+
+@contextlib.contextmanager
+def running(workers: int):
+    """The address of a dispatcher and its workers, so many."""
+    dispatcher = servers.DispatchServer(servers.DispatcherConfig(protocol="grpc"))
+    address = dispatcher.target.removeprefix("grpc://")
+    started = [
+        servers.WorkerServer(servers.WorkerConfig(address, protocol="grpc")) for _ in range(workers)
+    ]
+    try:
+        yield address, started
+    finally:
+        for server in (*started, dispatcher):
+            server.stop()
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch) -> PreparedSplit:
+    """Images of one grey each, the captions of number 7 being "w7" and "w7 w7"; five in a shard."""
+    monkeypatch.setattr(shards, "IMAGES_PER_SHARD", 5)
+
+    def record(number: int) -> tuple[bytes, IndexedImage]:
+        image = tf.io.encode_png(np.full((8, 8, 3), number, np.uint8)).numpy()
+        captions = (f"w{number}", f"w{number} w{number}")
+        example = Example(str(number), image, captions)
+        return serialize(example), IndexedImage(example.image_id, str(number), captions)
+
+    size = 0
+    for shard in shards.plan(str(tmp_path), "train", IMAGES, gzip=False):
+        size += shard.write(map(record, shard.positions), Skips()).size
+    return PreparedSplit(str(tmp_path), "train", range(IMAGES), size, [])
+
+
+@pytest.fixture
+def pipeline(tmp_path) -> Pipeline:
+    path = tmp_path / "vocabulary.txt"
+    write_vocabulary(path, [*SPECIAL_TOKENS, *(f"w{number}" for number in range(IMAGES))])
+    tokenizer = Tokenizer(path, "word", 5, in_graph=True)
+    path.unlink()  # Other machines do not have it.
+    settings = EncoderConfig(image_height=8, image_width=8)
+    return Pipeline(DataConfig(), settings, (), tokenizer)
+
+
+def batches_of(pipeline: Pipeline, prepared: PreparedSplit, address: str, by_length: bool = False):
+    pipeline.data = dataclasses.replace(pipeline.data, service=address)
+    keras.utils.set_random_seed(1)
+    return pipeline.training(prepared, BATCH, 1, seed=3, by_length=by_length)
+
+
+def images_in(batches) -> list[int]:
+    """The numbers of the images; captions must be theirs."""
+    numbers = []
+    for batch in batches.as_numpy_iterator():
+        assert batch["image"].shape == (BATCH, 8, 8, 3)
+        assert batch["token_ids"].shape == (BATCH, 1, 5)
+        found = batch["token_ids"][:, 0, 1] - len(SPECIAL_TOKENS)
+        assert np.array_equal(batch["image"][:, 0, 0, 0], found)
+        numbers += found.tolist()
+    return numbers
+
+
+def test_epochs_of_two_workers_have_each_image_once_at_most(pipeline, prepared):
+    with running(workers=2) as (address, _):
+        batches = batches_of(pipeline, prepared, address)
+        assert batches.cardinality() == STEPS
+        # Or a thread sleeps at the end of each epoch.
+        assert batches.options().autotune.enabled is False
+        first, second = images_in(batches), images_in(batches)
+        by_length = images_in(batches_of(pipeline, prepared, address, by_length=True))
+    for epoch in (first, second, by_length):
+        assert len(epoch) == len(set(epoch)) == STEPS * BATCH
+    assert first != second
+    # Shuffled among shards: five neighbours are seldom in one batch.
+    assert len({number // 5 for number in first[:BATCH]}) > 2
+
+
+def test_epochs_of_one_worker_are_repeatable(pipeline, prepared):
+    with running(workers=1) as (address, _):
+        batches = batches_of(pipeline, prepared, address)
+        whole = [images_in(batches) for _ in range(2)]
+        # As the training loop continues after one epoch and five steps.
+        again = batches_of(pipeline, prepared, address)
+        iter(again)
+        assert images_in(again.skip(5)) == whole[1][5 * BATCH :]
+
+
+def test_what_a_lost_worker_had_to_do_counts_as_done():
+    with running(workers=2) as (address, workers):
+        dispatcher = Dispatcher(address)
+        workers[0].stop()
+        (lost,) = (worker for worker in dispatcher.workers() if not service.answers(worker))
+        numbers: list[int] = []
+        batches = service.distribute(tf.data.Dataset.range(10), address)
+        reading = threading.Thread(target=lambda: numbers.extend(batches.as_numpy_iterator()))
+        reading.start()
+        reading.join(timeout=5)
+        assert reading.is_alive()  # TensorFlow waits for it.
+        dispatcher.finish(lost)
+        reading.join(timeout=60)
+        assert not reading.is_alive()
+    assert sorted(numbers) == list(range(10))
+
+
+def test_a_service_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(service, "WAIT", 1.0)
+    (port,) = free_ports(1)
+    with (
+        pytest.raises(CaptionGANError, match=f"no .* dispatcher answers at 127.0.0.1:{port}"),
+        service.using(f"127.0.0.1:{port}"),
+    ):
+        pass
+    with running(workers=0) as (address, _):
+        service.await_dispatcher(address)
+        with pytest.raises(CaptionGANError, match="no worker"), service.using(address):
+            pass
+
+
+def test_shards_that_workers_cannot_reach(pipeline, prepared):
+    with running(workers=1) as (address, _):
+        batches = batches_of(pipeline, prepared, address)
+        for path in shards.shard_files(prepared.directory, "train"):
+            tf.io.gfile.remove(path)
+        with pytest.raises(CaptionGANError, match=r"failed .*same path"), service.using(address):
+            images_in(batches)
+
+
+def test_training_waits_and_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(service, "BETWEEN_LOOKS", 0.2)
+    with running(workers=1) as (address, _), service.using(address):
+        answering = service.Dispatcher.workers
+        for workers in (lambda self: None, lambda self: ["127.0.0.1:1"], answering):
+            monkeypatch.setattr(service.Dispatcher, "workers", workers)
+            threading.Event().wait(1)
+    lines = capsys.readouterr().err.split("\n\n")
+    assert len(lines) == 3
+    assert f"the dispatcher at {address} does not answer; training waits for it" in lines[0]
+    assert "none of the workers answers" in lines[1]
+    assert "all is well again" in lines[2]

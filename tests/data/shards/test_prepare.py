@@ -1,0 +1,330 @@
+"""Preparing a data set: killed, damaged, divided among machines, on a full disk."""
+
+import io
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from caption_gan.config.data import DataConfig
+from caption_gan.config.run import Config, EncoderConfig
+from caption_gan.data.example import Example
+from caption_gan.data.shards import prepare as prepare_shards
+from caption_gan.data.shards import shards
+from caption_gan.data.shards.prepare import Preparation, prepare_splits
+from caption_gan.data.shards.records import read_examples
+from caption_gan.errors import CaptionGANError
+from caption_gan.models.encoders.encoder import build_encoder
+from caption_gan.prepare import prepare
+from tests.programs import SMALL, call
+
+
+def picture(level: int) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 6), (level, level, level)).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+class Levels:
+    """A source of 20 grey training and 4 validation pictures, all different."""
+
+    def __init__(self):
+        self.fingerprint = "levels"
+        self.images_of_split = {"train": 20, "val": 4}
+        self.read = 0
+
+    def examples(self, split, positions):
+        offset = {"train": 0, "val": 100}[split]
+        for position in positions:
+            self.read += 1
+            yield Example(f"{split}-{position}", picture(offset + position), ("a dog", "a cat"))
+
+
+@pytest.fixture
+def source(monkeypatch) -> Levels:
+    levels = Levels()
+    monkeypatch.setattr(prepare_shards, "open_source", lambda config, skips: levels)
+    monkeypatch.setattr(shards, "IMAGES_PER_SHARD", 6)
+    return levels
+
+
+@pytest.fixture
+def config(tmp_path) -> Config:
+    return Config(
+        data=DataConfig(cache=str(tmp_path / "cache")),
+        encoder=EncoderConfig(image_height=6, image_width=8, width=8),
+    )
+
+
+def preparation_of(config: Config, directory: str | None = None) -> Preparation:
+    return Preparation(config, build_encoder(config.encoder), directory)
+
+
+def ids(config: Config, split: str = "train") -> list[str]:
+    prepared = preparation_of(config).prepared(split)
+    assert [image.image_id for image in prepared.index] == [
+        example.image_id for example in read_examples(prepared)
+    ]
+    return [image.image_id for image in prepared.index]
+
+
+WHOLE = [f"train-{position}" for position in range(20)]
+
+
+def test_shards_are_made_once_for_the_same_content(config, source):
+    first = preparation_of(config).prepared("train")
+    assert source.read == 20
+    assert preparation_of(config).prepared("train") == first
+    assert source.read == 20
+    source.fingerprint = "other"
+    assert preparation_of(config).prepared("train").directory != first.directory
+
+
+def test_names_are_those_of_tfx(config, source):
+    folder = Path(preparation_of(config).prepared("train").directory) / "Split-train"
+    names = sorted(path.name for path in folder.iterdir() if "tfrecord" in path.name)
+    assert names == [f"data_tfrecord-0000{number}-of-00004" for number in range(4)]
+
+
+def test_compressed_shards_hold_the_same(config, source):
+    plain = list(read_examples(preparation_of(config).prepared("train")))
+    zipped = Config(
+        data=DataConfig(cache=config.data.cache + "z", gzip=True), encoder=config.encoder
+    )
+    prepared = preparation_of(zipped).prepared("train")
+    names = [Path(name).name for name in shards.shard_files(prepared.directory, "train")]
+    assert names == [f"data_tfrecord-0000{number}-of-00004.gz" for number in range(4)]
+    assert list(read_examples(prepared)) == plain
+
+
+def test_an_interrupted_preparation_keeps_finished_shards_and_writes_the_rest(config, source):
+    whole = source.examples
+
+    def interrupted(split, positions):
+        for example in whole(split, positions):
+            if example.image_id == "train-12":
+                raise KeyboardInterrupt
+            yield example
+
+    source.examples = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        preparation_of(config).prepared("train")
+    finished = list(Path(config.data.cache).rglob("*tfrecord*"))
+    assert len(finished) == 2
+    assert not list(Path(config.data.cache).rglob("incomplete*"))
+    source.examples, source.read = whole, 0
+    assert ids(config) == WHOLE
+    assert source.read == 10
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize("damage", [truncate, remove])
+def test_a_damaged_shard_is_written_again(config, source, damage):
+    prepared = preparation_of(config).prepared("train")
+    damage(Path(shards.shard_files(prepared.directory, "train")[1]))
+    source.read = 0
+    assert ids(config) == WHOLE
+    assert source.read == 5
+
+
+def test_a_changed_byte_is_found_by_the_checksum(config, source):
+    prepared = preparation_of(config).prepared("train")
+    path = Path(shards.shard_files(prepared.directory, "train")[0])
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    first, *others = preparation_of(config).shards("train")
+    assert first.is_whole() and not first.is_whole(thorough=True)
+    assert all(shard.is_whole(thorough=True) for shard in others)
+    source.read = 0
+    prepare(config)
+    assert source.read == 9  # Five of the shard, and val.
+    assert first.is_whole(thorough=True)
+
+
+def test_what_killed_writers_left_is_removed_when_it_is_old(config, source):
+    folder = Path(preparation_of(config).prepared("train").directory) / "Split-train"
+    old, new = folder / "incomplete-old", folder / "incomplete-new"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 7200,) * 2)
+    (folder / "data_tfrecord-00000-of-00004").unlink()
+    ids(config)
+    assert not old.exists() and new.exists()
+
+
+def test_machines_share_a_preparation(tmp_path, config, source):
+    to = str(tmp_path / "shards")
+    (said,) = prepare(config, to, shard_index=1, shard_count=2)
+    # Shards 1 and 3 of train; the only one of val is the other machine's.
+    assert source.read == 10
+    assert "3 shards of other machines are not there yet" in said
+    lines = prepare(config, to, shard_index=0, shard_count=2)
+    assert source.read == 24
+    assert lines[:2] == ["train: 20 images, 40 captions", "val: 4 images, 8 captions"]
+    given = Config(data=DataConfig(shards=to), encoder=config.encoder)
+    prepared = prepare_splits(given, build_encoder(config.encoder), ["train"])["train"]
+    assert [example.image_id for example in read_examples(prepared)] == WHOLE
+    assert (tmp_path / "shards" / "summary.html").is_file()
+
+
+def test_given_shards_that_are_not_all_there_are_refused(tmp_path, config, source):
+    to = str(tmp_path / "shards")
+    prepare(config, to, shard_index=1, shard_count=2)
+    given = Config(data=DataConfig(shards=to), encoder=config.encoder)
+    encoder = build_encoder(config.encoder)
+    with pytest.raises(CaptionGANError, match=r"tfrecord-00000-of-00004 is missing or damaged"):
+        prepare_splits(given, encoder, ["train"])
+    with pytest.raises(CaptionGANError, match="no split 'test'"):
+        prepare_splits(given, encoder, ["test"])
+    other = Config(data=DataConfig(shards=to, source="coco"), encoder=config.encoder)
+    with pytest.raises(CaptionGANError, match=r"prepared with data\.source 'figures', this run"):
+        prepare_splits(other, encoder, ["train"])
+    nowhere = Config(data=DataConfig(shards=str(tmp_path / "none")), encoder=config.encoder)
+    with pytest.raises(CaptionGANError, match=r"content\.json is missing"):
+        prepare_splits(nowhere, encoder, ["train"])
+
+
+def test_a_folder_with_shards_of_something_else_is_refused(tmp_path, config, source):
+    to = str(tmp_path / "shards")
+    prepare(config, to)
+    source.fingerprint = "other"
+    with pytest.raises(CaptionGANError, match="has shards of other data"):
+        prepare(config, to)
+
+
+def frozen(**settings) -> EncoderConfig:
+    defaults = {"weights": "none", "image_height": 32, "image_width": 32}
+    return EncoderConfig(name="keras_applications", **(defaults | settings))
+
+
+def test_regions_for_another_encoder_are_refused(tmp_path, config, source):
+    to = str(tmp_path / "shards")
+    cached = Config(data=config.data, encoder=frozen())
+    prepare(cached, to)
+    other = Config(data=DataConfig(shards=to), encoder=frozen(image_width=64))
+    with pytest.raises(CaptionGANError, match=r"encoder\.image_width 32, this run has 64"):
+        prepare_splits(other, build_encoder(other.encoder), ["train"])
+    # Whoever computes regions anew needs only the images.
+    given = Config(data=DataConfig(shards=to), encoder=config.encoder)
+    assert prepare_splits(given, build_encoder(config.encoder), ["val"])["val"].images == 4
+
+
+def test_other_weights_of_the_same_name_are_other_content(tmp_path):
+    contents = []
+    for seed in (0, 1):
+        backbone = build_encoder(frozen())
+        path = tmp_path / "w.weights.h5"
+        random = np.random.default_rng(seed)
+        backbone.first.set_weights([random.random(w.shape) for w in backbone.first.get_weights()])
+        backbone.first.save_weights(path)
+        encoder = frozen(weights=str(path))
+        contents.append(
+            prepare_shards.cached_content(Config(encoder=encoder), build_encoder(encoder))
+        )
+    assert contents[0] != contents[1]
+
+
+def test_what_was_skipped_is_listed(tmp_path, config, source):
+    whole = source.examples
+
+    def examples(split, positions):
+        for example in whole(split, positions):
+            broken = example.image_id in ("train-3", "train-17")
+            yield Example(example.image_id, b"" if broken else example.image, example.captions)
+
+    source.examples = examples
+    lines = prepare(config, str(tmp_path / "shards"))
+    assert "2 images do not decode: train-3, train-17" in lines
+    assert lines[0] == "train: 18 images, 36 captions"
+    listed = [
+        json.loads(line)
+        for line in (tmp_path / "shards" / "skipped.jsonl").read_text().splitlines()
+    ]
+    reason = "images do not decode"
+    assert listed == [
+        {"split": "train", "reason": reason, "name": name, "count": 1}
+        for name in ("train-3", "train-17")
+    ]
+
+
+def test_the_same_image_in_two_splits_is_reported(tmp_path, config, source):
+    whole = source.examples
+
+    def examples(split, positions):
+        for example in whole(split, positions):
+            same = example.image_id in ("train-5", "val-2")
+            yield Example(example.image_id, picture(0) if same else example.image, ("a dog",))
+
+    source.examples = examples
+    lines = prepare(config, str(tmp_path / "shards"))
+    assert "1 image of val is also in train: val-2 = train-5" in lines
+    assert "1 image of train occurs more than once: train-0 = train-5" in lines
+
+
+def test_shards_may_be_where_only_tensorflow_reads(config, source):
+    """`ram://` stands for `gs://`: no function of Python's own opens it."""
+    to = "ram://shards"
+    prepare(config, to)
+    given = Config(data=DataConfig(shards=to), encoder=config.encoder)
+    prepared = prepare_splits(given, build_encoder(config.encoder), ["train"])["train"]
+    assert [example.image_id for example in read_examples(prepared)] == WHOLE
+
+
+def program(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "caption_gan.prepare", *SMALL, *map(str, arguments)]
+
+
+def test_a_full_disk_ends_in_one_line_and_finished_shards_stay(tmp_path):
+    def full():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+
+    arguments = program(f"--to={tmp_path / 'shards'}")
+    done = subprocess.run(arguments, capture_output=True, text=True, preexec_fn=full)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"error: Cannot write shards to {tmp_path / 'shards'}: ")
+    assert not list((tmp_path / "shards").rglob("*tfrecord*train*"))
+    assert subprocess.run(arguments, capture_output=True).returncode == 0
+
+
+def test_a_killed_program_goes_on_where_it_was(tmp_path):
+    """From the command line: killed at its first shard, then continued, then used by `fit`."""
+    to = tmp_path / "shards"
+    arguments = program(f"--to={to}", "--data.train_images=2400")
+    process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    first = to / "Split-train" / "index-00000-of-00003.json"
+    while not first.exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    written = first.stat().st_mtime_ns
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert first.stat().st_mtime_ns == written
+    assert "train: 2400 images" in done.stdout
+    assert re.search(r"summary: +\S+summary\.html", done.stdout)
+
+
+def test_wrong_calls_end_in_one_line(tmp_path):
+    done = call("prepare", f"--to={tmp_path}", "--shard_index=2", "--shard_count=2")
+    assert done.returncode == 2
+    assert "expected an index from 0 to below the count" in done.stderr

@@ -1,0 +1,243 @@
+"""COCO's layout and format, whole and broken."""
+
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from caption_gan.config.data import DataConfig
+from caption_gan.data.skips import Skips
+from caption_gan.data.sources.coco import open_coco
+from caption_gan.errors import CaptionGANError
+from tests.sources import named_examples
+
+
+def open_root(root: Path | str, skips: Skips | None = None, **settings):
+    config = DataConfig(source="coco", root=str(root), **settings)
+    return open_coco(config, Skips() if skips is None else skips)
+
+
+def write_captions(root: Path, name: str, images: dict, annotations: list[tuple]) -> None:
+    """Writes a file of captions: images by their id, annotations as id of image and caption."""
+    (root / "annotations").mkdir(parents=True, exist_ok=True)
+    content = {
+        "info": {},
+        "images": [{"id": key, "file_name": name} for key, name in images.items()],
+        "annotations": [
+            {"id": number, "image_id": key, "caption": caption}
+            for number, (key, caption) in enumerate(annotations)
+        ],
+    }
+    (root / "annotations" / f"captions_{name}.json").write_text(json.dumps(content))
+
+
+def write_images(folder: Path, *names: str) -> None:
+    """Writes images whose bytes are their names; layouts decode nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_text(name)
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """Three training images, not in the order of their ids, and a validation image."""
+    root = tmp_path / "coco"
+    images = {7: "c.jpg", 3: "a.jpg", 5: "b.jpg"}
+    captions = [(3, "A dog."), (7, "A cat."), (5, "A fish."), (3, "Dogs run.")]
+    write_captions(root, "train2014", images, captions)
+    write_captions(root, "val2014", {3: "v.jpg"}, [(3, "A bird.")])
+    write_images(root / "train2014", "a.jpg", "b.jpg", "c.jpg")
+    write_images(root / "val2014", "v.jpg")
+    return root
+
+
+def test_official_splits_in_the_order_of_their_images(root):
+    source = open_root(root)
+    assert source.images_of_split == {"train": 3, "val": 1}
+    assert named_examples(source, "train") == [
+        ("c.jpg", ("A cat.",)),
+        ("a.jpg", ("A dog.", "Dogs run.")),
+        ("b.jpg", ("A fish.",)),
+    ]
+    # The id 3 is another image in each file.
+    assert named_examples(source, "val") == [("v.jpg", ("A bird.",))]
+
+
+def test_folders_of_images_may_be_below_images(root):
+    (root / "images").mkdir()
+    for name in ("train2014", "val2014"):
+        (root / name).rename(root / "images" / name)
+    assert len(named_examples(open_root(root), "train")) == 3
+
+
+@pytest.mark.parametrize("folder", ["images", "train", "images/train"])
+def test_other_data_sets_name_no_year_and_have_texts_as_ids(tmp_path, folder):
+    write_captions(tmp_path, "train", {"x1": "below/a.jpg", "2": "b.jpg"}, [("x1", "A"), (2, "B")])
+    write_captions(tmp_path, "val", {"x1": "v.jpg"}, [("x1", "V")])
+    write_captions(tmp_path, "test", {"x1": "t.jpg"}, [("x1", "T")])
+    write_images(tmp_path / folder / "below", "a.jpg")
+    write_images(tmp_path / folder, "b.jpg")
+    for split in ("val", "test"):
+        write_images(tmp_path / folder.replace("train", split), f"{split[0]}.jpg")
+    source = open_root(tmp_path)
+    assert named_examples(source, "train") == [("a.jpg", ("A",)), ("b.jpg", ("B",))]
+    assert named_examples(source, "test") == [("t.jpg", ("T",))]
+
+
+def test_what_cannot_be_used_is_counted(tmp_path):
+    images = {1: "a.jpg", 2: "gone.jpg", "3": "no_caption.jpg", 3: "same_id.jpg"}
+    write_captions(tmp_path, "train", images, [(1, "A"), (2, "B"), (99, "C"), (99, "D")])
+    write_captions(tmp_path, "val", {1: "v.jpg"}, [(1, "V")])
+    write_images(tmp_path / "images", "a.jpg", "no_caption.jpg", "same_id.jpg", "v.jpg")
+    skips = Skips()
+    assert named_examples(open_root(tmp_path, skips), "train") == [("a.jpg", ("A",))]
+    assert skips.lines() == [
+        "2 captions are of images that are not listed: id 99, ...",
+        "1 images are listed but not there: gone.jpg",
+        "1 images have no caption: no_caption.jpg",
+        "1 images have the id of another: same_id.jpg",
+    ]
+
+
+def test_a_single_file_of_captions_is_divided_by_images(tmp_path):
+    names = [f"{number}.jpg" for number in range(400)]
+    captions = [(name, caption) for caption in ("A", "B") for name in names]
+    write_captions(tmp_path, "val2017", dict(zip(names, names, strict=True)), captions)
+    write_images(tmp_path / "val2017", *names)
+    source = open_root(tmp_path, held_out=0.1)
+    splits = [named_examples(source, split) for split in ("train", "val", "test")]
+    assert sorted(name for split in splits for name, _ in split) == sorted(names)
+    assert {captions for split in splits for _, captions in split} == {("A", "B")}
+    assert all(20 < len(split) < 60 for split in splits[1:])
+    assert open_root(tmp_path, held_out=0.2).fingerprint != source.fingerprint
+
+
+def test_karpathy_replaces_the_official_splits(root, tmp_path):
+    images = [("val2014", "v.jpg", "restval"), ("train2014", "a.jpg", "val")]
+    content = [
+        {"filepath": folder, "filename": name, "split": split, "sentences": [{"raw": "K"}]}
+        for folder, name, split in images
+    ]
+    path = tmp_path / "dataset_coco.json"
+    path.write_text(json.dumps({"images": content}))
+    source = open_root(root, karpathy=str(path))
+    assert source.images_of_split == {"train": 1, "val": 1}
+    assert named_examples(source, "train") == [("v.jpg", ("K",))]
+    assert named_examples(source, "val") == [("a.jpg", ("K",))]
+    (root / "images").mkdir()
+    (root / "val2014").rename(root / "images" / "val2014")
+    assert named_examples(open_root(root, karpathy=str(path)), "train") == [("v.jpg", ("K",))]
+
+
+def no_captions(root: Path) -> str:
+    (root / "annotations" / "captions_train2014.json").unlink()
+    (root / "annotations" / "captions_val2014.json").rename(root / "annotations" / "other.json")
+    return "annotations has no file of captions; .* found other.json"
+
+
+def two_years(root: Path) -> str:
+    write_captions(root, "val2017", {}, [])
+    return "captions of several years: 2014, 2017; set data.root to a folder with one"
+
+
+def no_validation(root: Path) -> str:
+    path = root / "annotations" / "captions_val2014.json"
+    path.rename(path.with_name("captions_test2014.json"))
+    return "no captions_val2014.json; expected it beside .*captions_train2014.json"
+
+
+def no_images(root: Path) -> str:
+    (root / "train2014").rename(root / "pictures")
+    return "no images for the split 'train'; expected a folder train2014/"
+
+
+def truncated(root: Path) -> str:
+    path = root / "annotations" / "captions_train2014.json"
+    path.write_text(path.read_text()[:100])
+    return r"captions_train2014.json is no JSON, or only a part of it: .*\(char \d+\)"
+
+
+def no_annotations(root: Path) -> str:
+    path = root / "annotations" / "captions_train2014.json"
+    path.write_text('{"images": [], "categories": []}')
+    return "the lists images, annotations; found the keys images, categories"
+
+
+def instances(root: Path) -> str:
+    """Other annotations of COCO have boxes and no captions."""
+    content = {"images": [], "annotations": [{"image_id": 1, "bbox": [0, 0, 1, 1]}]}
+    (root / "annotations" / "captions_train2014.json").write_text(json.dumps(content))
+    return "annotations, number 1: 'caption' is missing .* found the keys image_id, bbox"
+
+
+@pytest.mark.parametrize(
+    "break_something",
+    [no_captions, two_years, no_validation, no_images, truncated, no_annotations, instances],
+)
+def test_a_broken_layout_is_named_in_one_line(root, break_something):
+    expected = break_something(root)
+    with pytest.raises(CaptionGANError, match=rf"^[^\n]*{expected}[^\n]*$"):
+        open_root(root)
+
+
+def test_a_changed_file_changes_the_fingerprint(root):
+    before = open_root(root).fingerprint
+    assert before == open_root(root).fingerprint == json.loads(json.dumps(before))
+    os.utime(root / "annotations" / "captions_val2014.json", (0, 0))
+    assert open_root(root).fingerprint != before
+
+
+def test_it_is_read_from_where_only_tensorflow_can_read(root):
+    for path in filter(Path.is_file, root.rglob("*")):
+        tf.io.gfile.copy(str(path), f"ram://coco/{path.relative_to(root)}")
+    assert named_examples(open_root("ram://coco"), "train") == named_examples(
+        open_root(root), "train"
+    )
+
+
+def test_a_file_of_the_size_of_coco_2014(tmp_path):
+    """82,783 images with 414,113 captions in records as long as the real ones, some 65 MB."""
+    count = 82783
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "train2014").mkdir()
+    url = "http://images.cocodataset.org/train2014/COCO_train2014_000000000009.jpg"
+    images = (
+        f'{{"license": 3, "file_name": "COCO_train2014_{number:012}.jpg", "coco_url": "{url}", '
+        f'"height": 480, "width": 640, "date_captured": "2013-11-14 16:28:13", "id": {number}}}'
+        for number in range(count)
+    )
+    caption = "A very clean and well decorated empty bathroom, seen from its door."
+    annotations = (
+        f'{{"image_id": {number % count}, "id": {number}, "caption": "{caption}"}}'
+        for number in range(414113)
+    )
+    (tmp_path / "annotations" / "captions_train2014.json").write_text(
+        f'{{"images": [{", ".join(images)}], "annotations": [{", ".join(annotations)}]}}'
+    )
+    skips = Skips()
+    source = open_root(tmp_path, skips)
+    entries = [entry for split in source.entries.values() for entry in split]
+    assert len(entries) == count and sum(len(entry.captions) for entry in entries) == 414113
+    assert not skips.all
+
+
+@pytest.mark.parametrize(("year", "images"), [(2014, 317), (2017, 40)])
+def test_the_real_one(real_data, year, images):
+    skips = Skips()
+    source = open_root(real_data / f"coco{year}", skips, held_out=0.1)
+    assert sum(source.images_of_split.values()) == images
+    found = [e for split in source.images_of_split for e in source.examples(split, range(images))]
+    assert len(found) == images and not skips.all
+    assert all(len(example.captions) >= 5 for example in found)
+    name = {2014: "COCO_val2014_000000000395.jpg", 2017: "000000000802.jpg"}[year]
+    (example,) = (example for example in found if example.image_id == name)
+    caption = {
+        2014: "A man talking on his phone in the public.",
+        2017: "A kitchen with a refrigerator, stove and oven with cabinets.",
+    }
+    assert caption[year] in example.captions
+    assert Image.open(io.BytesIO(example.image)).format == "JPEG"

@@ -1,0 +1,209 @@
+"""The layouts of Flickr8k and Flickr30k, whole and broken."""
+
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from caption_gan.config.data import DataConfig
+from caption_gan.data.skips import Skips
+from caption_gan.data.sources.flickr import open_flickr
+from caption_gan.errors import CaptionGANError
+from tests.sources import named_examples
+
+CSV = 'image,caption\na.jpg,A dog .\na.jpg,"A dog , running ."\nb.jpg,A cat .\nc.jpg,A fish .\n'
+TOKENS = "a.jpg#0\tA dog .\na.jpg#1\tA dog , running .\nb.jpg#0\tA cat .\nc.jpg#0\tA fish .\n"
+BARS = (
+    "image_name| comment_number| comment\na.jpg| 0| A dog .\na.jpg| 1| A dog , running .\n"
+    "b.jpg| 0| A cat .\nc.jpg| 0| A fish .\n"
+)
+NUMBERED = (
+    "image_name,comment_number,comment\na.jpg,0,A dog .\n"
+    'a.jpg,1,"A dog , running ."\nb.jpg,0,A cat .\nc.jpg,0,A fish .\n'
+)
+
+
+def open_root(root: Path | str, skips: Skips | None = None, **settings):
+    config = DataConfig(source="flickr", root=str(root), **settings)
+    return open_flickr(config, Skips() if skips is None else skips)
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """Two training images and a validation image, whose bytes are their names."""
+    root = tmp_path / "flickr"
+    (root / "Images").mkdir(parents=True)
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        (root / "Images" / name).write_text(name)
+    (root / "captions.txt").write_text(CSV)
+    (root / "Flickr_8k.trainImages.txt").write_text("b.jpg\na.jpg\n")
+    (root / "Flickr_8k.devImages.txt").write_text("c.jpg\n")
+    return root
+
+
+TRAIN = [("b.jpg", ("A cat .",)), ("a.jpg", ("A dog .", "A dog , running ."))]
+VAL = [("c.jpg", ("A fish .",))]
+
+
+def test_examples_in_the_order_of_the_list(root):
+    source = open_root(root)
+    assert source.images_of_split == {"train": 2, "val": 1}
+    assert named_examples(source, "train") == TRAIN
+    assert named_examples(source, "val") == VAL
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "content"),
+    [
+        ("Flickr8k_Dataset", "captions.txt", CSV.replace("\n", "\r\n")),
+        ("Flicker8k_Dataset", "Flickr8k.token.txt", TOKENS),
+        ("flickr30k-images", "results_20130124.token", TOKENS),
+        ("flickr30k_images", "results.csv", BARS),
+        ("images", "captions.txt", NUMBERED),
+    ],
+)
+def test_each_form_of_the_captions_gives_the_same(root, folder, name, content):
+    (root / "Images").rename(root / folder)
+    (root / "captions.txt").unlink()
+    (root / name).write_bytes(content.encode())
+    skips = Skips()
+    assert named_examples(open_root(root, skips), "train") == TRAIN
+    assert not skips.all
+
+
+def test_captions_and_lists_may_be_in_a_folder_of_texts(root):
+    (root / "captions.txt").unlink()
+    (root / "Flickr8k_text").mkdir()
+    (root / "Flickr8k_text" / "Flickr8k.token.txt").write_text(TOKENS)
+    for path in root.glob("Flickr_8k.*"):
+        path.rename(root / "Flickr8k_text" / path.name)
+    assert named_examples(open_root(root), "train") == TRAIN
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        # A line of the real file of Flickr30k lacks its last bar.
+        ("results.csv", BARS.replace("b.jpg| 0| A", "b.jpg| 0   A"), 4),
+        ("Flickr8k.token.txt", TOKENS.replace("b.jpg#0\t", "b.jpg#0 "), 3),
+        ("captions.txt", CSV.replace("b.jpg,A", "b.jpg A"), 4),
+        ("captions.txt", CSV.replace("b.jpg,A cat .", "b.jpg,A cat , black ."), 4),
+        ("captions.txt", CSV.replace("b.jpg,", 'b.jpg,"'), 4),
+        ("captions.txt", CSV.replace("b.jpg,", ","), 4),
+    ],
+)
+def test_a_malformed_line_is_counted_with_its_number_and_costs_no_other(root, name, content, line):
+    (root / "captions.txt").unlink()
+    (root / name).write_text(content)
+    skips = Skips()
+    source = open_root(root, skips)
+    assert skips.lines() == [f"1 lines of {name} are malformed: line {line}"]
+    assert named_examples(source, "train") == TRAIN[1:]
+    assert named_examples(source, "val") == VAL
+
+
+def test_what_is_missing_is_counted(root):
+    (root / "Images" / "b.jpg").unlink()
+    (root / "Flickr_8k.trainImages.txt").write_text("a.jpg\nb.jpg\nz.jpg\n")
+    skips = Skips()
+    assert named_examples(open_root(root, skips), "train") == TRAIN[1:]
+    assert skips.lines() == [
+        "1 images are listed but not there: b.jpg",
+        "1 images have no caption: z.jpg",
+    ]
+
+
+def test_an_empty_caption_is_left_to_be_counted(root):
+    (root / "captions.txt").write_text(CSV + "c.jpg,\n")
+    assert named_examples(open_root(root), "val") == [("c.jpg", ("A fish .", ""))]
+
+
+def test_without_lists_images_are_held_out(root):
+    for path in root.glob("Flickr_8k.*"):
+        path.unlink()
+    names = [f"{number}.jpg" for number in range(400)]
+    for name in names:
+        (root / "Images" / name).write_text(name)
+    rows = "".join(f"{name}| {number}| A dog .\n" for name in names for number in range(5))
+    (root / "captions.txt").write_text("image_name| comment_number| comment\n" + rows)
+    source = open_root(root, held_out=0.1)
+    splits = [named_examples(source, split) for split in ("train", "val", "test")]
+    assert sorted(name for split in splits for name, _ in split) == sorted(names)
+    assert {captions for split in splits for _, captions in split} == {("A dog .",) * 5}
+    assert all(20 < len(split) < 60 for split in splits[1:])
+    assert open_root(root, held_out=0.2).fingerprint != source.fingerprint
+
+
+def test_karpathy_replaces_captions_and_lists(root, tmp_path):
+    images = [
+        {"filename": "c.jpg", "split": "train", "sentences": [{"raw": "K1"}, {"raw": "K2"}]},
+        {"filename": "a.jpg", "split": "test", "sentences": [{"raw": "K3"}]},
+    ]
+    path = tmp_path / "dataset_flickr8k.json"
+    path.write_text(json.dumps({"images": images, "dataset": "flickr8k"}))
+    (root / "captions.txt").unlink()
+    source = open_root(root, karpathy=str(path))
+    assert source.images_of_split == {"train": 1, "test": 1}
+    assert named_examples(source, "train") == [("c.jpg", ("K1", "K2"))]
+
+
+def break_folder(root: Path) -> str:
+    (root / "Images").rename(root / "pictures")
+    return "has no folder of images; expected Images, .* found .*pictures"
+
+
+def break_captions(root: Path) -> str:
+    (root / "captions.txt").rename(root / "text.txt")
+    return "has no file of captions; expected captions.txt, .* found .*text.txt"
+
+
+def break_header(root: Path) -> str:
+    (root / "captions.txt").write_text(TOKENS)
+    return "the first line must be 'image,caption' .* found 'a.jpg#0"
+
+
+def break_split(root: Path) -> str:
+    (root / "Flickr_8k.devImages.txt").write_text("\n")
+    return "no images for the split 'val'"
+
+
+def lose_split(root: Path) -> str:
+    (root / "Flickr_8k.trainImages.txt").unlink()
+    return "Flickr_8k.trainImages.txt: no images for the split 'train'"
+
+
+@pytest.mark.parametrize(
+    "break_something", [break_folder, break_captions, break_header, break_split, lose_split]
+)
+def test_a_broken_layout_is_named_in_one_line(root, break_something):
+    expected = break_something(root)
+    with pytest.raises(CaptionGANError, match=rf"^[^\n]*{expected}[^\n]*$"):
+        open_root(root)
+
+
+def test_a_changed_list_changes_the_fingerprint(root):
+    before = open_root(root).fingerprint
+    assert before == open_root(root).fingerprint == json.loads(json.dumps(before))
+    os.utime(root / "Flickr_8k.trainImages.txt", (0, 0))
+    assert open_root(root).fingerprint != before
+
+
+def test_it_is_read_from_where_only_tensorflow_can_read(root):
+    for path in filter(Path.is_file, root.rglob("*")):
+        tf.io.gfile.copy(str(path), f"ram://flickr/{path.relative_to(root)}")
+    assert named_examples(open_root("ram://flickr"), "train") == TRAIN
+
+
+def test_the_real_one(real_data):
+    skips = Skips()
+    source = open_root(real_data / "flickr8k", skips)
+    assert source.images_of_split == {"train": 6000, "val": 1000}
+    assert all(len(entry.captions) == 5 for some in source.entries.values() for entry in some)
+    (first,) = source.examples("val", range(1))
+    assert first.image_id == "2090545563_a4e66ec76b.jpg"
+    assert Image.open(io.BytesIO(first.image)).size == (224, 224)
+    assert not skips.all

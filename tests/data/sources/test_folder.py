@@ -1,0 +1,190 @@
+"""Folders of images with metadata, whole and broken."""
+
+import json
+import os
+
+import pytest
+import tensorflow as tf
+
+from caption_gan.config.data import DataConfig
+from caption_gan.data.skips import Skips
+from caption_gan.data.sources.folder import open_folder
+from caption_gan.data.sources.listed import held_out_splits
+from caption_gan.errors import CaptionGANError
+
+
+def write(root, images, metadata, name="metadata.jsonl"):
+    root.mkdir(parents=True, exist_ok=True)
+    for image in images:
+        (root / image).parent.mkdir(exist_ok=True)
+        (root / image).write_bytes(image.encode())
+    if not isinstance(metadata, str):
+        metadata = "".join(json.dumps(row) + "\n" for row in metadata)
+    (root / name).write_text(metadata)
+
+
+def open_root(root, skips=None, held_out=0):
+    config = DataConfig("folder", str(root), held_out=held_out)
+    return open_folder(config, Skips() if skips is None else skips)
+
+
+def read(source, split="train"):
+    return list(source.examples(split, range(source.images_of_split[split])))
+
+
+def captions(source, split="train"):
+    return {example.image_id: example.captions for example in read(source, split)}
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        [{"file_name": "a.png", "caption": "A."}, {"file_name": "b.png", "caption": "B."}],
+        [{"file_name": "./a.png", "text": "A."}, {"file_name": "b.png", "captions": ["B."]}],
+    ],
+)
+def test_rows_of_json(tmp_path, metadata):
+    write(tmp_path, ["a.png", "b.png"], metadata)
+    assert captions(open_root(tmp_path)) == {"a.png": ("A.",), "b.png": ("B.",)}
+    assert [example.image for example in read(open_root(tmp_path))] == [b"a.png", b"b.png"]
+
+
+def test_rows_of_csv_with_commas_and_line_breaks(tmp_path):
+    write(tmp_path, ["a.png"], '\ufefffile_name,caption\na.png,"A, or\nB."\n', "metadata.csv")
+    assert captions(open_root(tmp_path)) == {"a.png": ("A, or\nB.",)}
+
+
+def test_captions_of_all_rows_columns_and_lists_of_an_image(tmp_path):
+    rows = [
+        {"file_name": "a.png", "caption_1": "A.", "caption_2": "B.", "caption_source": "people"},
+        {"file_name": "b.png", "Text": None, "captions": []},
+        {"file_name": "a.png", "captions": ["C.", None, ""], "text": "D."},
+    ]
+    skips = Skips()
+    write(tmp_path, ["a.png", "b.png"], rows)
+    assert captions(open_root(tmp_path, skips)) == {"a.png": ("A.", "B.", "C.", "", "D.")}
+    assert skips.lines() == ["1 images have no caption: b.png"]
+
+
+def test_folders_of_splits_by_any_of_their_names(tmp_path):
+    for folder in ("Train", "validation", "test"):
+        write(tmp_path / folder, ["a.png"], [{"file_name": "a.png", "caption": folder}])
+    write(tmp_path / "notes", [], "nothing")
+    source = open_root(tmp_path)
+    assert source.images_of_split == {"train": 1, "val": 1, "test": 1}
+    assert captions(source, "val") == {"a.png": ("validation",)}
+
+
+@pytest.mark.parametrize("folder", [".", "train"])
+def test_without_splits_images_are_held_out_with_all_their_captions(tmp_path, folder):
+    images = [f"{number}.png" for number in range(40)]
+    rows = [{"file_name": image, "caption": caption} for caption in "AB" for image in images]
+    write(tmp_path / folder, images, rows)
+    source = open_root(tmp_path, held_out=0.2)
+    for split in ("train", "val", "test"):
+        expected = [image for image in images if held_out_splits(images, 0.2)[image] == split]
+        assert expected and captions(source, split) == dict.fromkeys(expected, ("A", "B"))
+
+
+def test_a_column_of_splits(tmp_path):
+    metadata = (
+        "file_name,caption,split\na.png,A.,training\nb.png,B.,dev\na.png,A too.,train\n"
+        "b.png,B too.,test\nc.png,C.,other\nd.png,D.,\n"
+    )
+    skips = Skips()
+    write(tmp_path, ["a.png", "b.png", "c.png", "d.png"], metadata, "metadata.csv")
+    source = open_root(tmp_path, skips)
+    assert captions(source) == {"a.png": ("A.", "A too."), "d.png": ("D.",)}
+    assert captions(source, "val") == {"b.png": ("B.",)}
+    assert skips.lines() == [
+        "1 rows of metadata.csv have an unknown split 'other': line 6",
+        "1 rows of metadata.csv put their image into a second split: line 5",
+    ]
+
+
+def test_images_in_folders_of_the_same_name_stay_apart(tmp_path):
+    rows = [{"file_name": f"{folder}/1.png", "text": folder} for folder in ("cats", "dogs")]
+    skips = Skips()
+    write(tmp_path, ["cats/1.png", "dogs/1.png", "dogs/2.png"], rows)
+    source = open_root(tmp_path, skips)
+    assert captions(source) == {"cats/1.png": ("cats",), "dogs/1.png": ("dogs",)}
+    assert skips.lines() == ["1 images have no caption: dogs/2.png"]
+
+
+def test_lines_that_are_no_json_are_counted_by_number(tmp_path):
+    rows = ['{"file_name": "a.png", "text": "A."}', "", '{"file_name": "b.png"', "[1]", "{}"]
+    skips = Skips()
+    write(tmp_path, ["a.png"], "\r\n".join([*rows, '{"file_name": "a.png", "text": 5}']))
+    assert captions(open_root(tmp_path, skips)) == {"a.png": ("A.",)}
+    assert skips.lines() == [
+        "1 captions of metadata.jsonl are no texts: line 6",
+        "2 lines of metadata.jsonl are no JSON objects: line 3, line 4",
+        "1 rows of metadata.jsonl name no image: line 5",
+    ]
+
+
+def test_rows_of_csv_that_do_not_fit_the_columns_are_counted(tmp_path):
+    metadata = "file_name,caption\na.png,A, or B.\nb.png\na.png,A.\n"
+    skips = Skips()
+    write(tmp_path, ["a.png"], metadata, "metadata.csv")
+    assert captions(open_root(tmp_path, skips)) == {"a.png": ("A.",)}
+    assert skips.lines() == [
+        "2 rows of metadata.csv have more or fewer cells than columns: line 2, line 3"
+    ]
+
+
+def test_images_without_rows_and_rows_without_images_are_counted(tmp_path):
+    skips = Skips()
+    write(tmp_path, ["a.png", "B.JPG", "x.txt"], [{"file_name": "z.png", "text": "Z."}])
+    assert captions(open_root(tmp_path, skips)) == {}
+    assert skips.lines() == [
+        "1 images are listed but not there: z.png",
+        "2 images have no caption: B.JPG, a.png",
+    ]
+
+
+def test_the_fingerprint_follows_metadata_and_images(tmp_path):
+    write(tmp_path, ["a.png"], [{"file_name": "a.png", "text": "A."}])
+    fingerprint = open_root(tmp_path).fingerprint
+    assert json.dumps(open_root(tmp_path).fingerprint) == json.dumps(fingerprint)
+    assert open_root(tmp_path, held_out=0.1).fingerprint != fingerprint
+    write(tmp_path, [], [{"file_name": "a.png", "text": "A dog."}])
+    assert open_root(tmp_path).fingerprint != fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "metadata", "words"),
+    [
+        ("metadata.csv", "image,caption\na.png,A.\n", "expected columns.* found image, caption"),
+        (
+            "metadata.csv",
+            "file_name,story\na.png,A.\n",
+            "expected columns.* found file_name, story",
+        ),
+        ("metadata.csv", "", "found none"),
+        ("metadata.jsonl", '{"file_name": "a", "story": 1}', "found file_name, story"),
+        ("metadata.jsonl", "these\nare no rows\n", "found none"),
+        ("metadata.csv", 'file_name,caption\na,A\nb,"B\nc,C\n', "no CSV from line 3 on"),
+        ("captions.json", "{}", "has no metadata.jsonl or metadata.csv"),
+    ],
+)
+def test_a_broken_folder_is_named(tmp_path, name, metadata, words):
+    write(tmp_path, ["a.png"], metadata, name)
+    with pytest.raises(CaptionGANError, match=rf"^[^\n]*{words}[^\n]*$"):
+        open_root(tmp_path)
+
+
+def test_folders_may_be_far_away():
+    root = "ram://far/away"
+    for path, content in (
+        ("train/metadata.csv", "file_name,caption\na.png,A.\n"),
+        ("train/a.png", "image"),
+        ("val/metadata.jsonl", '{"file_name": "b.png", "caption": "B."}'),
+        ("val/b.png", "image"),
+    ):
+        tf.io.gfile.makedirs(os.path.dirname(f"{root}/{path}"))
+        with tf.io.gfile.GFile(f"{root}/{path}", "w") as file:
+            file.write(content)
+    source = open_root(root)
+    assert captions(source) == {"a.png": ("A.",)}
+    assert captions(source, "val") == {"b.png": ("B.",)}

@@ -1,0 +1,74 @@
+"""Karpathy's split files, whole and broken."""
+
+import json
+
+import pytest
+
+from caption_gan.data.skips import Skips
+from caption_gan.data.sources.karpathy import read_karpathy
+from caption_gan.data.sources.listed import Entry
+from caption_gan.errors import CaptionGANError
+
+
+def image(name: str, split: str, *captions: str, **more) -> dict:
+    """A record as the files have it."""
+    sentences = [{"raw": caption, "tokens": caption.split()} for caption in captions]
+    return {"filename": name, "split": split, "sentences": sentences, "imgid": 0, **more}
+
+
+def read(tmp_path, content, skips: Skips | None = None):
+    path = tmp_path / "dataset.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return read_karpathy(str(path), lambda name: f"/images/{name}", skips or Skips())
+
+
+def test_restval_is_part_of_train_and_captions_are_raw(tmp_path):
+    images = [
+        image("a.jpg", "train", "A dog.", "Dogs"),
+        image("b.jpg", "test", "A cat."),
+        image("c.jpg", "restval", "A fish.", filepath="val2014"),
+        image("d.jpg", "val"),
+    ]
+    assert read(tmp_path, {"images": images, "dataset": "coco"}) == {
+        "train": [
+            Entry("a.jpg", "/images/a.jpg", ("A dog.", "Dogs")),
+            Entry("c.jpg", "/images/val2014/c.jpg", ("A fish.",)),
+        ],
+        "val": [Entry("d.jpg", "/images/d.jpg")],
+        "test": [Entry("b.jpg", "/images/b.jpg", ("A cat.",))],
+    }
+
+
+def test_an_image_of_an_unknown_split_is_counted(tmp_path):
+    skips = Skips()
+    images = [image("a.jpg", "train", "A dog."), image("b.jpg", "extra", "A cat.")]
+    assert list(read(tmp_path, {"images": images}, skips)) == ["train"]
+    assert skips.lines() == ["1 images are of an unknown split 'extra': b.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('{"images": [{"filename": "a.j', r"is no JSON, or only a part of it: .*char 25\)"),
+        ("", r"is no JSON, or only a part of it: .*char 0\)"),
+        ([], r"the lists images; found the keys \(none\)"),
+        ({"info": 1, "images": {}}, "the lists images; found the keys info, images"),
+        (
+            {"images": [image("a.jpg", "val"), {"filename": "b.jpg", "sentences": []}]},
+            "images, number 2: 'split' is missing .* found the keys filename, sentences",
+        ),
+        (
+            {"images": [{"filename": "b.jpg", "split": "val", "sentences": [{"tokens": []}]}]},
+            "sentences of b.jpg, number 1: 'raw' is missing .* found the keys tokens",
+        ),
+        ({"images": [3]}, r"'filename' is missing .* found the keys \(none\)"),
+    ],
+)
+def test_a_broken_file_is_named_in_one_line(tmp_path, content, expected):
+    with pytest.raises(CaptionGANError, match=rf"^[^\n]*dataset\.json[^\n]*{expected}[^\n]*$"):
+        read(tmp_path, content)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(CaptionGANError, match=r"none\.json is missing; expected JSON"):
+        read_karpathy(str(tmp_path / "none.json"), str, Skips())

@@ -1,0 +1,183 @@
+"""Trains objectives by a strategy in a process of its own: STRATEGY RESULT.npz DEVICES OBJECTIVE...
+
+Everything random is drawn alike for all images, so that it does not depend on how they are divided.
+"""
+
+import sys
+from typing import Any
+from unittest import mock
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from caption_gan.config.objectives import (
+    MaximumLikelihoodConfig,
+    PolicyGradientConfig,
+    SelfCriticalConfig,
+    WassersteinGANConfig,
+)
+from caption_gan.distribution import precision, replicas, strategies
+from caption_gan.models.captioner import Captioner
+from caption_gan.models.encoders.convolutional import ConvolutionalEncoder
+from caption_gan.models.generators.gru import Generator
+from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
+from caption_gan.training.averaging import RunningAverage
+from caption_gan.training.loop import Position, train
+from caption_gan.training.objectives.maximum_likelihood import MaximumLikelihood
+from caption_gan.training.objectives.policy_gradient import PolicyGradient
+from caption_gan.training.objectives.self_critical import SelfCritical
+from caption_gan.training.objectives.wgan_gp import WassersteinGAN
+from caption_gan.training.rewards.cider import CiderReward
+
+STEPS, IMAGES, CAPTIONS, TIME, VOCABULARY = 3, 8, 2, 6, 10
+# The first step trains the critic alone; clipping acts in all of them.
+SHARED: dict[str, Any] = {
+    "batch_size": 4,
+    "captions": CAPTIONS,
+    "critic_updates": 2,
+    "critic_warmup": 1,
+    "gradient_clip": 0.1,
+    "learning_rate": 1e-2,
+}
+OBJECTIVES: dict[str, Any] = {
+    "maximum_likelihood": (
+        MaximumLikelihood,
+        MaximumLikelihoodConfig(
+            batch_size=IMAGES,
+            scheduled_sampling=0.5,
+            label_smoothing=0.1,
+            gradient_clip=0.1,
+            matrix_learning_rate=0,
+        ),
+    ),
+    "muon": (MaximumLikelihood, MaximumLikelihoodConfig(batch_size=IMAGES, averaging=0.9)),
+    "wgan_gp": (WassersteinGAN, WassersteinGANConfig(**SHARED, train_encoder=True)),
+    "wgan_gp, other settings": (
+        WassersteinGAN,
+        WassersteinGANConfig(
+            **SHARED, constraint="clipping", mismatches="alike", critic_loss="relativistic"
+        ),
+    ),
+    "policy_gradient": (PolicyGradient, PolicyGradientConfig(**SHARED, constraint="spectral")),
+    "self_critical": (SelfCritical, SelfCriticalConfig(**SHARED, critic_weight=0.5)),
+    "self_critical, without a critic": (
+        SelfCritical,
+        SelfCriticalConfig(**SHARED | {"batch_size": IMAGES}, critic_weight=0),
+    ),
+    "mixed_float16": (WassersteinGAN, WassersteinGANConfig(**SHARED)),
+    "maximum_likelihood, together": (
+        MaximumLikelihood,
+        MaximumLikelihoodConfig(batch_size=IMAGES, matrix_learning_rate=0),
+    ),
+    "wgan_gp, together": (WassersteinGAN, WassersteinGANConfig(**SHARED | {"critic_warmup": 0})),
+}
+
+
+def alike(draw: Any) -> Any:
+    """Draws one image's numbers and gives them to all."""
+
+    def drawn(shape: Any, *arguments: Any, **named: Any) -> tf.Tensor:
+        shape = tf.convert_to_tensor(shape)
+        one = draw(tf.concat([[1], shape[1:]], 0), *arguments, **named)
+        return tf.broadcast_to(one, shape)
+
+    return drawn
+
+
+def data() -> dict[str, np.ndarray]:
+    """Images with captions of many lengths, more than one replica's share of tokens differs by."""
+    random = np.random.default_rng(0)
+    count = STEPS * IMAGES
+    token_ids = random.integers(4, VOCABULARY, (count, CAPTIONS, TIME))
+    token_ids[..., 0] = START_ID
+    for number, row in enumerate(token_ids.reshape(-1, TIME)):
+        end = 2 + number // 3 % (TIME - 2)
+        row[end:] = PAD_ID
+        row[end] = END_ID
+    images = random.integers(0, 256, (count, 16, 16, 3)).astype(np.float32)
+    return {"image": images, "token_ids": token_ids.astype(np.int32)}
+
+
+def trained(name: str) -> dict[str, np.ndarray]:
+    """All that a few steps change, and the figures of the epoch."""
+    keras.utils.set_random_seed(0)
+    encoder = ConvolutionalEncoder(16, 16, 4)
+    encoder.build((None, 16, 16, 3))
+    generator = Generator(VOCABULARY, 8, 16, 2, 3, 0.0)
+    generator.build((None, *encoder.regions_shape))
+    captioner = Captioner(encoder, generator)
+    with precision.using(name if name == "mixed_float16" else "float32"):
+        return further_trained(name, captioner.copy())
+
+
+def further_trained(name: str, captioner: Captioner) -> dict[str, np.ndarray]:
+    """As `trained`, from a captioner that is there."""
+    objective, config = OBJECTIVES[name]
+    examples = data()
+    more = {}
+    if objective is SelfCritical:
+        more["cider"] = CiderReward(examples["token_ids"][..., 1:])
+    model = objective.stage(captioner, config, STEPS, 0, **more)
+    if "together" in name:
+        model.steps_a_call = 2
+    optimizers = [model.optimizer]
+    if getattr(model, "critic", None):
+        optimizers.append(model.critic_optimizer)
+    for optimizer in optimizers:
+        # Where the gradient is zero but for rounding, its sign would be drawn by lot.
+        getattr(optimizer, "inner_optimizer", optimizer).epsilon = 1e-2
+        if name == "mixed_float16":
+            # The first gradients overflow at the usual scale, on some processors at half of it too.
+            optimizer.dynamic_scale.assign(2.0**12)
+    batches = tf.data.Dataset.from_tensor_slices(examples).batch(IMAGES, drop_remainder=True)
+    average = captioner.copy()
+    model.after_step = RunningAverage(captioner.weights, average.weights, 0.9).update
+    logs: dict[str, float] = {}
+    callbacks = [
+        keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, figures: logs.update(figures)),
+    ]
+    train(model, batches, batches.take(1), 1, callbacks, Position())
+    variables = [
+        *model.weights,
+        *average.weights,
+        *(variable for optimizer in optimizers for variable in optimizer.variables),
+    ]
+    found = {
+        f"{name}/variable {number}": keras.ops.convert_to_numpy(variable)
+        for number, variable in enumerate(variables)
+    }
+    return found | {f"{name}/{figure}": np.array(value) for figure, value in logs.items()}
+
+
+def main(strategy: str, path: str, devices: int, names: list[str]) -> None:
+    """Writes what objectives come to."""
+    if devices > 1:
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0],
+            [tf.config.LogicalDeviceConfiguration()] * devices,
+        )
+    patches = [
+        mock.patch.object(tf.random, "stateless_normal", alike(tf.random.stateless_normal)),
+        mock.patch.object(tf.random, "stateless_uniform", alike(tf.random.stateless_uniform)),
+        mock.patch.object(keras.random, "normal", alike(keras.random.normal)),
+        mock.patch.object(keras.random, "uniform", alike(keras.random.uniform)),
+        mock.patch.object(
+            keras.random,
+            "categorical",
+            lambda logits, count, seed: tf.argmax(logits, -1)[:, None] + 0 * seed.next()[0],
+        ),
+        mock.patch.object(replicas, "apart", lambda seed: seed),
+    ]
+    with strategies.using(strategy):
+        for patch in patches:
+            patch.start()
+        found: dict[str, np.ndarray] = {}
+        for name in names:
+            found |= trained(name)
+        strategies.wait_for_all()
+    np.savez(path, **found)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:])

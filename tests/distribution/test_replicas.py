@@ -1,0 +1,103 @@
+"""Several replicas take the step that one would take of the whole batch."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from caption_gan.distribution import replicas
+from tests.distribution.replicated import OBJECTIVES
+from tests.test_several_workers import free_ports
+
+PROGRAM = Path(__file__).with_name("replicated.py")
+# Orthogonal updates are made of a gradient's small directions too, which rounding turns about.
+TOLERANCE = {"muon": 1e-2, "mixed_float16": 1e-2}
+
+
+def start(strategy: str, path: Path, names: list[str], devices: int = 1, **environment: str):
+    """Trains in a process; returns it and the file of what it came to."""
+    process = subprocess.Popen(
+        [sys.executable, PROGRAM, strategy, path, str(devices), *names],
+        env=os.environ | {"PYTHONPATH": str(PROGRAM.parents[2])} | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    return process, path
+
+
+def results(*started: tuple[subprocess.Popen, Path]) -> list[dict[str, np.ndarray]]:
+    for process, _ in started:
+        _, errors = process.communicate(timeout=1500)
+        assert process.returncode == 0, errors
+    return [dict(np.load(path)) for _, path in started]
+
+
+def differing(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> list[str]:
+    assert one.keys() == other.keys()
+    return [
+        name
+        for name in one
+        if not np.allclose(one[name], other[name], 1e-5, TOLERANCE.get(name.split("/")[0], 1e-6))
+    ]
+
+
+def workers(path: Path, names: list[str]) -> list[dict[str, np.ndarray]]:
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
+    started = []
+    for index in range(2):
+        task = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+        started.append(start("multi_worker", path / f"{index}.npz", names, TF_CONFIG=task))
+    return results(*started)
+
+
+def test_two_workers_step_as_one(tmp_path):
+    names = ["maximum_likelihood"]
+    (expected,) = results(start("one_device", tmp_path / "one.npz", names))
+    for found in workers(tmp_path, names):
+        assert differing(expected, found) == []
+    # A test of nothing, if steps changed nothing that can be seen.
+    expected["maximum_likelihood/loss"] += 1e-4
+    assert differing(expected, found) == ["maximum_likelihood/loss"]
+
+
+@pytest.mark.slow
+def test_every_objective(tmp_path):
+    names = list(OBJECTIVES)
+    (expected,) = results(start("one_device", tmp_path / "one.npz", names))
+    (mirrored,) = results(start("mirrored", tmp_path / "mirrored.npz", names, devices=2))
+    for found in (mirrored, *workers(tmp_path, names)):
+        assert differing(expected, found) == []
+
+
+@pytest.mark.parametrize(("count", "updates"), [(1, 1), (2, 1), (1, 3), (2, 3), (4, 2)])
+def test_each_replica_has_its_rows_of_each_update(count, updates):
+    batch = tf.reshape(tf.range(24 * 2), [24, 2])
+    parts = np.array(replicas.divide(batch, count, updates))
+    assert parts.shape == (count, 24 // count, 2)
+    for update, rows in enumerate(np.split(np.array(batch), updates)):
+        each = 24 // count // updates
+        theirs = parts[:, update * each : (update + 1) * each]
+        np.testing.assert_array_equal(theirs.reshape(-1, 2), rows)
+
+
+def test_one_replica_changes_nothing():
+    value = tf.constant([1.0, 2.0])
+    assert replicas.mean(value) is value
+    assert replicas.whole(value, 2) is value
+    assert replicas.own(value, 2) is value
+    assert replicas.apart(value) is value
+
+
+def test_dropout_is_kerass():
+    values = tf.ones([100, 100])
+    layer = replicas.Dropout(0.25, seed=1)
+    dropped = np.array(layer(values, training=True))
+    assert set(np.unique(dropped)) == {0.0, np.float32(1 / 0.75)}
+    assert (dropped == 0).mean() == pytest.approx(0.25, abs=0.02)
+    assert not np.array_equal(dropped, layer(values, training=True))
+    assert np.array_equal(layer(values), values)

@@ -1,0 +1,181 @@
+"""The generator: what it may know when it writes a word, and what it must not lose."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from caption_gan.models.generators.gru import Generator
+
+CAPTIONS, LENGTH = 3, 5
+
+
+@pytest.fixture(scope="module")
+def generator(small_generator) -> Generator:
+    return small_generator()
+
+
+@pytest.fixture(scope="module")
+def token_ids() -> np.ndarray:
+    """Words [5, K, T] that are read."""
+    return np.random.default_rng(2).integers(0, 9, (5, CAPTIONS, LENGTH)).astype(np.int32)
+
+
+@pytest.fixture(scope="module")
+def noise() -> np.ndarray:
+    return np.random.default_rng(3).normal(size=(5, CAPTIONS, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def logits(generator, regions, token_ids, noise) -> np.ndarray:
+    return np.array(generator(regions, token_ids, noise))
+
+
+def same(actual, expected) -> None:
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_teacher_forcing_equals_word_by_word(generator, regions, token_ids, noise, logits):
+    context = generator.look(regions)
+    states = generator.start(context, noise)
+    for time in range(LENGTH):
+        now, states, attention = generator.step(token_ids[..., time], states, context)
+        same(now, logits[:, :, time])
+        same(tf.reduce_sum(attention, axis=-1), np.ones((5, CAPTIONS)))
+
+
+def test_a_word_changes_no_logits_before_it(generator, regions, token_ids, noise, logits):
+    for time in range(LENGTH):
+        other = token_ids.copy()
+        other[..., time] = (other[..., time] + 1) % generator.vocabulary_size
+        changed = np.array(generator(regions, other, noise))
+        same(changed[:, :, :time], logits[:, :, :time])
+        # All later ones it does change, or the words would not be read.
+        assert np.abs(changed - logits)[:, :, time:].max(axis=(0, 1, 3)).min() > 1e-3
+
+
+def test_captions_together_equal_each_alone(generator, regions, token_ids, noise, logits):
+    for caption in range(CAPTIONS):
+        part = slice(caption, caption + 1)
+        same(generator(regions, token_ids[:, part], noise[:, part]), logits[:, part])
+    for image in range(len(regions)):
+        part = slice(image, image + 1)
+        same(generator(regions[part], token_ids[part], noise[part]), logits[part])
+
+
+def test_the_image_changes_the_logits(generator, regions, token_ids, noise, logits):
+    other = np.array(generator(regions[::-1], token_ids, noise))
+    assert np.abs(other - logits)[[0, 1, 3, 4]].max(axis=(1, 2, 3)).min() > 0.01
+
+
+def test_noise_enters_the_first_state(generator, regions, noise):
+    context = generator.look(regions)
+    states = np.array(generator.start(context, noise))
+    assert states.shape == (5, CAPTIONS, 2 * generator.hidden_size)
+    assert np.abs(states[:, 0] - states[:, 1]).max(axis=-1).min() > 0.01
+    still = np.array(generator.start(context, np.zeros_like(noise)))
+    same(still[:, 0], still[:, 1])
+
+
+def test_dropout_in_training_only(generator, regions, token_ids, noise, logits):
+    same(generator(regions, token_ids, noise, training=False), logits)
+    first, second = (
+        np.array(generator(regions, token_ids, noise, training=True)) for _ in range(2)
+    )
+    assert np.abs(first - logits).mean() > 0.01
+    assert np.abs(first - second).mean() > 0.01
+
+
+def test_output_weights_are_the_word_vectors(generator, regions, token_ids, noise, logits):
+    large = [
+        weight.path for weight in generator.weights if generator.vocabulary_size in weight.shape
+    ]
+    assert large == [generator.embedding.embeddings.path]
+    word = 5
+    before = np.array(generator.embedding.embeddings)
+    after = before.copy()
+    after[word] *= -2
+    without = np.where(token_ids == word, word + 1, token_ids)  # The word is not read.
+    expected = np.array(generator(regions, without, noise))
+    expected[..., word] *= -2
+    try:
+        generator.embedding.assign(after)
+        same(generator(regions, without, noise), expected)
+    finally:
+        generator.embedding.assign(before)
+
+
+def test_frozen_word_vectors_get_no_gradient(small_generator, regions, token_ids, noise):
+    generator = small_generator()
+    assert any(weight is generator.embedding.embeddings for weight in generator.trainable_variables)
+    count = len(generator.trainable_variables)
+    generator.embedding.trainable = False
+    assert len(generator.trainable_variables) == count - 1
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(generator(regions, token_ids, noise) ** 2)
+    gradients = tape.gradient(loss, generator.trainable_variables)
+    assert all(gradient is not None for gradient in gradients)
+    assert not any(
+        weight is generator.embedding.embeddings for weight in generator.trainable_variables
+    )
+
+
+def test_every_weight_gets_a_gradient(small_generator, regions, token_ids, noise):
+    generator = small_generator()
+    with tf.GradientTape() as tape:
+        log_probabilities = tf.nn.log_softmax(generator(regions, token_ids, noise))
+        loss = tf.reduce_sum(log_probabilities[..., 4])
+    for weight, gradient in zip(
+        generator.trainable_variables,
+        tape.gradient(loss, generator.trainable_variables),
+        strict=True,
+    ):
+        # A softmax does not see what is added to all its scores, such as a bias of the keys.
+        if "key_projection/bias" not in weight.path:
+            largest = tf.reduce_max(tf.abs(tf.convert_to_tensor(gradient)))
+            assert float(largest) > 0, weight.path
+
+
+def test_config_round_trip(generator, regions, token_ids, noise, logits):
+    config = generator.get_config()
+    for name in (
+        "vocabulary_size",
+        "embedding_size",
+        "hidden_size",
+        "attention_heads",
+        "noise_size",
+        "dropout",
+    ):
+        assert config[name] == getattr(generator, name)
+    twin = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(generator))
+    if not twin.built:
+        twin.build((None, *regions.shape[1:]))
+    twin.set_weights(generator.get_weights())
+    np.testing.assert_array_equal(twin(regions, token_ids, noise), logits)
+
+
+class Unnormalised(Generator):
+    """The fault: regions enter as the backbone gives them."""
+
+    def build(self, regions_shape):
+        super().build(regions_shape)
+        self.region_norm = lambda features: features
+
+
+def saturation(make: Callable[..., Generator]) -> float:
+    """Mean |h0| for regions as a backbone gives them: large, positive, with much in common."""
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    common = rng.gamma(1.0, 10.0, (1, 1, 64))
+    regions = (common + rng.gamma(1.0, 10.0, (6, 9, 64))).astype(np.float32)
+    generator = make(9, 6, hidden_size=32, attention_heads=2, noise_size=4, dropout=0.0)
+    generator.build(regions.shape)
+    states = generator.start(generator.look(regions), tf.random.stateless_normal([6, 2, 4], [0, 0]))
+    return float(tf.reduce_mean(tf.abs(states)))
+
+
+def test_large_regions_do_not_saturate_the_first_state():
+    assert saturation(Generator) < 0.8
+    assert saturation(Unnormalised) > 0.95

@@ -1,0 +1,190 @@
+"""Checkpoints: whole or absent, found damaged, never lost to a full disk."""
+
+import resource
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from caption_gan.errors import CaptionGANError
+from caption_gan.storage.atomic import remove_unfinished, replacing
+from caption_gan.training.checkpoints import Continuation
+from caption_gan.training.loop import Position
+
+
+def model(seed: int = 0, units: int = 300, layers: int = 1) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    dense = [keras.layers.Dense(units) for _ in range(layers)]
+    model = keras.Sequential([keras.layers.Input((20,)), *dense, keras.layers.Dropout(0.1)])
+    model.compile(optimizer=keras.optimizers.Adam(0.1), loss="mse")
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def continuation(directory: Path, seed: int = 0, **settings) -> Continuation:
+    made = Continuation(directory, model(seed, **settings))
+    made.set_params({"steps": 10})
+    return made
+
+
+@pytest.fixture
+def saved(tmp_path) -> Path:
+    """A folder with two checkpoints: at the start, and after an epoch in which weights doubled."""
+    first = continuation(tmp_path / "stage")
+    first.on_train_begin()
+    double(first)
+    first.on_epoch_end(0)
+    return tmp_path / "stage"
+
+
+def double(of: Continuation) -> None:
+    for value in of.checkpoint.model:
+        if value.dtype == tf.float32:
+            value.assign(2 * value)
+
+
+def weights(of: Continuation) -> np.ndarray:
+    return of.checkpoint.model[0].numpy()
+
+
+def test_nothing_is_done_at_first(tmp_path):
+    assert continuation(tmp_path / "stage").restore() == Position(0, 0)
+
+
+def test_the_newest_state_is_restored(saved):
+    restored = continuation(saved, seed=1)
+    assert restored.restore() == Position(1, 0)
+    expected = continuation(saved.with_name("other"))
+    double(expected)
+    assert np.array_equal(weights(restored), weights(expected))
+
+
+def test_two_are_kept(saved):
+    going_on = continuation(saved)
+    going_on.restore()
+    for epoch in (1, 2):
+        going_on.on_epoch_end(epoch)
+    assert [path.name[:11] for path in going_on.saved] == ["epoch-00002", "epoch-00003"]
+
+
+def test_within_an_epoch_it_is_written_every_so_often(saved, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    going_on = Continuation(saved, model(), minutes=2)
+    going_on.set_params({"steps": 10})
+    going_on.restore()
+    written = []
+    for batch in range(10):
+        going_on.on_train_batch_end(batch)
+        if going_on.saved[-1].name not in written:
+            written.append(going_on.saved[-1].name)
+        now += 59
+    # Its end belongs to an epoch's last step, so that nothing is written between them.
+    assert [int(name[-3:]) for name in written] == [0, 4, 7]
+    assert continuation(saved).restore() == Position(1, 7)
+
+
+def truncated(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def flipped(content: bytes) -> bytes:
+    middle = len(content) // 3
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+def zeroed(content: bytes) -> bytes:
+    """What a file system may leave when the power fails: the length without the content."""
+    return bytes(len(content))
+
+
+@pytest.mark.parametrize("harm", [truncated, flipped, zeroed, lambda content: None])
+@pytest.mark.parametrize("kind", ["index", "data-00000-of-00001"])
+def test_a_damaged_one_falls_back_and_says_so(
+    saved, kind: str, harm: Callable[[bytes], bytes | None], capsys
+):
+    before, newest = continuation(saved).saved
+    file = newest / f"state.{kind}"
+    content = harm(file.read_bytes())
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    restored = continuation(saved, seed=1)
+    assert restored.restore() == Position(0, 0)
+    assert np.array_equal(weights(restored), weights(continuation(saved.with_name("other"))))
+    assert f"{newest} is damaged and is left out" in capsys.readouterr().err
+    assert restored.saved == [before]
+
+
+def test_when_none_can_be_read_nothing_is_guessed(saved):
+    for path in continuation(saved).saved:
+        (path / "state.index").write_bytes(b"")
+    with pytest.raises(CaptionGANError, match=r"none of the checkpoints .* Remove that folder"):
+        continuation(saved).restore()
+    assert len(continuation(saved).saved) == 2
+
+
+@pytest.mark.parametrize("other", [{"units": 301}, {"layers": 2}])
+def test_a_state_of_another_model_is_refused_and_stays(saved, other):
+    with pytest.raises(CaptionGANError, match="does not fit the settings"):
+        continuation(saved, **other).restore()
+    assert continuation(saved).restore() == Position(1, 0)
+
+
+def test_a_full_disk_loses_nothing_that_was_saved(saved):
+    going_on = continuation(saved)
+    going_on.restore()
+    double(going_on)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(CaptionGANError, match=r"cannot save to .*What was saved before stays"):
+            going_on.on_epoch_end(1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(list(saved.iterdir())) == 2
+    assert continuation(saved).restore() == Position(1, 0)
+    # With room again.
+    going_on.on_epoch_end(1)
+    assert continuation(saved).restore() == Position(2, 0)
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path):
+    stage = tmp_path / "checkpoints" / "stage"
+    stage.mkdir(parents=True)
+    with replacing(stage / "a") as folder, replacing(tmp_path / "b") as file:
+        folder.mkdir()
+        (folder / "state").write_text("half")
+        file.write_text("half")
+        shutil.copytree(folder, folder.with_name(f"{folder.name}-of-another"))
+        shutil.copy(file, file.with_name(f"{file.name}-of-another"))
+    remove_unfinished(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "a",
+        "b",
+        "checkpoints",
+        "stage",
+        "state",
+    ]
+
+
+def test_content_is_on_disk_before_its_name_is(tmp_path, monkeypatch):
+    """Else a failure of power could leave the name of a file that has nothing in it."""
+    done: list[str] = []
+    for name in ("fsync", "replace"):
+        original = getattr(__import__("os"), name)
+
+        def noted(*arguments, name=name, original=original):
+            done.append(name)
+            return original(*arguments)
+
+        monkeypatch.setattr(f"os.{name}", noted)
+    with replacing(tmp_path / "folder") as folder:
+        folder.mkdir()
+        (folder / "one").write_text("1")
+        (folder / "two").write_text("2")
+    assert done == ["fsync", "fsync", "fsync", "replace", "fsync"]
