@@ -27,7 +27,7 @@ from caption_gan.errors import CaptionGANError
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding.ensemble import CaptionerEnsemble
 from caption_gan.models.encoders.encoder import build_encoder
-from caption_gan.models.generators.gru import Generator
+from caption_gan.models.generators.gru import GRUGenerator
 from caption_gan.storage.atomic import replacing
 from caption_gan.text.tokenizer import Tokenizer
 
@@ -163,7 +163,7 @@ def dump_config(config: Config) -> str:
 
 def build_captioner(config: Config, encoder: Any, vocabulary_size: int) -> Captioner:
     """A captioner with fresh weights."""
-    generator = Generator(
+    generator = GRUGenerator(
         vocabulary_size=vocabulary_size,
         embedding_size=config.generator.embedding_size,
         hidden_size=config.generator.hidden_size,

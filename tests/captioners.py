@@ -3,7 +3,7 @@
 import keras
 
 from caption_gan.models.captioner import Captioner
-from caption_gan.models.generators.gru import Generator
+from caption_gan.models.generators.gru import GRUGenerator
 
 VOCABULARY = 10
 REGIONS = (4, 6)
@@ -42,6 +42,6 @@ def captioner(seed: int = 0, encoder: type[Unseeing] = Unseeing, **settings) -> 
         "noise_size": 3,
         "dropout": 0.2,
     }
-    generator = Generator(VOCABULARY, **{**arguments, **settings})
+    generator = GRUGenerator(VOCABULARY, **{**arguments, **settings})
     generator.build((None, *REGIONS))
     return Captioner(encoder(), generator)

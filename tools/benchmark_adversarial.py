@@ -76,8 +76,8 @@ class Bench:
             token_ids = tf.concat([real, others, others], axis=1)
             with tf.GradientTape() as tape:
                 words = critic.embedding(token_ids)
-                context = critic.look(regions_part, training=True)
-                score = tf.reduce_mean(critic(words, token_ids != PAD_ID, context, training=True))
+                memory = critic.encode(regions_part, training=True)
+                score = tf.reduce_mean(critic(words, token_ids != PAD_ID, memory, training=True))
             return [tf.reduce_sum(g) for g in tape.gradient(score, critic.trainable_variables)]
 
         self.critic_update = lambda: critic_update().numpy()

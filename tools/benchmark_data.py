@@ -56,7 +56,7 @@ BATCH, CAPTIONS = 32, 5
 
 
 def resident_mib(peak: bool = False) -> float:
-    """Memory of this process, now or at its highest."""
+    """KeysValues of this process, now or at its highest."""
     if peak:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     pages = int(Path("/proc/self/statm").read_text().split()[1])

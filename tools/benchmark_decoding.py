@@ -28,8 +28,8 @@ import torch
 import transformers
 
 from caption_gan.models.decoding.beam_search import beam_search
-from caption_gan.models.decoding.sampling import Writer, greedy
-from caption_gan.models.generators.gru import Context, Generator
+from caption_gan.models.decoding.sampling import Decoder, greedy
+from caption_gan.models.generators.gru import GRUGenerator, Memory
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
 
 Work = Callable[[], object]
@@ -58,25 +58,25 @@ class Ending:
         words: Their number for each image; then its captions end.
     """
 
-    def __init__(self, generator: Generator, words: np.ndarray):
+    def __init__(self, generator: GRUGenerator, words: np.ndarray):
         self.generator = generator
         self.words = words[:, None, None]
         self.vocabulary_size = generator.vocabulary_size
         self.noise_size = generator.noise_size
         self.state_size = generator.state_size + 1  # The number of words so far.
 
-    def look(self, regions: tf.Tensor) -> Context:
-        return self.generator.look(regions)
+    def encode(self, regions: tf.Tensor) -> Memory:
+        return self.generator.encode(regions)
 
-    def start(self, context: Context, noise: tf.Tensor) -> tf.Tensor:
-        states = self.generator.start(context, noise)
+    def initial_state(self, memory: Memory, noise: tf.Tensor) -> tf.Tensor:
+        states = self.generator.initial_state(memory, noise)
         return tf.pad(states, [[0, 0], [0, 0], [0, 1]])
 
-    def step(
-        self, token_ids: tf.Tensor, states: tf.Tensor, context: Context
+    def decode_step(
+        self, token_ids: tf.Tensor, states: tf.Tensor, memory: Memory
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         states, written = states[..., :-1], states[..., -1:]
-        logits, states, weights = self.generator.step(token_ids, states, context)
+        logits, states, weights = self.generator.decode_step(token_ids, states, memory)
         pull = tf.where(written == self.words, 1e3, -1e3) * tf.one_hot(END_ID, self.vocabulary_size)
         return logits + pull, tf.concat([states, written + 1], axis=-1), weights
 
@@ -88,7 +88,7 @@ def unlikely(size: int) -> np.ndarray:
     return vector
 
 
-def never_ending(generator: Generator) -> None:
+def never_ending(generator: GRUGenerator) -> None:
     """Changes weights so that captions do not end before they are cut."""
     vector = unlikely(generator.embedding_size)
     generator.output_projection.bias.assign(-vector)
@@ -97,7 +97,7 @@ def never_ending(generator: Generator) -> None:
     generator.embedding.assign(embeddings)
 
 
-def greedy_of(generator: Writer, sequence_length: int) -> Callable[[tf.Tensor], tf.Tensor]:
+def greedy_of(generator: Decoder, sequence_length: int) -> Callable[[tf.Tensor], tf.Tensor]:
     """From regions to captions and nothing else."""
     return tf.function(lambda regions: greedy(generator, regions, sequence_length).token_ids)
 
@@ -145,7 +145,7 @@ class HuggingFaceDecoder:
         return written[:, 1:]
 
 
-def compare(generator: Generator, arguments: argparse.Namespace) -> None:
+def compare(generator: GRUGenerator, arguments: argparse.Namespace) -> None:
     """Prints captions a second of both."""
     length, width = arguments.sequence_length, arguments.beam
     theirs = HuggingFaceDecoder(arguments)
@@ -173,7 +173,9 @@ def compare(generator: Generator, arguments: argparse.Namespace) -> None:
             print(f"{f'{name}, batch {batch}':26}{speed:10.1f}{their_speed:12.1f}{ratio:8.2f}")
 
 
-def matrix_products(generator: Generator, batch: int, regions: int, steps: tf.Tensor) -> tf.Tensor:
+def matrix_products(
+    generator: GRUGenerator, batch: int, regions: int, steps: tf.Tensor
+) -> tf.Tensor:
     """Nothing but the products of so many steps, each needing what the one before has given."""
     hidden, heads = generator.hidden_size, generator.attention.heads
     size = hidden // heads
@@ -200,7 +202,7 @@ def matrix_products(generator: Generator, batch: int, regions: int, steps: tf.Te
     return tf.while_loop(lambda time, *_: time < steps, step, (0, *first, 0.0))[-1]
 
 
-def step_beside_products(generator: Generator, arguments: argparse.Namespace) -> None:
+def step_beside_products(generator: GRUGenerator, arguments: argparse.Namespace) -> None:
     """Prints what a step costs: what many steps take more than one, which leaves out the rest."""
     steps = arguments.sequence_length - 1
     print(f"\n{'ms a step':26}{'greedy':>10}{'products':>12}{'ratio':>8}")
@@ -225,7 +227,7 @@ def step_beside_products(generator: Generator, arguments: argparse.Namespace) ->
         )
 
 
-def longest_caption(generator: Generator, arguments: argparse.Namespace) -> None:
+def longest_caption(generator: GRUGenerator, arguments: argparse.Namespace) -> None:
     """Prints what a batch takes by its longest caption; the others have one word."""
     batch = max(arguments.batch_sizes)
     regions = tf.constant(random_regions(batch, arguments))
@@ -268,7 +270,7 @@ def main() -> None:
     tf.config.threading.set_inter_op_parallelism_threads(arguments.threads)
     torch.set_num_threads(arguments.threads)
     keras.utils.set_random_seed(0)
-    generator = Generator(
+    generator = GRUGenerator(
         arguments.vocabulary_size,
         arguments.embedding_size,
         arguments.hidden_size,

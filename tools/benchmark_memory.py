@@ -23,7 +23,7 @@ MEBIBYTE = 2**20
 
 
 def resident() -> float:
-    """Memory of this process now, in MiB."""
+    """KeysValues of this process now, in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / MEBIBYTE
 
@@ -33,7 +33,7 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MEBIBYTE
 
 
-class Memory(keras.callbacks.Callback):
+class KeysValues(keras.callbacks.Callback):
     """Prints a line an epoch.
 
     Args:
@@ -78,7 +78,7 @@ def main() -> None:
         steps_per_epoch=part,
         shuffle=False,
         verbose=0,
-        callbacks=[Memory(part)],
+        callbacks=[KeysValues(part)],
     )
 
 

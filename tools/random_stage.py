@@ -11,7 +11,7 @@ from step_costs import Sizes
 from caption_gan.config.run import Config
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.encoders.precomputed import PrecomputedEncoder
-from caption_gan.models.generators.gru import Generator
+from caption_gan.models.generators.gru import GRUGenerator
 from caption_gan.text.vocabulary import START_ID
 from caption_gan.training.objectives.adversarial import Adversarial
 from caption_gan.training.objectives.maximum_likelihood import MaximumLikelihood
@@ -55,7 +55,7 @@ def random_stage(
     """A compiled objective with random weights for such examples."""
     regions, depth = examples["regions"].shape[1:]
     sizes = config.generator
-    generator = Generator(
+    generator = GRUGenerator(
         *(vocabulary_size, sizes.embedding_size, sizes.hidden_size, sizes.attention_heads),
         *(sizes.noise_size, sizes.dropout),
     )

@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 
 from caption_gan.command_line import run_program
 from caption_gan.errors import CaptionGANError
-from caption_gan.models.trace_scopes import CRITIC_UPDATE, PHASES
+from caption_gan.models.trace_scopes import CRITIC_UPDATE, SCOPES
 
 STEP = "train"
 INPUT = "input"
 # TensorFlow's own name of the wait for the next batch.
 NEXT_BATCH = "IteratorGetNextOp::DoCompute"
 # TensorFlow numbers a scope that is opened again.
-SCOPE = re.compile(rf"({'|'.join(PHASES)})(?:_\d+)?")
+SCOPE = re.compile(rf"({'|'.join(SCOPES)})(?:_\d+)?")
 UPDATE = re.compile(rf"(?:^|/){CRITIC_UPDATE}(?:_(\d+))?(?=[/:]|$)")
 # What is no operation has two colons, a blank or none.
 OPERATION = re.compile(r"[^:\s]+:([^:\s]+)")
@@ -169,7 +169,7 @@ def main() -> None:
     parser = ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="a run, or its logs")
     parser.add_argument(
-        "--kinds", nargs="?", const=ALL, choices=(ALL, *PHASES), help="of a phase, or all"
+        "--kinds", nargs="?", const=ALL, choices=(ALL, *SCOPES), help="of a phase, or all"
     )
     arguments = parser.parse_args(sys.argv[1:])
     events = read_trace(arguments.folder)

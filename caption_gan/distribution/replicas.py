@@ -46,8 +46,8 @@ def mean(values: Any) -> Any:
     return tf.nest.map_structure(lambda value: None if value is None else next(means), values)
 
 
-def whole(rows: tf.Tensor, updates: int) -> tf.Tensor:
-    """The batch [N, ...] of which the replicas have rows [n, ...], in its order; see `divide`."""
+def all_gather(rows: tf.Tensor, updates: int) -> tf.Tensor:
+    """The batch [N, ...] of which the replicas have rows [n, ...], in its order; see `shard`."""
     context = _context()
     if context is None:
         return rows
@@ -58,16 +58,16 @@ def whole(rows: tf.Tensor, updates: int) -> tf.Tensor:
     return _regroup(gathered, count, updates)
 
 
-def own(rows: tf.Tensor, updates: int) -> tf.Tensor:
+def local_rows(rows: tf.Tensor, updates: int) -> tf.Tensor:
     """This replica's rows [n, ...] of a batch [N, ...]."""
     context = _context()
     if context is None:
         return rows
     count, number = context.num_replicas_in_sync, context.replica_id_in_sync_group
-    return divide(rows, count, updates)[number]
+    return shard(rows, count, updates)[number]
 
 
-def divide(rows: tf.Tensor, count: int, updates: int) -> tf.Tensor:
+def shard(rows: tf.Tensor, count: int, updates: int) -> tf.Tensor:
     """The rows [N, ...] of a batch by replica, [count, n, ...].
 
     Each has as many rows of every update, so that an update sees the images that it would see with

@@ -117,7 +117,7 @@ class Frontier:
             return [
                 [caption for caption, _ in captions]
                 for number, batch in enumerate(self.batches)
-                for captions in decoder.spell(
+                for captions in decoder.detokenize(
                     draw(batch, tf.constant(number), tf.constant(temperature))
                 )
             ]

@@ -13,7 +13,7 @@ from caption_gan.evaluation.scoring import Scores, score_captions
 from caption_gan.metrics.truth import IsTrue
 from caption_gan.models.critic import Critic, build_critic
 from caption_gan.models.decoding.text_decoder import TextDecoder
-from caption_gan.models.generators.gru import Generator
+from caption_gan.models.generators.gru import GRUGenerator
 from caption_gan.run import RunDirectory, load_weights
 
 
@@ -49,7 +49,9 @@ def compare_stages(
         load_weights(captioner, run.stage_weights(stage))
         before = TextDecoder(captioner, decoder.tokenizer, config.decoding, config.seed)
         greedy = [
-            caption for batch in batches for ((caption, _),) in before.spell(before.greedy(batch))
+            caption
+            for batch in batches
+            for ((caption, _),) in before.detokenize(before.greedy(batch))
         ]
         captions = dict(zip(references, greedy, strict=True))
         scores.add(score_captions(captions, references, config.seed), f"{stage}/")
@@ -66,7 +68,7 @@ def stages_of(run: RunDirectory, config: Config) -> list[str]:
     return [stage for stage in stages if run.stage_weights(stage).is_file()]
 
 
-def load_critic(run: RunDirectory, config: Config, generator: Generator) -> Critic | None:
+def load_critic(run: RunDirectory, config: Config, generator: GRUGenerator) -> Critic | None:
     """The critic that a run's last stage with one has left, if there is any."""
     if not run.critic_weights.is_file():
         return None

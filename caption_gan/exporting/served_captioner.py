@@ -14,7 +14,7 @@ from caption_gan.data.image_batches import read_images
 from caption_gan.exporting.small_weights import SmallWeights
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding.beam_search import beam_search
-from caption_gan.models.decoding.constraints import Rules
+from caption_gan.models.decoding.constraints import DecodingConstraints
 from caption_gan.models.decoding.ensemble import CaptionerEnsemble
 from caption_gan.models.decoding.sampling import Decoded, greedy, sample_rows
 from caption_gan.text.tokenizer import Tokenizer
@@ -45,7 +45,9 @@ class ServedCaptioner:
         self.tokenizer = tokenizer
         self.config = config
         self.small: SmallWeights | None = None
-        self.rules = Rules(config.decoding.minimum_length, config.decoding.no_repeated_ngram)
+        self.constraints = DecodingConstraints(
+            config.decoding.minimum_length, config.decoding.no_repeated_ngram
+        )
 
     def default(self, image_bytes: tf.Tensor) -> Outputs:
         """The likeliest words, one after another."""
@@ -70,7 +72,7 @@ class ServedCaptioner:
             seed,
             temperature,
             top_p,
-            self.rules,
+            self.constraints,
         )
         return self._several(drawn, error)
 
@@ -87,7 +89,7 @@ class ServedCaptioner:
             settings.length_penalty,
             settings.beam_groups,
             settings.diversity,
-            self.rules,
+            self.constraints,
         )
         return self._several(found, error)
 
@@ -163,7 +165,9 @@ class ServedCaptioner:
         return self.captioner.regions({"image": pixels}), error
 
     def _greedy(self, regions: tf.Tensor) -> Decoded:
-        return greedy(self.captioner.generator, regions, self.tokenizer.sequence_length, self.rules)
+        return greedy(
+            self.captioner.generator, regions, self.tokenizer.sequence_length, self.constraints
+        )
 
     def _several(self, decoded: Decoded, error: tf.Tensor) -> Outputs:
         captions, scores = self._spell(decoded, error)

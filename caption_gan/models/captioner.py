@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from caption_gan.models.generators.gru import Generator
-from caption_gan.models.trace_scopes import ENCODER, phase
+from caption_gan.models.generators.gru import GRUGenerator
+from caption_gan.models.trace_scopes import ENCODER, trace_scope
 
 
 @keras.saving.register_keras_serializable(package="caption_gan")
@@ -22,13 +22,13 @@ class Captioner(keras.Model):
         generator: Reads the regions.
     """
 
-    def __init__(self, encoder: keras.Model, generator: Generator, **kwargs):
+    def __init__(self, encoder: keras.Model, generator: GRUGenerator, **kwargs):
         super().__init__(**kwargs)
         self.encoder = encoder
         self.generator = generator
         self.built = True
 
-    @phase(ENCODER)
+    @trace_scope(ENCODER)
     def regions(self, batch: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
         """Regions [B, R, D] of a batch of pixels, or of what the cache holds in their place."""
         if "regions" in batch:

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from caption_gan.config.objectives import CriticConfig
 from caption_gan.distribution import replicas
-from caption_gan.models.generators.gru import Context, Generator
+from caption_gan.models.generators.gru import GRUGenerator, Memory
 from caption_gan.text.vocabulary import PAD_ID
 
 # How likely a written word was depends on all that might have been written in its place. The most
@@ -31,7 +31,7 @@ class Critic(keras.Model):
         trunk: Foretells words; its noise stays zero.
     """
 
-    def __init__(self, trunk: Generator, **kwargs):
+    def __init__(self, trunk: GRUGenerator, **kwargs):
         super().__init__(**kwargs)
         self.trunk = trunk
         self.embedding = trunk.embedding
@@ -51,12 +51,12 @@ class Critic(keras.Model):
         )
         self.built = True
 
-    def look(self, regions: tf.Tensor, training: bool = False) -> Context:
+    def encode(self, regions: tf.Tensor, training: bool = False) -> Memory:
         """Reads regions [B, R, D] once for any number of captions."""
-        return self.trunk.look(regions, training)
+        return self.trunk.encode(regions, training)
 
     def call(
-        self, words: tf.Tensor, mask: tf.Tensor, context: Context, training: bool = False
+        self, words: tf.Tensor, mask: tf.Tensor, memory: Memory, training: bool = False
     ) -> tf.Tensor:
         """Scores captions.
 
@@ -64,24 +64,24 @@ class Critic(keras.Model):
             words: Embeddings [B, K, T, E]; the start token is the first of them.
             mask: [B, K, T]; false after the end token. What stands there does not count. Between
                 two captions of different lengths it is a share.
-            context: Of the B images.
+            memory: Of the B images.
             training: Whether dropout is active.
 
         Returns:
             Scores [B, K] without bounds; higher is better.
         """
-        verdicts = self.score_words(words, context, training)  # [B, K, T - 1]
+        verdicts = self.score_words(words, memory, training)  # [B, K, T - 1]
         counted = tf.cast(mask[..., 1:], verdicts.dtype)
         total = tf.reduce_sum(verdicts * counted, axis=-1)
         return total / tf.maximum(tf.reduce_sum(counted, axis=-1), 1)
 
-    def score_words(self, words: tf.Tensor, context: Context, training: bool = False) -> tf.Tensor:
+    def score_words(self, words: tf.Tensor, memory: Memory, training: bool = False) -> tf.Tensor:
         """Scores each word but the first by those before it and by the image, [B, K, T - 1]."""
         batch, captions, _, _ = tf.unstack(tf.shape(words))
         noise = tf.zeros([batch, captions, self.trunk.noise_size], words.dtype)
         exact = self.variable_dtype
         written = tf.cast(words[..., 1:, :], exact)  # [B, K, T - 1, E]
-        foretold = self.trunk.read(words[..., :-1, :], context, noise, training)
+        foretold = self.trunk.predict_features(words[..., :-1, :], memory, noise, training)
         frequent = tf.cast(self.embedding.embeddings.value[:FREQUENT_WORDS], foretold.dtype)
         alternatives = tf.matmul(foretold, frequent, transpose_b=True)  # [B, K, T - 1, <= 1000]
         alternatives = tf.cast(alternatives, exact)
@@ -93,9 +93,9 @@ class Critic(keras.Model):
         features = tf.concat([foretold, written, agreement, likelihood, shortfall], axis=-1)
         return (self.verdict(self.comparison(features)) + shortfall)[..., 0]
 
-    def score_tokens(self, token_ids: tf.Tensor, context: Context) -> tf.Tensor:
+    def score_tokens(self, token_ids: tf.Tensor, memory: Memory) -> tf.Tensor:
         """Scores [B, K] of captions given as token ids [B, K, T]."""
-        return self(self.embedding(token_ids), token_ids != PAD_ID, context)
+        return self(self.embedding(token_ids), token_ids != PAD_ID, memory)
 
     def learn_lengths(self, scores: tf.Tensor, mask: tf.Tensor, momentum: float = 0.99) -> None:
         """Learns how scores [B, K] of an image's captions with a mask [B, K, T] follow length."""
@@ -106,7 +106,7 @@ class Critic(keras.Model):
         now = replicas.mean(tf.reduce_mean(tf.stack([length**2, length * score]), axis=[1, 2]))
         self.length_moments.assign(momentum * self.length_moments + (1 - momentum) * now)
 
-    def rank(self, token_ids: tf.Tensor, context: Context) -> tf.Tensor:
+    def rank(self, token_ids: tf.Tensor, memory: Memory) -> tf.Tensor:
         """Scores [B, K] less what their length alone explains of their order in an image.
 
         A mean over words depends on their number in ways that say nothing of the caption, and
@@ -115,7 +115,7 @@ class Critic(keras.Model):
         length_squared, product = tf.unstack(self.length_moments)
         slope = product / tf.maximum(length_squared, 1e-6)
         length = tf.reduce_sum(tf.cast(token_ids != PAD_ID, tf.float32), axis=-1)  # [B, K]
-        return self.score_tokens(token_ids, context) - slope * length
+        return self.score_tokens(token_ids, memory) - slope * length
 
     def get_config(self):
         return {
@@ -129,10 +129,10 @@ class Critic(keras.Model):
         return cls(**config)
 
 
-def build_critic(generator: Generator, config: CriticConfig) -> Critic:
+def build_critic(generator: GRUGenerator, config: CriticConfig) -> Critic:
     """A critic of the generator's sizes, and with its weights if the settings say so."""
     settings = generator.get_config() | {"dropout": config.dropout, "name": "trunk"}
-    trunk = Generator.from_config(settings)
+    trunk = GRUGenerator.from_config(settings)
     trunk.build((None, *generator.regions_shape))
     if config.start == "generator":
         trunk.set_weights(generator.get_weights())

@@ -12,13 +12,13 @@ CRITIC_UPDATE = "critic_update"
 PENALTY = "penalty"
 REWARD = "reward"
 GENERATOR_UPDATE = "generator_update"
-PHASES = (ENCODER, ROLLOUT, CRITIC_UPDATE, PENALTY, REWARD, GENERATOR_UPDATE)
+SCOPES = (ENCODER, ROLLOUT, CRITIC_UPDATE, PENALTY, REWARD, GENERATOR_UPDATE)
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def phase(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def trace_scope(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorates a function whose operations are to have the name of a phase before theirs.
 
     A name costs nothing when no trace is taken: it is given when a graph is made. TensorFlow

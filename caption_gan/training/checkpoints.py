@@ -17,7 +17,7 @@ from caption_gan.training.loop import Position
 KEPT = 2  # The newest one, and one to fall back to.
 
 
-class Continuation(keras.callbacks.Callback):
+class TrainingCheckpoint(keras.callbacks.Callback):
     """Writes all that training depends on: at its start, every so often, and after each epoch.
 
     A checkpoint is a folder, which appears on disk as a whole. TensorFlow keeps a checksum of each

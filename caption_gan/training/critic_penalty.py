@@ -8,15 +8,15 @@ import tensorflow as tf
 
 from caption_gan.config.objectives import AdversarialConfig
 from caption_gan.models.critic import Critic
-from caption_gan.models.generators.gru import Context
-from caption_gan.models.trace_scopes import PENALTY, phase
+from caption_gan.models.generators.gru import Memory
+from caption_gan.models.trace_scopes import PENALTY, trace_scope
 from caption_gan.training import losses
 
 
-@phase(PENALTY)
+@trace_scope(PENALTY)
 def critic_penalty(
     critic: Critic,
-    context: Context,
+    memory: Memory,
     words: tf.Tensor,
     mask: tf.Tensor,
     config: AdversarialConfig,
@@ -27,7 +27,7 @@ def critic_penalty(
 
     Args:
         critic: Scores captions.
-        context: Of the B images.
+        memory: Of the B images.
         words: Of real, written and mismatched captions, [B, 3 K, T, E].
         mask: [B, 3 K, T].
         config: Which penalty, if any, and how the kinds of negatives count.
@@ -53,7 +53,7 @@ def critic_penalty(
     between = alpha[..., None] * real + (1 - alpha[..., None]) * negative
     with tf.GradientTape() as tape:
         tape.watch([between, between_mask])
-        scores = scale * critic(between, between_mask, context)
+        scores = scale * critic(between, between_mask, memory)
     slopes = tape.gradient(scores, [between, between_mask])
     gradients = tf.concat([slopes[0], slopes[1][..., None]], axis=-1) / scale  # [B, K, T, E + 1]
     one_sided = config.constraint == "lipschitz_penalty"

@@ -19,7 +19,7 @@ class Interruption(keras.callbacks.Callback):
     written, or in a function that native code has called and that must not fail, and the process
     is aborted. A second Ctrl-C does that all the same.
 
-    A context manager around training, and the last of its callbacks. It changes nothing where
+    A memory manager around training, and the last of its callbacks. It changes nothing where
     Ctrl-C already means something else or nothing, as in a background process.
 
     Args:

@@ -24,7 +24,7 @@ from caption_gan.run import RunDirectory, load_weights, save_weights
 from caption_gan.storage.atomic import replacing, write_json
 from caption_gan.training import callbacks
 from caption_gan.training.averaging import RunningAverage
-from caption_gan.training.checkpoints import Continuation
+from caption_gan.training.checkpoints import TrainingCheckpoint
 from caption_gan.training.collapse_monitor import CollapseMonitor
 from caption_gan.training.interruption import Interruption
 from caption_gan.training.loop import train
@@ -145,7 +145,7 @@ def train_stage(
             *(config.monitor, variables, _log(logs), _collapsed),
         )
         watching, others = [collapse], [*others, *collapse.state]
-    continuation = Continuation(
+    continuation = TrainingCheckpoint(
         run.stage_checkpoints(config, number), model, others, config.checkpoint_minutes
     )
     with strategies.chief_first():

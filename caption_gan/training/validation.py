@@ -68,7 +68,7 @@ class Monitor:
         captions = [
             caption
             for batch in self.quality_batches
-            for ((caption, _),) in self.decoder.spell(self.decoder.greedy(batch))
+            for ((caption, _),) in self.decoder.detokenize(self.decoder.greedy(batch))
         ]
         by_id = {example.image_id: example.captions for example in watched}
         scores = quality(dict(zip(by_id, captions, strict=True)), by_id)
@@ -98,7 +98,7 @@ class Monitor:
         every = [
             [caption for caption, _ in captions]
             for number, batch in enumerate(self.health_batches)
-            for captions in self.decoder.spell(
+            for captions in self.decoder.detokenize(
                 self._sample(batch, tf.constant(number), settings.samples)
             )
         ]

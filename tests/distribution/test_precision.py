@@ -174,13 +174,13 @@ def penalty_gradients(step_batch):
         token_ids = tf.tile(step_batch["token_ids"], [1, 3, 1])
         words, mask = critic.embedding(token_ids), token_ids != PAD_ID
 
-        def steep(words, mask, context):
-            return factor * critic(words, mask, context)
+        def steep(words, mask, memory):
+            return factor * critic(words, mask, memory)
 
         with tf.GradientTape() as tape:
-            context = critic.look(step_batch["regions"])
+            memory = critic.encode(step_batch["regions"])
             seed = keras.random.SeedGenerator(0)
-            penalty = critic_penalty(steep, context, words, mask, config, seed, scale)
+            penalty = critic_penalty(steep, memory, words, mask, config, seed, scale)
             scaled = scale * penalty
         found = tape.gradient(scaled, critic.trainable_variables)
         return np.concatenate([np.ravel(one) / scale for one in found if one is not None])

@@ -77,7 +77,7 @@ def test_every_objective(tmp_path):
 @pytest.mark.parametrize(("count", "updates"), [(1, 1), (2, 1), (1, 3), (2, 3), (4, 2)])
 def test_each_replica_has_its_rows_of_each_update(count, updates):
     batch = tf.reshape(tf.range(24 * 2), [24, 2])
-    parts = np.array(replicas.divide(batch, count, updates))
+    parts = np.array(replicas.shard(batch, count, updates))
     assert parts.shape == (count, 24 // count, 2)
     for update, rows in enumerate(np.split(np.array(batch), updates)):
         each = 24 // count // updates
@@ -88,8 +88,8 @@ def test_each_replica_has_its_rows_of_each_update(count, updates):
 def test_one_replica_changes_nothing():
     value = tf.constant([1.0, 2.0])
     assert replicas.mean(value) is value
-    assert replicas.whole(value, 2) is value
-    assert replicas.own(value, 2) is value
+    assert replicas.all_gather(value, 2) is value
+    assert replicas.local_rows(value, 2) is value
     assert replicas.apart(value) is value
 
 

@@ -59,7 +59,7 @@ def without_java(module_patch):
 
 @pytest.fixture(scope="module")
 def module_patch():
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.memory() as patch:
         yield patch
 
 

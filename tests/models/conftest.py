@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from caption_gan.models.generators.attention import Memory
-from caption_gan.models.generators.gru import Context, Generator
+from caption_gan.models.generators.attention import KeysValues
+from caption_gan.models.generators.gru import GRUGenerator, Memory
 
 
 class MarkovGenerator:
@@ -29,18 +29,18 @@ class MarkovGenerator:
         self.vocabulary_size = len(table)
         self.steps = tf.Variable(0)
 
-    def look(self, regions: tf.Tensor) -> Context:
-        memory = Memory(regions[:, None], regions[:, None])
-        return Context(memory, tf.reduce_mean(regions, 1), output_weights=self.table)
+    def encode(self, regions: tf.Tensor) -> Memory:
+        memory = KeysValues(regions[:, None], regions[:, None])
+        return Memory(memory, tf.reduce_mean(regions, 1), output_weights=self.table)
 
-    def start(self, context: Context, noise: tf.Tensor) -> tf.Tensor:
+    def initial_state(self, memory: Memory, noise: tf.Tensor) -> tf.Tensor:
         return tf.zeros([*tf.unstack(tf.shape(noise)[:2]), 1])
 
-    def step(
-        self, token_ids: tf.Tensor, states: tf.Tensor, context: Context
+    def decode_step(
+        self, token_ids: tf.Tensor, states: tf.Tensor, memory: Memory
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         self.steps.assign_add(1)
-        weights = tf.one_hot(token_ids, context.memory.keys.shape[2])
+        weights = tf.one_hot(token_ids, memory.keys_values.keys.shape[2])
         return tf.gather(self.table, token_ids), states, weights
 
 
@@ -51,10 +51,10 @@ def markov() -> Callable[[np.ndarray], MarkovGenerator]:
 
 
 @pytest.fixture(scope="session")
-def small_generator() -> Callable[..., Generator]:
+def small_generator() -> Callable[..., GRUGenerator]:
     """Makes a random generator of 9 words for regions [B, 4, 5]."""
 
-    def make(seed: int = 0, **settings) -> Generator:
+    def make(seed: int = 0, **settings) -> GRUGenerator:
         keras.utils.set_random_seed(seed)
         arguments = {
             "vocabulary_size": 9,
@@ -64,7 +64,7 @@ def small_generator() -> Callable[..., Generator]:
             "noise_size": 3,
             "dropout": 0.4,
         }
-        generator = Generator(**{**arguments, **settings})
+        generator = GRUGenerator(**{**arguments, **settings})
         generator.build((None, 4, 5))
         # The initialiser's numbers are so small that every word would be about as likely.
         shape = (generator.vocabulary_size, generator.embedding_size)

@@ -43,7 +43,7 @@ def token_ids() -> np.ndarray:
 
 
 def scores(critic: Critic, regions, token_ids) -> np.ndarray:
-    return np.array(critic.score_tokens(tf.constant(token_ids), critic.look(regions)))
+    return np.array(critic.score_tokens(tf.constant(token_ids), critic.encode(regions)))
 
 
 def same(actual, expected) -> None:
@@ -53,8 +53,8 @@ def same(actual, expected) -> None:
 class ReadsOn(Critic):
     """The fault: the mean is over all places."""
 
-    def call(self, words, mask, context, training=False):
-        return super().call(words, tf.ones_like(mask), context, training)
+    def call(self, words, mask, memory, training=False):
+        return super().call(words, tf.ones_like(mask), memory, training)
 
 
 @pytest.mark.parametrize(("kind", "right"), [(Critic, True), (ReadsOn, False)])
@@ -64,9 +64,9 @@ def test_what_follows_the_end_token_does_not_count(
     critic = kind(small_generator())
     words = critic.embedding(tf.constant(token_ids))
     mask = token_ids != PAD_ID
-    context = critic.look(regions)
+    memory = critic.encode(regions)
     other = tf.where(mask[..., None], words, 7.0)
-    expected, actual = (np.array(critic(some, mask, context)) for some in (words, other))
+    expected, actual = (np.array(critic(some, mask, memory)) for some in (words, other))
     assert np.allclose(actual, expected, atol=1e-5) == right
 
 
@@ -105,12 +105,12 @@ def test_scores_do_not_saturate(small_generator, regions, token_ids):
     critic = random_critic(small_generator)
     critic.verdict.bias.assign([50.0])
     words = critic.embedding(tf.constant(token_ids))
-    context = critic.look(regions)
+    memory = critic.encode(regions)
     slopes = []
     for end in (tf.identity, tf.sigmoid):
         with tf.GradientTape() as tape:
             tape.watch(words)
-            score = end(critic(words, token_ids != PAD_ID, context))
+            score = end(critic(words, token_ids != PAD_ID, memory))
         slopes.append(float(tf.norm(tape.gradient(score, words))))
     assert slopes[0] > 1e-2
     assert slopes[1] < 1e-6
@@ -129,10 +129,10 @@ def test_second_derivatives_agree_with_finite_differences(small_generator, regio
     words = tf.constant(np.array(critic.embedding(tf.constant(token_ids))), tf.float64)
 
     def slope() -> tf.Tensor:
-        context = critic.look(regions)
+        memory = critic.encode(regions)
         with tf.GradientTape() as tape:
             tape.watch(words)
-            score = critic(words, token_ids != PAD_ID, context)
+            score = critic(words, token_ids != PAD_ID, memory)
         return tf.reduce_sum(tape.gradient(score, words) ** 2)
 
     with tf.GradientTape() as tape:
@@ -164,13 +164,13 @@ def test_ranking_takes_away_what_length_alone_explains(small_generator, regions,
     learnt = 3.0 * of_image - 0.5 * (lengths - of_image)
     for _ in range(100):
         critic.learn_lengths(tf.constant(learnt, tf.float32), token_ids != PAD_ID, momentum=0.9)
-    ranks = np.array(critic.rank(tf.constant(token_ids), critic.look(regions)))
+    ranks = np.array(critic.rank(tf.constant(token_ids), critic.encode(regions)))
     same(ranks - scores(critic, regions, token_ids), 0.5 * lengths)
 
 
 def test_ranking_without_any_knowledge_is_the_score(small_generator, regions, token_ids):
     critic = Critic(small_generator())
-    ranks = critic.rank(tf.constant(token_ids), critic.look(regions))
+    ranks = critic.rank(tf.constant(token_ids), critic.encode(regions))
     same(ranks, scores(critic, regions, token_ids))
 
 

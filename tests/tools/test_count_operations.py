@@ -44,7 +44,7 @@ def test_teacher_forcing_by_hand(costs, ones):
 def test_second_derivative_by_hand(costs, ones):
     with_penalty, without = (costs.critic_update(ones, penalty).operations for penalty in (1, 0))
     first_states, gates, compared = (1 + 1) * 2, 3, 3 * 1 + 2
-    chain = 2 * gates + 1 + 1 + 1 + 2 + 1 + compared  # Writer's input to comparison
+    chain = 2 * gates + 1 + 1 + 1 + 2 + 1 + compared  # Decoder's input to comparison
     # One word: both recurrences' products are with first states alone.
     terms = 3 * (first_states + 2 * gates) + 5 * gates + 6 * chain + 4 * 1 + 5 * 1
     assert with_penalty - without == 2 * terms

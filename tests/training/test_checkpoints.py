@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from caption_gan.errors import CaptionGANError
 from caption_gan.storage.atomic import remove_unfinished, replacing
-from caption_gan.training.checkpoints import Continuation
+from caption_gan.training.checkpoints import TrainingCheckpoint
 from caption_gan.training.loop import Position
 
 
@@ -25,8 +25,8 @@ def model(seed: int = 0, units: int = 300, layers: int = 1) -> keras.Model:
     return model
 
 
-def continuation(directory: Path, seed: int = 0, **settings) -> Continuation:
-    made = Continuation(directory, model(seed, **settings))
+def continuation(directory: Path, seed: int = 0, **settings) -> TrainingCheckpoint:
+    made = TrainingCheckpoint(directory, model(seed, **settings))
     made.set_params({"steps": 10})
     return made
 
@@ -41,13 +41,13 @@ def saved(tmp_path) -> Path:
     return tmp_path / "stage"
 
 
-def double(of: Continuation) -> None:
+def double(of: TrainingCheckpoint) -> None:
     for value in of.checkpoint.model:
         if value.dtype == tf.float32:
             value.assign(2 * value)
 
 
-def weights(of: Continuation) -> np.ndarray:
+def weights(of: TrainingCheckpoint) -> np.ndarray:
     return of.checkpoint.model[0].numpy()
 
 
@@ -74,7 +74,7 @@ def test_two_are_kept(saved):
 def test_within_an_epoch_it_is_written_every_so_often(saved, monkeypatch):
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    going_on = Continuation(saved, model(), minutes=2)
+    going_on = TrainingCheckpoint(saved, model(), minutes=2)
     going_on.set_params({"steps": 10})
     going_on.restore()
     written = []

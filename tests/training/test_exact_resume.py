@@ -23,7 +23,7 @@ from caption_gan.config.objectives import (
 )
 from caption_gan.distribution import precision
 from caption_gan.training.averaging import RunningAverage
-from caption_gan.training.checkpoints import Continuation
+from caption_gan.training.checkpoints import TrainingCheckpoint
 from caption_gan.training.collapse_monitor import CollapseMonitor
 from caption_gan.training.loop import train
 from caption_gan.training.objectives.maximum_likelihood import MaximumLikelihood
@@ -95,7 +95,7 @@ class Stage:
             pytest.fail,
         )
         self.changing += self.monitor.state
-        self.continuation = Continuation(directory, self.model, self.changing, minutes=0)
+        self.continuation = TrainingCheckpoint(directory, self.model, self.changing, minutes=0)
         self.done = self.continuation.restore()
         shuffled = tf.data.Dataset.from_tensor_slices(data).shuffle(8, seed=3)
         self.batches = shuffled.batch(2, drop_remainder=True)

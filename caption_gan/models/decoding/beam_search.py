@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from caption_gan.models.decoding.constraints import NO_RULES, Rules
-from caption_gan.models.decoding.sampling import Decoded, Writer
-from caption_gan.models.trace_scopes import ROLLOUT, phase
+from caption_gan.models.decoding.constraints import NO_CONSTRAINTS, DecodingConstraints
+from caption_gan.models.decoding.sampling import Decoded, Decoder
+from caption_gan.models.trace_scopes import ROLLOUT, trace_scope
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
 
 # Numbers of which the maximum is taken first where the largest of thousands are sought.
@@ -27,16 +27,16 @@ class Beams(NamedTuple):
     origins: tf.Tensor  # [B, W, T]
 
 
-@phase(ROLLOUT)
+@trace_scope(ROLLOUT)
 def beam_search(
-    generator: Writer,
+    generator: Decoder,
     regions: tf.Tensor,
     sequence_length: int,
     width: int,
     length_penalty: float = 1.0,
     groups: int = 1,
     diversity: float = 0.0,
-    rules: Rules = NO_RULES,
+    constraints: DecodingConstraints = NO_CONSTRAINTS,
 ) -> Decoded:
     """Searches the W best captions an image, best first; the noise is zero.
 
@@ -57,12 +57,14 @@ def beam_search(
         groups: G; must divide the width. 1 is the plain search.
         diversity: Log-probability that a word loses for each beam of a group before that has
             just chosen it.
-        rules: For the captions.
+        constraints: For the captions.
     """
     steps = sequence_length - 1
     batch, each = tf.shape(regions)[0], width // groups
-    context = generator.look(regions)
-    states = generator.start(context, tf.zeros([batch, width, generator.noise_size]))  # [B, W, 2 H]
+    memory = generator.encode(regions)
+    states = generator.initial_state(
+        memory, tf.zeros([batch, width, generator.noise_size])
+    )  # [B, W, 2 H]
     nothing = Beams(
         totals=tf.fill([batch, width], -float("inf")),
         token_ids=tf.fill([batch, width, steps], PAD_ID),
@@ -84,12 +86,12 @@ def beam_search(
     def write_word(time, states, growing, ended, attention):
         before = states, growing, ended
         previous = tf.where(time > 0, growing.token_ids[:, :, time - 1], START_ID)  # [B, W]
-        logits, states, weights = generator.step(previous, states, context)
+        logits, states, weights = generator.decode_step(previous, states, memory)
         attention = attention.write(time, weights)
         # What may not be written keeps its probability: scores are of the caption, not of a
         # distribution without those words.
         log_probabilities = tf.nn.log_softmax(logits)  # [B, W, V]
-        log_probabilities = rules.permit(log_probabilities, growing.token_ids, time)
+        log_probabilities = constraints.apply(log_probabilities, growing.token_ids, time)
         here = tf.one_hot(time, steps, True, False, dtype=tf.bool)  # [T]
         growing = growing._replace(
             origins=tf.where(here, tf.range(width)[:, None], growing.origins)

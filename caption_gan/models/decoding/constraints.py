@@ -10,8 +10,8 @@ import tensorflow as tf
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID, UNK_ID
 
 
-class Rules(NamedTuple):
-    """Rules for captions beyond their having no special words.
+class DecodingConstraints(NamedTuple):
+    """Constraints on captions beyond their having no special words.
 
     Where they leave no word at all, a caption ends.
     """
@@ -19,7 +19,7 @@ class Rules(NamedTuple):
     minimum_length: int = 0  # Words before the end.
     no_repeated_ngram: int = 0  # No n words in a row are said twice; 0 lets them.
 
-    def permit(self, logits: tf.Tensor, written: tf.Tensor, time: tf.Tensor | int) -> tf.Tensor:
+    def apply(self, logits: tf.Tensor, written: tf.Tensor, time: tf.Tensor | int) -> tf.Tensor:
         """Sets to -inf the logits [B, K, V] of what may not be written at that time.
 
         Args:
@@ -27,7 +27,7 @@ class Rules(NamedTuple):
             written: [B, K, T], captions so far; what they hold from `time` on is not read.
             time: Number of words that are written.
         """
-        logits = allowed(logits)
+        logits = mask_special_tokens(logits)
         if self.no_repeated_ngram:
             logits = _without_repetition(logits, written, time, self.no_repeated_ngram)
         if self.minimum_length:
@@ -38,10 +38,10 @@ class Rules(NamedTuple):
         return logits
 
 
-NO_RULES = Rules()
+NO_CONSTRAINTS = DecodingConstraints()
 
 
-def allowed(logits: tf.Tensor) -> tf.Tensor:
+def mask_special_tokens(logits: tf.Tensor) -> tf.Tensor:
     """Sets to -inf the logits [..., V] of what no caption may contain."""
     forbidden = tf.one_hot([PAD_ID, START_ID, UNK_ID], logits.shape[-1], True, False, dtype=tf.bool)
     return tf.where(tf.reduce_any(forbidden, axis=0), -float("inf"), logits)

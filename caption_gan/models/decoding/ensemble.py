@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from caption_gan.models.captioner import Captioner
-from caption_gan.models.generators.gru import Context, Generator
+from caption_gan.models.generators.gru import GRUGenerator, Memory
 
 
 class GeneratorEnsemble:
@@ -20,29 +20,31 @@ class GeneratorEnsemble:
         generators: Members; their vocabularies are the same.
     """
 
-    def __init__(self, generators: Sequence[Generator]):
+    def __init__(self, generators: Sequence[GRUGenerator]):
         self.generators = generators
         self.vocabulary_size = generators[0].vocabulary_size
         self.noise_size = sum(member.noise_size for member in generators)
         self.state_size = sum(member.state_size for member in generators)
 
-    def look(self, regions: tf.Tensor) -> tuple[Context, ...]:
+    def encode(self, regions: tf.Tensor) -> tuple[Memory, ...]:
         """Reads regions [B, R, D], the members' side by side in D."""
         depths = [member.regions_shape[-1] for member in self.generators]
         parts = tf.split(regions, depths, axis=-1)
-        return tuple(member.look(part) for member, part in zip(self.generators, parts, strict=True))
+        return tuple(
+            member.encode(part) for member, part in zip(self.generators, parts, strict=True)
+        )
 
-    def start(self, context: tuple[Context, ...], noise: tf.Tensor) -> tf.Tensor:
+    def initial_state(self, memory: tuple[Memory, ...], noise: tf.Tensor) -> tf.Tensor:
         """First states [B, K, 2 H] from noise [B, K, Z]."""
         parts = tf.split(noise, [member.noise_size for member in self.generators], axis=-1)
         states = [
-            member.start(of_member, part)
-            for member, of_member, part in zip(self.generators, context, parts, strict=True)
+            member.initial_state(of_member, part)
+            for member, of_member, part in zip(self.generators, memory, parts, strict=True)
         ]
         return tf.concat(states, axis=-1)
 
-    def step(
-        self, token_ids: tf.Tensor, states: tf.Tensor, context: tuple[Context, ...]
+    def decode_step(
+        self, token_ids: tf.Tensor, states: tf.Tensor, memory: tuple[Memory, ...]
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Reads one word of each of K captions an image, [B, K], and scores the next.
 
@@ -52,8 +54,8 @@ class GeneratorEnsemble:
         """
         parts = tf.split(states, [member.state_size for member in self.generators], axis=-1)
         stepped = [
-            member.step(token_ids, part, of_member)
-            for member, part, of_member in zip(self.generators, parts, context, strict=True)
+            member.decode_step(token_ids, part, of_member)
+            for member, part, of_member in zip(self.generators, parts, memory, strict=True)
         ]
         logits, after, weights = zip(*stepped, strict=True)
         summed = tf.reduce_logsumexp(tf.stack([tf.nn.log_softmax(some) for some in logits]), axis=0)

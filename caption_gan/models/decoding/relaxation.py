@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from caption_gan.models.decoding.constraints import allowed
+from caption_gan.models.decoding.constraints import mask_special_tokens
 from caption_gan.models.decoding.sampling import gumbel
-from caption_gan.models.generators.gru import Context, Generator
-from caption_gan.models.trace_scopes import ROLLOUT, phase
+from caption_gan.models.generators.gru import GRUGenerator, Memory
+from caption_gan.models.trace_scopes import ROLLOUT, trace_scope
 from caption_gan.text.embeddings import WordEmbedding
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
 
@@ -35,10 +35,10 @@ def embed(embedding: WordEmbedding, relaxed: Relaxed) -> tf.Tensor:
     return tf.concat([start, mixed + tf.stop_gradient(drawn - mixed)], axis=-2)
 
 
-@phase(ROLLOUT)
+@trace_scope(ROLLOUT)
 def rollout(
-    generator: Generator,
-    context: Context,
+    generator: GRUGenerator,
+    memory: Memory,
     noise: tf.Tensor,
     temperature: tf.Tensor,
     sequence_length: int,
@@ -48,7 +48,7 @@ def rollout(
 
     Args:
         generator: Writes.
-        context: Of the B images.
+        memory: Of the B images.
         noise: [B, K, Z].
         temperature: Of the relaxation: low ones are close to what was drawn and have a gradient
             that is large and noisy. The words are drawn at temperature one whatever it is.
@@ -56,14 +56,14 @@ def rollout(
         seed: Two integers [2].
     """
     embedding = generator.embedding
-    states = generator.start(context, noise)
+    states = generator.initial_state(memory, noise)
     drawn = tf.fill(tf.shape(noise)[:2], START_ID)  # [B, K]
     words = embedding(drawn)
     finished = tf.zeros_like(drawn, tf.bool)
     token_ids, mixtures = [drawn], []
     for time in range(sequence_length - 1):
-        logits, states, _ = generator.step_embedded(words, states, context)  # [B, K, V]
-        perturbed = allowed(logits) + gumbel(tf.shape(logits), seed, time)
+        logits, states, _ = generator.decode_step_embedded(words, states, memory)  # [B, K, V]
+        perturbed = mask_special_tokens(logits) + gumbel(tf.shape(logits), seed, time)
         probabilities = tf.nn.softmax(perturbed / temperature)
         drawn = tf.argmax(perturbed, axis=-1, output_type=tf.int32)
         if time == sequence_length - 2:

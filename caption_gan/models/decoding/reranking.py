@@ -23,6 +23,6 @@ def rerank(critic: Critic, regions: tf.Tensor, drawn: Decoded, keep: int) -> Dec
         K captions an image; their scores are still log-probabilities.
     """
     token_ids = tf.pad(drawn.token_ids, [[0, 0], [0, 0], [1, 0]], constant_values=START_ID)
-    ranks = critic.rank(token_ids, critic.look(regions))  # [B, N]
+    ranks = critic.rank(token_ids, critic.encode(regions))  # [B, N]
     chosen = tf.math.top_k(ranks, keep).indices  # [B, K]
     return Decoded(*(tf.gather(part, chosen, batch_dims=1) for part in drawn))

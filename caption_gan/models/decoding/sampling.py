@@ -11,26 +11,26 @@ from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
-from caption_gan.models.decoding.constraints import NO_RULES, Rules
-from caption_gan.models.trace_scopes import ROLLOUT, phase
+from caption_gan.models.decoding.constraints import NO_CONSTRAINTS, DecodingConstraints
+from caption_gan.models.trace_scopes import ROLLOUT, trace_scope
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
 
 
-class Writer(Protocol):
+class Decoder(Protocol):
     """What decoding needs of a generator, or of an ensemble of them; see `Generator`."""
 
     vocabulary_size: int
     noise_size: int
     state_size: int
 
-    def look(self, regions: tf.Tensor) -> Any:
+    def encode(self, regions: tf.Tensor) -> Any:
         """Reads regions [B, R, D] once for any number of captions and words."""
 
-    def start(self, context: Any, noise: tf.Tensor) -> tf.Tensor:
+    def initial_state(self, memory: Any, noise: tf.Tensor) -> tf.Tensor:
         """First states [B, K, 2 H] from noise [B, K, Z]."""
 
-    def step(
-        self, token_ids: tf.Tensor, states: tf.Tensor, context: Any
+    def decode_step(
+        self, token_ids: tf.Tensor, states: tf.Tensor, memory: Any
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Logits [B, K, V], states and attention weights [B, K, R] after words [B, K]."""
 
@@ -44,7 +44,10 @@ class Decoded(NamedTuple):
 
 
 def greedy(
-    generator: Writer, regions: tf.Tensor, sequence_length: int, rules: Rules = NO_RULES
+    generator: Decoder,
+    regions: tf.Tensor,
+    sequence_length: int,
+    constraints: DecodingConstraints = NO_CONSTRAINTS,
 ) -> Decoded:
     """Writes the likeliest word at each step; K is 1 and the noise zero.
 
@@ -52,18 +55,18 @@ def greedy(
         generator: Writes.
         regions: [B, R, D].
         sequence_length: Most tokens that are read or written, the start token included.
-        rules: For the captions.
+        constraints: For the captions.
     """
     noise = tf.zeros([tf.shape(regions)[0], 1, generator.noise_size])
 
     def likeliest(logits: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
         return tf.argmax(logits, axis=-1, output_type=tf.int32)
 
-    return _write(generator, regions, noise, likeliest, sequence_length, rules)
+    return _write(generator, regions, noise, likeliest, sequence_length, constraints)
 
 
 def sample(
-    generator: Writer,
+    generator: Decoder,
     regions: tf.Tensor,
     sequence_length: int,
     captions: int,
@@ -71,7 +74,7 @@ def sample(
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
-    rules: Rules = NO_RULES,
+    constraints: DecodingConstraints = NO_CONSTRAINTS,
 ) -> Decoded:
     """Draws K captions an image.
 
@@ -85,7 +88,7 @@ def sample(
         top_k: Only the k likeliest words are drawn (Fan et al., 2018); 0 means all.
         top_p: Only the likeliest words that together reach this probability are drawn (nucleus
             sampling; Holtzman et al., 2020). Taken after `temperature` and `top_k`.
-        rules: For the captions.
+        constraints: For the captions.
 
     Returns:
         Captions; their scores are log-probabilities before temperature and truncation.
@@ -97,18 +100,18 @@ def sample(
         perturbed = logits + gumbel(tf.shape(logits), seed, time)
         return tf.argmax(perturbed, axis=-1, output_type=tf.int32)
 
-    return _write(generator, regions, noise, draw, sequence_length, rules)
+    return _write(generator, regions, noise, draw, sequence_length, constraints)
 
 
 def sample_rows(
-    generator: Writer,
+    generator: Decoder,
     regions: tf.Tensor,
     sequence_length: int,
     captions: int,
     seeds: tf.Tensor,
     temperature: tf.Tensor,
     top_p: tf.Tensor,
-    rules: Rules = NO_RULES,
+    constraints: DecodingConstraints = NO_CONSTRAINTS,
 ) -> Decoded:
     """Draws K captions of each image in its own way, whatever else is in the batch.
 
@@ -120,7 +123,7 @@ def sample_rows(
         seeds: Integers [B]; the same seed gives the same captions.
         temperature: [B].
         top_p: [B]; see `sample`.
-        rules: For the captions.
+        constraints: For the captions.
 
     Returns:
         Captions; their scores are log-probabilities before temperature and truncation.
@@ -147,10 +150,10 @@ def sample_rows(
         height = uniform[:, time] * reached[..., -1:]  # [B, K, 1]
         return tf.math.count_nonzero(reached <= height, axis=-1, dtype=tf.int32)
 
-    return _write(generator, regions, noise, choose, sequence_length, rules)
+    return _write(generator, regions, noise, choose, sequence_length, constraints)
 
 
-def draw_noise(generator: Writer, images: tf.Tensor, captions: int, seed: tf.Tensor) -> tf.Tensor:
+def draw_noise(generator: Decoder, images: tf.Tensor, captions: int, seed: tf.Tensor) -> tf.Tensor:
     """The noise [B, K, Z] of samples with that seed."""
     return tf.random.stateless_normal([images, captions, generator.noise_size], seed)
 
@@ -184,17 +187,17 @@ def nucleus(logits: tf.Tensor, top_p: tf.Tensor | float) -> tf.Tensor:
     return tf.where(logits < least, -float("inf"), logits)
 
 
-@phase(ROLLOUT)
+@trace_scope(ROLLOUT)
 def _write(
-    generator: Writer,
+    generator: Decoder,
     regions: tf.Tensor,
     noise: tf.Tensor,
     choose: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
     sequence_length: int,
-    rules: Rules,
+    constraints: DecodingConstraints,
 ) -> Decoded:
     """Writes captions word by word; `choose` maps logits [B, K, V] and the time to [B, K]."""
-    context = generator.look(regions)
+    memory = generator.encode(regions)
     steps = sequence_length - 1
 
     def unfinished(time, states, written, finished, total, attention):
@@ -203,8 +206,8 @@ def _write(
 
     def write_word(time, states, written, finished, total, attention):
         previous = tf.where(time > 0, written[:, :, time - 1], START_ID)  # [B, K]
-        logits, states, weights = generator.step(previous, states, context)
-        chosen = choose(rules.permit(logits, written, time), time)  # [B, K]
+        logits, states, weights = generator.decode_step(previous, states, memory)
+        chosen = choose(constraints.apply(logits, written, time), time)  # [B, K]
         chosen = tf.where(time == steps - 1, END_ID, chosen)
         chosen = tf.where(finished, PAD_ID, chosen)
         # Cross-entropy, which asks for the chosen words alone, takes four times as long.
@@ -222,7 +225,7 @@ def _write(
         write_word,
         (
             0,
-            generator.start(context, noise),  # [B, K, 2 H]
+            generator.initial_state(memory, noise),  # [B, K, 2 H]
             tf.fill(tf.concat([captions, [steps]], axis=0), PAD_ID),
             tf.zeros(captions, tf.bool),
             tf.zeros(captions),

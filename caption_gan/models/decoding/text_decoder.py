@@ -12,7 +12,7 @@ from caption_gan.config.run import DecodingConfig
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding import sampling
 from caption_gan.models.decoding.beam_search import beam_search
-from caption_gan.models.decoding.constraints import Rules
+from caption_gan.models.decoding.constraints import DecodingConstraints
 from caption_gan.text.tokenizer import Tokenizer
 
 
@@ -33,14 +33,14 @@ class TextDecoder:
         self.tokenizer = tokenizer
         self.config = config
         self.seed = seed
-        self.rules = Rules(config.minimum_length, config.no_repeated_ngram)
+        self.constraints = DecodingConstraints(config.minimum_length, config.no_repeated_ngram)
 
     @tf.function(reduce_retracing=True)
     def greedy(self, batch: Mapping[str, tf.Tensor]) -> sampling.Decoded:
         """One caption an image, the likeliest word at each step."""
         regions = self.captioner.regions(batch)
         return sampling.greedy(
-            self.captioner.generator, regions, self.tokenizer.sequence_length, self.rules
+            self.captioner.generator, regions, self.tokenizer.sequence_length, self.constraints
         )
 
     @tf.function(reduce_retracing=True)
@@ -57,7 +57,7 @@ class TextDecoder:
             config.temperature,
             config.top_k,
             config.top_p,
-            self.rules,
+            self.constraints,
         )
 
     @tf.function(reduce_retracing=True)
@@ -72,10 +72,10 @@ class TextDecoder:
             config.length_penalty,
             config.beam_groups,
             config.diversity,
-            self.rules,
+            self.constraints,
         )
 
-    def spell(self, decoded: sampling.Decoded) -> list[list[tuple[str, float]]]:
+    def detokenize(self, decoded: sampling.Decoded) -> list[list[tuple[str, float]]]:
         """Captions with scores for each image, from [B, K, T]."""
         captions, length = decoded.token_ids.shape[1:]
         texts = self.tokenizer.detokenize(tf.reshape(decoded.token_ids, [-1, length])).numpy()
@@ -88,10 +88,10 @@ class TextDecoder:
     ) -> Iterator[tuple[dict[str, list[tuple[str, float]]], list[str], np.ndarray]]:
         """Captions by decoding, and tokens and attention of the greedy one, for each image."""
         greedy = self.greedy(batch)
-        spelled = {"greedy": self.spell(greedy)}
-        spelled["sample"] = self.spell(self.sample(batch, tf.constant(number)))
+        spelled = {"greedy": self.detokenize(greedy)}
+        spelled["sample"] = self.detokenize(self.sample(batch, tf.constant(number)))
         if self.config.beam > 1:
-            spelled["beam"] = self.spell(self.beam(batch))
+            spelled["beam"] = self.detokenize(self.beam(batch))
         tokens = self.tokenizer.token_strings(greedy.token_ids[:, 0]).numpy()
         attention = greedy.attention[:, 0].numpy()  # [B, T, R]
         for row, words in enumerate(tokens):

@@ -136,7 +136,7 @@ class SelfAttention(keras.layers.Layer):
     def call(self, regions: tf.Tensor) -> tf.Tensor:
         """[B, R, D] to [B, R, D]."""
         normed = self.attention_norm(regions)
-        context, _ = self.attention(normed, self.attention.memory(normed))  # [B, R, D]
+        context, _ = self.attention(normed, self.attention.project(normed))  # [B, R, D]
         regions += self.attended(context)
         return regions + self.narrow(self.widen(self.dense_norm(regions)))
 

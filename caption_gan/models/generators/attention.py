@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 
-class Memory(NamedTuple):
+class KeysValues(NamedTuple):
     """What attention needs of an image; computed once, however many words are written."""
 
     keys: tf.Tensor  # [B, N, R, S]
@@ -21,7 +21,7 @@ class Memory(NamedTuple):
 class RegionAttention(keras.layers.Layer):
     """Scaled dot-product attention with several heads (Vaswani et al., 2017).
 
-    Keys and values are a separate step, `memory`, so that a caption's words and an image's
+    Keys and values are a separate step, `keys_values`, so that a caption's words and an image's
     captions share them; `keras.layers.MultiHeadAttention` projects them anew at every call.
 
     Args:
@@ -48,28 +48,28 @@ class RegionAttention(keras.layers.Layer):
         self.value_projection.build(regions_shape)
         self.built = True
 
-    def memory(self, regions: tf.Tensor) -> Memory:
+    def project(self, regions: tf.Tensor) -> KeysValues:
         """Projects regions [B, R, D] to keys and values."""
-        return Memory(
+        return KeysValues(
             keys=self._split_heads(self.key_projection(regions)),
             values=self._split_heads(self.value_projection(regions)),
         )
 
-    def call(self, query: tf.Tensor, memory: Memory) -> tuple[tf.Tensor, tf.Tensor]:
+    def call(self, query: tf.Tensor, keys_values: KeysValues) -> tuple[tf.Tensor, tf.Tensor]:
         """Attends.
 
         Args:
             query: [B, Q, H].
-            memory: Of the same B images.
+            keys_values: Of the same B images.
 
         Returns:
-            Context [B, Q, H] and weights [B, Q, R], the mean over heads; weights sum to 1.
+            Memory [B, Q, H] and weights [B, Q, R], the mean over heads; weights sum to 1.
         """
         queries = self._split_heads(self.query_projection(query))  # [B, N, Q, S]
         scale = (self.hidden_size // self.heads) ** -0.5
-        scores = scale * tf.matmul(queries, memory.keys, transpose_b=True)  # [B, N, Q, R]
+        scores = scale * tf.matmul(queries, keys_values.keys, transpose_b=True)  # [B, N, Q, R]
         weights = tf.nn.softmax(tf.cast(scores, self.variable_dtype))
-        context = tf.matmul(tf.cast(weights, scores.dtype), memory.values)  # [B, N, Q, S]
+        context = tf.matmul(tf.cast(weights, scores.dtype), keys_values.values)  # [B, N, Q, S]
         context = tf.transpose(context, [0, 2, 1, 3])  # [B, Q, N, S]
         context = tf.reshape(context, [*tf.unstack(tf.shape(context)[:2]), self.hidden_size])
         return context, tf.reduce_mean(weights, axis=1)  # [B, Q, H], [B, Q, R]

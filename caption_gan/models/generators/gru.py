@@ -16,22 +16,22 @@ import keras
 import tensorflow as tf
 
 from caption_gan.distribution import replicas
-from caption_gan.models.generators.attention import Memory, RegionAttention
+from caption_gan.models.generators.attention import KeysValues, RegionAttention
 from caption_gan.models.generators.gru_cell import GRUCell
 from caption_gan.text.embeddings import WordEmbedding
 
 
-class Context(NamedTuple):
+class Memory(NamedTuple):
     """What the generator knows of an image before the first word."""
 
-    memory: Memory
+    keys_values: KeysValues
     summary: tf.Tensor  # [B, H]
     # The same for all images; laid out once, for that costs as much as the product of a step.
     output_weights: tf.Tensor  # [E, V]
 
 
 @keras.saving.register_keras_serializable(package="caption_gan")
-class Generator(keras.Model):
+class GRUGenerator(keras.Model):
     """Scores the next word of a caption, given an image's regions and the words so far.
 
     The output weights are the word embeddings, transposed (Press & Wolf, 2017): what is learnt of
@@ -112,19 +112,19 @@ class Generator(keras.Model):
         self.output_projection.build((None, None, hidden))
         self.built = True
 
-    def look(self, regions: tf.Tensor, training: bool = False) -> Context:
+    def encode(self, regions: tf.Tensor, training: bool = False) -> Memory:
         """Reads regions [B, R, D] once for any number of captions and words."""
         features = self.region_norm(self.region_projection(regions))  # [B, R, H]
         features = self.region_dropout(features, training=training)
-        return Context(
-            self.attention.memory(features),
+        return Memory(
+            self.attention.project(features),
             tf.reduce_mean(features, axis=1),
             self.embedding.output_weights(features.dtype),
         )
 
-    def start(self, context: Context, noise: tf.Tensor) -> tf.Tensor:
+    def initial_state(self, memory: Memory, noise: tf.Tensor) -> tf.Tensor:
         """First states [B, K, 2 H] of captions, reader's and writer's, from noise [B, K, Z]."""
-        summary = tf.repeat(context.summary[:, None], tf.shape(noise)[1], axis=1)  # [B, K, H]
+        summary = tf.repeat(memory.summary[:, None], tf.shape(noise)[1], axis=1)  # [B, K, H]
         return self.first_state(tf.concat([summary, tf.cast(noise, summary.dtype)], axis=-1))
 
     def call(
@@ -146,17 +146,17 @@ class Generator(keras.Model):
             Logits [B, K, T, V]; those at t score the word at t + 1.
         """
         words = self.embedding(token_ids)  # [B, K, T, E]
-        features = self.read(words, self.look(regions, training), noise, training)
+        features = self.predict_features(words, self.encode(regions, training), noise, training)
         return tf.cast(self.embedding.logits(features), self.variable_dtype)
 
-    def read(
-        self, words: tf.Tensor, context: Context, noise: tf.Tensor, training: bool = False
+    def predict_features(
+        self, words: tf.Tensor, memory: Memory, noise: tf.Tensor, training: bool = False
     ) -> tf.Tensor:
         """Reads whole captions, given as word embeddings.
 
         Args:
             words: [B, K, T, E].
-            context: Of the B images.
+            memory: Of the B images.
             noise: [B, K, Z].
             training: Whether dropout is active.
 
@@ -167,31 +167,31 @@ class Generator(keras.Model):
         batch, captions, time, _ = tf.unstack(tf.shape(words))
         flat_words = tf.reshape(words, [batch * captions, words.shape[2], self.embedding_size])
         flat_words = self.input_dropout(flat_words, training=training)  # [B K, T, E]
-        first = tf.reshape(self.start(context, noise), [-1, self.state_size])  # [B K, 2 H]
+        first = tf.reshape(self.initial_state(memory, noise), [-1, self.state_size])  # [B K, 2 H]
         first_read, first_written = tf.split(first, 2, axis=-1)
         read = self.reader(flat_words, initial_state=first_read)  # [B K, T, H]
         flat = [batch, captions * time, self.hidden_size]
-        attended, _ = self.attention(tf.reshape(read, flat), context.memory)  # [B, K T, H]
+        attended, _ = self.attention(tf.reshape(read, flat), memory.keys_values)  # [B, K T, H]
         seen = tf.reshape(attended, tf.shape(read))  # [B K, T, H]
         written = self.writer(tf.concat([read, seen], -1), initial_state=first_written)
         features = self.predict_word(written, seen, training)  # [B K, T, E]
         return tf.reshape(features, [batch, captions, time, self.embedding_size])
 
-    def step(
-        self, token_ids: tf.Tensor, states: tf.Tensor, context: Context
+    def decode_step(
+        self, token_ids: tf.Tensor, states: tf.Tensor, memory: Memory
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Reads one word of each of K captions an image, [B, K]; see `step_embedded`."""
-        return self.step_embedded(self.embedding(token_ids), states, context)
+        """Reads one word of each of K captions an image, [B, K]; see `decode_step_embedded`."""
+        return self.decode_step_embedded(self.embedding(token_ids), states, memory)
 
-    def step_embedded(
-        self, words: tf.Tensor, states: tf.Tensor, context: Context
+    def decode_step_embedded(
+        self, words: tf.Tensor, states: tf.Tensor, memory: Memory
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Reads one word of each of K captions an image and scores the next.
 
         Args:
             words: Word embeddings [B, K, E].
             states: [B, K, 2 H].
-            context: Of the B images.
+            memory: Of the B images.
 
         Returns:
             Logits [B, K, V], the next states [B, K, 2 H], attention weights [B, K, R].
@@ -201,10 +201,10 @@ class Generator(keras.Model):
         read, written = tf.split(tf.reshape(states, [-1, self.state_size]), 2, axis=-1)
         _, read = self.reader.cell(words, read)  # [B K, H]
         query = tf.reshape(read, [batch, captions, self.hidden_size])
-        attended, weights = self.attention(query, context.memory)  # [B, K, H], [B, K, R]
+        attended, weights = self.attention(query, memory.keys_values)  # [B, K, H], [B, K, R]
         seen = tf.reshape(attended, [-1, self.hidden_size])
         _, written = self.writer.cell(tf.concat([read, seen], -1), written)  # [B K, H]
-        logits = tf.matmul(self.predict_word(written, seen), context.output_weights)  # [B K, V]
+        logits = tf.matmul(self.predict_word(written, seen), memory.output_weights)  # [B K, V]
         logits = tf.cast(logits, self.variable_dtype)
         logits = tf.reshape(logits, [batch, captions, self.vocabulary_size])
         states = tf.reshape(tf.concat([read, written], -1), [batch, captions, self.state_size])

@@ -15,7 +15,7 @@ from caption_gan.distribution import precision, replicas
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.critic import Critic, build_critic
 from caption_gan.models.decoding import sampling
-from caption_gan.models.trace_scopes import CRITIC_UPDATE, GENERATOR_UPDATE, phase
+from caption_gan.models.trace_scopes import CRITIC_UPDATE, GENERATOR_UPDATE, trace_scope
 from caption_gan.text.vocabulary import PAD_ID, START_ID
 from caption_gan.training import losses, weight_constraints
 from caption_gan.training.critic_penalty import critic_penalty
@@ -193,10 +193,10 @@ class Adversarial(Objective):
             return
         size = self.config.batch_size // replicas.count()
         # Images come in random order, so that any other one may as well be the next.
-        every = replicas.whole(real, self.updates)
+        every = replicas.all_gather(real, self.updates)
         alike = self.config.mismatches == "alike"
         mismatched = tf.gather(every, most_alike(every)) if alike else tf.roll(every, 1, axis=0)
-        mismatched = replicas.own(mismatched, self.updates)
+        mismatched = replicas.local_rows(mismatched, self.updates)
 
         def part_of(rows: tf.Tensor, index: tf.Tensor | int) -> tf.Tensor:
             return tf.gather(tf.reshape(rows, [self.updates, size, *rows.shape[1:]]), index)
@@ -231,23 +231,23 @@ class Adversarial(Objective):
             alone: Whether a caption also counts by its score without the image, which there is
                 text for.
         """
-        scores = self.critic(words, mask, self.critic.look(regions))
+        scores = self.critic(words, mask, self.critic.encode(regions))
         if alone:
-            nothing = self.critic.look(tf.zeros_like(regions))
+            nothing = self.critic.encode(tf.zeros_like(regions))
             scores += self.config.unpaired * self.critic(words, mask, nothing)
         return scores
 
-    @phase(CRITIC_UPDATE)
+    @trace_scope(CRITIC_UPDATE)
     def update_critic(
         self, regions: tf.Tensor, real: tf.Tensor, written: tf.Tensor, mismatched: tf.Tensor
     ) -> None:
         """One update on B images: real captions up, written ones and those of others down."""
         captions, scale = self.config.captions, self.critic_optimizer.scale_loss(1.0)
         with tf.GradientTape() as tape:
-            context = self.critic.look(regions, training=True)
+            memory = self.critic.encode(regions, training=True)
             token_ids = tf.concat([real, written, mismatched], axis=1)  # [B, 3 K, T]
             words, mask = self.critic.embedding(token_ids), token_ids != PAD_ID
-            scores = self.critic(words, mask, context, training=True)
+            scores = self.critic(words, mask, memory, training=True)
             real_score, written_score, mismatched_score = (
                 scores[:, start : start + captions] for start in range(0, 3 * captions, captions)
             )
@@ -255,7 +255,7 @@ class Adversarial(Objective):
             loss = (1 - share) * tf.reduce_mean(self.judge(real_score, written_score))
             loss += share * tf.reduce_mean(self.judge(real_score, mismatched_score))
             penalty = critic_penalty(
-                self.critic, context, words, mask, self.config, self.seed_generator, scale
+                self.critic, memory, words, mask, self.config, self.seed_generator, scale
             )
             total = scale * (loss + self.config.penalty_weight * penalty)
         variables = self.critic.trainable_variables
@@ -281,7 +281,7 @@ class Adversarial(Objective):
             loss: From regions [N, R, D], maybe with a gradient, to the adversarial loss.
         """
 
-        @phase(GENERATOR_UPDATE)
+        @trace_scope(GENERATOR_UPDATE)
         def update() -> tf.Tensor:
             scale = self.optimizer.scale_loss(1.0)
             with tf.GradientTape() as tape:

@@ -13,8 +13,8 @@ import tensorflow as tf
 from caption_gan.config.run import MaximumLikelihoodConfig
 from caption_gan.distribution import replicas
 from caption_gan.models.captioner import Captioner
-from caption_gan.models.decoding.constraints import allowed
-from caption_gan.models.trace_scopes import GENERATOR_UPDATE, phase
+from caption_gan.models.decoding.constraints import mask_special_tokens
+from caption_gan.models.trace_scopes import GENERATOR_UPDATE, trace_scope
 from caption_gan.text.vocabulary import PAD_ID
 from caption_gan.training.losses import counted, cross_entropy
 from caption_gan.training.objectives.trainer import Objective
@@ -91,7 +91,7 @@ class MaximumLikelihood(Objective):
     def metrics(self):
         return [self.loss_tracker]
 
-    @phase(GENERATOR_UPDATE)
+    @trace_scope(GENERATOR_UPDATE)
     def train_step(self, batch):
         """One update on a batch {image [B, H, W, 3] | regions [B, R, D], token_ids [B, K, T]}."""
 
@@ -140,7 +140,9 @@ class MaximumLikelihood(Objective):
         progress = tf.cast(self.optimizer.iterations, tf.float32) / self.steps
         logits = self.captioner.generator(regions, read[..., :-1], noise, training=True)
         own = keras.random.categorical(
-            tf.reshape(allowed(logits), [-1, logits.shape[-1]]), 1, seed=self.seed_generator
+            tf.reshape(mask_special_tokens(logits), [-1, logits.shape[-1]]),
+            1,
+            seed=self.seed_generator,
         )
         own = tf.reshape(tf.cast(own, tf.int32), tf.shape(read[..., 1:]))  # [B, K, T - 1]
         chance = keras.random.uniform(tf.shape(own), seed=self.seed_generator)

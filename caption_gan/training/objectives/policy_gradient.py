@@ -8,8 +8,8 @@ from typing import Any
 import tensorflow as tf
 
 from caption_gan.models.decoding import sampling
-from caption_gan.models.decoding.constraints import allowed
-from caption_gan.models.trace_scopes import REWARD, phase
+from caption_gan.models.decoding.constraints import mask_special_tokens
+from caption_gan.models.trace_scopes import REWARD, trace_scope
 from caption_gan.text.vocabulary import END_ID, PAD_ID
 from caption_gan.training import losses
 from caption_gan.training.objectives.adversarial import Adversarial
@@ -41,7 +41,7 @@ class PolicyGradient(Adversarial):
         )
         return self.get_metrics_result()
 
-    @phase(REWARD)
+    @trace_scope(REWARD)
     def advantages(
         self, regions: tf.Tensor, written: tf.Tensor, real: tf.Tensor, alone: bool = False
     ) -> tf.Tensor:
@@ -65,7 +65,7 @@ class PolicyGradient(Adversarial):
         images, captions, length = tf.unstack(tf.shape(written))
         noise = sampling.draw_noise(generator, images, captions, seed)
         read, write = written[..., :-1], written[..., 1:]  # [N, K, T - 1]
-        logits = allowed(generator(seen, read, noise))
+        logits = mask_special_tokens(generator(seen, read, noise))
         # The last place is always the end token, which was not drawn.
         drawn = (write != PAD_ID) & (tf.range(length - 1) < length - 2)
         log_probabilities = -tf.nn.sparse_softmax_cross_entropy_with_logits(

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from caption_gan.distribution import replicas
-from caption_gan.models.trace_scopes import REWARD, phase
+from caption_gan.models.trace_scopes import REWARD, trace_scope
 from caption_gan.training import losses
 from caption_gan.training.objectives.policy_gradient import PolicyGradient
 from caption_gan.training.rewards.cider import CiderReward
@@ -31,7 +31,7 @@ class SelfCritical(PolicyGradient):
         self.cider = cider
         self.figures["reward"] = replicas.Mean(name="reward")
 
-    @phase(REWARD)
+    @trace_scope(REWARD)
     def advantages(
         self, regions: tf.Tensor, written: tf.Tensor, real: tf.Tensor, alone: bool = False
     ) -> tf.Tensor:

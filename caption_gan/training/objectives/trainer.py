@@ -82,7 +82,7 @@ class Objective(keras.Model):
             first = context.input_pipeline_id * local
 
             def divide(rows: tf.Tensor) -> tf.Tensor:
-                return replicas.divide(rows, count, self.updates)[first : first + local]
+                return replicas.shard(rows, count, self.updates)[first : first + local]
 
             divided = batches.map(lambda batch: tf.nest.map_structure(divide, batch))
             return divided.unbatch().prefetch(2 * local)

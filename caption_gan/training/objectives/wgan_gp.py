@@ -54,7 +54,7 @@ class WassersteinGAN(Adversarial):
         images, captions = tf.unstack(tf.shape(real)[:2])
         relaxed = relaxation.rollout(
             generator,
-            generator.look(seen),
+            generator.encode(seen),
             sampling.draw_noise(generator, images, captions, seed),
             self.temperature,
             real.shape[-1],

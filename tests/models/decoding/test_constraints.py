@@ -1,4 +1,4 @@
-"""Rules for captions, diverse beams and ensembles: against slow and obvious references."""
+"""Decoding constraints, diverse beams and ensembles against slow and obvious references."""
 
 import itertools
 
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caption_gan.models.decoding.beam_search import beam_search
-from caption_gan.models.decoding.constraints import Rules
+from caption_gan.models.decoding.constraints import DecodingConstraints
 from caption_gan.models.decoding.ensemble import GeneratorEnsemble
 from caption_gan.models.decoding.sampling import greedy, sample
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
@@ -45,8 +45,8 @@ def test_permits_what_the_reference_permits(captions, minimum_length, ngram):
     logits = tf.repeat(logits, len(captions), axis=1)
     given_logits = np.array(logits)[0, 0]
     for time in range(5):
-        rules = Rules(minimum_length, ngram)
-        found = np.array(rules.permit(logits, tf.constant(written), time))[0]
+        constraints = DecodingConstraints(minimum_length, ngram)
+        found = np.array(constraints.apply(logits, tf.constant(written), time))[0]
         for row, caption in zip(found, captions, strict=True):
             expected = permitted(caption[:time], minimum_length, ngram)
             assert set(np.flatnonzero(np.isfinite(row))) == expected
@@ -54,11 +54,11 @@ def test_permits_what_the_reference_permits(captions, minimum_length, ngram):
                 assert row[word] == given_logits[word]
 
 
-def slow_greedy(table: np.ndarray, rules: Rules, steps: int) -> list[int]:
+def slow_greedy(table: np.ndarray, constraints: DecodingConstraints, steps: int) -> list[int]:
     caption: list[int] = []
     while len(caption) < steps - 1:
         row = table[caption[-1] if caption else START_ID]
-        word = max(permitted(caption, *rules), key=lambda word: row[word])
+        word = max(permitted(caption, *constraints), key=lambda word: row[word])
         if word == END_ID:
             break
         caption.append(word)
@@ -66,25 +66,35 @@ def slow_greedy(table: np.ndarray, rules: Rules, steps: int) -> list[int]:
     return caption + [PAD_ID] * (steps - len(caption))
 
 
-@pytest.mark.parametrize("rules", [Rules(0, 1), Rules(0, 2), Rules(4, 0), Rules(6, 2)])
-def test_greedy_keeps_the_rules(markov, rules):
+@pytest.mark.parametrize(
+    "constraints",
+    [
+        DecodingConstraints(0, 1),
+        DecodingConstraints(0, 2),
+        DecodingConstraints(4, 0),
+        DecodingConstraints(6, 2),
+    ],
+)
+def test_greedy_keeps_the_rules(markov, constraints):
     broken = 0
     for seed in range(5):
         double, regions = markov(table_of(seed)), tf.zeros([1, VOCABULARY, 1])
-        decode = tf.function(lambda: greedy(double, regions, T + 3, rules).token_ids)  # noqa: B023
-        expected = slow_greedy(table_of(seed), rules, T + 2)
+        decode = tf.function(lambda: greedy(double, regions, T + 3, constraints).token_ids)  # noqa: B023
+        expected = slow_greedy(table_of(seed), constraints, T + 2)
         assert np.array(decode())[0, 0].tolist() == expected
-        broken += expected != slow_greedy(table_of(seed), Rules(), T + 2)
-    assert broken, "rules that change nothing would prove little"
+        broken += expected != slow_greedy(table_of(seed), DecodingConstraints(), T + 2)
+    assert broken, "constraints that change nothing would prove little"
 
 
 def test_samples_and_beams_keep_the_rules(markov):
     table = table_of(7)
     table[:, END_ID] += 2
     double, regions = markov(table), tf.zeros([2, VOCABULARY, 1])
-    rules = Rules(minimum_length=3, no_repeated_ngram=2)
-    drawn = tf.function(lambda: sample(double, regions, 9, 30, tf.constant([1, 2]), rules=rules))()
-    found = tf.function(lambda: beam_search(double, regions, 9, 4, rules=rules))()
+    constraints = DecodingConstraints(minimum_length=3, no_repeated_ngram=2)
+    drawn = tf.function(
+        lambda: sample(double, regions, 9, 30, tf.constant([1, 2]), constraints=constraints)
+    )()
+    found = tf.function(lambda: beam_search(double, regions, 9, 4, constraints=constraints))()
     for caption in np.concatenate([drawn.token_ids, found.token_ids], axis=1).reshape(-1, 8):
         words = caption[: caption.tolist().index(END_ID)].tolist()
         assert len(words) >= 3
@@ -153,15 +163,15 @@ def test_an_ensemble_has_the_mean_of_the_probabilities(small_generator, regions)
     together = GeneratorEnsemble(members)
     noise = np.random.default_rng(0).normal(size=(5, 2, 3)).astype(np.float32)
     read = np.array([[4, 5]] * 5, np.int32)
-    context = together.look(np.concatenate([regions, 2 * regions], axis=-1))
-    states = together.start(context, noise)
-    logits, after, weights = together.step(read, states, context)
+    memory = together.encode(np.concatenate([regions, 2 * regions], axis=-1))
+    states = together.initial_state(memory, noise)
+    logits, after, weights = together.decode_step(read, states, memory)
 
     expected, looked = np.zeros((5, 2, 9)), np.zeros((5, 2, 4))
     seen = (regions, 2 * regions)
     for member, own, part in zip(members, seen, (noise[..., :1], noise[..., 1:]), strict=True):
-        known = member.look(own)
-        of_member, _, at = member.step(read, member.start(known, part), known)
+        known = member.encode(own)
+        of_member, _, at = member.decode_step(read, member.initial_state(known, part), known)
         expected += np.array(tf.nn.softmax(of_member)) / 2
         looked += np.array(at) / 2
     np.testing.assert_allclose(np.exp(logits), expected, rtol=1e-4)

@@ -8,17 +8,17 @@ import pytest
 import tensorflow as tf
 
 from caption_gan.models.decoding import relaxation, sampling
-from caption_gan.models.generators.gru import Generator
+from caption_gan.models.generators.gru import GRUGenerator
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
 
 LENGTH, CAPTIONS = 7, 3
 SEED = tf.constant([3, 4])
 
 
-def rollout(generator: Generator, regions, temperature: float = 0.7) -> relaxation.Relaxed:
+def rollout(generator: GRUGenerator, regions, temperature: float = 0.7) -> relaxation.Relaxed:
     noise = sampling.draw_noise(generator, len(regions), CAPTIONS, SEED)
-    context = generator.look(tf.constant(regions))
-    return relaxation.rollout(generator, context, noise, temperature, LENGTH, SEED)
+    memory = generator.encode(tf.constant(regions))
+    return relaxation.rollout(generator, memory, noise, temperature, LENGTH, SEED)
 
 
 def test_it_draws_what_sampling_draws(small_generator, regions):

@@ -16,7 +16,7 @@ def test_it_keeps_those_that_the_critic_likes_best(small_generator, regions):
     drawn = sampling.sample(generator, tf.constant(regions), 7, 6, tf.constant([1, 2]))
     kept = rerank(critic, tf.constant(regions), drawn, 2)
     token_ids = np.pad(drawn.token_ids, [(0, 0), (0, 0), (1, 0)], constant_values=START_ID)
-    ranks = np.array(critic.rank(tf.constant(token_ids), critic.look(regions)))
+    ranks = np.array(critic.rank(tf.constant(token_ids), critic.encode(regions)))
     best = np.argsort(-ranks, axis=1)[:, :2]
     assert len(np.unique(best)) > 2
     for part, chosen in zip(drawn, kept, strict=True):

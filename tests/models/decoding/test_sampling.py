@@ -8,9 +8,9 @@ import tensorflow as tf
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from caption_gan.models.decoding.constraints import allowed
+from caption_gan.models.decoding.constraints import mask_special_tokens
 from caption_gan.models.decoding.sampling import Decoded, greedy, sample, sample_rows, truncate
-from caption_gan.models.generators.gru import Generator
+from caption_gan.models.generators.gru import GRUGenerator
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID, UNK_ID
 from tests.captioners import REGIONS, captioner
 
@@ -32,7 +32,7 @@ def many_regions(images: int = 1) -> tf.Tensor:
 
 
 @pytest.fixture(scope="module")
-def generator(small_generator) -> Generator:
+def generator(small_generator) -> GRUGenerator:
     """Without noise, so that samples can be scored by teacher forcing."""
     return small_generator(seed=4, noise_size=0)
 
@@ -151,11 +151,11 @@ def test_eager_equals_graph(generator, written, regions):
 
 
 def test_attention_rows_belong_to_the_tokens(generator, written, regions):
-    context = generator.look(regions)
-    states = generator.start(context, tf.zeros([5, 1, 0]))
+    memory = generator.encode(regions)
+    states = generator.initial_state(memory, tf.zeros([5, 1, 0]))
     read = np.full((5, 1), START_ID, np.int32)
     for time in range(STEPS):
-        _, states, weights = generator.step(read, states, context)
+        _, states, weights = generator.decode_step(read, states, memory)
         read = written.token_ids[:, :, time]
         inside = read != PAD_ID
         np.testing.assert_allclose(
@@ -372,7 +372,7 @@ def test_first_words_of_rows_have_the_probabilities_of_the_model(temperature, to
     regions = tf.random.stateless_normal([1, *REGIONS], [5, 6])
     noise = tf.zeros([1, 1, 0])
     logits = model(regions, tf.constant([[[START_ID]]]), noise)[:, 0]  # [1, 1, V]
-    logits = truncate(allowed(logits) / temperature, 0, top_p)[0, 0]
+    logits = truncate(mask_special_tokens(logits) / temperature, 0, top_p)[0, 0]
     expected = np.array(tf.nn.softmax(logits))
     drawn = rows_drawn(model, regions, [11], [temperature], [top_p], captions=4000)
     counts = np.bincount(np.array(drawn.token_ids)[0, :, 0], minlength=len(expected))

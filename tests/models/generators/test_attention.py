@@ -32,7 +32,7 @@ def regions() -> np.ndarray:
 
 
 def by_loops(attention: RegionAttention, query: np.ndarray, regions: np.ndarray):
-    """Context and weights, one image, query and head at a time."""
+    """Memory and weights, one image, query and head at a time."""
     dense = [
         (np.array(layer.kernel), np.array(layer.bias))
         for layer in (
@@ -59,7 +59,7 @@ def by_loops(attention: RegionAttention, query: np.ndarray, regions: np.ndarray)
 
 
 def test_equals_numpy(attention, query, regions):
-    context, weights = attention(query, attention.memory(regions))
+    context, weights = attention(query, attention.project(regions))
     expected_context, expected_weights = by_loops(attention, query, regions)
     np.testing.assert_allclose(context, expected_context, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(weights, expected_weights, rtol=1e-4, atol=1e-5)
@@ -75,14 +75,14 @@ def test_equals_keras(attention, query, regions):
     identity = np.eye(HIDDEN).reshape(HEADS, size, HIDDEN)
     theirs.set_weights([*projections, identity, np.zeros(HIDDEN)])
     expected, scores = theirs(query, regions, return_attention_scores=True)
-    context, weights = attention(query, attention.memory(regions))
+    context, weights = attention(query, attention.project(regions))
     np.testing.assert_allclose(context, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(weights, tf.reduce_mean(scores, axis=1), rtol=1e-4, atol=1e-5)
 
 
 def test_weights_sum_to_one_and_context_lies_between_values(attention, query, regions):
-    memory = attention.memory(regions)
-    context, weights = attention(100 * query, memory)  # Large scores must not overflow.
+    keys_values = attention.project(regions)
+    context, weights = attention(100 * query, keys_values)  # Large scores must not overflow.
     np.testing.assert_allclose(tf.reduce_sum(weights, axis=-1), 1, rtol=1e-5)
     assert np.all(np.array(weights) >= 0)
     values = np.array(attention.value_projection(regions))  # [B, R, H]
@@ -91,10 +91,10 @@ def test_weights_sum_to_one_and_context_lies_between_values(attention, query, re
 
 
 def test_one_memory_serves_any_number_of_queries(attention, query, regions):
-    memory = attention.memory(regions)
-    together, weights_together = attention(query, memory)
+    keys_values = attention.project(regions)
+    together, weights_together = attention(query, keys_values)
     for position in range(QUERIES):
-        alone, weights_alone = attention(query[:, position : position + 1], memory)
+        alone, weights_alone = attention(query[:, position : position + 1], keys_values)
         np.testing.assert_allclose(alone[:, 0], together[:, position], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(
             weights_alone[:, 0], weights_together[:, position], rtol=1e-5, atol=1e-6
@@ -103,8 +103,8 @@ def test_one_memory_serves_any_number_of_queries(attention, query, regions):
 
 def test_regions_have_no_order(attention, query, regions):
     order = [3, 0, 4, 1, 2]
-    context, weights = attention(query, attention.memory(regions))
-    shuffled_context, shuffled_weights = attention(query, attention.memory(regions[:, order]))
+    context, weights = attention(query, attention.project(regions))
+    shuffled_context, shuffled_weights = attention(query, attention.project(regions[:, order]))
     np.testing.assert_allclose(shuffled_context, context, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
         shuffled_weights, np.array(weights)[..., order], rtol=1e-4, atol=1e-6
@@ -119,7 +119,7 @@ def test_config_round_trip(attention, query, regions):
         twin.build((None, None, HIDDEN), (None, REGIONS, DEPTH))
     twin.set_weights(attention.get_weights())
     np.testing.assert_array_equal(
-        twin(query, twin.memory(regions))[0], attention(query, attention.memory(regions))[0]
+        twin(query, twin.project(regions))[0], attention(query, attention.project(regions))[0]
     )
 
 

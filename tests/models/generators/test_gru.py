@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from caption_gan.models.generators.gru import Generator
+from caption_gan.models.generators.gru import GRUGenerator
 
 CAPTIONS, LENGTH = 3, 5
 
 
 @pytest.fixture(scope="module")
-def generator(small_generator) -> Generator:
+def generator(small_generator) -> GRUGenerator:
     return small_generator()
 
 
@@ -38,10 +38,10 @@ def same(actual, expected) -> None:
 
 
 def test_teacher_forcing_equals_word_by_word(generator, regions, token_ids, noise, logits):
-    context = generator.look(regions)
-    states = generator.start(context, noise)
+    memory = generator.encode(regions)
+    states = generator.initial_state(memory, noise)
     for time in range(LENGTH):
-        now, states, attention = generator.step(token_ids[..., time], states, context)
+        now, states, attention = generator.decode_step(token_ids[..., time], states, memory)
         same(now, logits[:, :, time])
         same(tf.reduce_sum(attention, axis=-1), np.ones((5, CAPTIONS)))
 
@@ -71,11 +71,11 @@ def test_the_image_changes_the_logits(generator, regions, token_ids, noise, logi
 
 
 def test_noise_enters_the_first_state(generator, regions, noise):
-    context = generator.look(regions)
-    states = np.array(generator.start(context, noise))
+    memory = generator.encode(regions)
+    states = np.array(generator.initial_state(memory, noise))
     assert states.shape == (5, CAPTIONS, 2 * generator.hidden_size)
     assert np.abs(states[:, 0] - states[:, 1]).max(axis=-1).min() > 0.01
-    still = np.array(generator.start(context, np.zeros_like(noise)))
+    still = np.array(generator.initial_state(memory, np.zeros_like(noise)))
     same(still[:, 0], still[:, 1])
 
 
@@ -156,7 +156,7 @@ def test_config_round_trip(generator, regions, token_ids, noise, logits):
     np.testing.assert_array_equal(twin(regions, token_ids, noise), logits)
 
 
-class Unnormalised(Generator):
+class Unnormalised(GRUGenerator):
     """The fault: regions enter as the backbone gives them."""
 
     def build(self, regions_shape):
@@ -164,7 +164,7 @@ class Unnormalised(Generator):
         self.region_norm = lambda features: features
 
 
-def saturation(make: Callable[..., Generator]) -> float:
+def saturation(make: Callable[..., GRUGenerator]) -> float:
     """Mean |h0| for regions as a backbone gives them: large, positive, with much in common."""
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
@@ -172,10 +172,12 @@ def saturation(make: Callable[..., Generator]) -> float:
     regions = (common + rng.gamma(1.0, 10.0, (6, 9, 64))).astype(np.float32)
     generator = make(9, 6, hidden_size=32, attention_heads=2, noise_size=4, dropout=0.0)
     generator.build(regions.shape)
-    states = generator.start(generator.look(regions), tf.random.stateless_normal([6, 2, 4], [0, 0]))
+    states = generator.initial_state(
+        generator.encode(regions), tf.random.stateless_normal([6, 2, 4], [0, 0])
+    )
     return float(tf.reduce_mean(tf.abs(states)))
 
 
 def test_large_regions_do_not_saturate_the_first_state():
-    assert saturation(Generator) < 0.8
+    assert saturation(GRUGenerator) < 0.8
     assert saturation(Unnormalised) > 0.95

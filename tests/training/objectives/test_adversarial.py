@@ -15,7 +15,7 @@ from caption_gan.config.objectives import (
     WassersteinGANConfig,
 )
 from caption_gan.models.decoding import sampling
-from caption_gan.models.decoding.constraints import allowed
+from caption_gan.models.decoding.constraints import mask_special_tokens
 from caption_gan.text.vocabulary import END_ID, PAD_ID
 from caption_gan.training import losses
 from caption_gan.training.critic_penalty import critic_penalty
@@ -263,7 +263,7 @@ def test_the_policy_is_judged_by_the_probabilities_it_drew_with(step_batch):
     drawn = np.array(sampling.sample(model.captioner.generator, regions, 6, 2, seed).token_ids)
     np.testing.assert_array_equal(written[..., 1:], drawn)
     noise = sampling.draw_noise(model.captioner.generator, 8, 2, seed)
-    logits = allowed(model.captioner.generator(regions, written[..., :-1], noise))
+    logits = mask_special_tokens(model.captioner.generator(regions, written[..., :-1], noise))
     log_probabilities = np.array(tf.nn.log_softmax(logits))
     total, count = np.zeros((8, 2)), np.zeros((8, 2))
     for place in np.ndindex(8, 2, 4):
@@ -293,7 +293,7 @@ def test_self_critical_rewards_are_mixed_by_weight(step_batch):
     written = model.write(regions, 6, tf.constant([5, 6]))
     cider = losses.normalized(losses.leave_one_out(model.cider(written[..., 1:], real[..., 1:])))
     critic = losses.normalized(
-        losses.leave_one_out(model.critic.score_tokens(written, model.critic.look(regions)))
+        losses.leave_one_out(model.critic.score_tokens(written, model.critic.encode(regions)))
     )
     mixed = model.advantages(regions, written, real)
     np.testing.assert_allclose(mixed, 0.75 * cider + 0.25 * critic, rtol=1e-5, atol=1e-6)
@@ -363,7 +363,7 @@ def test_text_without_images_is_told_from_what_is_written(step_batch, kind):
     train = tf.function(model.train_critic)
     for _ in range(20):
         train(regions, real, written, people)
-    nothing = model.critic.look(tf.zeros_like(regions))
+    nothing = model.critic.encode(tf.zeros_like(regions))
     real_score, written_score = (model.critic.score_tokens(of, nothing) for of in (people, written))
     assert float(tf.reduce_mean(real_score - written_score)) > 0.05
     words, mask = model.critic.embedding(people), people != 0

@@ -9,7 +9,7 @@ from caption_gan.config.run import MaximumLikelihoodConfig
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding.sampling import greedy
 from caption_gan.models.encoders.convolutional import ConvolutionalEncoder
-from caption_gan.models.generators.gru import Generator
+from caption_gan.models.generators.gru import GRUGenerator
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID, UNK_ID
 from caption_gan.training.losses import cross_entropy
 from caption_gan.training.objectives.maximum_likelihood import MaximumLikelihood, at_fitting_length
@@ -131,7 +131,7 @@ def test_label_smoothing_in_training_only(batch):
         assert float(loss) == pytest.approx(float(expected), rel=1e-5)
 
 
-class Counting(Generator):
+class Counting(GRUGenerator):
     """A double: after word n comes n + 1, or what no caption may contain."""
 
     def call(self, regions, token_ids, noise, training=False):
@@ -191,7 +191,7 @@ def with_images(trainable: bool) -> tuple[MaximumLikelihood, dict[str, tf.Tensor
     encoder = ConvolutionalEncoder(16, 16, 2)
     encoder.build((None, 16, 16, 3))
     encoder.trainable = trainable
-    generator = Generator(VOCABULARY, 8, 16, 2, 3, 0.0)
+    generator = GRUGenerator(VOCABULARY, 8, 16, 2, 3, 0.0)
     generator.build((None, *encoder.regions_shape))
     objective = MaximumLikelihood.stage(
         Captioner(encoder, generator), configured(), steps=20, seed=0
