@@ -22,7 +22,8 @@ from typing import Any
 import tensorflow as tf
 from random_stage import OBJECTIVES, random_examples, random_stage
 
-from caption_gan.config.run import Config, GeneratorConfig
+from caption_gan.config.models import GeneratorConfig
+from caption_gan.config.run import Config
 from caption_gan.distribution import precision
 
 VOCABULARY, REGIONS, DEPTH = 1_000, 64, 80

@@ -34,7 +34,8 @@ import numpy as np
 import tensorflow as tf
 
 from caption_gan.config.data import DataConfig
-from caption_gan.config.run import Config, EncoderConfig
+from caption_gan.config.models import EncoderConfig
+from caption_gan.config.run import Config
 from caption_gan.data.example import Example
 from caption_gan.data.images import decode_and_resize
 from caption_gan.data.pipeline import Pipeline

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from caption_gan.config.data import DataConfig
-from caption_gan.config.run import EncoderConfig
+from caption_gan.config.models import EncoderConfig
 from caption_gan.data.images import UNTUNED, decode_and_resize
 from caption_gan.data.service.service import distribute
 from caption_gan.data.shards.records import (

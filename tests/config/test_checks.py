@@ -6,19 +6,14 @@ import pytest
 
 from caption_gan.config.checks import check
 from caption_gan.config.data import DataConfig
+from caption_gan.config.models import DecodingConfig, EncoderConfig, GeneratorConfig, TextConfig
 from caption_gan.config.objectives import (
     MaximumLikelihoodConfig,
     PolicyGradientConfig,
     SelfCriticalConfig,
     WassersteinGANConfig,
 )
-from caption_gan.config.run import (
-    Config,
-    DecodingConfig,
-    EncoderConfig,
-    GeneratorConfig,
-    TextConfig,
-)
+from caption_gan.config.run import Config
 from caption_gan.distribution import replicas, strategies
 from caption_gan.errors import CaptionGANError
 from caption_gan.fit import resolve

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from caption_gan.config.data import DataConfig
-from caption_gan.config.run import EncoderConfig
+from caption_gan.config.models import EncoderConfig
 from caption_gan.data.corpora import read_corpora, tokenize_corpora
 from caption_gan.data.pipeline import Pipeline
 from caption_gan.data.skips import Skips

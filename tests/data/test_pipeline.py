@@ -10,7 +10,8 @@ import tensorflow as tf
 from PIL import Image
 
 from caption_gan.config.data import DataConfig
-from caption_gan.config.run import Config, EncoderConfig
+from caption_gan.config.models import EncoderConfig
+from caption_gan.config.run import Config
 from caption_gan.data.example import Example
 from caption_gan.data.images import decode_and_resize, is_image
 from caption_gan.data.pipeline import Pipeline

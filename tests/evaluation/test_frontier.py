@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from caption_gan.config.run import DecodingConfig
+from caption_gan.config.models import DecodingConfig
 from caption_gan.data.example import Example
 from caption_gan.evaluation.frontier import NUCLEI, Frontier
 from caption_gan.metrics import quality

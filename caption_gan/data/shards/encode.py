@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from caption_gan.config.run import EncoderConfig
+from caption_gan.config.models import EncoderConfig
 from caption_gan.data.example import Example
 from caption_gan.data.images import decode_and_resize, is_image
 from caption_gan.data.parallel import map_ahead

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import tensorflow as tf
 
-from caption_gan.config.run import DecodingConfig
+from caption_gan.config.models import DecodingConfig
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding import sampling
 from caption_gan.models.decoding.beam_search import beam_search

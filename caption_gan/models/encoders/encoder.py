@@ -10,7 +10,7 @@ shards: `cached_shape` is the shape of what is kept, `before_cache` makes it fro
 
 import keras
 
-from caption_gan.config.run import EncoderConfig
+from caption_gan.config.models import EncoderConfig
 from caption_gan.models.encoders.convolutional import ConvolutionalEncoder
 from caption_gan.models.encoders.keras_applications import ApplicationsEncoder
 from caption_gan.models.encoders.precomputed import PrecomputedEncoder

@@ -10,7 +10,7 @@ from typing import TypeVar
 import keras
 import tensorflow as tf
 
-from caption_gan.config.run import MaximumLikelihoodConfig
+from caption_gan.config.objectives import MaximumLikelihoodConfig
 from caption_gan.distribution import replicas
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding.constraints import mask_special_tokens

@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from caption_gan.config.data import DataConfig
-from caption_gan.config.run import Config, EncoderConfig
+from caption_gan.config.models import EncoderConfig
+from caption_gan.config.run import Config
 from caption_gan.data.example import Example
 from caption_gan.data.shards import prepare as prepare_shards
 from caption_gan.data.shards import shards

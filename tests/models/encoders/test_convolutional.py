@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from caption_gan.config.run import EncoderConfig
+from caption_gan.config.models import EncoderConfig
 from caption_gan.models.encoders.convolutional import (
     ConvolutionalEncoder,
     SelfAttention,

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from caption_gan.config.checks import check
-from caption_gan.config.run import Config, EncoderConfig
+from caption_gan.config.models import EncoderConfig
+from caption_gan.config.run import Config
 from caption_gan.errors import CaptionGANError
 from caption_gan.models.encoders.encoder import build_encoder
 from caption_gan.models.encoders.precomputed import PrecomputedEncoder

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from caption_gan.config.run import MaximumLikelihoodConfig
+from caption_gan.config.objectives import MaximumLikelihoodConfig
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding.sampling import greedy
 from caption_gan.models.encoders.convolutional import ConvolutionalEncoder
