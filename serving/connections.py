@@ -21,7 +21,7 @@ import numpy as np
 from google.protobuf.message import DecodeError, EncodeError
 
 from serving.errors import ServingError
-from serving.messages import PREDICT, PredictRequest, PredictResponse, to_array, to_tensor
+from serving.predict_messages import PREDICT, PredictRequest, PredictResponse, to_array, to_tensor
 
 PAUSES = (0.1, 0.2, 0.4, 0.8)  # Seconds before another attempt.
 START = (

@@ -1,7 +1,7 @@
 """A page that captions what is dropped on it: `python -m serving.demo [--server HOST:PORT]`.
 
 It asks a server, as any client does, and knows of the model what the server says. Picture ->
-requests (`client`) -> HTML (`demo_parts`) -> the page, which needs `pip install -e '.[demo]'`.
+requests (`client`) -> HTML (`demo_html`) -> the page, which needs `pip install -e '.[demo]'`.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 
 from caption_gan import signature as names
-from serving import demo_parts
+from serving import demo_html
 from serving.client import GRPC, caption_images, within
 from serving.connections import Predict, connect_grpc
 from serving.errors import ServingError
@@ -57,29 +57,29 @@ class Captioner:
             attention = self._ask(image, names.ATTENTION)
             beam = self._ask(image, names.BEAM)
         except ServingError as error:
-            return None, demo_parts.failure(str(error)), demo_parts.hint(LATER)
+            return None, demo_html.failure(str(error)), demo_html.hint(LATER)
         written = np.flatnonzero(attention[names.TOKENS] != "")  # Without what only fills up.
-        shown = demo_parts.picture(
+        shown = demo_html.picture(
             f"gradio_api/file={quote(path)}",
             list(attention[names.TOKENS][written]),
             attention[names.WEIGHTS][written],
             greedy[names.SCORE],
         )
-        return image, shown, demo_parts.scored(beam[names.CAPTIONS], beam[names.SCORES])
+        return image, shown, demo_html.scored(beam[names.CAPTIONS], beam[names.SCORES])
 
     def sample(
         self, image: bytes | None, temperature: float, top_p: float, number: int, seed: int | None
     ) -> tuple[str, Any]:
         """Drawn captions, and the slider of their number, which ends where the server's do."""
         if image is None:
-            return demo_parts.hint(LATER), gradio.skip()
+            return demo_html.hint(LATER), gradio.skip()
         sampling = {names.TEMPERATURE: temperature, names.TOP_P: top_p, names.SEED: seed or 0}
         try:
             drawn = self._ask(image, names.SAMPLE, **sampling)
         except ServingError as error:
-            return demo_parts.failure(str(error)), gradio.skip()
+            return demo_html.failure(str(error)), gradio.skip()
         captions, scores = drawn[names.CAPTIONS], drawn[names.SCORES]
-        shown = demo_parts.scored(captions[:number], scores[:number])
+        shown = demo_html.scored(captions[:number], scores[:number])
         return shown, gradio.Slider(maximum=len(captions), value=min(number, len(captions)))
 
     def _ask(self, image: bytes, signature: str, **sampling: Any) -> dict[str, Any]:
@@ -105,10 +105,10 @@ def build_page(captioner: Captioner, heading: str) -> gradio.Blocks:
             with gradio.Column():
                 # Any file: what is no picture the server says, and not a box over this one.
                 drop = gradio.File(label="Picture: PNG, JPEG, GIF, BMP or WebP", height=160)
-                shown = gradio.HTML(demo_parts.hint(BEGIN))
+                shown = gradio.HTML(demo_html.hint(BEGIN))
             with gradio.Column():
                 gradio.Markdown("### Best captions of a beam search")
-                beam = gradio.HTML(demo_parts.hint(LATER))
+                beam = gradio.HTML(demo_html.hint(LATER))
                 gradio.Markdown("### Captions drawn at random")
                 # No buttons: their reset is no event.
                 temperature = gradio.Slider(
@@ -129,7 +129,7 @@ def build_page(captioner: Captioner, heading: str) -> gradio.Blocks:
                 with gradio.Row(equal_height=True):
                     seed = gradio.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1)
                     again = gradio.Button("Draw again")
-                samples = gradio.HTML(demo_parts.hint(LATER))
+                samples = gradio.HTML(demo_html.hint(LATER))
 
         drawing = {
             "fn": captioner.sample,

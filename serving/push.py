@@ -37,8 +37,8 @@ from caption_gan.exporting.versions import (
 )
 from caption_gan.run import load_run
 from caption_gan.storage.atomic import flush
-from serving.canaries import SPOILT, Canary, try_out
 from serving.errors import ServingError
+from serving.infra_validation import SPOILT, Canary, try_out
 from serving.versions import Policy, wanted
 
 # No name here is a number, so that servers look past them.

@@ -29,7 +29,8 @@ from serving.errors import RequestError, invalid
 from serving.json_values import parse
 from serving.monitoring import Monitoring
 from serving.prediction_api import PredictionApi
-from serving.rest_answers import (
+from serving.rest_requests import fill_examples, fill_inputs, signature_name
+from serving.rest_responses import (
     write_classifications,
     write_columns,
     write_error,
@@ -38,7 +39,6 @@ from serving.rest_answers import (
     write_rows,
     write_status,
 )
-from serving.rest_json import fill_examples, fill_inputs, signature_name
 
 # Requests that are computed at a time: more than a batch, as each waits for its batch to be full.
 THREADS = 64

@@ -13,7 +13,7 @@ from tensorflow_serving.apis import (
 
 from serving.errors import RequestError
 from serving.tensor_protos import read_tensor, write_tensor
-from tests.serving.bodies import signature
+from tests.serving.json_requests import signature
 
 SIGNATURES = {
     "": signature(x="FLOAT"),

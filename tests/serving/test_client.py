@@ -25,7 +25,7 @@ from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from caption_gan import signature
-from serving import client, messages
+from serving import client, predict_messages
 from serving.client import caption_images
 from serving.connections import connect_grpc, connect_rest
 from serving.errors import ServingError
@@ -530,7 +530,7 @@ def test_no_tensorflow_is_imported(servers, images):
     )
 )
 def test_tensors_are_tensorflow_s(values):
-    sent = messages.to_tensor(values).SerializeToString()
+    sent = predict_messages.to_tensor(values).SerializeToString()
     read = tf.make_ndarray(tensor_pb2.TensorProto.FromString(sent))
     assert read.shape == (len(values),)
     expected = np.array(values, object if isinstance(values[0], bytes) else None)
@@ -553,7 +553,9 @@ def test_tensorflow_s_tensors_are_read(array, as_content):
         proto.ClearField("tensor_content")
         field = proto.float_val if array.dtype == np.float32 else proto.int64_val
         field.extend(array.ravel().tolist())
-    read = messages.to_array(messages.TensorProto.FromString(proto.SerializeToString()))
+    read = predict_messages.to_array(
+        predict_messages.TensorProto.FromString(proto.SerializeToString())
+    )
     assert read.dtype == array.dtype
     np.testing.assert_array_equal(read, array)
 
@@ -561,4 +563,4 @@ def test_tensorflow_s_tensors_are_read(array, as_content):
 def test_other_types_are_named():
     proto = tf.make_tensor_proto(np.array([True])).SerializeToString()
     with pytest.raises(ValueError, match="type 10"):
-        messages.to_array(messages.TensorProto.FromString(proto))
+        predict_messages.to_array(predict_messages.TensorProto.FromString(proto))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from serving.errors import RequestError
 from serving.json_values import SHOWN, parse
-from tests.serving.bodies import read, refused
+from tests.serving.json_requests import read, refused
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 LONG = "x" * 10 * SHOWN

@@ -21,10 +21,10 @@ from caption_gan.exporting.served_captioner import ServedCaptioner
 from caption_gan.exporting.versions import trial_images, trial_inputs
 from caption_gan.run import RunDirectory
 from serving import push
-from serving.canaries import MODEL, SPOILT, Canary, ask, try_out
 from serving.client import caption_images
 from serving.connections import connect_grpc
 from serving.errors import ServingError
+from serving.infra_validation import MODEL, SPOILT, Canary, ask, try_out
 from serving.versions import Policy, wanted
 from tests.runs import untrained_run
 from tests.serving.models import write_byte_counter
@@ -355,7 +355,7 @@ def export_run(path, staging, engine):
 moment, = sys.argv[1:2]
 del sys.argv[1]
 push.load_run = lambda path: (None, None, None)
-push.blessing.run_scores = lambda *_: (0.5, [])
+push.gate.run_scores = lambda *_: (0.5, [])
 push.export_run = export_run
 push.canaries = lambda run: []
 push.try_out = kill if moment == "canaries" else lambda *_: 1.0

@@ -8,7 +8,7 @@ from tensorflow_serving.apis import predict_pb2
 
 from serving.errors import RequestError
 from serving.json_values import parse
-from serving.rest_json import fill_inputs
+from serving.rest_requests import fill_inputs
 from serving.tensor_protos import read_tensor, write_tensor
 
 

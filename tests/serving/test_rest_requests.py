@@ -7,8 +7,8 @@ from tensorflow_serving.apis import input_pb2
 
 from serving.errors import RequestError
 from serving.json_values import parse
-from serving.rest_json import fill_examples, signature_name
-from tests.serving.bodies import read, refused
+from serving.rest_requests import fill_examples, signature_name
+from tests.serving.json_requests import read, refused
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 ONE = {"x": "INT32"}

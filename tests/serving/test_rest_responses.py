@@ -20,7 +20,7 @@ from tensorflow_serving.apis import (
 )
 
 from serving.errors import RequestError
-from serving.rest_answers import (
+from serving.rest_responses import (
     write_classifications,
     write_columns,
     write_error,
@@ -30,7 +30,7 @@ from serving.rest_answers import (
     write_status,
 )
 from serving.tensor_protos import read_tensor
-from tests.serving.bodies import proto, read
+from tests.serving.json_requests import proto, read
 
 NUMBERS = {
     "FLOAT": np.float32,
