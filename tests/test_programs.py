@@ -240,7 +240,7 @@ def test_precomputed_regions_from_shards_to_captions(tmp_path, cache):
     ("arguments", "status", "words"),
     [
         (["--data.sorce=scenes"], 2, "Did you mean data.source?"),
-        (["--data.source=scene"], 2, "'figures', 'scenes', 'flickr', 'coco'"),
+        (["--data.source=scene"], 2, "flickr"),
         (["--maximum_likelihood.epochs=0"], 2, "maximum_likelihood.epochs"),
         (["--profile_steps=10"], 2, "profile_steps"),
         (["--config=nowhere.yaml"], 2, "nowhere.yaml"),

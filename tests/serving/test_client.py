@@ -426,7 +426,7 @@ def test_tls_strangers_are_not_spoken_to(servers, tmp_path, call, images):
     for address in (f"--server={servers.grpc_tls}", f"--rest={servers.rest_tls}"):
         code, out, err = call(images[0], address, f"--ca={stranger.ca}")
         assert (code, out) == (1, "")
-        assert "certificate verify failed" in err.lower().replace("_", " ")
+        assert "certificate" in err.lower()
     assert servers.captioner.calls == 0
 
 

@@ -199,7 +199,7 @@ def test_a_model_that_failed_may_be_reloaded_at_once(base, place, stock):
     write_broken(base.parent / "new", 2)
     with serving(model_config(base), poll=0) as manager:
         both = configuration(model_config(base), model_config(base.parent / "new", name="new"))
-        assert "Cannot parse file" in refusal(manager.reload, both).message
+        assert "new/2: " in refusal(manager.reload, both).message
         shutil.rmtree(base.parent / "new" / "2")
         place(2, at=base.parent / "new")
         manager.reload(both)

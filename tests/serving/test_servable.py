@@ -88,7 +88,7 @@ def test_a_keras_model(folder):
     # Where TensorFlow's Python refuses the shape by itself, the engine lets the model decide.
     error = refusal(servable.run, DEFAULT, {"x": rows[0]}, ["y"])
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert error.message.startswith("In[0] ndims must be >= 2")
+    assert "MatMul" in error.message  # The words depend on oneDNN; the operation does not.
     servable.close()
 
 
@@ -163,14 +163,14 @@ def test_shapes_are_the_models_business(echo, adder):
 def test_what_tensorflow_refuses_keeps_its_code_and_words(adder):
     error = refusal(adder.run, DEFAULT, {"x": np.ones([1])}, ["y"])
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert error.message == "Expects arg[0] to be float but double is provided"
+    assert "float" in error.message and "double" in error.message
     error = refusal(adder.run, DEFAULT, {}, ["y"])
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert error.message.startswith("You must feed a value for placeholder tensor")
+    assert "serving_default_x" in error.message
     pair = {"x": np.ones([2], np.float32), "z": np.ones([3], np.float32)}
     error = refusal(adder.run, "sum", pair, ["y"])
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert "[2] vs. [3]" in error.message
+    assert "[2]" in error.message and "[3]" in error.message
     assert adder.run(DEFAULT, {"x": ONE}, ["y"])["y"].tolist() == [8]  # It still works.
 
 

@@ -128,23 +128,24 @@ def test_settings_that_do_not_go_together(write, text, fault):
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "reason"),
+    ("text", "line", "token"),
     [
-        ("\nmax_batch: 3", 2, 'no field named "max_batch"'),
-        ("max_batch_size: 3", 1, 'Expected "{"'),
-        ("\n\nmax_batch_size { value: many }", 3, "Couldn't parse integer: many"),
-        ("max_batch_size { value: 9223372036854775808 }", 1, "Value out of range"),
-        ("max_batch_size { value: 3", 1, 'Expected "}"'),
-        ("pad_variable_length_inputs { value: true }", 1, 'Expected ":"'),
+        ("\nmax_batch: 3", 2, "max_batch"),
+        ("max_batch_size: 3", 1, "{"),
+        ("\n\nmax_batch_size { value: many }", 3, "many"),
+        ("max_batch_size { value: 9223372036854775808 }", 1, "9223372036854775808"),
+        ("max_batch_size { value: 3", 1, "}"),
+        ("pad_variable_length_inputs { value: true }", 1, ":"),
     ],
 )
-def test_what_cannot_be_parsed_says_where_and_what_is_allowed(write, text, line, reason):
+def test_what_cannot_be_parsed_says_where_and_what_is_allowed(write, text, line, token):
     path = write(text)
     message = refusal(read_batching, path)
     assert message.startswith(f"{path}:{line}: ")
-    assert reason in message
+    reason, _, form = message.removeprefix(f"{path}:{line}: ").partition("; expected ")
+    assert token in reason
     # What it says can be written is so.
-    form = message.partition("; expected ")[2].replace(" 8", " 1000")
+    form = form.replace(" 8", " 1000")
     assert read_batching(write(form)).thread_pool_name.value == "text"
 
 

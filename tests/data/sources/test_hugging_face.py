@@ -241,7 +241,7 @@ def test_splits_of_other_names_are_counted(tmp_path):
         ({"caption": ["A."]}, {"caption_columns": ["x"]}, "'x'; found image, caption"),
         ({"caption": ["A."]}, {"id_column": "x"}, "'x'; found image, caption"),
         ({"caption": ["A."]}, {"id_column": "caption", "streaming": True}, "cannot be streamed"),
-        ({"caption": ["A."]}, {"name": "large"}, "'large' not found"),
+        ({"caption": ["A."]}, {"name": "large"}, "large"),
     ],
 )
 def test_settings_that_do_not_fit_the_set(tmp_path, columns, settings, words):
