@@ -14,12 +14,11 @@ from typing import Any
 
 from caption_gan.command_line import ArgumentParser, run_program
 from caption_gan.config.run import Config
-from caption_gan.evaluation.coco_results import score_file, score_file_lines
-from caption_gan.evaluation.comparison import compare, comparison_lines, write_comparison
-from caption_gan.evaluation.human_ratings import judge, judgement_lines
+from caption_gan.evaluation.coco_results import results_lines, score_results
+from caption_gan.evaluation.human_ratings import correlation_lines, judge
+from caption_gan.evaluation.run_comparison import compare, comparison_lines, write_comparison
 from caption_gan.evaluation.runs import SHOWN, Evaluation, evaluate_run, places, summary
-from caption_gan.evaluation.saved_model_scores import evaluate_saved_model
-from caption_gan.evaluation.saved_models import is_saved_model
+from caption_gan.evaluation.saved_models import evaluate_saved_model, is_saved_model
 from caption_gan.run import RunDirectory, load_run
 
 PROGRAM = "python -m caption_gan.evaluate"
@@ -52,11 +51,11 @@ def main() -> None:
         parser.error("--results and --ratings need --references, and RUN takes none")
 
     if arguments.results:
-        scored = score_file(arguments.results, arguments.references)
-        output, lines = scored.to_json(), score_file_lines(scored)
+        scored = score_results(arguments.results, arguments.references)
+        output, lines = scored.to_json(), results_lines(scored)
     elif arguments.ratings:
         output = judge(arguments.ratings, arguments.references)
-        lines = judgement_lines(output)
+        lines = correlation_lines(output)
     else:
         output, lines = evaluate_all(arguments)
     print(json.dumps(output) if arguments.json else "\n".join(lines))

@@ -70,15 +70,15 @@ def test_a_results_file_is_scored(files):
     results, references = files
     done = call("evaluate", f"--results={results}", f"--references={references}", "--json")
     assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout)
-    assert figures["images"] == 4
+    metrics = json.loads(done.stdout)
+    assert metrics["images"] == 4
     for name in ("BLEU-1", "BLEU-4", "ROUGE-L", "CIDEr", "object_recall", "CIDEr_drop"):
-        low, high = figures["intervals"][name]
-        assert 0 <= low <= figures[name] <= high, name
-    assert figures["not_run"] == {"METEOR": "no java", "SPICE": "no java"}
-    assert not {"METEOR", "SPICE"} & (set(figures) | set(figures["intervals"]))
-    assert figures["collapsed"] == []
-    assert len(figures["notes"]) == 2
+        low, high = metrics["intervals"][name]
+        assert 0 <= low <= metrics[name] <= high, name
+    assert metrics["not_run"] == {"METEOR": "no java", "SPICE": "no java"}
+    assert not {"METEOR", "SPICE"} & (set(metrics) | set(metrics["intervals"]))
+    assert metrics["collapsed"] == []
+    assert len(metrics["notes"]) == 2
 
 
 def test_people_read_it_too(files, evaluate):
@@ -96,9 +96,9 @@ def test_people_read_it_too(files, evaluate):
 def test_java_is_used_where_it_is(files):
     arguments = [f"--results={files[0]}", f"--references={files[1]}", "--json"]
     done = call("evaluate", *arguments, java=True)
-    figures = json.loads(done.stdout)
-    assert 0.2 < figures["METEOR"] < 0.6
-    assert "METEOR" not in figures["not_run"]
+    metrics = json.loads(done.stdout)
+    assert 0.2 < metrics["METEOR"] < 0.6
+    assert "METEOR" not in metrics["not_run"]
 
 
 def test_a_collapsed_results_file_is_flagged(files, tmp_path, evaluate):
@@ -211,12 +211,12 @@ def test_a_saved_model_is_scored_on_its_data(exported):
     before = sorted(exported.rglob("*"))
     done = call("evaluate", exported, "--json")
     assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout)[str(exported)]
-    assert 0 < figures["val/greedy/BLEU-1"] < 1
-    assert figures["val/greedy/fact_accuracy"] == 0
-    assert figures["val/greedy/mean_length"] == 5
-    assert figures["val/sample/mBLEU-4"] > 0.5
-    assert "the training split is not prepared here" in figures["not_run"].values()
+    metrics = json.loads(done.stdout)[str(exported)]
+    assert 0 < metrics["val/greedy/BLEU-1"] < 1
+    assert metrics["val/greedy/fact_accuracy"] == 0
+    assert metrics["val/greedy/mean_length"] == 5
+    assert metrics["val/sample/mBLEU-4"] > 0.5
+    assert "the training split is not prepared here" in metrics["not_run"].values()
     assert sorted(exported.rglob("*")) == before
 
 

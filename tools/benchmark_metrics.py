@@ -1,8 +1,8 @@
 """Times the scores: `python tools/benchmark_metrics.py [--images 5000]`.
 
 Prints the seconds that BLEU, ROUGE-L and CIDEr take on as many generated captions with five
-references each (5,000 is COCO's test size), those of all figures of variety among five samples of
-each image, those of 1,000 bootstrap samples of every figure, and METEOR's where Java is.
+references each (5,000 is COCO's test size), those of all metrics of variety among five samples of
+each image, those of 1,000 bootstrap samples of every metric, and METEOR's where Java is.
 
 Run it in an environment in which the project is installed. Captions are those of the drawn scenes.
 """
@@ -15,9 +15,9 @@ from typing import Any
 from caption_gan.config.data import DataConfig
 from caption_gan.data.skips import Skips
 from caption_gan.data.sources.sources import open_source
-from caption_gan.evaluation.scoring import novelty, signs_of_collapse, variety
+from caption_gan.evaluation.text_metrics import collapse_metrics, novelty, variety
 from caption_gan.metrics import java_scores
-from caption_gan.metrics.intervals import Bootstrap
+from caption_gan.metrics.bootstrap import Bootstrap
 from caption_gan.metrics.quality import quality
 
 CAPTIONS = 5
@@ -46,18 +46,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     def diversity() -> dict[str, Any]:
         return {
-            **signs_of_collapse([some[:1] for some in samples]),
+            **collapse_metrics([some[:1] for some in samples]),
             **variety(samples),
             **novelty(samples, training),
         }
 
     scores = timed("BLEU, ROUGE-L and CIDEr", lambda: quality(captions, references))
     varied = timed(f"diversity of {CAPTIONS} samples an image", diversity)
-    figures = {**scores, **varied}
+    metrics = {**scores, **varied}
     bootstrap = timed("drawing 1,000 bootstrap samples", lambda: Bootstrap(images))
     timed(
-        f"intervals of {len(figures)} figures",
-        lambda: [bootstrap.interval(figure) for figure in figures.values()],
+        f"intervals of {len(metrics)} metrics",
+        lambda: [bootstrap.interval(metric) for metric in metrics.values()],
     )
     found = timed("METEOR", lambda: java_scores.meteor(captions, references))
     if isinstance(found, java_scores.NotRun):

@@ -7,17 +7,17 @@ import numpy as np
 
 from caption_gan.data.example import Example
 from caption_gan.data.images import thumbnails
-from caption_gan.metrics.figure import Figure
-from caption_gan.metrics.truth import IsTrue, fact_accuracy
+from caption_gan.metrics.fact_accuracy import FactChecker, fact_accuracy
+from caption_gan.metrics.metric import Metric
 
 
 def baselines(
     examples: Sequence[Example],
     training: Sequence[Example],
-    is_true: IsTrue,
+    is_true: FactChecker,
     constants: int = 500,
     side: int = 32,
-) -> dict[str, Figure]:
+) -> dict[str, Metric]:
     """What a captioner reaches that does not see, or does not understand, the image.
 
     Args:
@@ -38,7 +38,7 @@ def baselines(
             fact_accuracy([example.captions[0]] * len(facts), facts, is_true)
             for example in training[:constants]
         ),
-        key=lambda figure: figure.value,
+        key=lambda metric: metric.value,
     )
     ours, theirs = (
         thumbnails([example.image for example in some], side) for some in (examples, training)

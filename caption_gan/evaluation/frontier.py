@@ -15,16 +15,16 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from caption_gan.data.example import Example
-from caption_gan.evaluation.scoring import variety
+from caption_gan.evaluation.text_metrics import variety
 from caption_gan.metrics.diversity import mean_length
+from caption_gan.metrics.fact_accuracy import FactChecker, fact_accuracy
 from caption_gan.metrics.quality import per_image_cider
-from caption_gan.metrics.truth import IsTrue, fact_accuracy
 from caption_gan.models.critic import Critic
 from caption_gan.models.decoding import sampling
 from caption_gan.models.decoding.reranking import rerank
 from caption_gan.models.decoding.text_decoder import TextDecoder
 
-Points = list[dict[str, float]]  # Each has figures by name.
+Points = list[dict[str, float]]  # Each has metrics by name.
 
 TEMPERATURES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2)
 NUCLEI = (0.5, 0.7, 0.8, 0.9, 0.95)
@@ -49,7 +49,7 @@ class Frontier:
         self,
         batches: tf.data.Dataset,
         examples: Sequence[Example],
-        is_true: IsTrue | None,
+        is_true: FactChecker | None,
         samples: int,
         seed: int,
     ):
@@ -60,7 +60,7 @@ class Frontier:
         self.seed = seed
 
     def temperatures(self, decoder: TextDecoder, name: str) -> Points:
-        """A point for each temperature: figures by name, `temperature` among them.
+        """A point for each temperature: metrics by name, `temperature` among them.
 
         Args:
             decoder: Of the captioner.
@@ -125,7 +125,7 @@ class Frontier:
         return every
 
     def score(self, every: Sequence[Sequence[str]]) -> dict[str, float]:
-        """Figures of K captions of each image; CIDEr is the mean of single ones."""
+        """Metrics of K captions of each image; CIDEr is the mean of single ones."""
         ids = [example.image_id for example in self.examples]
         references = {example.image_id: example.captions for example in self.examples}
         # One caption an image at a time, as the score is defined: words that no reference has
@@ -134,10 +134,10 @@ class Frontier:
             per_image_cider(dict(zip(ids, captions, strict=True)), references)
             for captions in zip(*every, strict=True)
         ]
-        figures = {"CIDEr": float(np.mean([list(some.values()) for some in scores]))}
-        for name, figure in {**variety(every), "mean_length": mean_length(every)}.items():
+        metrics = {"CIDEr": float(np.mean([list(some.values()) for some in scores]))}
+        for name, metric in {**variety(every), "mean_length": mean_length(every)}.items():
             if name not in ("mBLEU-1", "mBLEU-2", "mBLEU-3"):
-                figures[name] = figure.value
+                metrics[name] = metric.value
         if self.is_true:
             facts = [
                 json.loads(example.facts)
@@ -145,5 +145,5 @@ class Frontier:
                 for _ in captions
             ]
             flat = [caption for captions in every for caption in captions]
-            figures["fact_accuracy"] = fact_accuracy(flat, facts, self.is_true).value
-        return figures
+            metrics["fact_accuracy"] = fact_accuracy(flat, facts, self.is_true).value
+        return metrics

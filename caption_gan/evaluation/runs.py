@@ -9,14 +9,14 @@ from caption_gan.config.run import Config
 from caption_gan.data.pipeline import Pipeline
 from caption_gan.data.shards.prepare import captions_if_prepared, prepare_splits
 from caption_gan.data.shards.records import read_examples
-from caption_gan.data.sources.sources import truth_checker
+from caption_gan.data.sources.sources import build_fact_checker
 from caption_gan.evaluation.baselines import baselines
 from caption_gan.evaluation.captioning import CaptionedImage, caption_images
 from caption_gan.evaluation.frontier import Frontier, Points
-from caption_gan.evaluation.image_scores import score_images
-from caption_gan.evaluation.scoring import Scores, signs_in
+from caption_gan.evaluation.split_metrics import score_images
 from caption_gan.evaluation.stage_comparison import compare_stages, stages_of
-from caption_gan.metrics.intervals import Bootstrap
+from caption_gan.evaluation.text_metrics import Scores, collapse_signs
+from caption_gan.metrics.bootstrap import Bootstrap
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding.text_decoder import TextDecoder
 from caption_gan.reporting.report import ReportImage, write_report
@@ -32,7 +32,7 @@ SHOWN = (
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """A captioner's figures on a split.
+    """A captioner's metrics on a split.
 
     Attributes:
         split: Its name.
@@ -51,16 +51,16 @@ class Evaluation:
     collapsed: Sequence[str]
 
     def to_json(self) -> dict[str, Any]:
-        """Figures by name, and beside them what else is known of them."""
-        figures: dict[str, Any] = {
+        """Metrics by name, and beside them what else is known of them."""
+        metrics: dict[str, Any] = {
             name: round(value, 6) for name, value in self.scores.values.items()
         }
-        figures["intervals"] = {
+        metrics["intervals"] = {
             name: [round(end, 6) for end in ends] for name, ends in self.intervals.items()
         }
-        figures["not_run"] = self.scores.not_run
-        figures["collapsed"] = list(self.collapsed)
-        return figures
+        metrics["not_run"] = self.scores.not_run
+        metrics["collapsed"] = list(self.collapsed)
+        return metrics
 
 
 def evaluate_run(
@@ -72,10 +72,10 @@ def evaluate_run(
     notes: Sequence[str] = (),
     sweep: bool = False,
 ) -> Evaluation:
-    """Captions and scores a split, and writes the figures, the captions and the report.
+    """Captions and scores a split, and writes the metrics, the captions and the report.
 
     Args:
-        run: Where to write. Figures of other splits stay; captions and report are replaced.
+        run: Where to write. Metrics of other splits stay; captions and report are replaced.
         config: The run's settings.
         tokenizer: The run's.
         captioner: Trained.
@@ -84,7 +84,7 @@ def evaluate_run(
         sweep: Whether samples are drawn at many temperatures and from many nuclei, for the
             frontier. Those at many temperatures always are where there are stages to compare.
     """
-    is_true = truth_checker(config.data)
+    is_true = build_fact_checker(config.data)
     # Where truth is known, the nearest training image's caption is what there is to beat.
     wanted = {split, "train"} if is_true else {split}
     splits = prepare_splits(config, captioner.encoder, sorted(wanted))
@@ -115,19 +115,19 @@ def evaluate_run(
         known = baselines(examples, list(read_examples(splits["train"])), is_true)
         scores.add(Scores({**known}))
 
-    evaluation = summed_up(split, images, scores, config, frontier)
+    evaluation = build_evaluation(split, images, scores, config, frontier)
     _write(run, config, evaluation, [*notes, *prepared.skipped])
     return evaluation
 
 
-def summed_up(
+def build_evaluation(
     split: str,
     images: Sequence[CaptionedImage],
     scores: Scores,
     config: Config,
     frontier: Mapping[str, Points],
 ) -> Evaluation:
-    """Adds intervals and signs of collapse to figures by `<decoding>/<metric>`."""
+    """Adds intervals and signs of collapse to metrics by `<decoding>/<metric>`."""
     values = scores.values
     collapsed = []
     for decoding in images[0].captions:
@@ -139,7 +139,7 @@ def summed_up(
         of_decoding["distinct_captions"] /= values["reference/distinct_captions"]
         if decoding != "sample":  # Captions of a beam are alike by their nature.
             of_decoding.pop("mBLEU-4", None)
-        signs = signs_in(of_decoding, config.monitor)
+        signs = collapse_signs(of_decoding, config.monitor)
         collapsed += [f"{decoding}: {sign}" for sign in signs]
     named = Scores()
     named.add(scores, f"{split}/")
@@ -178,8 +178,8 @@ def _write(run: RunDirectory, config: Config, evaluation: Evaluation, notes: Seq
     )
 
 
-def _of_other_splits(figures: Mapping[str, Any], split: str) -> dict[str, Any]:
-    return {name: value for name, value in figures.items() if not name.startswith(f"{split}/")}
+def _of_other_splits(metrics: Mapping[str, Any], split: str) -> dict[str, Any]:
+    return {name: value for name, value in metrics.items() if not name.startswith(f"{split}/")}
 
 
 def _report_image(image: CaptionedImage) -> ReportImage:
@@ -214,7 +214,7 @@ def score_lines(
     intervals: Mapping[str, tuple[float, float]],
     not_run: Mapping[str, str],
 ) -> list[str]:
-    """A table of the main figures, a column a decoding, half a 95% interval beside each."""
+    """A table of the main metrics, a column a decoding, half a 95% interval beside each."""
     decodings = list(dict.fromkeys(name.split("/")[1] for name in values))
     widths = [max(15, len(decoding) + 2) for decoding in decodings]
     lines = [" " * 20 + "".join(map(str.rjust, decodings, widths))]

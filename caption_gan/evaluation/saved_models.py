@@ -3,7 +3,8 @@
 B batch, K captions an image.
 """
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,17 @@ import tensorflow_text  # noqa: F401  Registers the operations that an exported 
 from tqdm import tqdm
 
 from caption_gan import signature
+from caption_gan.config.run import Config
 from caption_gan.data.example import Example
+from caption_gan.data.shards.prepare import captions_if_prepared, prepare_splits
+from caption_gan.data.shards.records import read_examples
+from caption_gan.data.sources.sources import build_fact_checker
 from caption_gan.errors import CaptionGANError
 from caption_gan.evaluation.captioning import CaptionedImage
+from caption_gan.evaluation.runs import Evaluation, build_evaluation
+from caption_gan.evaluation.split_metrics import score_images
+from caption_gan.models.encoders.encoder import build_encoder
+from caption_gan.run import read_config
 
 BATCH = 32
 # Of the run that was exported.
@@ -95,3 +104,39 @@ def _pairs(captions: tf.Tensor, scores: tf.Tensor) -> list[list[tuple[str, float
     return [
         [(text.decode(), float(score)) for text, score in zip(*row, strict=True)] for row in rows
     ]
+
+
+def evaluate_saved_model(path: Path, change: Callable[[Config], Config], split: str) -> Evaluation:
+    """Captions and scores a split; nothing is written into the SavedModel.
+
+    Args:
+        path: The SavedModel, with the settings of its run in `assets.extra/config.yaml`.
+        change: What the caller wants changed in these settings.
+        split: `val`, `test` or `train`.
+
+    Raises:
+        CaptionGANError: The model cannot be used, or says nothing of its data.
+    """
+    settings = path / SETTINGS
+    if not settings.is_file():
+        raise CaptionGANError(
+            f"{path} has no {SETTINGS}, so that its data set is not known; evaluate the run it was "
+            "exported from, or score its captions with --results."
+        )
+    config = change(read_config([f"--config={settings}"], prog=str(settings)))
+    config = without_cached_regions(config)
+    encoder = build_encoder(config.encoder)
+    prepared = prepare_splits(config, encoder, [split])[split]
+    examples = list(read_examples(prepared))
+    images = SavedCaptioner(path).caption(examples, config.seed)
+    training = captions_if_prepared(config, encoder, "train")
+    scores = score_images(images, config, build_fact_checker(config.data), training)
+    return build_evaluation(split, images, scores, config, {})
+
+
+def without_cached_regions(config: Config) -> Config:
+    """Settings for a model that looks at images itself, so that no encoder's regions are wanted."""
+    plain = dataclasses.replace(
+        config.encoder, name="convolutional", trainable=False, frozen_up_to=None
+    )
+    return dataclasses.replace(config, encoder=plain)

@@ -8,9 +8,9 @@ from caption_gan.config.objectives import AdversarialConfig
 from caption_gan.config.run import Config
 from caption_gan.data.example import Example
 from caption_gan.evaluation.frontier import Frontier, Points
-from caption_gan.evaluation.image_scores import score_truth
-from caption_gan.evaluation.scoring import Scores, score_captions
-from caption_gan.metrics.truth import IsTrue
+from caption_gan.evaluation.split_metrics import score_facts
+from caption_gan.evaluation.text_metrics import Scores, score_captions
+from caption_gan.metrics.fact_accuracy import FactChecker
 from caption_gan.models.critic import Critic, build_critic
 from caption_gan.models.decoding.text_decoder import TextDecoder
 from caption_gan.models.generators.gru import GRUGenerator
@@ -23,7 +23,7 @@ def compare_stages(
     decoder: TextDecoder,
     batches: tf.data.Dataset,
     examples: Sequence[Example],
-    is_true: IsTrue | None,
+    is_true: FactChecker | None,
 ) -> tuple[Scores, dict[str, Points]]:
     """Scores the stages of a run beside each other.
 
@@ -36,7 +36,7 @@ def compare_stages(
         is_true: Tells whether a caption is true of facts, for data that know them.
 
     Returns:
-        Figures of earlier stages' greedy captions by `<stage>/<metric>`, and the frontier: quality
+        Metrics of earlier stages' greedy captions by `<stage>/<metric>`, and the frontier: quality
         and variety after each stage, the last first, and by the critic's choice.
     """
     frontier = Frontier(batches, examples, is_true, config.decoding.samples, config.seed)
@@ -55,7 +55,7 @@ def compare_stages(
         ]
         captions = dict(zip(references, greedy, strict=True))
         scores.add(score_captions(captions, references, config.seed), f"{stage}/")
-        scores.add(score_truth(greedy, examples, is_true), f"{stage}/")
+        scores.add(score_facts(greedy, examples, is_true), f"{stage}/")
         curves[stage] = frontier.temperatures(before, stage)
     if critic := load_critic(run, config, decoder.captioner.generator):
         curves["critic's choice"] = frontier.choices(decoder, critic)

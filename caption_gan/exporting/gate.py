@@ -9,8 +9,7 @@ from caption_gan.config.data import DataConfig
 from caption_gan.config.run import Config
 from caption_gan.errors import CaptionGANError
 from caption_gan.evaluation.runs import evaluate_run
-from caption_gan.evaluation.saved_model_scores import evaluate_saved_model
-from caption_gan.evaluation.saved_models import METRICS, SETTINGS
+from caption_gan.evaluation.saved_models import METRICS, SETTINGS, evaluate_saved_model
 from caption_gan.models.captioner import Captioner
 from caption_gan.run import RunDirectory, read_config
 from caption_gan.text.tokenizer import Tokenizer

@@ -10,7 +10,7 @@ from caption_gan import signature
 from caption_gan.data.example import Example
 from caption_gan.data.shards.prepare import prepare_splits
 from caption_gan.data.shards.records import read_examples
-from caption_gan.evaluation.saved_model_scores import looking_for_itself
+from caption_gan.evaluation.saved_models import without_cached_regions
 from caption_gan.exporting.served_captioner import ServedCaptioner
 from caption_gan.exporting.small_weights import SmallKind, SmallWeights
 from caption_gan.metrics.quality import quality
@@ -52,7 +52,7 @@ def round_weights(served: ServedCaptioner, kind: SmallKind) -> Rounding:
     Raises:
         CaptionGANError: The run's data set is not there.
     """
-    config = looking_for_itself(served.config)
+    config = without_cached_regions(served.config)
     prepared = prepare_splits(config, build_encoder(config.encoder), ["val"])["val"]
     examples = list(read_examples(prepared))
     before = greedy_cider(served, examples)

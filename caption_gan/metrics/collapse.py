@@ -4,15 +4,15 @@ from collections.abc import Mapping
 
 from caption_gan.config.objectives import MonitorConfig
 
-# What a figure may be, by name: `at least` or `at most` the bound of that name in the settings.
+# What a metric may be, by name: `at least` or `at most` the bound of that name in the settings.
 AT_LEAST = ("distinct_captions", "distinct_2", "vocabulary", "image_dependence")
 AT_MOST = ("repeated_token_rate", "mbleu")
 
 
-def crossed(figures: Mapping[str, float], bounds: MonitorConfig) -> list[str]:
-    """Says of each figure that is out of bounds what it is and what the bound is."""
+def out_of_bounds(metrics: Mapping[str, float], bounds: MonitorConfig) -> list[str]:
+    """Says of each metric that is out of bounds what it is and what the bound is."""
     lines = []
-    for name, value in figures.items():
+    for name, value in metrics.items():
         if name in AT_LEAST and value < (bound := getattr(bounds, name)):
             lines.append(f"{name} is {value:.3f}, less than {bound}")
         elif name in AT_MOST and value > (bound := getattr(bounds, name)):

@@ -14,7 +14,7 @@ from textblob.en import parser
 from textblob.en.inflect import singularize
 
 from caption_gan.errors import CaptionGANError
-from caption_gan.metrics.figure import Figure, mean_of, share_of
+from caption_gan.metrics.metric import Metric, mean_of, ratio_of
 from caption_gan.metrics.quality import per_image_cider, tokenize_all
 
 
@@ -54,11 +54,11 @@ _BLOCK = 512  # Texts at a time: 160 MB for 40,000 images.
 
 def cider_drop(
     captions: Mapping[str, str], references: Mapping[str, Sequence[str]], seed: int
-) -> Figure:
+) -> Metric:
     """By how much CIDEr falls when captions are dealt to other images: 0 for the same everywhere.
 
     The mean over images of `per_image_cider` of the image's own caption less that of another
-    image's, dealt by `seed` so that none keeps its own, every such way being as likely. A figure
+    image's, dealt by `seed` so that none keeps its own, every such way being as likely. A metric
     of this project's own.
 
     Raises:
@@ -79,7 +79,7 @@ def cider_drop(
 
 def named(
     captions: Mapping[str, str], references: Mapping[str, Sequence[str]]
-) -> dict[str, Figure]:
+) -> dict[str, Metric]:
     """What captions name of what people named in the image, and what they make up.
 
     Objects are nouns in the singular, attributes adjectives, as textblob's tagger has them (Brill,
@@ -106,15 +106,15 @@ def named(
             wanted = {thing for thing, count in times.items() if count >= agreed}
             rows.append((len(said & wanted), len(wanted), len(said & times.keys()), len(said)))
     counts = np.array(rows).reshape(len(candidates), 2, 4).T
-    figures = {}
+    metrics = {}
     for kind, name in enumerate(("object", "attribute")):
         found, all_wanted, true, all_said = counts[:, kind]  # [N] each
-        figures[f"{name}_recall"] = share_of(found, all_wanted)
-        figures[f"{name}_precision"] = share_of(true, all_said)
-    return figures
+        metrics[f"{name}_recall"] = ratio_of(found, all_wanted)
+        metrics[f"{name}_precision"] = ratio_of(true, all_said)
+    return metrics
 
 
-def retrieval(image_embeddings: np.ndarray, text_embeddings: np.ndarray) -> dict[str, Figure]:
+def retrieval(image_embeddings: np.ndarray, text_embeddings: np.ndarray) -> dict[str, Metric]:
     """Whether a caption finds its own image among all images, by the cosine of embeddings.
 
     * `retrieval_recall@1`, `retrieval_recall@5`: the share of captions whose own image is among

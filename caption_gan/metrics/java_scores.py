@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import pycocoevalcap
 
-from caption_gan.metrics.figure import Figure, mean_of
+from caption_gan.metrics.metric import Metric, mean_of
 from caption_gan.metrics.quality import tokenize_all
 
 _TOOLKIT = Path(next(iter(pycocoevalcap.__path__)))
@@ -39,7 +39,7 @@ class Scored(NamedTuple):
     """Each image's score in [0, 1], in the order of the captions, and the corpus's."""
 
     per_image: dict[str, float]
-    figure: Figure
+    metric: Metric
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def meteor(captions: Mapping[str, str], references: Mapping[str, Sequence[str]])
         return NotRun("METEOR did not answer 23 statistics for each caption")
     sums = _meteor_sums(statistics)
     scores = _meteor_of_sums(sums).tolist()
-    return Scored(dict(zip(candidates, scores, strict=True)), Figure(sums, _meteor_of_sums))
+    return Scored(dict(zip(candidates, scores, strict=True)), Metric(sums, _meteor_of_sums))
 
 
 def spice(captions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> Scored | NotRun:

@@ -11,13 +11,13 @@ from pycocoevalcap.rouge.rouge import Rouge
 
 from caption_gan.errors import CaptionGANError
 from caption_gan.metrics.bleu import bleu, count_matches
-from caption_gan.metrics.figure import Figure, mean_of
+from caption_gan.metrics.metric import Metric, mean_of
 from caption_gan.metrics.tokenization import tokenize
 
 
 def quality(
     captions: Mapping[str, str], references: Mapping[str, Sequence[str]]
-) -> dict[str, Figure]:
+) -> dict[str, Metric]:
     """Scores one caption an image against its references, over the whole corpus.
 
     * `BLEU-1` .. `BLEU-4`: geometric mean of the clipped precisions of 1- to n-grams pooled over
@@ -38,7 +38,7 @@ def quality(
         references: Raw text of each image's references, by the same ids.
 
     Returns:
-        The six figures by name: `BLEU-1`, `BLEU-2`, `BLEU-3`, `BLEU-4`, `ROUGE-L`, `CIDEr`.
+        The six metrics by name: `BLEU-1`, `BLEU-2`, `BLEU-3`, `BLEU-4`, `ROUGE-L`, `CIDEr`.
 
     Raises:
         CaptionGANError: If nothing is given, the ids differ, or an image has no reference with a
@@ -47,8 +47,8 @@ def quality(
     candidates, targets = tokenize_all(captions, references)
     counts = count_matches([text for (text,) in candidates.values()], list(targets.values()))
 
-    def of_order(n: int) -> Figure:
-        return Figure(counts, lambda sums: bleu(sums)[..., n - 1])
+    def of_order(n: int) -> Metric:
+        return Metric(counts, lambda sums: bleu(sums)[..., n - 1])
 
     _, rouge = Rouge().compute_score(targets, candidates)
     return {f"BLEU-{n}": of_order(n) for n in range(1, 5)} | {

@@ -111,7 +111,7 @@ _TOKEN = re.compile(
 )
 
 
-# Each figure asks for the same captions again, and references come with every decoding.
+# Each metric asks for the same captions again, and references come with every decoding.
 @functools.lru_cache(maxsize=2**17)
 def tokenize(caption: str) -> str:
     """Returns the caption's words in lower case, without punctuation, joined by single spaces.

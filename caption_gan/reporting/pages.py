@@ -49,7 +49,7 @@ def new_environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["figure"] = as_figure
+    environment.filters["figure"] = format_number
     return environment
 
 
@@ -58,7 +58,7 @@ def place(name: str, order: Sequence[str]) -> int:
     return order.index(name) if name in order else len(order)
 
 
-def as_figure(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     """A number as people read it."""
     if value is None or not math.isfinite(value):
         return "\N{EN DASH}"

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from caption_gan.config.objectives import MonitorConfig
-from caption_gan.metrics.collapse import crossed
+from caption_gan.metrics.collapse import out_of_bounds
 
 
 class CollapseMonitor(keras.callbacks.Callback):
@@ -74,8 +74,8 @@ class CollapseMonitor(keras.callbacks.Callback):
     def _check(self, step: int) -> None:
         self.figures = self.measure()
         self.log(self.figures, step)
-        out_of_bounds = crossed(self.figures, self.config)
-        self.healthy = not out_of_bounds
+        signs = out_of_bounds(self.figures, self.config)
+        self.healthy = not signs
         if self.healthy:
             self.unhealthy.assign(0)
             self.has_been_healthy.assign(1)
@@ -83,7 +83,7 @@ class CollapseMonitor(keras.callbacks.Callback):
             return
         self.unhealthy.assign_add(1)
         unhealthy, rollbacks = int(self.unhealthy), int(self.rollbacks)
-        reason = "; ".join(out_of_bounds)
+        reason = "; ".join(signs)
         self._tell(f"signs of collapse at step {step}: {reason}")
         if not int(self.has_been_healthy):
             if unhealthy >= self.config.patience:

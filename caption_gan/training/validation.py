@@ -13,12 +13,12 @@ from caption_gan.data.example import Example
 from caption_gan.data.pipeline import Pipeline
 from caption_gan.data.shards.records import read_examples
 from caption_gan.data.shards.shards import PreparedSplit
-from caption_gan.data.sources.sources import truth_checker
+from caption_gan.data.sources.sources import build_fact_checker
 from caption_gan.metrics import diversity
-from caption_gan.metrics.collapse import crossed, image_dependence
-from caption_gan.metrics.figure import DistinctFigure, Figure
+from caption_gan.metrics.collapse import image_dependence, out_of_bounds
+from caption_gan.metrics.fact_accuracy import fact_accuracy
+from caption_gan.metrics.metric import DistinctCount, Metric
 from caption_gan.metrics.quality import quality
-from caption_gan.metrics.truth import fact_accuracy
 from caption_gan.models.decoding import sampling
 from caption_gan.models.decoding.text_decoder import TextDecoder
 from caption_gan.reporting.pictures import attention_picture
@@ -50,7 +50,7 @@ class Monitor:
         count = max(MONITORED_IMAGES, config.monitor.images, config.logging.images)
         self.examples: list[Example] = list(islice(read_examples(prepared), count))
         self.config = config
-        self.is_true = truth_checker(config.data)
+        self.is_true = build_fact_checker(config.data)
 
         def first(count: int, batch_size: int) -> tf.data.Dataset:
             batches = pipeline.validation(prepared, batch_size)
@@ -73,7 +73,7 @@ class Monitor:
         by_id = {example.image_id: example.captions for example in watched}
         scores = quality(dict(zip(by_id, captions, strict=True)), by_id)
         one_each = [[caption] for caption in captions]
-        figures: dict[str, Figure | DistinctFigure] = {
+        figures: dict[str, Metric | DistinctCount] = {
             "CIDEr": scores["CIDEr"],
             "BLEU-4": scores["BLEU-4"],
             "repeated_token_rate": diversity.repeated_token_rate(one_each),
@@ -84,7 +84,7 @@ class Monitor:
             figures["fact_accuracy"] = fact_accuracy(captions, facts, self.is_true)
         values = {name: figure.value for name, figure in figures.items()}
         rate = {"repeated_token_rate": values["repeated_token_rate"]}
-        if signs := crossed(rate, self.config.monitor):
+        if signs := out_of_bounds(rate, self.config.monitor):
             print(f"signs of collapse: {signs[0]}", file=sys.stderr)
         return values
 

@@ -1,4 +1,4 @@
-"""Figures of quality and variety."""
+"""Metrics of quality and variety."""
 
 import dataclasses
 
@@ -41,7 +41,7 @@ def frontier(is_true=None) -> Frontier:
 
 
 def test_quality_is_the_mean_of_single_captions():
-    figures = frontier().score(CAPTIONS)
+    metrics = frontier().score(CAPTIONS)
     references = {example.image_id: example.captions for example in EXAMPLES}
     single = [
         quality.quality(
@@ -51,8 +51,8 @@ def test_quality_is_the_mean_of_single_captions():
         for k in range(2)
     ]
     assert single[0] != pytest.approx(single[1])
-    assert figures["CIDEr"] == pytest.approx(sum(single) / 2)
-    assert "fact_accuracy" not in figures
+    assert metrics["CIDEr"] == pytest.approx(sum(single) / 2)
+    assert "fact_accuracy" not in metrics
 
 
 def test_truth_is_of_all_captions():

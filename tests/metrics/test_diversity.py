@@ -1,4 +1,4 @@
-"""Each figure against a value worked out by hand, then what must hold of any captions."""
+"""Each metric against a value worked out by hand, then what must hold of any captions."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,9 +13,9 @@ from caption_gan.metrics import diversity
 from caption_gan.metrics.diversity import mbleu
 
 
-def one_each(figure: Callable, captions: Sequence[str], *arguments) -> float:
-    """The figure of captions of as many images."""
-    return figure([[caption] for caption in captions], *arguments).value
+def one_each(metric: Callable, captions: Sequence[str], *arguments) -> float:
+    """The metric of captions of as many images."""
+    return metric([[caption] for caption in captions], *arguments).value
 
 
 repeated_token_rate = partial(one_each, diversity.repeated_token_rate)
@@ -76,7 +76,7 @@ def test_novel_ngrams() -> None:
 
 
 def test_captions_of_one_image_count_like_those_of_others() -> None:
-    for figure in (
+    for metric in (
         diversity.repeated_token_rate,
         diversity.distinct_captions,
         diversity.vocabulary_size,
@@ -84,7 +84,7 @@ def test_captions_of_one_image_count_like_those_of_others() -> None:
         lambda captions: diversity.distinct_n(captions, 2),
         lambda captions: diversity.novel_captions(captions, ["a dog runs"]),
     ):
-        assert figure([CAPTIONS[:2], CAPTIONS[2:]]).value == one_each(figure, CAPTIONS)
+        assert metric([CAPTIONS[:2], CAPTIONS[2:]]).value == one_each(metric, CAPTIONS)
 
 
 def test_mbleu_by_hand() -> None:
@@ -127,8 +127,8 @@ def test_mbleu_names_wrong_samples(samples: list[list[str]]) -> None:
 
 
 def test_no_captions_give_zero() -> None:
-    for figure in (repeated_token_rate, distinct_share, vocabulary_size, mean_length):
-        assert figure([]) == 0
+    for metric in (repeated_token_rate, distinct_share, vocabulary_size, mean_length):
+        assert metric([]) == 0
     assert distinct_n([], 2) == novel_share([], ["a"]) == 0.0
 
 
@@ -157,7 +157,7 @@ def test_bounds_and_order(pair: tuple[list[str], list[str]]) -> None:
 
 @given(st.lists(st.lists(caption_texts, min_size=3, max_size=3), min_size=1, max_size=4))
 def test_mbleu_bounds_and_order(samples: list[list[str]]) -> None:
-    figure = mbleu_value(samples)
-    assert 0.0 <= figure <= 1.0 + 1e-9
-    assert mbleu_value(samples[::-1]) == pytest.approx(figure, abs=1e-9)
-    assert mbleu_value([texts[::-1] for texts in samples]) == pytest.approx(figure, abs=1e-9)
+    metric = mbleu_value(samples)
+    assert 0.0 <= metric <= 1.0 + 1e-9
+    assert mbleu_value(samples[::-1]) == pytest.approx(metric, abs=1e-9)
+    assert mbleu_value([texts[::-1] for texts in samples]) == pytest.approx(metric, abs=1e-9)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from caption_gan.errors import CaptionGANError
 from caption_gan.metrics import grounding
-from caption_gan.metrics.figure import Figure
 from caption_gan.metrics.grounding import _named_in, _singular, cider_drop, named, retrieval
+from caption_gan.metrics.metric import Metric
 from caption_gan.metrics.tokenization import tokenize
 
 Texts = dict[str, str]
@@ -32,8 +32,8 @@ REFERENCES: References = {
 }
 
 
-def values(figures: dict[str, Figure]) -> dict[str, float]:
-    return {name: figure.value for name, figure in figures.items()}
+def values(metrics: dict[str, Metric]) -> dict[str, float]:
+    return {name: metric.value for name, metric in metrics.items()}
 
 
 def test_named_by_hand() -> None:
@@ -50,8 +50,8 @@ def test_named_by_hand() -> None:
 
 
 def test_named_of_a_sample_of_images() -> None:
-    figure = named(CAPTIONS, REFERENCES)["object_recall"]
-    assert figure.of_samples(np.array([[1, 0, 0], [0, 2, 0], [0, 1, 3]])) == pytest.approx(
+    metric = named(CAPTIONS, REFERENCES)["object_recall"]
+    assert metric.resampled(np.array([[1, 0, 0], [0, 2, 0], [0, 1, 3]])) == pytest.approx(
         [1, 1 / 2, 4 / 5]
     )
 
@@ -119,10 +119,10 @@ IMAGES = st.lists(st.tuples(*[st.sampled_from(TEXTS)] * 3), min_size=2, max_size
 def test_bounds_and_order(images: list[tuple[str, str, str]], seed: int) -> None:
     captions = {str(number): caption for number, (caption, *_) in enumerate(images)}
     references = {str(number): texts for number, (_, *texts) in enumerate(images)}
-    figures = named(captions, references)
-    assert all(0 <= figure.value <= 1 for figure in figures.values())
+    metrics = named(captions, references)
+    assert all(0 <= metric.value <= 1 for metric in metrics.values())
     turned = dict(reversed(captions.items()))
-    assert values(named(turned, references)) == pytest.approx(values(figures))
+    assert values(named(turned, references)) == pytest.approx(values(metrics))
     assert -10 <= cider_drop(captions, references, seed).value <= 10
     by_themselves = named(captions, {image_id: [text] * 2 for image_id, text in captions.items()})
     assert by_themselves["object_recall"].value == by_themselves["object_precision"].value == 1
@@ -132,10 +132,10 @@ def test_bounds_and_order(images: list[tuple[str, str, str]], seed: int) -> None
 def test_captions_are_dealt_to_other_images(number: int, seed: int) -> None:
     captions = {str(image): f"zorp{image} blick{image} runs fast" for image in range(number)}
     references = {image_id: [text] for image_id, text in captions.items()}
-    figure = cider_drop(captions, references, seed)
-    assert figure.value == cider_drop(captions, references, seed).value
+    metric = cider_drop(captions, references, seed)
+    assert metric.value == cider_drop(captions, references, seed).value
     # Each loses what it had, so not one was dealt its own.
-    assert figure.per_image[:, 0] == pytest.approx(
+    assert metric.per_image[:, 0] == pytest.approx(
         list(grounding.per_image_cider(captions, references).values())
     )
 
@@ -169,8 +169,8 @@ def test_ids_that_differ_are_named() -> None:
 def test_retrieval_by_hand() -> None:
     images = np.array([[1, 0], [0, 2], [3, 4]])
     texts = np.array([[5, 0], [4, 3], [0, -1]])  # The second is nearer to the third image.
-    figures = values(retrieval(images, texts))
-    assert figures == pytest.approx(
+    metrics = values(retrieval(images, texts))
+    assert metrics == pytest.approx(
         {
             "retrieval_recall@1": 1 / 3,
             "retrieval_recall@5": 1.0,
@@ -221,10 +221,10 @@ def test_retrieval_is_that_of_the_whole_table(number: int, seed: int, block: int
     lengths = np.random.default_rng(seed).uniform(0.1, 9, (number, 1))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(grounding, "_BLOCK", block)
-        figures = values(retrieval(images * lengths, texts / lengths))
-    assert figures["retrieval_recall@1"] == pytest.approx(np.mean(np.array(ranks) <= 1))
-    assert figures["retrieval_recall@5"] == pytest.approx(np.mean(np.array(ranks) <= 5))
-    assert figures["retrieval_similarity"] == pytest.approx(cosines.diagonal().mean())
+        metrics = values(retrieval(images * lengths, texts / lengths))
+    assert metrics["retrieval_recall@1"] == pytest.approx(np.mean(np.array(ranks) <= 1))
+    assert metrics["retrieval_recall@5"] == pytest.approx(np.mean(np.array(ranks) <= 5))
+    assert metrics["retrieval_similarity"] == pytest.approx(cosines.diagonal().mean())
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, 0.0])
@@ -257,9 +257,9 @@ def test_captions_of_people_name_what_others_name(real_data: Path) -> None:
     own = {image_id: texts[image_id][0] for image_id in ids}
     dealt = dict(zip(ids, [*list(own.values())[1:], own[ids[0]]], strict=True))
     expected = {"object_recall": 0.54, "object_precision": 0.66, "attribute_recall": 0.41}
-    figures, figures_dealt = values(named(own, references)), values(named(dealt, references))
+    metrics, figures_dealt = values(named(own, references)), values(named(dealt, references))
     for name, value in expected.items():
-        assert figures[name] == pytest.approx(value, abs=0.02)
+        assert metrics[name] == pytest.approx(value, abs=0.02)
         assert figures_dealt[name] < 0.2 * value
     assert cider_drop(own, references, 0).value == pytest.approx(0.77, abs=0.03)
     assert cider_drop(dealt, references, 0).value == pytest.approx(0.0, abs=0.01)

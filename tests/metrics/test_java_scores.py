@@ -17,8 +17,8 @@ import pytest
 
 from caption_gan.errors import CaptionGANError
 from caption_gan.metrics import java_scores
-from caption_gan.metrics.figure import Figure, mean_of
 from caption_gan.metrics.java_scores import NotRun, Scored, meteor, spice
+from caption_gan.metrics.metric import Metric, mean_of
 
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="there is no java here")
 
@@ -106,36 +106,36 @@ def test_each_image_scores_as_meteor_has_it(
         assert 0.2 < scored.per_image[name] < 1, name
 
 
-def assert_aggregates_as_meteor(figure: Figure, scores: list[list[float]]) -> None:
+def assert_aggregates_as_meteor(metric: Metric, scores: list[list[float]]) -> None:
     of_all = [sample[-1] for sample in scores]
-    assert figure.of_samples(counts_of_samples()) == pytest.approx(of_all, abs=1e-6)
-    assert figure.value == pytest.approx(of_all[0], abs=1e-6)
+    assert metric.resampled(counts_of_samples()) == pytest.approx(of_all, abs=1e-6)
+    assert metric.value == pytest.approx(of_all[0], abs=1e-6)
 
 
 @needs_java
 def test_samples_score_as_meteor_has_them(
     scored_and_statistics: tuple[Scored, list[str]], scores_of_meteor: list[list[float]]
 ) -> None:
-    figure = scored_and_statistics[0].figure
-    assert_aggregates_as_meteor(figure, scores_of_meteor)
-    once, twice, *_ = figure.of_samples(counts_of_samples())
+    metric = scored_and_statistics[0].metric
+    assert_aggregates_as_meteor(metric, scores_of_meteor)
+    once, twice, *_ = metric.resampled(counts_of_samples())
     assert once == pytest.approx(twice)
 
 
-def mean_of_images(scored: Scored, statistics: list[str]) -> Figure:
+def mean_of_images(scored: Scored, statistics: list[str]) -> Metric:
     return mean_of(list(scored.per_image.values()))
 
 
-def with_chunks_of_whole_matches(scored: Scored, statistics: list[str]) -> Figure:
-    sums = scored.figure.per_image.copy()
+def with_chunks_of_whole_matches(scored: Scored, statistics: list[str]) -> Metric:
+    sums = scored.metric.per_image.copy()
     sums[:, 4] = [float(line.split()[20]) for line in statistics]
-    return Figure(sums, scored.figure.of_sums)
+    return Metric(sums, scored.metric.from_sums)
 
 
 @needs_java
 @pytest.mark.parametrize("fault", [mean_of_images, with_chunks_of_whole_matches])
 def test_a_faulty_aggregation_is_caught(
-    fault: Callable[[Scored, list[str]], Figure],
+    fault: Callable[[Scored, list[str]], Metric],
     scored_and_statistics: tuple[Scored, list[str]],
     scores_of_meteor: list[list[float]],
 ) -> None:
@@ -154,7 +154,7 @@ def test_golden_scores(real_data: Path) -> None:
         references.setdefault(str(row["image_id"]), []).append(row["caption"])
     scored = meteor({str(row["image_id"]): row["caption"] for row in results}, references)
     assert isinstance(scored, Scored), scored
-    assert scored.figure.value == pytest.approx(0.19201304162397623, abs=1e-4)
+    assert scored.metric.value == pytest.approx(0.19201304162397623, abs=1e-4)
     expected = zip(map(str, golden["image_ids"]), golden["per_image"]["METEOR"], strict=True)
     assert scored.per_image == pytest.approx(dict(expected), abs=1e-4)
 
@@ -163,7 +163,7 @@ def test_golden_scores(real_data: Path) -> None:
 
 FEW = {"dog": "a dog runs", "cat": "a red cat", "none": ""}
 FEW_REFERENCES = {"cat": ["a cat"], "none": ["a man"], "dog": ["the dog runs fast", "a dog"]}
-# Answers in reverse order; the figure is a tenth of the number of the caption's words.
+# Answers in reverse order; the metric is a tenth of the number of the caption's words.
 SPICE = """
 import json, sys
 arguments = sys.argv[1:]
@@ -208,9 +208,9 @@ def test_spice_reads_what_java_wrote(plant: Callable[[str], None]) -> None:
     scored = spice(FEW, FEW_REFERENCES)
     assert isinstance(scored, Scored), scored
     assert list(scored.per_image.items()) == [("dog", 0.3), ("cat", 0.3), ("none", 0.0)]
-    assert scored.figure.value == pytest.approx(0.2)
+    assert scored.metric.value == pytest.approx(0.2)
     samples = np.array([[2, 2, 2], [1, 0, 1]])
-    assert scored.figure.of_samples(samples) == pytest.approx([0.2, 0.15])
+    assert scored.metric.resampled(samples) == pytest.approx([0.2, 0.15])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Our figures must be the official toolkit's, and must not reward a collapsed caption."""
+"""Our metrics must be the official toolkit's, and must not reward a collapsed caption."""
 
 import json
 import math
@@ -16,9 +16,9 @@ from pycocoevalcap.rouge.rouge import Rouge
 from caption_gan.errors import CaptionGANError
 from caption_gan.metrics import quality as scores_of
 from caption_gan.metrics.bleu import bleu, count_matches
+from caption_gan.metrics.fact_accuracy import fact_accuracy
 from caption_gan.metrics.quality import per_image_cider
 from caption_gan.metrics.tokenization import tokenize
-from caption_gan.metrics.truth import fact_accuracy
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "data" / "metric_golden"
 NAMES = ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
@@ -30,8 +30,8 @@ References = dict[str, list[str]]
 def quality(
     captions: Mapping[str, str], references: Mapping[str, Sequence[str]]
 ) -> dict[str, float]:
-    figures = scores_of.quality(captions, references)
-    return {name: figure.value for name, figure in figures.items()}
+    metrics = scores_of.quality(captions, references)
+    return {name: metric.value for name, metric in metrics.items()}
 
 
 CAPTIONS: Texts = {

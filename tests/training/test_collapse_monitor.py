@@ -1,4 +1,4 @@
-"""The collapse monitor: says what crossed which bound, goes back, stops."""
+"""The collapse monitor: says what out_of_bounds which bound, goes back, stops."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from caption_gan.config.objectives import MonitorConfig
-from caption_gan.metrics.collapse import crossed
+from caption_gan.metrics.collapse import out_of_bounds
 from caption_gan.training.collapse_monitor import CollapseMonitor
 
 HEALTHY = {
@@ -116,7 +116,7 @@ def test_training_that_was_never_healthy_ends_too():
 )
 def test_each_bound(name, value, crosses):
     monitor = Play([]).monitor
-    found = crossed(HEALTHY | {name: value}, monitor.config)
+    found = out_of_bounds(HEALTHY | {name: value}, monitor.config)
     assert len(found) == crosses
     assert not crosses or found[0].startswith(name)
 

@@ -77,6 +77,6 @@ def open_source(config: DataConfig, skips: Skips) -> Source:
     return LAYOUTS[config.source](config, skips)
 
 
-def truth_checker(config: DataConfig) -> Callable[[str, Any], bool] | None:
+def build_fact_checker(config: DataConfig) -> Callable[[str, Any], bool] | None:
     """Tells whether a caption is true of an example's facts, where the data set knows facts."""
     return WORLDS[config.source]().is_true if config.source in WORLDS else None

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from caption_gan.errors import CaptionGANError
 from caption_gan.metrics.bleu import bleu, count_matches
-from caption_gan.metrics.figure import DistinctFigure, Figure, mean_of, share_of
-from caption_gan.metrics.intervals import Bootstrap
+from caption_gan.metrics.bootstrap import Bootstrap
+from caption_gan.metrics.metric import DistinctCount, Metric, mean_of, ratio_of
 
 IMAGES = 400
 
@@ -41,24 +41,24 @@ def test_a_figure_of_a_sample_is_that_of_its_images(bootstrap):
     captions = ["a red dog runs fast", "a cat", "two men play"] * 134
     references = [["a red dog runs"], ["the cat sleeps", "a cat"], ["two men play ball"]] * 134
     counts = count_matches(captions[:IMAGES], references[:IMAGES])
-    figure = Figure(counts, lambda sums: bleu(sums)[..., 1])
+    metric = Metric(counts, lambda sums: bleu(sums)[..., 1])
     chosen = np.repeat(np.arange(IMAGES), bootstrap.counts[7])
     again = count_matches([captions[i] for i in chosen], [references[i] for i in chosen])
     expected = bleu(again.sum(axis=0))[1]
-    assert figure.of_samples(bootstrap.counts[7:8].astype(float)) == pytest.approx([expected])
+    assert metric.resampled(bootstrap.counts[7:8].astype(float)) == pytest.approx([expected])
 
 
-def error_of(bootstrap: Bootstrap, figure: DistinctFigure) -> float:
-    low, high = bootstrap.interval(figure)
-    assert (low + high) / 2 == pytest.approx(figure.value)
+def error_of(bootstrap: Bootstrap, metric: DistinctCount) -> float:
+    low, high = bootstrap.interval(metric)
+    assert (low + high) / 2 == pytest.approx(metric.value)
     return (high - low) / 2 / 1.96
 
 
 @pytest.mark.parametrize("is_share", [True, False])
 def test_the_error_of_distinct_things_is_that_of_new_images(bootstrap, is_share):
-    drawn = [DistinctFigure(words(seed), is_share) for seed in range(60)]
-    truth = np.std([figure.value for figure in drawn])
-    errors = [error_of(bootstrap, figure) for figure in drawn[:10]]
+    drawn = [DistinctCount(words(seed), is_share) for seed in range(60)]
+    truth = np.std([metric.value for metric in drawn])
+    errors = [error_of(bootstrap, metric) for metric in drawn[:10]]
     # 60 draws tell the truth to a tenth; a bootstrap's interval would not even hold the value.
     assert np.mean(errors) == pytest.approx(truth, rel=0.3)
 
@@ -68,10 +68,10 @@ def test_the_error_of_distinct_things_is_that_of_new_images(bootstrap, is_share)
 def test_what_is_left_without_each_image(things):
     for is_share in (True, False):
         expected = [
-            DistinctFigure(things[:image] + things[image + 1 :], is_share).value
+            DistinctCount(things[:image] + things[image + 1 :], is_share).value
             for image in range(len(things))
         ]
-        assert DistinctFigure(things, is_share).without_each().tolist() == pytest.approx(expected)
+        assert DistinctCount(things, is_share).leave_one_out().tolist() == pytest.approx(expected)
 
 
 def test_a_real_difference_is_told_from_none(bootstrap):
@@ -89,25 +89,25 @@ def test_a_real_difference_is_told_from_none(bootstrap):
 
 def test_no_difference_is_found_about_one_time_in_twenty(bootstrap):
     generator = np.random.default_rng(3)
-    figures = generator.normal(size=(200, 2, IMAGES))
-    found = [bootstrap.difference(*map(mean_of, pair)) for pair in figures]
+    metrics = generator.normal(size=(200, 2, IMAGES))
+    found = [bootstrap.difference(*map(mean_of, pair)) for pair in metrics]
     share = np.mean([difference.p < 0.05 for difference in found])
     assert 0.02 <= share <= 0.09
     assert share == pytest.approx(np.mean([not d.low < 0 < d.high for d in found]), abs=0.01)
 
 
 def test_a_figure_does_not_differ_from_itself(bootstrap):
-    for figure in (mean_of(np.arange(IMAGES)), DistinctFigure(words(0), True)):
-        found = bootstrap.difference(figure, figure)
+    for metric in (mean_of(np.arange(IMAGES)), DistinctCount(words(0), True)):
+        found = bootstrap.difference(metric, metric)
         assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1)
 
 
 def test_differences_of_distinct_things(bootstrap):
     rich = [[*some, 1000 + image] for image, some in enumerate(words(1))]
-    found = bootstrap.difference(DistinctFigure(rich, False), DistinctFigure(words(2), False))
+    found = bootstrap.difference(DistinctCount(rich, False), DistinctCount(words(2), False))
     assert found.low > 0
     assert found.p < 0.001
-    alike = bootstrap.difference(DistinctFigure(words(3), False), DistinctFigure(words(4), False))
+    alike = bootstrap.difference(DistinctCount(words(3), False), DistinctCount(words(4), False))
     assert alike.low < 0 < alike.high or alike.p > 0.001
 
 
@@ -117,6 +117,6 @@ def test_other_images_cannot_be_compared(bootstrap):
 
 
 def test_shares_are_of_sums():
-    assert share_of([1, 3], [2, 6]).value == 0.5
-    assert share_of([0], [0]).value == 0.0
+    assert ratio_of([1, 3], [2, 6]).value == 0.5
+    assert ratio_of([0], [0]).value == 0.0
     assert mean_of([True, False]).value == 0.5

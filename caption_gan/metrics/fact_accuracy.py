@@ -4,15 +4,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from caption_gan.errors import CaptionGANError
-from caption_gan.metrics.figure import Figure, mean_of
+from caption_gan.metrics.metric import Metric, mean_of
 
-IsTrue = Callable[[str, Any], bool]
+FactChecker = Callable[[str, Any], bool]
 
 
-def fact_accuracy(captions: Sequence[str], facts: Sequence[Any], is_true: IsTrue) -> Figure:
+def fact_accuracy(captions: Sequence[str], facts: Sequence[Any], is_true: FactChecker) -> Metric:
     """The share of captions all of whose statements are true of their image, in [0, 1].
 
-    A figure of this project's, for its generated data sets. One false word makes a caption false,
+    A metric of this project's, for its generated data sets. One false word makes a caption false,
     and so does saying nothing that can be checked, as far as `is_true` holds to that.
 
     Args:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caption_gan.errors import CaptionGANError
-from caption_gan.evaluation.coco_results_file import Matched, matched, read_references, read_results
+from caption_gan.evaluation.coco_results import Matched, matched, read_references, read_results
 from caption_gan.metrics.quality import per_image_cider
 
 IDS = st.integers() | st.text(st.characters(codec="utf-8"))

@@ -12,7 +12,7 @@ from caption_gan.config.run import EvaluationConfig
 from caption_gan.errors import CaptionGANError
 from caption_gan.evaluation.frontier import Points
 from caption_gan.evaluation.runs import Evaluation
-from caption_gan.metrics.intervals import Bootstrap, Difference
+from caption_gan.metrics.bootstrap import Bootstrap, Difference
 from caption_gan.reporting.curves import frontier_plots
 from caption_gan.reporting.pages import MEANINGS, new_environment, place
 from caption_gan.storage.atomic import replacing
@@ -24,9 +24,9 @@ class Comparison:
 
     Attributes:
         evaluations: By the name of the run; the first is what the others are compared with.
-        differences: Of each other run, by figure.
-        mean: Over runs, by figure.
-        deviation: Standard deviation over runs, by figure.
+        differences: Of each other run, by metric.
+        mean: Over runs, by metric.
+        deviation: Standard deviation over runs, by metric.
         frontier: Of all runs, by the name of the curve.
     """
 
@@ -37,10 +37,10 @@ class Comparison:
     frontier: Mapping[str, Points]
 
     def to_json(self) -> dict[str, Any]:
-        """What is not in the runs' own figures."""
+        """What is not in the runs' own metrics."""
         return {
             "differences": {
-                name: {figure: dataclasses.asdict(found) for figure, found in some.items()}
+                name: {metric: dataclasses.asdict(found) for metric, found in some.items()}
                 for name, some in self.differences.items()
             },
             "mean": dict(self.mean),
@@ -63,22 +63,22 @@ def compare(evaluations: Mapping[str, Evaluation]) -> Comparison:
         if _images(other) != _images(first):
             raise CaptionGANError(
                 f"{name} and {first_name} are of different images or references, so that their "
-                "figures cannot be compared; evaluate them one by one."
+                "metrics cannot be compared; evaluate them one by one."
             )
     bootstrap = Bootstrap(len(first.images), EvaluationConfig().bootstrap)
-    every = [evaluation.scores.figures for evaluation in evaluations.values()]
-    shared = [name for name in first.scores.figures if all(name in some for some in every)]
+    every = [evaluation.scores.metrics for evaluation in evaluations.values()]
+    shared = [name for name in first.scores.metrics if all(name in some for some in every)]
     values = {name: [some[name].value for some in every] for name in shared}
     return Comparison(
         evaluations,
         {
             name: {
-                figure: bootstrap.difference(
-                    other.scores.figures[figure], first.scores.figures[figure]
+                metric: bootstrap.difference(
+                    other.scores.metrics[metric], first.scores.metrics[metric]
                 )
-                for figure in shared
-                # The references' own figures are the same.
-                if figure.split("/")[1] not in ("reference", "blind", "nearest")
+                for metric in shared
+                # The references' own metrics are the same.
+                if metric.split("/")[1] not in ("reference", "blind", "nearest")
             }
             for name, other in others
         },
@@ -111,15 +111,15 @@ def comparison_lines(comparison: Comparison, shown: Sequence[str]) -> list[str]:
     for name, found in comparison.differences.items():
         lines += ["", f"{name} less {first}: difference, 95% interval, p (paired bootstrap)"]
         lines += [
-            f"{figure:42}{some.value:+9.4f}  [{some.low:+.4f}, {some.high:+.4f}]  {some.p:.3f}"
-            for figure, some in found.items()
-            if figure.split("/")[2] in shown
+            f"{metric:42}{some.value:+9.4f}  [{some.low:+.4f}, {some.high:+.4f}]  {some.p:.3f}"
+            for metric, some in found.items()
+            if metric.split("/")[2] in shown
         ]
     lines += ["", f"mean and standard deviation over {len(comparison.evaluations)} runs"]
     lines += [
-        f"{figure:42}{mean:9.4f}  {comparison.deviation[figure]:.4f}"
-        for figure, mean in comparison.mean.items()
-        if figure.split("/")[2] in shown
+        f"{metric:42}{mean:9.4f}  {comparison.deviation[metric]:.4f}"
+        for metric, mean in comparison.mean.items()
+        if metric.split("/")[2] in shown
     ]
     return lines
 
@@ -131,10 +131,10 @@ def write_comparison(path: Path, comparison: Comparison, command: str) -> None:
         CaptionGANError: It cannot be written.
     """
     groups: dict[str, list[str]] = {}
-    for figure in comparison.mean:
-        groups.setdefault(figure.split("/")[1], []).append(figure)
-    for figures in groups.values():
-        figures.sort(key=lambda figure: place(figure.split("/")[2], list(MEANINGS)))
+    for metric in comparison.mean:
+        groups.setdefault(metric.split("/")[1], []).append(metric)
+    for metrics in groups.values():
+        metrics.sort(key=lambda metric: place(metric.split("/")[2], list(MEANINGS)))
     html = (
         new_environment()
         .get_template("comparison.html.jinja")
@@ -152,5 +152,5 @@ def write_comparison(path: Path, comparison: Comparison, command: str) -> None:
     except OSError as error:
         raise CaptionGANError(
             f"Cannot write the comparison to {path}: {error.strerror}; choose another --to. The "
-            "runs' own figures are written."
+            "runs' own metrics are written."
         ) from error

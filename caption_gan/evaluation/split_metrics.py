@@ -1,4 +1,4 @@
-"""Figures of captioned images: of their captions, of their truth, and of finding them again."""
+"""Metrics of captioned images: of their captions, of their truth, and of finding them again."""
 
 import json
 from collections.abc import Sequence
@@ -7,23 +7,23 @@ from pathlib import Path
 from caption_gan.config.run import Config
 from caption_gan.data.example import Example
 from caption_gan.evaluation.captioning import CaptionedImage
-from caption_gan.evaluation.scoring import (
+from caption_gan.evaluation.text_metrics import (
     Scores,
+    collapse_metrics,
     novelty,
     score_captions,
-    signs_of_collapse,
     variety,
 )
+from caption_gan.metrics.fact_accuracy import FactChecker, fact_accuracy
 from caption_gan.metrics.grounding import retrieval
 from caption_gan.metrics.quality import per_image_cider
-from caption_gan.metrics.truth import IsTrue, fact_accuracy
 from caption_gan.models.dual_encoder import DualEncoder
 
 
 def score_images(
     images: Sequence[CaptionedImage],
     config: Config,
-    is_true: IsTrue | None,
+    is_true: FactChecker | None,
     training: Sequence[str] | None,
 ) -> Scores:
     """Scores captioned images, and notes CIDEr and truth of each.
@@ -35,7 +35,7 @@ def score_images(
         training: Captions of the training split, where they are at hand.
 
     Returns:
-        Figures by `<decoding>/<metric>`. Those of quality are of one caption an image: the best of
+        Metrics by `<decoding>/<metric>`. Those of quality are of one caption an image: the best of
         a beam, the first of the samples.
     """
     examples = [image.example for image in images]
@@ -47,7 +47,7 @@ def score_images(
         first = [captions[0] for captions in every]
         by_id = dict(zip(references, first, strict=True))
         scores.add(score_captions(by_id, references, config.seed), f"{name}/")
-        scores.add(score_truth(first, examples, is_true), f"{name}/")
+        scores.add(score_facts(first, examples, is_true), f"{name}/")
         scores.add(finding.score(first), f"{name}/")
         if len(every[0]) > 1:
             scores.add(Scores(variety(every)), f"{name}/")
@@ -57,7 +57,7 @@ def score_images(
         else:
             scores.add(Scores(novelty(every, training)), f"{name}/")
     of_people = [[example.captions[0]] for example in examples]
-    scores.add(Scores(signs_of_collapse(of_people)), "reference/")
+    scores.add(Scores(collapse_metrics(of_people)), "reference/")
 
     greedy = {image.example.image_id: image.captions["greedy"][0][0] for image in images}
     cider = per_image_cider(greedy, references)
@@ -68,8 +68,8 @@ def score_images(
     return scores
 
 
-def score_truth(
-    captions: Sequence[str], examples: Sequence[Example], is_true: IsTrue | None
+def score_facts(
+    captions: Sequence[str], examples: Sequence[Example], is_true: FactChecker | None
 ) -> Scores:
     """`fact_accuracy` of one caption an image, where truth is known."""
     if is_true is None:
@@ -82,7 +82,7 @@ class Retrieval:
     """Whether captions find their images, as far as a dual encoder can tell.
 
     Args:
-        path: The encoder's SavedModel; None for no figures.
+        path: The encoder's SavedModel; None for no metrics.
         examples: The images.
 
     Raises:
@@ -95,7 +95,7 @@ class Retrieval:
             self.images = self.encoder.embed_images([example.image for example in examples])
 
     def score(self, captions: Sequence[str]) -> Scores:
-        """Figures of one caption an image."""
+        """Metrics of one caption an image."""
         if self.encoder is None:
             return Scores()
         return Scores({**retrieval(self.images, self.encoder.embed_texts(captions))})

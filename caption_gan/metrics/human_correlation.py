@@ -68,7 +68,7 @@ def correlation(
     with the pairs S that tie in the score only and R in the rating only (Kendall, "The Treatment of
     Ties in Ranking Problems", 1945).
 
-    Each rating is an observation of its own. Means of a pair's ratings would give higher figures:
+    Each rating is an observation of its own. Means of a pair's ratings would give higher metrics:
     52.9 instead of 44.9 for SPICE (Hessel et al., "CLIPScore: A Reference-free Evaluation Metric
     for Image Captioning", 2021, appendix A).
 

@@ -14,7 +14,7 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
 from caption_gan.errors import CaptionGANError
-from caption_gan.metrics.human import caption_scores, correlation, correlations
+from caption_gan.metrics.human_correlation import caption_scores, correlation, correlations
 
 RATED = st.lists(
     st.tuples(

@@ -10,9 +10,9 @@ from caption_gan.config.run import Config, EvaluationConfig
 from caption_gan.data.example import Example
 from caption_gan.errors import CaptionGANError
 from caption_gan.evaluation.captioning import CaptionedImage
-from caption_gan.evaluation.comparison import compare, comparison_lines, write_comparison
-from caption_gan.evaluation.image_scores import score_images
-from caption_gan.evaluation.runs import Evaluation, summed_up
+from caption_gan.evaluation.run_comparison import compare, comparison_lines, write_comparison
+from caption_gan.evaluation.runs import Evaluation, build_evaluation
+from caption_gan.evaluation.split_metrics import score_images
 
 WORDS = ["dog", "cat", "horse", "sheep", "bird", "cow", "bear", "goat"]
 COLOURS = ["red", "blue", "green", "black", "white", "brown", "grey"]
@@ -48,7 +48,7 @@ def evaluation(
         for example, caption in zip(examples, captions, strict=True)
     ]
     scores = score_images(images, Config(), None, training=None)
-    return summed_up("val", images, scores, Config(), frontier or {})
+    return build_evaluation("val", images, scores, Config(), frontier or {})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,7 +59,7 @@ def without_java(module_patch):
 
 @pytest.fixture(scope="module")
 def module_patch():
-    with pytest.MonkeyPatch.memory() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         yield patch
 
 
@@ -158,7 +158,7 @@ class Knowing:
 
 
 def test_a_dual_encoder_tells_whether_captions_find_their_images(monkeypatch):
-    monkeypatch.setattr("caption_gan.evaluation.image_scores.DualEncoder", Knowing)
+    monkeypatch.setattr("caption_gan.evaluation.split_metrics.DualEncoder", Knowing)
     config = dataclasses.replace(Config(), evaluation=EvaluationConfig(dual_encoder="encoder"))
 
     def recall(captions: list[str]) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from caption_gan.errors import CaptionGANError
-from caption_gan.evaluation.rating_files import Rated, read_ratings
+from caption_gan.evaluation.human_ratings import Rated, read_ratings
 
 TOKENS = (
     "a.jpg#0\tA dog .\na.jpg#1\tA dog , running .\nb.jpg#0\tA cat .\nb.jpg#1\tA dog .\n"

@@ -1,4 +1,4 @@
-"""How sure a figure is: confidence intervals, and whether two captioners really differ.
+"""How sure a metric is: confidence intervals, and whether two captioners really differ.
 
 The images of a split are a sample of all that might be captioned; so would be others drawn from
 them with replacement (Efron, 1979; for pairs of systems Koehn, "Statistical Significance Tests for
@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from caption_gan.errors import CaptionGANError
-from caption_gan.metrics.figure import DistinctFigure, Figure
+from caption_gan.metrics.metric import DistinctCount, Metric
 
 LEVEL = 0.95
 _DEVIATIONS = 1.959964  # Of a normal distribution, to either side of which 2.5% lie.
@@ -22,7 +22,7 @@ _TOGETHER = 100  # Samples whose counts are held as real numbers at once.
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """What one captioner has more of a figure than another, on the same images.
+    """What one captioner has more of a metric than another, on the same images.
 
     Attributes:
         value: The difference.
@@ -38,9 +38,9 @@ class Difference:
 
 
 class Bootstrap:
-    """Samples of images, the same for all figures, so that figures can be compared in pairs.
+    """Samples of images, the same for all metrics, so that metrics can be compared in pairs.
 
-    Figures of distinct things are the exception. A sample with replacement holds less than two
+    Metrics of distinct things are the exception. A sample with replacement holds less than two
     thirds of the images, some twice, and so too few distinct things; theirs is the jackknife's
     standard error (Quenouille, 1956), from leaving out each image once.
 
@@ -57,16 +57,16 @@ class Bootstrap:
             drawn = generator.integers(0, images, images)
             counts[:] = np.bincount(drawn, minlength=images)
 
-    def interval(self, figure: Figure | DistinctFigure) -> tuple[float, float]:
-        """Lower and upper end of a figure's 95% interval."""
-        if isinstance(figure, DistinctFigure):
-            half = _DEVIATIONS * _standard_error(figure.without_each())
-            most = 1.0 if figure.is_share else math.inf
-            return max(figure.value - half, 0.0), min(figure.value + half, most)
-        return _ends(self._of(figure))
+    def interval(self, metric: Metric | DistinctCount) -> tuple[float, float]:
+        """Lower and upper end of a metric's 95% interval."""
+        if isinstance(metric, DistinctCount):
+            half = _DEVIATIONS * _standard_error(metric.leave_one_out())
+            most = 1.0 if metric.is_share else math.inf
+            return max(metric.value - half, 0.0), min(metric.value + half, most)
+        return _ends(self._of(metric))
 
     def difference(
-        self, ours: Figure | DistinctFigure, theirs: Figure | DistinctFigure
+        self, ours: Metric | DistinctCount, theirs: Metric | DistinctCount
     ) -> Difference:
         """How much more ours is than theirs, both of the same images in the same order.
 
@@ -74,13 +74,13 @@ class Bootstrap:
             CaptionGANError: They are of different numbers of images.
         """
         value = ours.value - theirs.value
-        if isinstance(ours, DistinctFigure) and isinstance(theirs, DistinctFigure):
+        if isinstance(ours, DistinctCount) and isinstance(theirs, DistinctCount):
             self._expect(len(ours.things), len(theirs.things))
-            error = _standard_error(ours.without_each() - theirs.without_each())
+            error = _standard_error(ours.leave_one_out() - theirs.leave_one_out())
             half = _DEVIATIONS * error
             p = math.erfc(abs(value) / error / math.sqrt(2)) if error else float(value == 0)
             return Difference(value, value - half, value + half, p)
-        if isinstance(ours, DistinctFigure) or isinstance(theirs, DistinctFigure):
+        if isinstance(ours, DistinctCount) or isinstance(theirs, DistinctCount):
             raise TypeError("a number of distinct things can only be compared with its like")
         self._expect(len(ours.per_image), len(theirs.per_image))
         drawn = self._of(ours) - self._of(theirs)
@@ -92,14 +92,14 @@ class Bootstrap:
         images = self.counts.shape[1]
         if set(sizes) != {images}:
             raise CaptionGANError(
-                f"figures must be of the same {images} images to be compared; they are of "
+                f"metrics must be of the same {images} images to be compared; they are of "
                 f"{' and '.join(map(str, sizes))}"
             )
 
-    def _of(self, figure: Figure) -> np.ndarray:
-        """The figure [W] of each sample."""
+    def _of(self, metric: Metric) -> np.ndarray:
+        """The metric [W] of each sample."""
         blocks = np.array_split(self.counts, math.ceil(len(self.counts) / _TOGETHER))
-        return np.concatenate([figure.of_samples(block.astype(float)) for block in blocks])
+        return np.concatenate([metric.resampled(block.astype(float)) for block in blocks])
 
 
 def _ends(values: np.ndarray) -> tuple[float, float]:
@@ -107,7 +107,7 @@ def _ends(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _standard_error(without_each: np.ndarray) -> float:
-    images = len(without_each)
-    spread = np.square(without_each - without_each.mean()).sum()
+def _standard_error(leave_one_out: np.ndarray) -> float:
+    images = len(leave_one_out)
+    spread = np.square(leave_one_out - leave_one_out.mean()).sum()
     return math.sqrt((images - 1) / images * spread)

@@ -1,4 +1,4 @@
-"""Figures of a corpus of captions, kept so that they can be had again of other samples of images.
+"""Metrics of a corpus of captions, kept so that they can be had again of other samples of images.
 
 N images, S sums, W samples of images.
 """
@@ -10,29 +10,29 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
-class Figure:
-    """A figure that depends on the images through sums over them, as means, ratios and BLEU do.
+class Metric:
+    """A metric that depends on the images through sums over them, as means, ratios and BLEU do.
 
     Attributes:
         per_image: What each image adds, [N, S].
-        of_sums: Maps sums [..., S] to the figure [...].
+        from_sums: Maps sums [..., S] to the metric [...].
     """
 
     per_image: np.ndarray
-    of_sums: Callable[[np.ndarray], np.ndarray]
+    from_sums: Callable[[np.ndarray], np.ndarray]
 
     @property
     def value(self) -> float:
-        """The figure of all images."""
-        return float(self.of_sums(self.per_image.sum(axis=0)))
+        """The metric of all images."""
+        return float(self.from_sums(self.per_image.sum(axis=0)))
 
-    def of_samples(self, counts: np.ndarray) -> np.ndarray:
-        """The figure [W] of samples that hold each image so many times, [W, N]."""
-        return self.of_sums(counts @ self.per_image)
+    def resampled(self, counts: np.ndarray) -> np.ndarray:
+        """The metric [W] of samples that hold each image so many times, [W, N]."""
+        return self.from_sums(counts @ self.per_image)
 
 
 @dataclasses.dataclass(frozen=True)
-class DistinctFigure:
+class DistinctCount:
     """A number of distinct things in all images together, alone or as a share.
 
     Attributes:
@@ -45,12 +45,12 @@ class DistinctFigure:
 
     @property
     def value(self) -> float:
-        """The figure of all images."""
+        """The metric of all images."""
         kinds = {thing for some in self.things for thing in some}
         return self._of(len(kinds), sum(map(len, self.things)))
 
-    def without_each(self) -> np.ndarray:
-        """The figure [N] of all images but one."""
+    def leave_one_out(self) -> np.ndarray:
+        """The metric [N] of all images but one."""
         images: dict[Hashable, set[int]] = {}
         for image, some in enumerate(self.things):
             for thing in some:
@@ -73,14 +73,14 @@ class DistinctFigure:
         return kinds / total if total else 0.0
 
 
-def mean_of(values: Sequence[float] | np.ndarray) -> Figure:
+def mean_of(values: Sequence[float] | np.ndarray) -> Metric:
     """The mean over images of a number of each, [N]."""
-    return share_of(values, np.ones(len(values)))
+    return ratio_of(values, np.ones(len(values)))
 
 
-def share_of(parts: Sequence[float] | np.ndarray, wholes: Sequence[float] | np.ndarray) -> Figure:
+def ratio_of(parts: Sequence[float] | np.ndarray, wholes: Sequence[float] | np.ndarray) -> Metric:
     """The sum of the images' parts [N] divided by that of their wholes [N]; 0 for no whole."""
-    return Figure(np.stack([parts, wholes], axis=-1).astype(float), _ratio)
+    return Metric(np.stack([parts, wholes], axis=-1).astype(float), _ratio)
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:

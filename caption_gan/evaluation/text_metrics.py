@@ -1,51 +1,51 @@
-"""All figures of captions: quality, variety, signs of collapse, and whether they look."""
+"""All metrics of captions: quality, variety, signs of collapse, and whether they look."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 from caption_gan.config.objectives import MonitorConfig
 from caption_gan.metrics import diversity, grounding, java_scores
-from caption_gan.metrics.collapse import crossed, image_dependence
-from caption_gan.metrics.figure import DistinctFigure, Figure
-from caption_gan.metrics.intervals import Bootstrap
+from caption_gan.metrics.bootstrap import Bootstrap
+from caption_gan.metrics.collapse import image_dependence, out_of_bounds
 from caption_gan.metrics.java_scores import NotRun
+from caption_gan.metrics.metric import DistinctCount, Metric
 from caption_gan.metrics.quality import quality
 
-AnyFigure = Figure | DistinctFigure
+AnyMetric = Metric | DistinctCount
 Captions = Sequence[Sequence[str]]
 
 
 @dataclasses.dataclass
 class Scores:
-    """Figures of the same images in the same order.
+    """Metrics of the same images in the same order.
 
     Attributes:
-        figures: By name.
-        not_run: Why a figure that was asked for could not be had, by its name.
+        metrics: By name.
+        not_run: Why a metric that was asked for could not be had, by its name.
     """
 
-    figures: dict[str, AnyFigure] = dataclasses.field(default_factory=dict)
+    metrics: dict[str, AnyMetric] = dataclasses.field(default_factory=dict)
     not_run: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def values(self) -> dict[str, float]:
-        """The figures as numbers."""
-        return {name: figure.value for name, figure in self.figures.items()}
+        """The metrics as numbers."""
+        return {name: metric.value for name, metric in self.metrics.items()}
 
     def intervals(self, bootstrap: Bootstrap) -> dict[str, tuple[float, float]]:
         """Their 95% intervals."""
-        return {name: bootstrap.interval(figure) for name, figure in self.figures.items()}
+        return {name: bootstrap.interval(metric) for name, metric in self.metrics.items()}
 
     def add(self, other: "Scores", prefix: str = "") -> None:
         """Takes over others, under names with a prefix."""
-        self.figures |= {prefix + name: figure for name, figure in other.figures.items()}
+        self.metrics |= {prefix + name: metric for name, metric in other.metrics.items()}
         self.not_run |= {prefix + name: reason for name, reason in other.not_run.items()}
 
 
 def score_captions(
     captions: Mapping[str, str], references: Mapping[str, Sequence[str]], seed: int = 0
 ) -> Scores:
-    """Every figure that one caption an image and its references give.
+    """Every metric that one caption an image and its references give.
 
     Args:
         captions: Raw text of each image's caption, by image id.
@@ -62,15 +62,15 @@ def score_captions(
         if isinstance(scored, NotRun):
             scores.not_run[name] = scored.reason
         else:
-            scores.figures[name] = scored.figure
+            scores.metrics[name] = scored.metric
     if len(captions) > 1:
-        scores.figures["CIDEr_drop"] = grounding.cider_drop(captions, references, seed)
-    scores.figures |= grounding.named(captions, references)
-    scores.figures |= signs_of_collapse([[caption] for caption in captions.values()])
+        scores.metrics["CIDEr_drop"] = grounding.cider_drop(captions, references, seed)
+    scores.metrics |= grounding.named(captions, references)
+    scores.metrics |= collapse_metrics([[caption] for caption in captions.values()])
     return scores
 
 
-def signs_of_collapse(captions: Captions) -> dict[str, AnyFigure]:
+def collapse_metrics(captions: Captions) -> dict[str, AnyMetric]:
     """What shows first when a generator says the same of every image."""
     return {
         "repeated_token_rate": diversity.repeated_token_rate(captions),
@@ -79,7 +79,7 @@ def signs_of_collapse(captions: Captions) -> dict[str, AnyFigure]:
     }
 
 
-def variety(captions: Captions) -> dict[str, AnyFigure]:
+def variety(captions: Captions) -> dict[str, AnyMetric]:
     """How varied K captions of each image are, K being at least 2 and the same for all."""
     return {
         **diversity.mbleu(captions),
@@ -89,7 +89,7 @@ def variety(captions: Captions) -> dict[str, AnyFigure]:
     }
 
 
-def novelty(captions: Captions, training: Iterable[str]) -> dict[str, AnyFigure]:
+def novelty(captions: Captions, training: Iterable[str]) -> dict[str, AnyMetric]:
     """How much of the captions is not copied from those of the training split."""
     training = list(training)
     return {
@@ -98,15 +98,15 @@ def novelty(captions: Captions, training: Iterable[str]) -> dict[str, AnyFigure]
     }
 
 
-def signs_in(values: Mapping[str, float], bounds: MonitorConfig) -> list[str]:
-    """Which figures of `score_captions`, and of `variety`, tell of a collapse.
+def collapse_signs(values: Mapping[str, float], bounds: MonitorConfig) -> list[str]:
+    """Which metrics of `score_captions`, and of `variety`, tell of a collapse.
 
     Likely captions of like images are alike; only drawn ones must differ.
     """
-    figures = {"repeated_token_rate": values["repeated_token_rate"]}
+    metrics = {"repeated_token_rate": values["repeated_token_rate"]}
     if "CIDEr_drop" in values:
-        figures["image_dependence"] = image_dependence(values["CIDEr"], values["CIDEr_drop"])
+        metrics["image_dependence"] = image_dependence(values["CIDEr"], values["CIDEr_drop"])
     if "mBLEU-4" in values:
-        figures["mbleu"] = values["mBLEU-4"]
-        figures["distinct_captions"] = values["distinct_captions"]
-    return crossed(figures, bounds)
+        metrics["mbleu"] = values["mBLEU-4"]
+        metrics["distinct_captions"] = values["distinct_captions"]
+    return out_of_bounds(metrics, bounds)
