@@ -49,7 +49,7 @@ def new_environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["figure"] = format_number
+    environment.filters["number"] = format_number
     return environment
 
 

@@ -1,4 +1,4 @@
-"""The collapse monitor: says what out_of_bounds which bound, goes back, stops."""
+"""The collapse monitor: names the metric and the bound it crossed, goes back, stops."""
 
 from collections.abc import Iterable
 

@@ -23,7 +23,7 @@ def monitor_of(captions: list[str]) -> Monitor:
     monitor.is_true = None
     monitor.quality_batches = [None]
     spelled = [[(caption, -1.0)] for caption in captions]
-    monitor.decoder = types.SimpleNamespace(greedy=lambda _: None, spell=lambda _: spelled)
+    monitor.decoder = types.SimpleNamespace(greedy=lambda _: None, detokenize=lambda _: spelled)
     return monitor
 
 
