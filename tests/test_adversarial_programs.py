@@ -118,7 +118,7 @@ def test_a_collapse_ends_training_and_is_named(tmp_path, arguments):
     done = call(
         *("fit", *arguments, *ADVERSARIAL, "--stages=[policy_gradient]", f"--run_dir={run.path}"),
         *("--policy_gradient.train_encoder=true", "--policy_gradient.critic.start=random"),
-        *("--monitor.image_dependence=0.9", "--monitor.every=1", "--monitor.patience=2"),
+        *("--monitor.image_dependence=0.9", "--monitor.every_steps=1", "--monitor.patience=2"),
     )
     assert done.returncode == 1
     assert "Training stopped" in done.stderr

@@ -46,7 +46,7 @@ def command(run: RunDirectory, cache: Path, name: str) -> list[str]:
         *(sys.executable, "-m", "caption_gan.fit", *SMALL, *ADVERSARIAL, *STAGES[name]),
         *(f"--stages=[{','.join(stages)}]", f"--data.cache={cache}", f"--run_dir={run.path}"),
         *("--maximum_likelihood.epochs=2", "--generator.dropout=0.3", "--generator.noise_size=4"),
-        *("--monitor.every=3", "--checkpoint_minutes=0.0000001"),
+        *("--monitor.every_steps=3", "--checkpoint_minutes=0.0000001"),
     ]
 
 

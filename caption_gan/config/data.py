@@ -1,4 +1,4 @@
-"""Settings of data sets: typed, validated, and documented where they stand."""
+"""Settings of data sets."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -23,16 +23,16 @@ else:
 
 @dataclass(frozen=True)
 class SciCapConfig:
-    """What of SciCap is used.
+    """Which part of SciCap is used.
 
     Attributes:
-        collection: Which figures, by the release's lists: all whose caption has a first sentence,
-            those with one sentence, those with at most 100 tokens.
-        subfigures: Whether the figures with subfigures are taken instead of those without.
-        text: Form of the captions: as in the paper; lower-cased, tokenized and without "Figure 2:";
-            with numbers as NUM-TK besides; with brackets and equations as BRACKET-TK and EQUAT-TK
-            besides.
-        caption: The first sentence of a caption, or all of it.
+        collection: Figures to use, from the lists of the release: all whose caption has a first
+            sentence, those with a single sentence, or those with at most 100 tokens.
+        subfigures: Use the figures with subfigures instead of those without.
+        text: Form of the captions. `original`: as in the paper. `lower_case`: lower-cased,
+            tokenized and without "Figure 2:". `num_tk`: also with numbers as NUM-TK.
+            `bracket_tk`: also with brackets and equations as BRACKET-TK and EQUAT-TK.
+        caption: Use the first sentence of a caption, or the whole caption.
     """
 
     collection: Literal["first_sentence", "single_sentence", "at_most_100_tokens"] = (
@@ -45,18 +45,18 @@ class SciCapConfig:
 
 @dataclass(frozen=True)
 class HuggingFaceConfig:
-    """How a set on the Hugging Face Hub, or in its formats on disk, is read.
+    """How a data set of the Hugging Face Hub, or one in its formats on disk, is read.
 
     Attributes:
-        name: Of the configuration, for sets that have several.
-        revision: Branch, tag or commit on the Hub; the newest where it is not given.
-        streaming: Whether examples are read from the Hub as they are needed, without a copy of
-            the whole set on disk.
+        name: Name of the configuration, for data sets with several.
+        revision: Branch, tag or commit on the Hub; default: the newest.
+        streaming: Read examples from the Hub when they are needed, without a copy of the whole
+            data set on disk.
         image_column: Column of the image; needed only if there are several.
         caption_columns: Columns of captions, each a text or a list of texts; needed only if none
             is called `caption`, `captions`, `text`, `sentence` or `sentences`.
-        id_column: Column that names the image, for sets with one row a caption: rows with the same
-            name are one image. Without it each row is an image.
+        id_column: Column that names the image, for data sets with one row per caption: rows with
+            the same name belong to one image. Without it each row is an image.
     """
 
     name: str | None = None
@@ -72,40 +72,42 @@ class DataConfig:
     """Where images and captions come from.
 
     Attributes:
-        source: The data set's layout. `figures` and `scenes` are drawn on the spot and need no
-            `root`. `flickr`: the folder of Flickr8k or Flickr30k. `coco`: COCO 2014 or 2017, or
+        source: Layout of the data set. `figures` and `scenes` are drawn by the program and need
+            no `root`. `flickr`: the folder of Flickr8k or Flickr30k. `coco`: COCO 2014 or 2017, or
             captions in its format. `scicap`: SciCap or FigCaps-HF as released. `hugging_face`: a
-            set on the Hub, or Parquet files. `folder`: images with `metadata.jsonl` or
+            data set on the Hub, or Parquet files. `folder`: images with `metadata.jsonl` or
             `metadata.csv`. `features`: regions in `features.npy` with `captions.en`.
-        root: Folder of the data set; a name on the Hub for `hugging_face`. May be `gs://`.
+        root: Folder of the data set, which may be on `gs://`; for `hugging_face` also a name on
+            the Hub.
         karpathy: File of Karpathy's splits (`dataset_coco.json`, `dataset_flickr8k.json`), which
-            then replace the official ones, for `coco` and `flickr`.
-        held_out: Share of the images that become `val`, and as many `test`, where the data set
-            has no splits of its own; of a small set, one each at least, unless it is 0.
-        corpora: Files of text without images, one sentence a line or JSON Lines: more real
-            captions for a critic (`unpaired` of the objectives).
+            replace the official ones; for `coco` and `flickr`.
+        held_out: Share of the images for `val`, and again for `test`, if the data set has no
+            splits; at least one image each, unless it is 0.
+        corpora: Files of text without images, one sentence per line or JSON Lines: more real
+            captions for a critic (`unconditional_share` of the objectives).
         scicap: Settings of the layout `scicap`.
         hugging_face: Settings of the layout `hugging_face`.
-        cache: Folder for prepared shards, shared by all runs.
-        shards: Folder that `caption_gan.prepare --to` has filled; then it is used and nothing is
-            prepared.
-        gzip: Whether shards are compressed, which may gain where they hold regions.
-        train_images: Number of training images that are drawn. More of them and fewer epochs take
-            the same time, and less is learnt by heart.
-        val_images: Number of validation images that are drawn; at 1,000 the standard error of
-            an accuracy of 0.95 is 0.007.
-        test_images: Number of test images that are drawn.
-        seed: Of the images that are drawn; runs with different seeds of their own share the data.
-        captions_per_image: Captions that are drawn for an image, and taken of it in validation;
-            five is what the usual data sets have.
-        memory_limit_gib: Decoded examples are kept in memory if they fit into this many GiB,
-            else read again in each epoch.
-        service: Host and port of a tf.data service's dispatcher (`caption_gan.input_server`), such
-            as `input-dispatcher:5050`, whose workers make the training batches, for a host that
-            cannot feed its accelerators. They must reach the shards by the same path: a shared
-            folder or `gs://`. Nothing is kept in memory. Batches of several workers come in no
-            certain order, so that a continued run has the weights and states of the interrupted
-            one, but goes on with other batches, and a part of an epoch's images may come again.
+        cache: Folder of prepared shards, shared by all runs.
+        shards: Folder that `caption_gan.prepare --to` has filled; these shards are used and
+            nothing is prepared.
+        gzip: Compress shards, which may pay if they hold regions.
+        train_images: Training images to draw. More images and fewer epochs take the same time and
+            reduce overfitting.
+        val_images: Validation images to draw; with 1,000 the standard error of an accuracy of
+            0.95 is 0.007.
+        test_images: Test images to draw.
+        seed: Seed of the drawn images. Runs that differ only in their own `seed` share the data.
+        captions_per_image: Captions drawn per image, and references used per image in validation;
+            the usual data sets have five.
+        memory_limit_gib: Keep decoded examples in memory if they fit into this many GiB, else
+            read them again in each epoch.
+        service: Host and port of the dispatcher of a tf.data service
+            (`caption_gan.input_server`), such as `input-dispatcher:5050`. Its workers prepare the
+            training batches for a host that cannot feed its accelerators. They must reach the
+            shards by the same path: a shared folder or `gs://`. Examples are not kept in memory.
+            Batches of several workers arrive in no fixed order: a continued run restores the
+            weights and states of the interrupted one but goes on with other batches, and may see
+            some images of the epoch twice.
     """
 
     source: Literal[

@@ -1,4 +1,4 @@
-"""Settings of the captioner: how captions become tokens, images regions, and both new captions."""
+"""Settings of the text, the encoder, the generator and decoding."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,18 +16,20 @@ from caption_gan.config.objectives import Rate
 
 @dataclass(frozen=True)
 class TextConfig:
-    """How captions become tokens.
+    """How captions are split into tokens.
 
     Attributes:
-        tokenizer: `word`: one token a word, rare words become unknown. `wordpiece`: rare words are
-            spelled from pieces.
-        minimum_count: Words seen fewer times in the training captions are unknown.
-        maximum_vocabulary: Upper bound of the vocabulary's size.
-        sequence_length: Tokens of a caption, start and end token included; longer ones are cut.
+        tokenizer: `word`: one token per word; rare words become the unknown token. `wordpiece`:
+            rare words are split into pieces.
+        minimum_count: Least number of times that a word must occur in the training captions to
+            enter the vocabulary.
+        maximum_vocabulary: Largest size of the vocabulary.
+        sequence_length: Tokens per caption, including the start and the end token; longer
+            captions are cut.
         word_vectors: File of pretrained word vectors in GloVe's text format.
         word_vectors_policy: `frozen`: never trained. `trainable`: trained from the first step.
-            `unfrozen`: trained after `unfreeze_after` epochs.
-        unfreeze_after: Epochs for which `unfrozen` word vectors stay fixed.
+            `unfrozen`: trained after `unfreeze_after_epochs`.
+        unfreeze_after_epochs: Epochs in which `unfrozen` word vectors stay fixed.
     """
 
     tokenizer: Literal["word", "wordpiece"] = "word"
@@ -36,7 +38,7 @@ class TextConfig:
     sequence_length: PositiveInt = 24
     word_vectors: str | None = None
     word_vectors_policy: Literal["frozen", "trainable", "unfrozen"] = "trainable"
-    unfreeze_after: NonNegativeInt = 2
+    unfreeze_after_epochs: NonNegativeInt = 2
 
 
 @dataclass(frozen=True)
@@ -44,23 +46,24 @@ class EncoderConfig:
     """How an image becomes regions.
 
     Attributes:
-        name: `convolutional`: a small residual network trained with the captioner.
+        name: `convolutional`: a small residual network, trained with the captioner.
             `keras_applications`: a backbone of `keras.applications`. `precomputed`: regions from
-            files, such as detections of objects.
+            files, such as the features of detected objects.
         image_height: Height in pixels to which images are resized.
         image_width: Width in pixels to which images are resized.
-        width: Channels of the convolutional encoder's first stage; its regions have twice as many.
+        width: Channels of the first stage of the convolutional encoder; its regions have twice
+            as many.
         backbone: Class name in `keras.applications`.
-        weights: Of the backbone: `imagenet`, a weights file, or `none`.
-        trainable: Whether the backbone is fine-tuned. A frozen one sees each image once, before
-            training, and its regions are kept in the shards.
-        frozen_up_to: With `trainable`, the last layer that stays frozen nevertheless, e.g.
-            `block_12_add` of MobileNetV2. What comes out of it is kept in the shards, so that
-            fine-tuning the rest costs little.
-        flip: Whether training also shows each image's mirror image. Leave it off where left and
-            right matter, as in charts.
-        regions: Folder of `precomputed` regions: for each image a file of NumPy's, named after it
-            with `.npy` for its ending, with numbers [regions, depth], alike for all images.
+        weights: Weights of the backbone: `imagenet`, a weights file, or `none`.
+        trainable: Fine-tune the backbone. A frozen backbone encodes each image once, before
+            training, and its regions are cached in the shards.
+        frozen_up_to: Last layer that stays frozen when `trainable` is true, e.g. `block_12_add`
+            of MobileNetV2. Its output is cached in the shards, so that fine-tuning the layers
+            above it costs little.
+        flip: Also train on the mirror image of each image. Leave it off where left and right
+            matter, as in charts.
+        regions: Folder of `precomputed` regions: one NumPy file [regions, depth] per image, with
+            the image's name and the ending `.npy`. All files have the same shape.
     """
 
     name: Literal["convolutional", "keras_applications", "precomputed"] = "convolutional"
@@ -76,7 +79,7 @@ class EncoderConfig:
 
     @property
     def cached(self) -> bool:
-        """Whether regions, or what they are made of, are had once and kept in the shards."""
+        """Whether regions, or the features they are computed from, are cached in the shards."""
         if self.name == "keras_applications":
             return not self.trainable or self.frozen_up_to is not None
         return self.name == "precomputed"
@@ -84,16 +87,16 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """The network that writes captions.
+    """The network that generates captions.
 
     Attributes:
-        embedding_size: Of a word embedding.
-        hidden_size: Of the GRU and the attention.
-        attention_heads: Number of heads; must divide `hidden_size`. Where words name single
-            things, one head learns where to look several times sooner than four.
-        noise_size: Of the noise z that varies captions of one image.
-        dropout: Of word embeddings, regions and output features. Drawn data are many enough to
-            need none; a few thousand photographs need about a half.
+        embedding_size: Numbers per word embedding.
+        hidden_size: Units of the GRU and of the attention.
+        attention_heads: Number of attention heads; must divide `hidden_size`. Where each word
+            names a single object, one head learns to attend several times sooner than four.
+        noise_size: Numbers in the noise z, which varies the captions of an image.
+        dropout: Dropout rate of word embeddings, regions and output features. Built-in data are
+            plentiful and need none; a few thousand photographs need about 0.5.
     """
 
     embedding_size: PositiveInt = 128
@@ -105,22 +108,23 @@ class GeneratorConfig:
 
 @dataclass(frozen=True)
 class DecodingConfig:
-    """How captions are drawn from the trained generator.
+    """How the trained generator decodes captions.
 
     Attributes:
-        batch_size: Images at a time.
-        samples: Sampled captions an image; diversity is measured among them.
-        temperature: Below 1 makes likely words likelier.
-        top_k: Only the k likeliest words are drawn; 0 means all.
-        top_p: Only the likeliest words that together reach this probability are drawn.
-        beam: Width of the beam search that is scored beside greedy decoding; 1 leaves it out.
+        batch_size: Images per batch.
+        samples: Sampled captions per image; diversity is measured among them.
+        temperature: Temperature of sampling; below 1, likely tokens become more likely.
+        top_k: Sample from the k likeliest tokens only; 0 means all.
+        top_p: Sample only from the likeliest tokens that together have this probability.
+        beam: Width of the beam search that is scored beside greedy decoding; 1 disables it.
         length_penalty: Exponent of the length by which a beam's log-probability is divided.
-        beam_groups: Groups of the beam; must divide it. In more than one, the search is diverse:
-            a group avoids the words that the groups before it choose at the same time.
-        diversity: Log-probability that a word loses for each beam of a group before that has
-            just chosen it; 0.5 is in the middle of what the method's authors found to work.
-        minimum_length: Words before a caption may end.
-        no_repeated_ngram: No n words in a row are said twice in a caption; 0 lets them.
+        beam_groups: Groups of the beam; must divide `beam`. With more than one, the search is
+            diverse: each group avoids the tokens that earlier groups choose at the same time.
+        diversity_penalty: Log-probability that a token loses for each beam of an earlier group
+            that has just chosen it. 0.5 lies in the middle of the range that worked for the
+            method's authors (Vijayakumar et al., 2018).
+        minimum_length: Least number of tokens in a caption.
+        no_repeat_ngram_size: No sequence of n tokens occurs twice in a caption; 0 allows it.
     """
 
     batch_size: PositiveInt = 100
@@ -131,6 +135,6 @@ class DecodingConfig:
     beam: PositiveInt = 1
     length_penalty: NonNegativeFloat = 1.0
     beam_groups: PositiveInt = 1
-    diversity: NonNegativeFloat = 0.5
+    diversity_penalty: NonNegativeFloat = 0.5
     minimum_length: NonNegativeInt = 0
-    no_repeated_ngram: NonNegativeInt = 0
+    no_repeat_ngram_size: NonNegativeInt = 0

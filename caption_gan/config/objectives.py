@@ -230,7 +230,7 @@ class MonitorConfig:
     again and again, or one caption for all images.
 
     Attributes:
-        every: Steps between measurements; each epoch ends with one too.
+        every_steps: Steps between measurements; each epoch ends with one too.
         images: Validation images that are captioned.
         samples: Captions that are drawn for each.
         repeated_token_rate: Most words that repeat the one before; on photographs 0.001 do.
@@ -246,7 +246,7 @@ class MonitorConfig:
             healthy yet.
     """
 
-    every: PositiveInt = 50
+    every_steps: PositiveInt = 50
     images: PositiveInt = 200
     samples: PositiveInt = 5
     repeated_token_rate: ClosedUnitInterval = 0.05

@@ -1,7 +1,7 @@
-"""Settings of a run: typed, validated, and documented where they stand.
+"""All settings of a run.
 
-The command line, YAML files and `config.yaml` of a run directory all hold these fields. The
-defaults train on the built-in `figures` on two CPU cores in about six minutes.
+The command line, YAML files and the `config.yaml` of a run directory all hold these fields. The
+defaults train on the built-in `figures` in about six minutes on two CPU cores.
 """
 
 from dataclasses import dataclass, field
@@ -35,23 +35,23 @@ class EvaluationConfig:
     """How captions are scored.
 
     Attributes:
-        bootstrap: Samples of the images from which confidence intervals are had. From 1,000 on
-            their ends hardly move.
-        dual_encoder: SavedModel that knows images and texts apart from any captioner, as CLIP
-            does, to tell whether captions find their images (see `models/dual_encoder.py`).
+        bootstrap_samples: Bootstrap samples of the images for confidence intervals. Above 1,000
+            the ends of the intervals hardly move.
+        dual_encoder: SavedModel that embeds images and texts in one space, as CLIP does, to
+            measure whether captions retrieve their images (see `models/dual_encoder.py`).
     """
 
-    bootstrap: PositiveInt = 1000
+    bootstrap_samples: PositiveInt = 1000
     dual_encoder: str | None = None
 
 
 @dataclass(frozen=True)
 class LoggingConfig:
-    """What TensorBoard gets besides scalars.
+    """What is written for TensorBoard in addition to scalars.
 
     Attributes:
         images: Validation images shown with captions and attention after each epoch.
-        histograms: Whether weights are logged as histograms after each epoch.
+        histograms: Write histograms of the weights after each epoch.
     """
 
     images: NonNegativeInt = 6
@@ -60,47 +60,46 @@ class LoggingConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A run.
+    """All settings of a run.
 
     Attributes:
-        run_dir: Folder of the run; given again, the run is continued. Default: a new folder
-            below `runs/` named after the data set and the time.
-        seed: Of weights, order of the data, dropout and sampling.
+        run_dir: Folder of the run. An existing run is continued. Default: a new folder below
+            `runs/`, named after the data set and the time.
+        seed: Seed of the weights, the order of the data, dropout and sampling.
         data: Images and captions.
         text: Tokens.
-        encoder: Regions.
-        generator: The network that writes captions.
+        encoder: Regions of an image.
+        generator: The network that generates captions.
         stages: Objectives that train the generator, one after another.
         maximum_likelihood: Settings of the objective `maximum_likelihood`.
         wgan_gp: Settings of the objective `wgan_gp`.
         policy_gradient: Settings of the objective `policy_gradient`.
         self_critical: Settings of the objective `self_critical`.
-        monitor: What counts as a collapse, and what is done about it.
-        decoding: How captions are drawn.
-        evaluation: How they are scored.
-        logging: What TensorBoard gets.
-        checkpoint_minutes: Training between checkpoints within an epoch; each epoch ends with one
-            too. A run that is killed continues from the last one. A write took 0.1 seconds for 9 MB
-            and 3 seconds for 290 MB, at most one per cent of five minutes.
-        strategy: `one_device`. `mirrored`: all GPUs of this machine, each with its share of a batch
-            (`tf.distribute.MirroredStrategy`). `multi_worker`: those of several machines, which the
-            environment variable TF_CONFIG names (`MultiWorkerMirroredStrategy`). Batches are as
-            large as on one device, and steps the same but for what is drawn at random.
-        precision: In which the networks compute while they are trained. `mixed_bfloat16` has
-            float32's range, and faster units in GPUs and some CPUs; `mixed_float16`, for older
-            GPUs, scales losses so that small gradients do not vanish
-            (`tools/benchmark_compilation.py`). Variables are float32, and so is all that is
-            evaluated at the end, exported and served.
-        jit_compile: Whether XLA compiles training steps, on one device. It merges operations, of
-            which a step of words has tens of thousands, and takes its time before the first step of
-            a stage. On a CPU it pays for small networks, a step of `wgan_gp` took 0.38 times as
-            long; with the default sizes it took 1.5 times as long
-            (`tools/benchmark_compilation.py`). Random numbers are others than without.
-        steps_per_execution: Training steps in one call of the compiled function. More save the
-            time between two calls, which small networks on fast accelerators feel; but what looks
-            at training, checkpoints and `monitor.every` among it, does so only between calls.
+        monitor: Signs of collapse and the reaction to them.
+        decoding: How captions are decoded.
+        evaluation: How captions are scored.
+        logging: What is written for TensorBoard.
+        checkpoint_minutes: Minutes of training between checkpoints within an epoch; each epoch
+            also ends with one. A killed run continues from the last checkpoint. Writing one took
+            0.1 seconds for 9 MB and 3 seconds for 290 MB, at most one per cent of five minutes.
+        strategy: `one_device`. `mirrored`: all GPUs of this machine, each with its share of a
+            batch (`tf.distribute.MirroredStrategy`). `multi_worker`: the GPUs of several machines,
+            listed in the environment variable TF_CONFIG (`MultiWorkerMirroredStrategy`). Batches
+            are as large as on one device; steps differ only in their random numbers.
+        precision: Precision of the networks during training. `mixed_bfloat16` has the range of
+            float32 and is faster on GPUs and some CPUs. `mixed_float16`, for older GPUs, scales
+            losses so that small gradients do not vanish (`tools/benchmark_compilation.py`).
+            Variables, the final evaluation, export and serving use float32.
+        jit_compile: Compile training steps with XLA, on one device. XLA fuses operations, of
+            which a step has tens of thousands, but takes time before the first step of a stage.
+            On a CPU it pays for small networks: a step of `wgan_gp` took 0.38 times as long; with
+            the default sizes it took 1.5 times as long (`tools/benchmark_compilation.py`). Random
+            numbers differ from those without it.
+        steps_per_execution: Training steps per call of the compiled function. A higher number
+            saves time between calls, which matters for small networks on fast accelerators.
+            Checkpoints, `monitor.every_steps` and other callbacks run only between calls.
         profile_steps: First and last step of a trace for TensorBoard's profile page, e.g. 10,20;
-            in calls, if `steps_per_execution` is more.
+            counted in calls if `steps_per_execution` is more than 1.
     """
 
     run_dir: str | None = None

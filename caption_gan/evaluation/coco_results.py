@@ -251,7 +251,7 @@ def score_results(results: str, references: str) -> ScoredResults:
     if found.empty:
         notes.append(f"{found.empty} captions are empty and score 0")
     scores = score_captions(captions, found.references)
-    bootstrap = Bootstrap(len(captions), EvaluationConfig().bootstrap)
+    bootstrap = Bootstrap(len(captions), EvaluationConfig().bootstrap_samples)
     signs = collapse_signs(scores.values, MonitorConfig())
     return ScoredResults(scores, scores.intervals(bootstrap), len(captions), notes, signs)
 

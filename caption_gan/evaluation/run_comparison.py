@@ -65,7 +65,7 @@ def compare(evaluations: Mapping[str, Evaluation]) -> Comparison:
                 f"{name} and {first_name} are of different images or references, so that their "
                 "metrics cannot be compared; evaluate them one by one."
             )
-    bootstrap = Bootstrap(len(first.images), EvaluationConfig().bootstrap)
+    bootstrap = Bootstrap(len(first.images), EvaluationConfig().bootstrap_samples)
     every = [evaluation.scores.metrics for evaluation in evaluations.values()]
     shared = [name for name in first.scores.metrics if all(name in some for some in every)]
     values = {name: [some[name].value for some in every] for name in shared}

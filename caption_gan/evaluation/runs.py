@@ -143,7 +143,9 @@ def build_evaluation(
         collapsed += [f"{decoding}: {sign}" for sign in signs]
     named = Scores()
     named.add(scores, f"{split}/")
-    intervals = named.intervals(Bootstrap(len(images), config.evaluation.bootstrap, config.seed))
+    intervals = named.intervals(
+        Bootstrap(len(images), config.evaluation.bootstrap_samples, config.seed)
+    )
     return Evaluation(split, images, named, intervals, frontier, collapsed)
 
 

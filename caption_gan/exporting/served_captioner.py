@@ -46,7 +46,7 @@ class ServedCaptioner:
         self.config = config
         self.small: SmallWeights | None = None
         self.constraints = DecodingConstraints(
-            config.decoding.minimum_length, config.decoding.no_repeated_ngram
+            config.decoding.minimum_length, config.decoding.no_repeat_ngram_size
         )
 
     def default(self, image_bytes: tf.Tensor) -> Outputs:
@@ -88,7 +88,7 @@ class ServedCaptioner:
             settings.beam if settings.beam_groups > 1 else max(settings.beam, LEAST_BEAM),
             settings.length_penalty,
             settings.beam_groups,
-            settings.diversity,
+            settings.diversity_penalty,
             self.constraints,
         )
         return self._several(found, error)

@@ -61,7 +61,7 @@ class CollapseMonitor(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         before, self.step = self.step, self.before + batch + 1
-        if self.step // self.config.every > before // self.config.every:
+        if self.step // self.config.every_steps > before // self.config.every_steps:
             self.checked = self.step
             self._check(self.step)
 

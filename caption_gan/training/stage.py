@@ -265,7 +265,7 @@ def _word_vector_policy(config: Config, captioner: Captioner) -> list[keras.call
     policy = config.text.word_vectors_policy
     if config.text.word_vectors is None or policy == "trainable":
         return []
-    epochs = config.text.unfreeze_after if policy == "unfrozen" else sys.maxsize
+    epochs = config.text.unfreeze_after_epochs if policy == "unfrozen" else sys.maxsize
     return [callbacks.UnfreezeEmbeddings(captioner.generator.embedding, epochs)]
 
 

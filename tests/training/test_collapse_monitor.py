@@ -34,7 +34,7 @@ class Play:
         self.weight = keras.Variable(0.0)
         self.logged: list[int] = []
         figures = iter(measurements)
-        config = MonitorConfig(every=1, **settings)
+        config = MonitorConfig(every_steps=1, **settings)
 
         def stop(reason: str) -> None:
             raise StoppedError(reason)
@@ -123,7 +123,7 @@ def test_each_bound(name, value, crosses):
 
 def test_an_epoch_ends_with_a_measurement_in_its_logs():
     play = Play([HEALTHY, COLLAPSED])
-    play.monitor.config = MonitorConfig(every=10)
+    play.monitor.config = MonitorConfig(every_steps=10)
     play.step(3)
     assert not play.logged
     logs: dict[str, float] = {}
@@ -139,7 +139,7 @@ def test_an_epoch_ends_with_a_measurement_in_its_logs():
 
 def test_it_looks_after_the_execution_in_which_it_should():
     play = Play([HEALTHY] * 3)
-    play.monitor.config = MonitorConfig(every=10)
+    play.monitor.config = MonitorConfig(every_steps=10)
     play.step(7, together=4)
     assert play.logged == [12, 20]
     play.monitor.on_epoch_end(0, {})

@@ -89,7 +89,7 @@ class Stage:
         self.monitor = CollapseMonitor(
             # Healthy once; the way back begins after the stop.
             lambda: {"mbleu": float(self.monitor.step >= STOPPED)},
-            MonitorConfig(every=1),
+            MonitorConfig(every_steps=1),
             weights,
             lambda figures, step: self.health.append((step, figures["mbleu"])),
             pytest.fail,

@@ -17,7 +17,7 @@ class DecodingConstraints(NamedTuple):
     """
 
     minimum_length: int = 0  # Words before the end.
-    no_repeated_ngram: int = 0  # No n words in a row are said twice; 0 lets them.
+    no_repeat_ngram_size: int = 0  # No n words in a row are said twice; 0 lets them.
 
     def apply(self, logits: tf.Tensor, written: tf.Tensor, time: tf.Tensor | int) -> tf.Tensor:
         """Sets to -inf the logits [B, K, V] of what may not be written at that time.
@@ -28,8 +28,8 @@ class DecodingConstraints(NamedTuple):
             time: Number of words that are written.
         """
         logits = mask_special_tokens(logits)
-        if self.no_repeated_ngram:
-            logits = _without_repetition(logits, written, time, self.no_repeated_ngram)
+        if self.no_repeat_ngram_size:
+            logits = _without_repetition(logits, written, time, self.no_repeat_ngram_size)
         if self.minimum_length:
             is_end = tf.one_hot(END_ID, logits.shape[-1], True, False, dtype=tf.bool)  # [V]
             others = tf.reduce_max(tf.where(is_end, -float("inf"), logits), -1, keepdims=True)

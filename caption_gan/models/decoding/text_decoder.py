@@ -33,7 +33,7 @@ class TextDecoder:
         self.tokenizer = tokenizer
         self.config = config
         self.seed = seed
-        self.constraints = DecodingConstraints(config.minimum_length, config.no_repeated_ngram)
+        self.constraints = DecodingConstraints(config.minimum_length, config.no_repeat_ngram_size)
 
     @tf.function(reduce_retracing=True)
     def greedy(self, batch: Mapping[str, tf.Tensor]) -> sampling.Decoded:
@@ -71,7 +71,7 @@ class TextDecoder:
             config.beam,
             config.length_penalty,
             config.beam_groups,
-            config.diversity,
+            config.diversity_penalty,
             self.constraints,
         )
 

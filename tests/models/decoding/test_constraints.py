@@ -90,7 +90,7 @@ def test_samples_and_beams_keep_the_rules(markov):
     table = table_of(7)
     table[:, END_ID] += 2
     double, regions = markov(table), tf.zeros([2, VOCABULARY, 1])
-    constraints = DecodingConstraints(minimum_length=3, no_repeated_ngram=2)
+    constraints = DecodingConstraints(minimum_length=3, no_repeat_ngram_size=2)
     drawn = tf.function(
         lambda: sample(double, regions, 9, 30, tf.constant([1, 2]), constraints=constraints)
     )()
