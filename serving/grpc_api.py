@@ -11,7 +11,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from serving.errors import RequestError, ServingError
-from serving.prediction_api import PredictionApi
+from serving.prediction_service import PredictionService
 
 SERVICES = ("tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
 OPTIONS = (
@@ -45,7 +45,7 @@ class GrpcServer:
 
 
 def start_grpc(
-    api: PredictionApi,
+    api: PredictionService,
     *,
     port: int | None,
     socket_path: str | None = None,
@@ -116,7 +116,7 @@ def _listen(server: grpc.Server, address: str, credentials: grpc.ServerCredentia
         ) from error
 
 
-def _add_services(server: grpc.Server, api: PredictionApi) -> None:
+def _add_services(server: grpc.Server, api: PredictionService) -> None:
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         SimpleNamespace(
             Predict=_handler(api.predict),

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import model_pb2
 
 from serving.errors import RequestError, ServingError, invalid
-from serving.loading import Loaded, Loader, Model, NoVersionsError
+from serving.loader import LoadedVersion, Loader, NoVersionsError, ServedModel
 from serving.model_configs import ModelConfig, ModelServerConfig, check_labels, checked
 from serving.servable import Servable
 from serving.version_states import ModelVersionStatus, VersionStates
@@ -43,7 +43,7 @@ class ModelManager:
         self._config = config
         self._poll_seconds = poll_seconds
         self._on_unload = on_unload
-        self._models: Mapping[str, Model] = {}
+        self._models: Mapping[str, ServedModel] = {}
         self._states = VersionStates()
         self._lock = threading.Lock()  # Of models and leases; held for moments only.
         self._changing = threading.Lock()  # One change of what serves at a time, loading included.
@@ -120,10 +120,10 @@ class ModelManager:
     def _replace(self, config: ModelServerConfig, at_start: bool) -> None:
         configs = checked(config)
         with self._changing:
-            fresh: dict[str, Model] = {}
+            fresh: dict[str, ServedModel] = {}
             try:
                 for name, model_config in configs.items():
-                    before = self._models.get(name) or Model(ModelConfig(name=name))
+                    before = self._models.get(name) or ServedModel(ModelConfig(name=name))
                     refreshed = self._awaited if at_start else self._loader.refreshed
                     fresh[name] = refreshed(model_config, before)
                     if not at_start:
@@ -133,7 +133,7 @@ class ModelManager:
                 raise
             self._serve(fresh)
 
-    def _awaited(self, config: ModelConfig, before: Model) -> Model:
+    def _awaited(self, config: ModelConfig, before: ServedModel) -> ServedModel:
         while True:
             try:
                 return self._loader.refreshed(config, before)
@@ -152,7 +152,7 @@ class ModelManager:
                     else:
                         self._serve({**self._models, name: fresh})
 
-    def _serve(self, models: Mapping[str, Model]) -> None:
+    def _serve(self, models: Mapping[str, ServedModel]) -> None:
         """From now on these models serve, and no others."""
         with self._lock:
             before, self._models = self._models, models
@@ -161,7 +161,7 @@ class ModelManager:
                 self._states.note(name, version, ModelVersionStatus.AVAILABLE)
         self._retire_unused(before)
 
-    def _retire_unused(self, models: Mapping[str, Model]) -> None:
+    def _retire_unused(self, models: Mapping[str, ServedModel]) -> None:
         """Unloads versions of these models that do not serve, each when nothing computes on it."""
         serving = [loaded for model in self._models.values() for loaded in model.serving.values()]
         for name, model in models.items():
@@ -184,7 +184,7 @@ class ModelManager:
         logger.info("Version %d of model %s was unloaded", servable.version, servable.name)
 
 
-def _find(models: Mapping[str, Model], model_spec: model_pb2.ModelSpec) -> Loaded:
+def _find(models: Mapping[str, ServedModel], model_spec: model_pb2.ModelSpec) -> LoadedVersion:
     name, choice = model_spec.name, model_spec.WhichOneof("version_choice")
     if not name:
         raise invalid("ModelSpec has no name specified.")

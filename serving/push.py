@@ -39,7 +39,7 @@ from caption_gan.run import load_run
 from caption_gan.storage.atomic import flush
 from serving.errors import ServingError
 from serving.infra_validation import SPOILT, Canary, try_out
-from serving.versions import Policy, wanted
+from serving.version_policy import Policy, aspired_versions
 
 # No name here is a number, so that servers look past them.
 UNFINISHED = "unfinished-push-"
@@ -124,7 +124,7 @@ def push(
     """
     record["run"] = str(path)
     record["removed"] = remove_unfinished(directory)
-    served, folder = next(iter(wanted(directory, Policy()).folders.items()), (None, None))
+    served, folder = next(iter(aspired_versions(directory, Policy()).folders.items()), (None, None))
     record["served_before"] = served
 
     run = load_run(path)
@@ -194,7 +194,7 @@ def roll_back(directory: Path, record: Record) -> None:
     Raises:
         CaptionGANError: There is none before.
     """
-    versions = list(wanted(directory, Policy(all=Policy.All())).folders.items())
+    versions = list(aspired_versions(directory, Policy(all=Policy.All())).folders.items())
     if len(versions) < 2:
         raise CaptionGANError(
             f"{directory} has {len(versions)} versions, none to which servers could go back."

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's REST API on a `PredictionApi`."""
+"""TensorFlow Serving's REST API on a `PredictionService`."""
 
 import asyncio
 import logging
@@ -28,7 +28,7 @@ from tensorflow_serving.apis import (
 from serving.errors import RequestError, invalid
 from serving.json_values import parse
 from serving.monitoring import Monitoring
-from serving.prediction_api import PredictionApi
+from serving.prediction_service import PredictionService
 from serving.rest_requests import fill_examples, fill_inputs, signature_name
 from serving.rest_responses import (
     write_classifications,
@@ -76,7 +76,7 @@ _Inference = Callable[[model_pb2.ModelSpec, dict[str, Any], float | None], bytes
 
 
 def rest_app(
-    api: PredictionApi,
+    api: PredictionService,
     timeout_seconds: float | None,
     metrics_path: str | None,
     monitoring: Monitoring,
@@ -95,7 +95,7 @@ def rest_app(
 
 @dataclass(frozen=True)
 class _RestApp:
-    api: PredictionApi
+    api: PredictionService
     timeout_seconds: float | None
     metrics_path: str | None
     monitoring: Monitoring

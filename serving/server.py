@@ -1,7 +1,7 @@
 """A model server on one machine: `python -m serving.server --model_name=N --model_base_path=/DIR`.
 
 It takes the flags of `tensorflow_model_server`, loads the same folders and gives the same answers.
-From here down: flags -> models (`manager`) -> requests (`prediction_api`) -> gRPC and REST.
+From here down: flags -> models (`manager`) -> requests (`prediction_service`) -> gRPC and REST.
 """
 
 import argparse
@@ -18,16 +18,16 @@ from pathlib import Path
 import tensorflow as tf
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from serving.batching import Batching
+from serving.batch_scheduler import BatchScheduler
+from serving.config_files import read_batching, read_model_config, read_monitoring, read_ssl
 from serving.errors import RequestError, ServingError
 from serving.grpc_api import start_grpc
 from serving.http_server import GRACE_SECONDS, serve_rest
 from serving.manager import ModelManager
 from serving.model_configs import PLATFORM
 from serving.monitoring import Monitoring
-from serving.prediction_api import PredictionApi
+from serving.prediction_service import PredictionService
 from serving.rest_api import rest_app
-from serving.text_protos import read_batching, read_model_config, read_monitoring, read_ssl
 from serving.tls import server_credentials
 
 logger = logging.getLogger("serving")
@@ -56,7 +56,7 @@ class ModelServer:
         )
         batching = None
         if options.enable_batching:
-            batching = Batching(read_batching(options.batching_parameters_file))
+            batching = BatchScheduler(read_batching(options.batching_parameters_file))
         self._stopping = threading.Event()
         # The ways in end together and first; then what they need.
         self._ways_in: list[Callable[[], None]] = []
@@ -68,7 +68,7 @@ class ModelServer:
             manager.start()
             if options.port or options.grpc_socket_path:
                 grpc_server = start_grpc(
-                    PredictionApi(manager, batching, monitoring, "GRPC"),
+                    PredictionService(manager, batching, monitoring, "GRPC"),
                     port=options.port or None,
                     socket_path=options.grpc_socket_path,
                     credentials=tls,
@@ -80,7 +80,7 @@ class ModelServer:
                 logger.info("Running gRPC ModelServer at %s", " and ".join(places))
             if options.rest_api_port:
                 app = rest_app(
-                    PredictionApi(manager, batching, monitoring, "REST"),
+                    PredictionService(manager, batching, monitoring, "REST"),
                     options.rest_api_timeout_in_ms / 1000,
                     metrics.path if metrics and metrics.enable else None,
                     monitoring,

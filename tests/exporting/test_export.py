@@ -33,7 +33,7 @@ from serving.client import caption_images
 from serving.connections import connect_grpc, connect_rest
 from tests.programs import call
 from tests.runs import IMAGES, LENGTH, untrained_run
-from tests.serving.processes import serving
+from tests.serving.server_processes import serving
 
 METRICS = {
     "val/greedy/CIDEr": 0.5,

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import models
+from tests.serving import saved_models
 
 NAMES = ("adder", "echo", "old", "slow")
 VERSIONS = {"adder": (1, 2), "echo": (1,), "old": (3,), "slow": (1,)}
@@ -32,7 +32,7 @@ def write_models(folder: Path, seen_as: Path) -> tuple[str, ...]:
     """Writes models and settings; returns the flags with which they are served."""
     for name, versions in VERSIONS.items():
         for version in versions:
-            getattr(models, f"write_{name}")(folder / name, version)
+            getattr(saved_models, f"write_{name}")(folder / name, version)
     (folder / "models.config").write_text(configuration(seen_as))
     (folder / "monitoring.config").write_text(
         f'prometheus_config {{ enable: true path: "{METRICS}" }}\n'

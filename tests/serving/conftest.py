@@ -1,4 +1,4 @@
-"""Versions of models, in place or on their way, and what a manager does about them."""
+"""Fixtures for tests of the model manager: ready versions, a model's folder, and its polls."""
 
 import itertools
 import shutil
@@ -6,38 +6,38 @@ from pathlib import Path
 
 import pytest
 
-from serving import loading
-from tests.serving.managed import until
-from tests.serving.models import write_old
+from serving import loader
+from tests.serving.manager_helpers import wait_until
+from tests.serving.saved_models import write_old
 
 
 @pytest.fixture(scope="session")
-def stock(tmp_path_factory) -> Path:
+def ready_versions(tmp_path_factory) -> Path:
     """Versions 1 to 12, each of which adds its number."""
-    folder = tmp_path_factory.mktemp("stock")
+    folder = tmp_path_factory.mktemp("ready_versions")
     for version in range(1, 13):
         write_old(folder, version)
     return folder
 
 
 @pytest.fixture
-def base(tmp_path) -> Path:
+def base_path(tmp_path) -> Path:
     folder = tmp_path / "model"
     folder.mkdir()
     return folder
 
 
 @pytest.fixture
-def place(stock, base):
-    """Puts versions of the stock where a model's are, each at once."""
+def publish(ready_versions, base_path):
+    """Puts versions of the ready_versions where a model's are, each at once."""
 
-    def place(*versions: int, at: Path = base, name: str | None = None) -> None:
+    def publish(*versions: int, at: Path = base_path, name: str | None = None) -> None:
         at.mkdir(exist_ok=True)
         for version in versions:
-            unfinished = shutil.copytree(stock / str(version), at / "unfinished")
+            unfinished = shutil.copytree(ready_versions / str(version), at / "unfinished")
             unfinished.rename(at / (name or str(version)))
 
-    return place
+    return publish
 
 
 class Polls:
@@ -46,17 +46,17 @@ class Polls:
     def __init__(self, monkeypatch):
         self._count = itertools.count()
         self._done = 0
-        wanted = loading.versions.wanted
+        aspired_versions = loader.aspired_versions
 
         def counted(*arguments):
             self._done = next(self._count)
-            return wanted(*arguments)
+            return aspired_versions(*arguments)
 
-        monkeypatch.setattr(loading.versions, "wanted", counted)
+        monkeypatch.setattr(loader, "aspired_versions", counted)
 
-    def pass_by(self, times: int) -> None:
+    def wait_for(self, times: int) -> None:
         target = self._done + times
-        until(lambda: self._done > target)
+        wait_until(lambda: self._done > target)
 
 
 @pytest.fixture
@@ -65,14 +65,14 @@ def polls(monkeypatch):
 
 
 @pytest.fixture
-def loads(monkeypatch) -> list[int]:
-    """Versions of which loading was begun."""
+def started_loads(monkeypatch) -> list[int]:
+    """Versions of which loader was begun."""
     begun: list[int] = []
-    load = loading.load_and_warm_up
+    load = loader.load_and_warm_up
 
     def counted(name, version, path, session_config):
         begun.append(version)
         return load(name, version, path, session_config)
 
-    monkeypatch.setattr(loading, "load_and_warm_up", counted)
+    monkeypatch.setattr(loader, "load_and_warm_up", counted)
     return begun

@@ -22,7 +22,7 @@ from tensorflow_serving.apis import (
 from serving.classification import CLASSIFY, REGRESS, classify, multi_inference, regress
 from serving.errors import RequestError
 from serving.servable import Servable
-from tests.serving import models
+from tests.serving import saved_models
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -30,7 +30,7 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT
 @pytest.fixture(scope="module")
 def old(tmp_path_factory):
     """Version 5: classes `small` and `large` have scores -x and x; regression is x + 5."""
-    servable = Servable("old", 5, models.write_old(tmp_path_factory.mktemp("old"), 5))
+    servable = Servable("old", 5, saved_models.write_old(tmp_path_factory.mktemp("old"), 5))
     yield servable
     servable.close()
 

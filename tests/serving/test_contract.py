@@ -33,7 +33,7 @@ from tensorflow_serving.apis import (
 from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
 
 from tests.serving.check_contract import METRICS, configuration, write_models
-from tests.serving.processes import EMBEDDED, Server, serving
+from tests.serving.server_processes import EMBEDDED, Server, serving
 
 REAL = "tensorflow_model_server"
 Code = grpc.StatusCode

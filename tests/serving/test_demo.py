@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from serving.server import ModelServer, argument_parser
-from tests.serving.models import write_captioner
+from tests.serving.saved_models import write_captioner
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)

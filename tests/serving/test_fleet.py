@@ -13,8 +13,8 @@ import yaml
 from caption_gan.exporting.allowed_operations import NEWEST
 from caption_gan.exporting.versions import WARM_UP_BATCHES
 from serving import client
+from serving.config_files import read_batching, read_model_config, read_monitoring
 from serving.server import argument_parser
-from serving.text_protos import read_batching, read_model_config, read_monitoring
 
 FLEET = Path(client.__file__).parent / "fleet"
 MANIFESTS = {

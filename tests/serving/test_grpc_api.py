@@ -29,8 +29,8 @@ from serving.errors import ServingError
 from serving.grpc_api import LONGEST_MESSAGE, SERVICES, start_grpc
 from serving.manager import ModelManager
 from serving.monitoring import Monitoring
-from serving.prediction_api import PredictionApi
-from tests.serving import models
+from serving.prediction_service import PredictionService
+from tests.serving import saved_models
 
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 NAMES = ("adder", "echo", "old", "slow")
@@ -41,7 +41,7 @@ def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     config = model_server_config_pb2.ModelServerConfig()
     for name in NAMES:
-        getattr(models, f"write_{name}")(folder / name, 3)
+        getattr(saved_models, f"write_{name}")(folder / name, 3)
         config.model_config_list.config.add(
             name=name, base_path=str(folder / name), model_platform="tensorflow"
         )
@@ -52,7 +52,7 @@ def config(tmp_path_factory):
 def api(config):
     manager = ModelManager(config)
     manager.start()
-    yield PredictionApi(manager, None, Monitoring(), "GRPC")
+    yield PredictionService(manager, None, Monitoring(), "GRPC")
     manager.stop()
 
 
@@ -240,7 +240,7 @@ def test_what_was_given_up_while_it_waited_is_not_computed(timeout):
 def test_anything_unexpected_is_an_internal_error_and_the_server_goes_on(channel, api, monkeypatch):
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
     with monkeypatch.context() as patch:
-        patch.setattr("serving.prediction_api.predict", lambda *_: 1 // 0)
+        patch.setattr("serving.prediction_service.predict", lambda *_: 1 // 0)
         code, message = refusal(stub.Predict, request_of())
     assert code is grpc.StatusCode.INTERNAL
     assert message == "ZeroDivisionError: integer division or modulo by zero"

@@ -12,14 +12,14 @@ import pytest
 from serving.errors import ServingError
 from serving.http_server import HttpServer, serve_rest
 from serving.rest_api import rest_app
-from tests.serving.made_up import MadeUpApi, MadeUpFigures
+from tests.serving.fake_api import FakeApi, FakeMonitoring
 
 PATH = "/v1/models/m:predict"
 BODY = b'{"instances": [1]}'
 ANSWER = {"predictions": [2.0]}
 
 
-class Waiting(MadeUpApi):
+class Waiting(FakeApi):
     """Answers predictions when it is let."""
 
     def __init__(self):
@@ -33,8 +33,8 @@ class Waiting(MadeUpApi):
         return super().predict(request, timeout)
 
 
-def serve(api: MadeUpApi) -> HttpServer:
-    return serve_rest(rest_app(api, 5.0, None, MadeUpFigures()), "127.0.0.1", 0)
+def serve(api: FakeApi) -> HttpServer:
+    return serve_rest(rest_app(api, 5.0, None, FakeMonitoring()), "127.0.0.1", 0)
 
 
 @pytest.fixture
@@ -127,13 +127,13 @@ def test_addresses_that_cannot_be_listened_at(server, host, port):
     """None stands for the port of another server."""
     port = server.port if port is None else port
     with pytest.raises(ServingError, match=f"^{host}:{port} cannot be listened at: .+; choose"):
-        serve_rest(rest_app(MadeUpApi(), None, None, MadeUpFigures()), host, port)
+        serve_rest(rest_app(FakeApi(), None, None, FakeMonitoring()), host, port)
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="the machine has no IPv6")
 def test_all_addresses_of_both_families(api):
     api.finish.set()
-    server = serve_rest(rest_app(api, None, None, MadeUpFigures()), "::", 0)
+    server = serve_rest(rest_app(api, None, None, FakeMonitoring()), "::", 0)
     assert ask(server) == (200, ANSWER)
     server.stop()
 

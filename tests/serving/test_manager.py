@@ -8,23 +8,23 @@ import pytest
 
 from serving.errors import ServingError
 from serving.manager import ModelManager
-from tests.serving.managed import (
+from tests.serving.manager_helpers import (
     ALL,
     AVAILABLE,
     END,
     POLL,
     UNLOADING,
-    answer,
-    computed,
     configuration,
     model_config,
-    refusal,
+    model_spec,
+    request_error,
+    served_version,
     serving,
-    spec,
-    states,
-    until,
+    version_of,
+    version_states,
+    wait_until,
 )
-from tests.serving.models import write_broken
+from tests.serving.saved_models import write_broken
 
 INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
@@ -41,139 +41,139 @@ NOT_FOUND = grpc.StatusCode.NOT_FOUND
         ("specific { versions: 1 versions: 3 versions: 7 }", {1, 3}),
     ],
 )
-def test_a_policy_s_versions_are_served(base, place, policy, expected):
-    place(1, 2, 3)
-    with serving(model_config(base, policy)) as manager:
-        assert answer(manager) == 3
-        assert states(manager) == {version: AVAILABLE for version in expected}
-        assert list(states(manager)) == sorted(expected, reverse=True)
+def test_a_policy_s_versions_are_served(base_path, publish, policy, expected):
+    publish(1, 2, 3)
+    with serving(model_config(base_path, policy)) as manager:
+        assert served_version(manager) == 3
+        assert version_states(manager) == {version: AVAILABLE for version in expected}
+        assert list(version_states(manager)) == sorted(expected, reverse=True)
         for version in range(5):
             if version in expected:
-                assert answer(manager, version=version) == version
+                assert served_version(manager, version=version) == version
             else:
-                error = refusal(answer, manager, version=version)
+                error = request_error(served_version, manager, version=version)
                 assert error.code is NOT_FOUND
                 text = f"Servable not found for request: Specific(m, {version})"
                 assert error.message == text
 
 
-def test_names_that_are_not_there(base, place):
-    place(1)
-    with serving(model_config(base)) as manager:
-        error = refusal(answer, manager, "other")
+def test_names_that_are_not_there(base_path, publish):
+    publish(1)
+    with serving(model_config(base_path)) as manager:
+        error = request_error(served_version, manager, "other")
         assert (error.code, error.message) == (
             NOT_FOUND,
             "Servable not found for request: Latest(other)",
         )
-        error = refusal(answer, manager, "other", version=1)
+        error = request_error(served_version, manager, "other", version=1)
         assert error.message == "Servable not found for request: Specific(other, 1)"
-        error = refusal(answer, manager, "")
+        error = request_error(served_version, manager, "")
         assert (error.code, error.message) == (
             INVALID_ARGUMENT,
             "ModelSpec has no name specified.",
         )
         for name in ("m", "other"):
-            error = refusal(answer, manager, name, label="x")
+            error = request_error(served_version, manager, name, label="x")
             assert (error.code, error.message) == (
                 INVALID_ARGUMENT,
                 "Unrecognized servable version label: x",
             )
-        error = refusal(manager.status, spec("other"))
+        error = request_error(manager.status, model_spec("other"))
         assert (error.code, error.message) == (
             NOT_FOUND,
             "Could not find any versions of model other",
         )
-        error = refusal(manager.status, spec("m", 2))
+        error = request_error(manager.status, model_spec("m", 2))
         assert (error.code, error.message) == (NOT_FOUND, "Could not find version 2 of model m")
-        (status,) = manager.status(spec("m", 1))
+        (status,) = manager.status(model_spec("m", 1))
         assert (status.version, status.state) == (1, AVAILABLE)
         assert (status.status.error_code, status.status.error_message) == (0, "")
         assert status.HasField("status")
 
 
-def test_numbers_may_have_zeros_before_them(base, place):
-    place(5)
-    place(11, name="00000011")
-    with serving(model_config(base)) as manager:
-        assert answer(manager) == answer(manager, version=11) == 11
+def test_numbers_may_have_zeros_before_them(base_path, publish):
+    publish(5)
+    publish(11, name="00000011")
+    with serving(model_config(base_path)) as manager:
+        assert served_version(manager) == served_version(manager, version=11) == 11
 
 
-def test_models_do_not_disturb_each_other(base, place, tmp_path):
-    place(1, 2)
-    place(3, at=tmp_path / "other")
-    with serving(model_config(base), model_config(tmp_path / "other", name="o")) as manager:
-        assert (answer(manager), answer(manager, "o")) == (2, 3)
+def test_models_do_not_disturb_each_other(base_path, publish, tmp_path):
+    publish(1, 2)
+    publish(3, at=tmp_path / "other")
+    with serving(model_config(base_path), model_config(tmp_path / "other", name="o")) as manager:
+        assert (served_version(manager), served_version(manager, "o")) == (2, 3)
         write_broken(tmp_path / "other", 4)
-        place(5)
-        until(lambda: answer(manager) == 5)
-        until(lambda: states(manager, "o").get(4) == END)
-        assert answer(manager, "o") == 3
+        publish(5)
+        wait_until(lambda: served_version(manager) == 5)
+        wait_until(lambda: version_states(manager, "o").get(4) == END)
+        assert served_version(manager, "o") == 3
 
 
-def test_two_models_may_share_a_folder(base, place):
-    place(1, 2)
-    first = model_config(base, "specific { versions: 1 }", name="first")
-    with serving(first, model_config(base, name="latest")) as manager:
-        assert (answer(manager, "first"), answer(manager, "latest")) == (1, 2)
+def test_two_models_may_share_a_folder(base_path, publish):
+    publish(1, 2)
+    first = model_config(base_path, "specific { versions: 1 }", name="first")
+    with serving(first, model_config(base_path, name="latest")) as manager:
+        assert (served_version(manager, "first"), served_version(manager, "latest")) == (1, 2)
 
 
-def test_a_model_that_cannot_be_loaded_ends_the_start(base, place):
-    place(1)
-    write_broken(base, 2)
-    with pytest.raises(ServingError, match=f"{base}/2: .*saved_model.pb") as raised:
-        ModelManager(configuration(model_config(base)), POLL).start()
+def test_a_model_that_cannot_be_loaded_ends_the_start(base_path, publish):
+    publish(1)
+    write_broken(base_path, 2)
+    with pytest.raises(ServingError, match=f"{base_path}/2: .*saved_model.pb") as raised:
+        ModelManager(configuration(model_config(base_path)), POLL).start()
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("poll", [0, -1])
-def test_without_polling_a_model_without_versions_ends_the_start(base, poll):
+def test_without_polling_a_model_without_versions_ends_the_start(base_path, poll):
     with pytest.raises(ServingError, match="Unable to find a numerical version path"):
-        ModelManager(configuration(model_config(base)), poll).start()
+        ModelManager(configuration(model_config(base_path)), poll).start()
 
 
 @pytest.mark.parametrize("poll", [0, -1])
-def test_without_polling_only_reloading_looks_at_folders(base, place, polls, poll):
-    place(1)
-    with serving(model_config(base), poll=poll) as manager:
-        place(2)
+def test_without_polling_only_reloading_looks_at_folders(base_path, publish, polls, poll):
+    publish(1)
+    with serving(model_config(base_path), poll=poll) as manager:
+        publish(2)
         time.sleep(0.1)
-        assert answer(manager) == 1
-        manager.reload(configuration(model_config(base)))
-        assert answer(manager) == 2
+        assert served_version(manager) == 1
+        manager.reload(configuration(model_config(base_path)))
+        assert served_version(manager) == 2
 
 
-def test_the_start_waits_for_a_first_version(base, place, polls, caplog):
-    manager = ModelManager(configuration(model_config(base)), POLL)
+def test_the_start_waits_for_a_first_version(base_path, publish, polls, caplog):
+    manager = ModelManager(configuration(model_config(base_path)), POLL)
     with ThreadPoolExecutor() as pool:
         started = pool.submit(manager.start)
         try:
-            polls.pass_by(5)
+            polls.wait_for(5)
             assert not started.done()
             warnings = [text for text in caplog.messages if "no version of model m" in text]
             assert len(warnings) == 1
-            place(4)
+            publish(4)
             started.result(20)
-            assert answer(manager) == 4
+            assert served_version(manager) == 4
         finally:
             manager.stop()
 
 
-def test_a_start_that_waits_can_be_stopped(base, polls):
-    manager = ModelManager(configuration(model_config(base)), POLL)
+def test_a_start_that_waits_can_be_stopped(base_path, polls):
+    manager = ModelManager(configuration(model_config(base_path)), POLL)
     with ThreadPoolExecutor() as pool:
         started = pool.submit(manager.start)
-        polls.pass_by(2)
+        polls.wait_for(2)
         manager.stop()
         with pytest.raises(ServingError):
             started.result(20)
 
 
-def test_stopping_lets_what_computes_end(base, place):
-    place(1)
-    with serving(model_config(base)) as manager:
-        with manager.lease(spec()) as servable:
+def test_stopping_lets_what_computes_end(base_path, publish):
+    publish(1)
+    with serving(model_config(base_path)) as manager:
+        with manager.lease(model_spec()) as servable:
             manager.stop()
-            assert refusal(answer, manager).code is NOT_FOUND
-            assert states(manager) == {1: UNLOADING}
-            assert computed(servable) == 1
-        until(lambda: states(manager) == {1: END})
+            assert request_error(served_version, manager).code is NOT_FOUND
+            assert version_states(manager) == {1: UNLOADING}
+            assert version_of(servable) == 1
+        wait_until(lambda: version_states(manager) == {1: END})

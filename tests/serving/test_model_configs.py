@@ -7,7 +7,7 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, Model
 
 from serving.errors import ServingError
 from serving.manager import ModelManager
-from tests.serving.managed import answer, model_config, refusal, serving
+from tests.serving.manager_helpers import model_config, request_error, served_version, serving
 
 INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
 FAILED_PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
@@ -59,20 +59,20 @@ FAILED_PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
         ),
     ],
 )
-def test_a_wrong_configuration_is_refused(base, place, text, code, message):
-    place(1)
+def test_a_wrong_configuration_is_refused(base_path, publish, text, code, message):
+    publish(1)
     config = text_format.Parse(text, ModelServerConfig())
-    with serving(model_config(base), poll=0) as manager:
-        error = refusal(manager.reload, config)
+    with serving(model_config(base_path), poll=0) as manager:
+        error = request_error(manager.reload, config)
         assert (error.code, error.message) == (code, message)
-        assert answer(manager) == 1
+        assert served_version(manager) == 1
     with pytest.raises(ServingError) as raised:
         ModelManager(config).start()
     assert str(raised.value) == message
 
 
-def test_the_deprecated_type_of_a_model_is_known(base, place):
-    place(1)
-    config = ModelConfig(name="m", base_path=str(base), model_type="TENSORFLOW")
+def test_the_deprecated_type_of_a_model_is_known(base_path, publish):
+    publish(1)
+    config = ModelConfig(name="m", base_path=str(base_path), model_type="TENSORFLOW")
     with serving(config, poll=0) as manager:
-        assert answer(manager) == 1
+        assert served_version(manager) == 1

@@ -15,7 +15,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2, predict_p
 from serving.errors import RequestError
 from serving.predict import check_metadata_fields, model_metadata, predict
 from serving.servable import Servable
-from tests.serving import models
+from tests.serving import saved_models
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -23,14 +23,14 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT
 @pytest.fixture(scope="module")
 def adder(tmp_path_factory):
     """Version 7: y = x + 7; `sum`: y = x + z + 7."""
-    servable = Servable("adder", 7, models.write_adder(tmp_path_factory.mktemp("adder"), 7))
+    servable = Servable("adder", 7, saved_models.write_adder(tmp_path_factory.mktemp("adder"), 7))
     yield servable
     servable.close()
 
 
 @pytest.fixture(scope="module")
 def echo(tmp_path_factory):
-    servable = Servable("echo", 3, models.write_echo(tmp_path_factory.mktemp("echo"), 3))
+    servable = Servable("echo", 3, saved_models.write_echo(tmp_path_factory.mktemp("echo"), 3))
     yield servable
     servable.close()
 

@@ -25,9 +25,9 @@ from serving.client import caption_images
 from serving.connections import connect_grpc
 from serving.errors import ServingError
 from serving.infra_validation import MODEL, SPOILT, Canary, ask, try_out
-from serving.versions import Policy, wanted
+from serving.version_policy import Policy, aspired_versions
 from tests.runs import untrained_run
-from tests.serving.models import write_byte_counter
+from tests.serving.saved_models import write_byte_counter
 
 GOOD = {gate.CIDER: 0.5, "collapsed": {"val": []}}
 
@@ -40,7 +40,7 @@ def write_scores(run: RunDirectory, scores: dict) -> None:
 
 def visible(directory: Path) -> list[int]:
     """What servers see, newest first."""
-    return list(wanted(directory, Policy(all=Policy.All())).folders)
+    return list(aspired_versions(directory, Policy(all=Policy.All())).folders)
 
 
 def log_of(directory: Path) -> list[dict]:

@@ -12,17 +12,17 @@ from starlette.testclient import TestClient
 import serving.rest_api
 from serving.errors import RequestError
 from serving.rest_api import rest_app
-from tests.serving.made_up import SIGNATURES, MadeUpApi, MadeUpFigures
+from tests.serving.fake_api import SIGNATURES, FakeApi, FakeMonitoring
 
 
 @pytest.fixture
 def api():
-    return MadeUpApi()
+    return FakeApi()
 
 
 @pytest.fixture
 def client(api):
-    return TestClient(rest_app(api, 5.0, "/monitoring/metrics", MadeUpFigures()))
+    return TestClient(rest_app(api, 5.0, "/monitoring/metrics", FakeMonitoring()))
 
 
 def error_of(response) -> str:
@@ -196,7 +196,7 @@ def test_what_is_left_of_the_time_is_passed_on(client, api):
     client.post("/v1/models/m:predict", json={"instances": [1]})
     client.post("/v1/models/m:classify", json={"examples": [{"x": 1.0}]})
     assert all(4 < timeout <= 5 for timeout in api.timeouts)
-    forever = TestClient(rest_app(api, None, None, MadeUpFigures()))
+    forever = TestClient(rest_app(api, None, None, FakeMonitoring()))
     forever.post("/v1/models/m:predict", json={"instances": [1]})
     assert api.timeouts[-1] is None
 
@@ -206,14 +206,14 @@ def test_waiting_for_others_takes_of_the_time_but_not_from_the_status(monkeypatc
     monkeypatch.setattr(serving.rest_api, "THREADS", 1)
     started, finish = threading.Event(), threading.Event()
 
-    class Busy(MadeUpApi):
+    class Busy(FakeApi):
         def predict(self, request, timeout):
             started.set()
             assert finish.wait(10)
             return super().predict(request, timeout)
 
     api = Busy()
-    client = TestClient(rest_app(api, 0.1, None, MadeUpFigures()))
+    client = TestClient(rest_app(api, 0.1, None, FakeMonitoring()))
 
     def ask():
         return client.post("/v1/models/m:predict", json={"instances": [1]})
@@ -232,7 +232,7 @@ def test_waiting_for_others_takes_of_the_time_but_not_from_the_status(monkeypatc
 
 def test_figures_are_where_they_are_said_to_be(client, api):
     response = client.get("/monitoring/metrics")
-    assert response.text == MadeUpFigures().text()
+    assert response.text == FakeMonitoring().text()
     assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-    nowhere = TestClient(rest_app(api, None, None, MadeUpFigures()))
+    nowhere = TestClient(rest_app(api, None, None, FakeMonitoring()))
     assert nowhere.get("/monitoring/metrics").status_code == 404

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from tensorflow_serving.apis import classification_pb2, regression_pb2
 
 from serving.rest_api import rest_app
-from tests.serving.made_up import MadeUpApi, MadeUpFigures
+from tests.serving.fake_api import FakeApi, FakeMonitoring
 
 leaves = (
     st.floats(width=32)
@@ -63,7 +63,7 @@ def broken(draw) -> bytes:
 @example(body=b'{"inputs": ' + b"[" * 5000 + b"]" * 5000 + b"}", method="predict")
 @example(body=b'{"instances": [1e999]}', method="predict")
 def test_no_body_is_a_defect(body, method):
-    class Tolerant(MadeUpApi):
+    class Tolerant(FakeApi):
         """Classifies and regresses whatever comes."""
 
         def classify(self, request, timeout):
@@ -72,7 +72,7 @@ def test_no_body_is_a_defect(body, method):
         def regress(self, request, timeout):
             return regression_pb2.RegressionResponse()
 
-    client = TestClient(rest_app(Tolerant(), 5.0, None, MadeUpFigures()))
+    client = TestClient(rest_app(Tolerant(), 5.0, None, FakeMonitoring()))
     response = client.post(f"/v1/models/m:{method}", content=body)
     document = json.loads(response.content.decode("utf-8", "surrogateescape"))
     if response.status_code == 200:
@@ -84,7 +84,7 @@ def test_no_body_is_a_defect(body, method):
 
 def test_a_large_tensor_takes_the_time_of_its_json():
     """What is done beside reading and writing the numbers is less than ten times that."""
-    client = TestClient(rest_app(MadeUpApi(), None, None, MadeUpFigures()))
+    client = TestClient(rest_app(FakeApi(), None, None, FakeMonitoring()))
     numbers = np.random.default_rng(0).random([10, 10_000], np.float32).tolist()
     start = time.perf_counter()
     text = json.dumps({"inputs": numbers})

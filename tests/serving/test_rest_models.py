@@ -7,10 +7,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from serving.monitoring import Monitoring
-from serving.prediction_api import PredictionApi
+from serving.prediction_service import PredictionService
 from serving.rest_api import rest_app
-from tests.serving.managed import model_config, serving
-from tests.serving.models import write_adder, write_echo, write_old, write_slow
+from tests.serving.manager_helpers import model_config, serving
+from tests.serving.saved_models import write_adder, write_echo, write_old, write_slow
 
 ECHO = {
     "text": ["é", "b"],
@@ -36,7 +36,7 @@ def client(tmp_path_factory):
     ]
     monitoring = Monitoring()
     with serving(*configs) as manager:
-        api = PredictionApi(manager, None, monitoring, "REST")
+        api = PredictionService(manager, None, monitoring, "REST")
         yield TestClient(rest_app(api, 0.5, None, monitoring))
 
 

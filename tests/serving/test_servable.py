@@ -18,8 +18,8 @@ from hypothesis.extra import numpy as npst
 
 from serving.errors import RequestError
 from serving.servable import Servable
-from tests.serving.managed import refusal, resident
-from tests.serving.models import (
+from tests.serving.manager_helpers import request_error, resident_megabytes
+from tests.serving.saved_models import (
     write_adder,
     write_echo,
     write_keras,
@@ -86,7 +86,7 @@ def test_a_keras_model(folder):
     found = servable.run(DEFAULT, {"x": rows}, ["y"])["y"]
     np.testing.assert_allclose(found, [[12, 12], [-2, -2]])
     # Where TensorFlow's Python refuses the shape by itself, the engine lets the model decide.
-    error = refusal(servable.run, DEFAULT, {"x": rows[0]}, ["y"])
+    error = request_error(servable.run, DEFAULT, {"x": rows[0]}, ["y"])
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
     assert "MatMul" in error.message  # The words depend on oneDNN; the operation does not.
     servable.close()
@@ -161,14 +161,14 @@ def test_shapes_are_the_models_business(echo, adder):
 
 
 def test_what_tensorflow_refuses_keeps_its_code_and_words(adder):
-    error = refusal(adder.run, DEFAULT, {"x": np.ones([1])}, ["y"])
+    error = request_error(adder.run, DEFAULT, {"x": np.ones([1])}, ["y"])
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
     assert "float" in error.message and "double" in error.message
-    error = refusal(adder.run, DEFAULT, {}, ["y"])
+    error = request_error(adder.run, DEFAULT, {}, ["y"])
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
     assert "serving_default_x" in error.message
     pair = {"x": np.ones([2], np.float32), "z": np.ones([3], np.float32)}
-    error = refusal(adder.run, "sum", pair, ["y"])
+    error = request_error(adder.run, "sum", pair, ["y"])
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
     assert "[2]" in error.message and "[3]" in error.message
     assert adder.run(DEFAULT, {"x": ONE}, ["y"])["y"].tolist() == [8]  # It still works.
@@ -176,7 +176,7 @@ def test_what_tensorflow_refuses_keeps_its_code_and_words(adder):
 
 def test_an_output_that_is_no_tensor_is_refused(adder):
     initializer = "__saved_model_init_op"
-    error = refusal(adder.run, initializer, {}, list(adder.signatures[initializer].outputs))
+    error = request_error(adder.run, initializer, {}, list(adder.signatures[initializer].outputs))
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
     assert "was not found in the Graph" in error.message
 
@@ -194,7 +194,7 @@ def write_twins(folder: Path) -> Path:
 def test_one_tensor_under_two_names(tmp_path):
     twins = Servable("twins", 1, write_twins(tmp_path / "1"))
     assert twins.run(DEFAULT, {"a": ONE}, ["y", "z"]) == {"y": [2], "z": [2]}
-    error = refusal(twins.run, DEFAULT, {"a": ONE, "b": 5 * ONE}, ["y"])
+    error = request_error(twins.run, DEFAULT, {"a": ONE, "b": 5 * ONE}, ["y"])
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
     assert "not all different" in error.message
     twins.close()
@@ -206,7 +206,7 @@ def seconds(value: float) -> dict[str, np.ndarray]:
 
 def test_a_deadline_stops_the_computation(slow):
     start, used = time.monotonic(), time.process_time()
-    error = refusal(slow.run, DEFAULT, seconds(60), ["version"], 0.3)
+    error = request_error(slow.run, DEFAULT, seconds(60), ["version"], 0.3)
     assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert 0.3 <= time.monotonic() - start < 5
     stopped = time.process_time()
@@ -226,7 +226,7 @@ def test_a_deadline_is_one_call_s(slow):
 
 @pytest.mark.parametrize("timeout", [0, -1, -1e300])
 def test_a_deadline_that_has_passed(adder, timeout):
-    error = refusal(adder.run, DEFAULT, {"x": ONE}, ["y"], timeout)
+    error = request_error(adder.run, DEFAULT, {"x": ONE}, ["y"], timeout)
     assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
@@ -258,9 +258,9 @@ def test_calls_leave_nothing_behind(echo):
     def call(times: int) -> None:
         for number in range(times):
             echo.run(DEFAULT, arrays, list(arrays), 30 if number % 2 else None)
-            refusal(echo.run, DEFAULT, wrong, list(wrong))
+            request_error(echo.run, DEFAULT, wrong, list(wrong))
 
     call(100)
-    before = resident()
+    before = resident_megabytes()
     call(500)
-    assert resident() - before < 20
+    assert resident_megabytes() - before < 20

@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 
 from serving.servable import Servable
-from tests.serving.managed import refusal, resident
-from tests.serving.models import write_adder, write_old
+from tests.serving.manager_helpers import request_error, resident_megabytes
+from tests.serving.saved_models import write_adder, write_old
 
 DEFAULT, ONE = "serving_default", np.ones([1], np.float32)
 
@@ -66,7 +66,7 @@ def empty_graph(model: Path) -> None:
 def test_what_is_no_model_says_why_in_one_line(adder, tmp_path, spoil, named):
     spoiled = shutil.copytree(adder, tmp_path / "7")
     spoil(spoiled)
-    error = refusal(Servable, "adder", 7, spoiled)
+    error = request_error(Servable, "adder", 7, spoiled)
     path, _, reason = error.message.partition(": ")
     assert path == str(spoiled)
     assert named in reason
@@ -76,7 +76,7 @@ def test_what_is_no_model_says_why_in_one_line(adder, tmp_path, spoil, named):
 def test_a_missing_asset_says_so(tmp_path):
     spoiled = write_old(tmp_path, 3)
     (spoiled / "assets" / "words.txt").unlink()
-    error = refusal(Servable, "old", 3, spoiled)
+    error = request_error(Servable, "old", 3, spoiled)
     assert error.code is grpc.StatusCode.NOT_FOUND
     assert "words.txt" in error.message
 
@@ -105,8 +105,8 @@ def test_closed_models_free_variables_and_constants(tmp_path):
     gc.disable()
     try:
         load(5)
-        before = resident()
+        before = resident_megabytes()
         load(20)
-        assert resident() - before < 40
+        assert resident_megabytes() - before < 40
     finally:
         gc.enable()

@@ -22,10 +22,10 @@ from tensorflow_serving.apis import get_model_status_pb2, predict_pb2
 from serving.connections import connect_grpc
 from serving.errors import ServingError
 from serving.server import ModelServer, argument_parser
-from tests.serving import models
+from tests.serving import saved_models
 from tests.serving.certificates import Certificates
-from tests.serving.managed import resident, until
-from tests.serving.processes import ended, free_port, serving
+from tests.serving.manager_helpers import resident_megabytes, wait_until
+from tests.serving.server_processes import free_port, run_to_exit, serving
 
 Code = grpc.StatusCode
 
@@ -47,7 +47,7 @@ def flags_of(folder: Path, *more: str, name: str = "m") -> list[str]:
 @pytest.fixture(scope="module")
 def adder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("adder")
-    models.write_adder(folder, 1)
+    saved_models.write_adder(folder, 1)
     return folder
 
 
@@ -89,7 +89,7 @@ def test_flags_that_the_engine_refuses_too(flag, capsys):
 def test_a_port_that_is_taken(adder):
     with socket.create_server(("0.0.0.0", 0)) as taken:
         port = taken.getsockname()[1]
-        done = ended(*flags_of(adder, f"--port={port}"))
+        done = run_to_exit(*flags_of(adder, f"--port={port}"))
     assert done.returncode == 1
     assert f"error: Cannot listen at 0.0.0.0:{port}" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
@@ -98,7 +98,7 @@ def test_a_port_that_is_taken(adder):
 def test_life_from_the_first_version_to_sigterm(tmp_path):
     folder = tmp_path / "m"
     folder.mkdir()
-    waiting = threading.Timer(6, models.write_slow, (folder, 1))
+    waiting = threading.Timer(6, saved_models.write_slow, (folder, 1))
     waiting.start()
     started = time.monotonic()
     with serving(tmp_path / "log.txt", *flags_of(folder)) as server:
@@ -112,21 +112,21 @@ def test_life_from_the_first_version_to_sigterm(tmp_path):
             address = f"{server.rest_address}/v1/models/m:predict"
             over_rest = pool.submit(lambda: urllib.request.urlopen(address, body).read())
             time.sleep(1)
-            assert server.end(signal.SIGTERM) == 0
+            assert server.stop(signal.SIGTERM) == 0
             assert [version_of(future.result()) for future in lasting] == [1, 1]
             assert json.loads(over_rest.result()) == {"predictions": [1]}
     assert "was unloaded" in (tmp_path / "log.txt").read_text()
 
 
 def test_who_asks_twice_does_not_wait(tmp_path):
-    models.write_slow(tmp_path / "m", 1)
+    saved_models.write_slow(tmp_path / "m", 1)
     with serving(tmp_path / "log.txt", *flags_of(tmp_path / "m")) as server:
         call = server.prediction().Predict.future(request(60.0, name="seconds"))
         time.sleep(0.5)
         server.process.send_signal(signal.SIGINT)
-        until(lambda: "Stopping" in server.log.read_text())
+        wait_until(lambda: "Stopping" in server.log.read_text())
         time.sleep(0.2)
-        assert server.end(signal.SIGINT) == -signal.SIGINT
+        assert server.stop(signal.SIGINT) == -signal.SIGINT
         assert call.code() == Code.UNAVAILABLE
 
 
@@ -155,13 +155,13 @@ def test_the_file_of_models_is_followed(adder, tmp_path):
         stub = server.prediction()
         assert answers("a")
         write("a", "b")
-        until(lambda: answers("b"))
+        wait_until(lambda: answers("b"))
         write(text="model_config_list { nonsense")
-        until(lambda: "The models stay as they were" in server.log.read_text())
+        wait_until(lambda: "The models stay as they were" in server.log.read_text())
         assert answers("a")
         assert answers("b")
         write("b")
-        until(lambda: not answers("a"))
+        wait_until(lambda: not answers("a"))
         assert answers("b")
 
 
@@ -237,7 +237,7 @@ def test_no_request_is_lost_or_wrong_while_versions_are_swapped(tmp_path):
     """2,000 requests of 16 clients, a new version every second, one client that breaks off."""
     stock = tmp_path / "stock"
     for version in range(1, 31):
-        models.write_old(stock, version)
+        saved_models.write_old(stock, version)
     folder = tmp_path / "m"
     folder.mkdir()
     (stock / "1").rename(folder / "1")
@@ -288,15 +288,15 @@ def test_no_request_is_lost_or_wrong_while_versions_are_swapped(tmp_path):
         assert broken_off[True] > 10
         # A bad version leaves the last one serving, and says what is wrong with it.
         stub, last = server.prediction(), max(int(path.name) for path in folder.iterdir())
-        until(lambda: version_of(stub.Predict(request())) == last)
-        models.write_broken(folder, 99)
+        wait_until(lambda: version_of(stub.Predict(request())) == last)
+        saved_models.write_broken(folder, 99)
         status = get_model_status_pb2.GetModelStatusRequest(model_spec={"name": "m"})
 
         def failed() -> bool:
             states = server.models().GetModelStatus(status).model_version_status
             return any(state.version == 99 and state.status.error_code for state in states)
 
-        until(failed)
+        wait_until(failed)
         assert version_of(stub.Predict(request())) == last
 
 
@@ -320,7 +320,7 @@ def test_nothing_that_is_sent_ends_the_server(adder, tmp_path):
                 codes[Code.OK] += 1
             except grpc.RpcError as error:
                 codes[error.code()] += 1
-            memory.append(resident(server.process.pid))
+            memory.append(resident_megabytes(server.process.pid))
         assert memory[-1] < memory[len(bodies)] + 3
         # INTERNAL is gRPC's word for bytes that are no message.
         assert codes.keys() <= {Code.OK, Code.INVALID_ARGUMENT, Code.NOT_FOUND,

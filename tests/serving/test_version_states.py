@@ -4,13 +4,13 @@ import grpc
 
 from serving.errors import RequestError
 from serving.version_states import ModelVersionStatus, VersionStates
-from tests.serving.managed import AVAILABLE, END, LOADING, START, UNLOADING, spec
+from tests.serving.manager_helpers import AVAILABLE, END, LOADING, START, UNLOADING, model_spec
 
 ERROR = RequestError(grpc.StatusCode.DATA_LOSS, "a reason")
 
 
 def state(states: VersionStates) -> ModelVersionStatus:
-    (status,) = states.of(spec(version=1))
+    (status,) = states.of(model_spec(version=1))
     return status
 
 

@@ -10,8 +10,8 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from serving.servable import Servable
 from serving.warm_up import FILE, load_and_warm_up
-from tests.serving.managed import refusal
-from tests.serving.models import write_adder, write_broken, write_old, write_warm_up
+from tests.serving.manager_helpers import request_error
+from tests.serving.saved_models import write_adder, write_broken, write_old, write_warm_up
 
 DEFAULT = "serving_default"
 
@@ -82,7 +82,7 @@ def test_warm_up_by_examples(tmp_path, monkeypatch):
 
 def test_a_failing_warm_up_request_fails_the_load(model):
     write_warm_up(model, [warm_up_request(2.0), warm_up_request(3)])
-    error = refusal(load_and_warm_up, "adder", 7, model)
+    error = request_error(load_and_warm_up, "adder", 7, model)
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
     expected = f"{model / FILE}, request 2: Expects arg[0] to be float but int32 is provided"
     assert error.message == expected
@@ -95,18 +95,18 @@ def test_a_thousand_warm_up_requests_are_the_most(model, monkeypatch):
     assert len(ran) == 1000
     shutil.rmtree(model / "assets.extra")
     write_warm_up(model, [warm_up_request(2.0)] * 1001)
-    error = refusal(load_and_warm_up, "adder", 7, model)
+    error = request_error(load_and_warm_up, "adder", 7, model)
     assert "Number of warmup records exceeds the maximum (1000)" in error.message
 
 
 def test_unreadable_warm_up_requests_fail_the_load(model):
     (model / "assets.extra").mkdir()
     (model / FILE).write_bytes(b"no records at all, but some text")
-    error = refusal(load_and_warm_up, "adder", 7, model)
+    error = request_error(load_and_warm_up, "adder", 7, model)
     assert "after request 0" in error.message
     with tf.io.TFRecordWriter(str(model / FILE)) as writer:
         writer.write(b"no message")
-    assert "after request 1" in refusal(load_and_warm_up, "adder", 7, model).message
+    assert "after request 1" in request_error(load_and_warm_up, "adder", 7, model).message
 
 
 def test_a_session_s_log_fails_the_load(model):
@@ -115,7 +115,7 @@ def test_a_session_s_log_fails_the_load(model):
     log.session_run_log.SetInParent()
     with tf.io.TFRecordWriter(str(model / FILE)) as writer:
         writer.write(log.SerializeToString())
-    error = refusal(load_and_warm_up, "adder", 7, model)
+    error = request_error(load_and_warm_up, "adder", 7, model)
     assert error.code is grpc.StatusCode.UNIMPLEMENTED
     assert "session_run_log" in error.message
 
@@ -130,7 +130,7 @@ def test_what_fails_is_closed(model, monkeypatch, tmp_path):
 
     monkeypatch.setattr(Servable, "close", recorded)
     broken = write_broken(tmp_path, 1)
-    refusal(load_and_warm_up, "broken", 1, broken)
+    request_error(load_and_warm_up, "broken", 1, broken)
     write_warm_up(model, [warm_up_request(3)])
-    refusal(load_and_warm_up, "adder", 7, model)
+    request_error(load_and_warm_up, "adder", 7, model)
     assert closed == [broken, model]

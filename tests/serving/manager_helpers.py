@@ -49,7 +49,7 @@ def serving(*models: ModelConfig, poll: float = POLL, **options) -> Iterator[Mod
         manager.stop()
 
 
-def spec(name: str = "m", version: int | None = None, label: str = "") -> model_pb2.ModelSpec:
+def model_spec(name: str = "m", version: int | None = None, label: str = "") -> model_pb2.ModelSpec:
     asked = model_pb2.ModelSpec(name=name)
     if version is not None:
         asked.version.value = version
@@ -58,37 +58,37 @@ def spec(name: str = "m", version: int | None = None, label: str = "") -> model_
     return asked
 
 
-def computed(servable: Servable, x: float = 0.5) -> int:
-    """The version that answers, by its answer."""
+def version_of(servable: Servable, x: float = 0.5) -> int:
+    """The version that answers, by its served_version."""
     inputs = {"x": np.array([x], np.float32)}
     (y,) = servable.run("serving_default", inputs, ["y"], 30)["y"]
     assert y - x == servable.version
     return servable.version
 
 
-def answer(manager: ModelManager, name: str = "m", **chosen) -> int:
-    with manager.lease(spec(name, **chosen)) as servable:
+def served_version(manager: ModelManager, name: str = "m", **chosen) -> int:
+    with manager.lease(model_spec(name, **chosen)) as servable:
         assert servable.name == name
-        return computed(servable)
+        return version_of(servable)
 
 
-def refusal(function: Callable, *arguments, **named) -> RequestError:
+def request_error(function: Callable, *arguments, **named) -> RequestError:
     with pytest.raises(RequestError) as raised:
         function(*arguments, **named)
     return raised.value
 
 
-def states(manager: ModelManager, name: str = "m") -> dict[int, int]:
-    return {status.version: status.state for status in manager.status(spec(name))}
+def version_states(manager: ModelManager, name: str = "m") -> dict[int, int]:
+    return {status.version: status.state for status in manager.status(model_spec(name))}
 
 
-def until(condition: Callable[[], object]) -> None:
+def wait_until(condition: Callable[[], object]) -> None:
     end = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < end, "waited for 20 s"
         time.sleep(0.005)
 
 
-def resident(process: int | str = "self") -> float:
+def resident_megabytes(process: int | str = "self") -> float:
     """Megabytes of memory."""
     return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * 4096 / 1e6

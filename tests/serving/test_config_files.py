@@ -7,8 +7,8 @@ from google.protobuf import text_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serving.config_files import read_batching, read_model_config, read_monitoring, read_ssl
 from serving.errors import ServingError
-from serving.text_protos import read_batching, read_model_config, read_monitoring, read_ssl
 
 READERS = (read_batching, read_model_config, read_monitoring, read_ssl)
 PEM = "-----BEGIN\\nSECRET\\n-----END\\n"

@@ -23,7 +23,7 @@ SIGNATURES = {
 }
 
 
-class MadeUpApi:
+class FakeApi:
     """Of a model `m`; remembers what it was asked. Outputs are twice the inputs."""
 
     def __init__(self):
@@ -85,6 +85,6 @@ class MadeUpApi:
         return response
 
 
-class MadeUpFigures:
+class FakeMonitoring:
     def text(self) -> str:
         return "# TYPE :tensorflow:serving:request_count counter\n"

@@ -10,10 +10,10 @@ from pathlib import Path
 import grpc
 import tensorflow as tf
 
-from serving import versions
 from serving.errors import RequestError
 from serving.model_configs import ModelConfig
 from serving.servable import Servable
+from serving.version_policy import aspired_versions
 from serving.version_states import ModelVersionStatus, VersionStates
 from serving.warm_up import load_and_warm_up
 
@@ -29,7 +29,7 @@ class NoVersionsError(RequestError):
 
 
 @dataclass(eq=False)
-class Loaded:
+class LoadedVersion:
     """A version, how many requests hold it, and whether it is unloaded after the last of them."""
 
     servable: Servable
@@ -38,7 +38,7 @@ class Loaded:
 
 
 @dataclass
-class Failure:
+class LoadFailure:
     reason: str
     attempts: int
     time: float  # Monotonic.
@@ -49,12 +49,12 @@ class Failure:
 
 
 @dataclass
-class Model:
+class ServedModel:
     """Once it serves it stays as it is; another one takes its place."""
 
     config: ModelConfig
-    serving: dict[int, Loaded] = field(default_factory=dict)  # By version.
-    failures: dict[Path, Failure] = field(default_factory=dict)
+    serving: dict[int, LoadedVersion] = field(default_factory=dict)  # By version.
+    failures: dict[Path, LoadFailure] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)  # Said once, not at each poll.
 
 
@@ -77,7 +77,7 @@ class Loader:
         self._session_config = session_config
         self._stopping = stopping
 
-    def refreshed(self, config: ModelConfig, before: Model) -> Model:
+    def refreshed(self, config: ModelConfig, before: ServedModel) -> ServedModel:
         """Loads what is wanted and does not serve yet; what does is taken over.
 
         Args:
@@ -88,11 +88,11 @@ class Loader:
             RequestError: Nothing that is wanted can serve. If the same was wanted before, what
                 served then goes on instead: an emptied folder does not end a service.
         """
-        wanted, warnings = versions.wanted(Path(config.base_path), config.model_version_policy)
+        wanted, warnings = aspired_versions(Path(config.base_path), config.model_version_policy)
         paths = set(wanted.values())
         # A folder that was taken away in between is another chance.
         failures = {path: failed for path, failed in before.failures.items() if path in paths}
-        model = Model(config, failures=failures, warnings=warnings)
+        model = ServedModel(config, failures=failures, warnings=warnings)
         pending: dict[int, Path] = {}
         for version, path in wanted.items():
             loaded = before.serving.get(version)
@@ -117,7 +117,7 @@ class Loader:
             raise _nothing_serves(model, wanted)
         return model
 
-    def _load(self, model: Model, version: int, path: Path) -> None:
+    def _load(self, model: ServedModel, version: int, path: Path) -> None:
         """Adds the version to those that serve, or to the failures."""
         name, start = model.config.name, time.monotonic()
         self._states.note(name, version, ModelVersionStatus.LOADING)
@@ -125,7 +125,7 @@ class Loader:
             servable = load_and_warm_up(name, version, path, self._session_config)
         except RequestError as error:
             attempts = model.failures[path].attempts + 1 if path in model.failures else 1
-            model.failures[path] = Failure(error.message, attempts, time.monotonic())
+            model.failures[path] = LoadFailure(error.message, attempts, time.monotonic())
             self._states.note(name, version, ModelVersionStatus.END, error)
             then = f"once more in {RETRY_SECONDS:.0f} s" if attempts <= RETRIES else "no more"
             logger.error(
@@ -134,7 +134,7 @@ class Loader:
             )
         else:
             model.failures.pop(path, None)
-            model.serving[version] = Loaded(servable)
+            model.serving[version] = LoadedVersion(servable)
             seconds = time.monotonic() - start
             logger.info("Version %d of model %s was loaded in %.1f s", version, name, seconds)
 
@@ -143,7 +143,7 @@ def _source(config: ModelConfig) -> tuple[str, bytes]:
     return config.base_path, config.model_version_policy.SerializeToString(deterministic=True)
 
 
-def _nothing_serves(model: Model, wanted: Collection[int]) -> RequestError:
+def _nothing_serves(model: ServedModel, wanted: Collection[int]) -> RequestError:
     name = model.config.name
     if not wanted:
         return NoVersionsError(

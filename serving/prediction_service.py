@@ -21,7 +21,7 @@ from tensorflow_serving.apis import (
     status_pb2,
 )
 
-from serving.batching import Batching
+from serving.batch_scheduler import BatchScheduler
 from serving.classification import classify, multi_inference, regress
 from serving.errors import RequestError, invalid
 from serving.manager import ModelManager
@@ -44,7 +44,7 @@ def _nothing_unexpected() -> Iterator[None]:
         raise RequestError(grpc.StatusCode.INTERNAL, reason) from error
 
 
-class PredictionApi:
+class PredictionService:
     """All that can be asked of a server.
 
     Each method takes a request and the seconds within which its answer is of use (None: any time),
@@ -62,7 +62,7 @@ class PredictionApi:
     def __init__(
         self,
         manager: ModelManager,
-        batching: Batching | None,
+        batching: BatchScheduler | None,
         monitoring: Monitoring,
         entrypoint: Literal["GRPC", "REST"],
     ):

@@ -11,17 +11,17 @@ from tensorflow_serving.config.file_system_storage_path_source_pb2 import (
 
 Policy: TypeAlias = FileSystemStoragePathSourceConfig.ServableVersionPolicy
 
-LARGEST = 2**63 - 1
+MAX_VERSION = 2**63 - 1
 
 
-class Wanted(NamedTuple):
+class AspiredVersions(NamedTuple):
     """Folders by version, newest first, and what the operator may have meant otherwise."""
 
     folders: dict[int, Path]
     warnings: list[str]
 
 
-def wanted(base: Path, policy: Policy) -> Wanted:
+def aspired_versions(base: Path, policy: Policy) -> AspiredVersions:
     """Looks for versions: folders whose names are numbers, with or without zeros before them.
 
     Args:
@@ -33,7 +33,7 @@ def wanted(base: Path, policy: Policy) -> Wanted:
     try:
         # In this order what has zeros comes first and gives way.
         for folder in sorted(entry for entry in base.iterdir() if entry.is_dir()):
-            version = number(folder.name)
+            version = parse_version(folder.name)
             if version in folders:
                 warnings.append(f"{folders[version]} is ignored: {folder} is that version, too")
             if version is not None:
@@ -43,16 +43,18 @@ def wanted(base: Path, policy: Policy) -> Wanted:
     if policy.WhichOneof("policy_choice") == "specific":
         for version in sorted(set(policy.specific.versions) - set(folders)):
             warnings.append(f"{base} lacks version {version}, which its policy names")
-    return Wanted({version: folders[version] for version in choose(folders, policy)}, warnings)
+    return AspiredVersions(
+        {version: folders[version] for version in select_versions(folders, policy)}, warnings
+    )
 
 
-def number(name: str) -> int | None:
+def parse_version(name: str) -> int | None:
     """The version that a folder of this name holds, if any: an int64, not negative."""
-    version = int(name) if re.fullmatch("[0-9]+", name) else LARGEST + 1
-    return version if version <= LARGEST else None
+    version = int(name) if re.fullmatch("[0-9]+", name) else MAX_VERSION + 1
+    return version if version <= MAX_VERSION else None
 
 
-def choose(versions: Collection[int], policy: Policy) -> list[int]:
+def select_versions(versions: Collection[int], policy: Policy) -> list[int]:
     """The versions among these that the policy wants, newest first."""
     newest_first = sorted(versions, reverse=True)
     choice = policy.WhichOneof("policy_choice")

@@ -20,9 +20,9 @@ from tensorflow_serving.apis import (
 )
 
 from serving.errors import RequestError
-from serving.prediction_api import PredictionApi
+from serving.prediction_service import PredictionService
 from serving.servable import Servable
-from tests.serving import models
+from tests.serving import saved_models
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -83,9 +83,9 @@ class Figures:
 def servables(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     found = [
-        Servable("adder", 3, models.write_adder(folder / "adder", 3)),
-        Servable("old", 3, models.write_old(folder / "old", 3)),
-        Servable("slow", 3, models.write_slow(folder / "slow", 3)),
+        Servable("adder", 3, saved_models.write_adder(folder / "adder", 3)),
+        Servable("old", 3, saved_models.write_old(folder / "old", 3)),
+        Servable("slow", 3, saved_models.write_slow(folder / "slow", 3)),
     ]
     yield found
     for servable in found:
@@ -106,7 +106,7 @@ def figures():
 
 @pytest.fixture
 def api(manager, figures):
-    return PredictionApi(manager, None, figures, "GRPC")
+    return PredictionService(manager, None, figures, "GRPC")
 
 
 def request_of(model="adder", signature="", **inputs):
@@ -167,7 +167,7 @@ def test_a_batcher_computes_where_there_is_one(manager, figures, servables):
             calls.append((servable.name, signature, timeout))
             return servable.run(signature, inputs, outputs, timeout)
 
-    api = PredictionApi(manager, Batching(), figures, "GRPC")
+    api = PredictionService(manager, Batching(), figures, "GRPC")
     assert list(api.predict(request_of(), 5).outputs["y"].float_val) == [4]
     api.predict(request_of())
     (first, second) = calls
@@ -209,7 +209,7 @@ def test_a_deadline_ends_the_computation(api, figures):
 
 
 def test_nothing_is_computed_after_the_deadline(manager, figures):
-    api = PredictionApi(manager, None, figures, "GRPC")
+    api = PredictionService(manager, None, figures, "GRPC")
     late = grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"
     assert refusal(api.predict, request_of("slow", seconds=[60.0]), 0.0) == late
     manager.wait = 0.2  # As another request may make this one wait.
@@ -222,7 +222,7 @@ def test_a_defect_is_one_line_and_is_logged(manager, figures, caplog):
         def run(self, *arguments):
             raise KeyError("first\n  second")
 
-    api = PredictionApi(manager, Broken(), figures, "GRPC")
+    api = PredictionService(manager, Broken(), figures, "GRPC")
     code, message = refusal(api.predict, request_of())
     assert code is grpc.StatusCode.INTERNAL
     assert message == r"KeyError: 'first\n second'"

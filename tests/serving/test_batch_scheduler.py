@@ -11,80 +11,80 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.serving.batched import LONG, Model, Trial, answer, double, refusal
-from tests.serving.managed import until
+from tests.serving.manager_helpers import wait_until
+from tests.serving.scheduler_harness import LONG, FakeModel, Harness, double, error_of, result_of
 
 INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 
 def test_a_full_batch_does_not_wait():
-    with Trial(max_batch_size=4) as trial:
-        futures = [trial.call(x) for x in ([1], [2, 3], [4])]
-        assert [answer(future) for future in futures] == [[2], [4, 6], [8]]
-        assert trial.model.rows == [4]
+    with Harness(max_batch_size=4) as harness:
+        futures = [harness.call(x) for x in ([1], [2, 3], [4])]
+        assert [result_of(future) for future in futures] == [[2], [4, 6], [8]]
+        assert harness.model.rows == [4]
 
 
 def test_a_batch_that_is_not_full_waits_its_time():
-    with Trial(batch_timeout_micros=100_000) as trial:
+    with Harness(batch_timeout_micros=100_000) as harness:
         start = time.monotonic()
-        assert answer(trial.call([1])) == [2]
+        assert result_of(harness.call([1])) == [2]
         assert 0.1 <= time.monotonic() - start < LONG / 2
 
 
 def test_whose_time_is_over_takes_more_until_a_thread_is_free():
-    with Trial(max_batch_size=4, batch_timeout_micros=0) as trial:
-        futures = trial.hold_back([1], [2, 3], [4], [5])
-        assert trial.waiting() == [4, 1]
-        trial.model.gate.set()
-        assert [answer(future) for future in futures] == [[0], [2], [4, 6], [8], [10]]
-        assert trial.model.x == [[0], [1, 2, 3, 4], [5]]
+    with Harness(max_batch_size=4, batch_timeout_micros=0) as harness:
+        futures = harness.occupy_thread([1], [2, 3], [4], [5])
+        assert harness.queued_rows() == [4, 1]
+        harness.model.gate.set()
+        assert [result_of(future) for future in futures] == [[0], [2], [4, 6], [8], [10]]
+        assert harness.model.x == [[0], [1, 2, 3, 4], [5]]
 
 
 def test_a_task_that_does_not_fit_closes_the_batch_before():
-    with Trial(max_batch_size=4) as trial:
-        (first,) = trial.call_in_turn([1, 2, 3])
-        second = trial.call([4, 5])
-        assert answer(first) == [2, 4, 6]
-        assert trial.waiting() == [2]
-        assert answer(trial.call([6, 7])) == [12, 14]
-        assert answer(second) == [8, 10]
-        assert trial.model.rows == [3, 4]
+    with Harness(max_batch_size=4) as harness:
+        (first,) = harness.call_in_turn([1, 2, 3])
+        second = harness.call([4, 5])
+        assert result_of(first) == [2, 4, 6]
+        assert harness.queued_rows() == [2]
+        assert result_of(harness.call([6, 7])) == [12, 14]
+        assert result_of(second) == [8, 10]
+        assert harness.model.rows == [3, 4]
 
 
 def test_as_many_batches_as_threads_are_computed_at_a_time():
-    with Trial(max_batch_size=1, num_batch_threads=3) as trial:
-        trial.model.gate.clear()
-        futures = [trial.call([number]) for number in range(4)]
+    with Harness(max_batch_size=1, num_batch_threads=3) as harness:
+        harness.model.gate.clear()
+        futures = [harness.call([number]) for number in range(4)]
         for _ in range(3):
-            assert trial.model.running.acquire(timeout=LONG)
-        assert not trial.model.running.acquire(timeout=0.05)
-        trial.model.gate.set()
-        assert [answer(future) for future in futures] == [[0], [2], [4], [6]]
+            assert harness.model.running.acquire(timeout=LONG)
+        assert not harness.model.running.acquire(timeout=0.05)
+        harness.model.gate.set()
+        assert [result_of(future) for future in futures] == [[0], [2], [4], [6]]
 
 
 def test_a_batch_is_taken_in_time_though_another_came_later():
-    with Trial(batch_timeout_micros=500_000) as trial:
+    with Harness(batch_timeout_micros=500_000) as harness:
         start = time.monotonic()
-        (first,) = trial.call_in_turn([1])
+        (first,) = harness.call_in_turn([1])
         time.sleep(0.45)
-        second = trial.call([1.5])
-        assert answer(first) == [2]
+        second = harness.call([1.5])
+        assert result_of(first) == [2]
         assert time.monotonic() - start < 0.9
-        assert answer(second) == [3]
+        assert result_of(second) == [3]
 
 
 def test_queues_take_turns():
-    with Trial(max_batch_size=1, batch_timeout_micros=0) as trial:
-        futures = trial.hold_back([1], [2], [3], [0.5])
-        trial.model.gate.set()
+    with Harness(max_batch_size=1, batch_timeout_micros=0) as harness:
+        futures = harness.occupy_thread([1], [2], [3], [0.5])
+        harness.model.gate.set()
         for future in futures:
             future.result(LONG)
-        assert trial.model.x == [[0], [1], [0.5], [2], [3]]
+        assert harness.model.x == [[0], [1], [0.5], [2], [3]]
 
 
 def test_only_what_belongs_together_is_merged():
-    other = Model()
+    other = FakeModel()
     kinds: list[dict[str, Any]] = [
         {"x": [[1]]},
         {"x": [[1.0]]},
@@ -96,77 +96,77 @@ def test_only_what_belongs_together_is_merged():
         {"x": [[1]], "outputs": ("y", "greatest")},
         {"x": [[1]], "model": other},
     ]
-    with Trial(max_batch_size=2) as trial:
-        futures = [trial.call(**kind) for kind in kinds]
-        until(lambda: trial.waiting() == [1] * len(kinds))
-        futures += [trial.call(**kind) for kind in kinds]
+    with Harness(max_batch_size=2) as harness:
+        futures = [harness.call(**kind) for kind in kinds]
+        wait_until(lambda: harness.queued_rows() == [1] * len(kinds))
+        futures += [harness.call(**kind) for kind in kinds]
         for future, kind in zip(futures, kinds * 2, strict=True):
             assert list(future.result(LONG)) == list(kind.get("outputs", ("y",)))
-        assert answer(futures[4]) == [[7]]
-        assert trial.model.rows == [2] * (len(kinds) - 1)
+        assert result_of(futures[4]) == [[7]]
+        assert harness.model.rows == [2] * (len(kinds) - 1)
         assert other.rows == [2]
 
 
 def test_a_full_queue_refuses_at_once_and_others_do_not():
-    with Trial(max_batch_size=2, max_enqueued_batches=2, batch_timeout_micros=0) as trial:
-        futures = trial.hold_back([1, 2], [3])
-        error = refusal(trial.call([4, 5]))
+    with Harness(max_batch_size=2, max_enqueued_batches=2, batch_timeout_micros=0) as harness:
+        futures = harness.occupy_thread([1, 2], [3])
+        error = error_of(harness.call([4, 5]))
         assert error.code is UNAVAILABLE
         assert error.message == (
             "The batch scheduling queue to which this task was submitted is full; currently 2 "
             "batches enqueued and max_enqueued_batches is 2"
         )
-        futures += trial.call_in_turn([6])  # It fits into the second batch.
-        assert refusal(trial.call([7])).code is UNAVAILABLE
-        futures += trial.call_in_turn([[8], [9]])
-        assert trial.waiting() == [2, 2, 2]
-        trial.model.gate.set()
-        answers = [answer(future) for future in futures]
+        futures += harness.call_in_turn([6])  # It fits into the second batch.
+        assert error_of(harness.call([7])).code is UNAVAILABLE
+        futures += harness.call_in_turn([[8], [9]])
+        assert harness.queued_rows() == [2, 2, 2]
+        harness.model.gate.set()
+        answers = [result_of(future) for future in futures]
         assert answers == [[0], [2, 4], [6], [12], [[16], [18]]]
-        assert answer(trial.call([4, 5])) == [8, 10]
+        assert result_of(harness.call([4, 5])) == [8, 10]
 
 
 def test_a_task_larger_than_a_batch_is_refused():
-    with Trial(max_batch_size=3) as trial:
-        error = refusal(trial.call([1, 2, 3, 4]))
+    with Harness(max_batch_size=3) as harness:
+        error = error_of(harness.call([1, 2, 3, 4]))
         assert error.code is INVALID_ARGUMENT
         assert error.message == "Task size 4 is larger than maximum input batch size 3"
-        assert answer(trial.call([1, 2, 3])) == [2, 4, 6]
+        assert result_of(harness.call([1, 2, 3])) == [2, 4, 6]
 
 
 def test_a_large_task_is_split():
-    with Trial(
+    with Harness(
         enable_large_batch_splitting=True,
         max_batch_size=8,
         max_execution_batch_size=3,
         max_enqueued_batches=3,
         batch_timeout_micros=0,
-    ) as trial:
-        futures = trial.hold_back([1, 2], [3, 4, 5, 6, 7])
-        assert trial.waiting() == [3, 3, 1]
-        assert refusal(trial.call([8, 9, 10])).code is UNAVAILABLE
-        futures += trial.call_in_turn([8, 9])
-        trial.model.gate.set()
-        answers = [answer(future) for future in futures]
+    ) as harness:
+        futures = harness.occupy_thread([1, 2], [3, 4, 5, 6, 7])
+        assert harness.queued_rows() == [3, 3, 1]
+        assert error_of(harness.call([8, 9, 10])).code is UNAVAILABLE
+        futures += harness.call_in_turn([8, 9])
+        harness.model.gate.set()
+        answers = [result_of(future) for future in futures]
         assert answers == [[0], [2, 4], [6, 8, 10, 12, 14], [16, 18]]
-        assert trial.model.x == [[0], [1, 2, 3], [4, 5, 6], [7, 8, 9]]
-        error = refusal(trial.call(range(9)))
+        assert harness.model.x == [[0], [1, 2, 3], [4, 5, 6], [7, 8, 9]]
+        error = error_of(harness.call(range(9)))
         assert error.message == "Task size 9 is larger than maximum input batch size 8"
 
 
 def test_parts_of_a_task_are_computed_at_the_same_time():
-    with Trial(
+    with Harness(
         enable_large_batch_splitting=True,
         max_batch_size=3,
         max_execution_batch_size=1,
         num_batch_threads=3,
-    ) as trial:
-        trial.model.gate.clear()
-        future = trial.call([1, 2, 3])
+    ) as harness:
+        harness.model.gate.clear()
+        future = harness.call([1, 2, 3])
         for _ in range(3):
-            assert trial.model.running.acquire(timeout=LONG)
-        trial.model.gate.set()
-        assert answer(future) == [2, 4, 6]
+            assert harness.model.running.acquire(timeout=LONG)
+        harness.model.gate.set()
+        assert result_of(future) == [2, 4, 6]
 
 
 KINDS = {
@@ -201,13 +201,13 @@ def test_any_mix_of_calls_gives_what_each_gives_alone(data, tasks):
         if pad:
             outputs = ["greatest"]  # Which the padding leaves as it is.
         start.wait(LONG)
-        found = trial.batching.run(trial.model, "double", {"x": x}, outputs, LONG)
+        found = harness.scheduler.run(harness.model, "double", {"x": x}, outputs, LONG)
         assert list(found) == outputs
         for name in outputs:
             np.testing.assert_array_equal(found[name], double(name, x), strict=True)
 
     start = threading.Barrier(len(tasks))
-    with Trial(
+    with Harness(
         allowed=allowed,
         pad=pad,
         max_batch_size=max(rows, 4) if splits else rows,
@@ -216,10 +216,10 @@ def test_any_mix_of_calls_gives_what_each_gives_alone(data, tasks):
         max_enqueued_batches=1000,
         num_batch_threads=data.draw(st.integers(1, 3), "threads"),
         batch_timeout_micros=data.draw(st.sampled_from([0, 300, 2000]), "timeout"),
-    ) as trial:
-        for future in [trial.callers.submit(caller, task) for task in tasks]:
+    ) as harness:
+        for future in [harness.callers.submit(caller, task) for task in tasks]:
             future.result(LONG)
-        for size in trial.model.rows:
+        for size in harness.model.rows:
             assert size <= rows
             assert not allowed or size in allowed
 
@@ -235,11 +235,11 @@ def test_batching_costs_less_than_a_tenth():
     def client() -> int:
         count, inputs = 0, {"x": np.zeros([1, 512], np.float32)}
         while time.monotonic() < end:
-            trial.batching.run(trial.model, "double", inputs, ["y"], LONG)
+            harness.scheduler.run(harness.model, "double", inputs, ["y"], LONG)
             count += 1
         return count
 
-    with Trial(compute, max_batch_size=batch, batch_timeout_micros=2000) as trial:
+    with Harness(compute, max_batch_size=batch, batch_timeout_micros=2000) as harness:
         end = time.monotonic() + 3
         with ThreadPoolExecutor(32) as clients:
             futures = [clients.submit(client) for _ in range(32)]

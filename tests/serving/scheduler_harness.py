@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from serving.batching import Batching
+from serving.batch_scheduler import BatchScheduler
+from serving.config_files import read_batching
 from serving.errors import RequestError
-from serving.text_protos import read_batching
-from tests.serving.managed import until
+from tests.serving.manager_helpers import wait_until
 
 LONG = 30  # Seconds; nothing lasts so long.
 MICROS = 1_000_000
@@ -23,7 +23,7 @@ def double(name: str, x: np.ndarray, z: np.ndarray | None = None) -> np.ndarray:
     return x + x if z is None else x + x + z
 
 
-class Model:
+class FakeModel:
     """Computes each output with a function of its name and the inputs; remembers its calls.
 
     A gate holds computations back while it is closed.
@@ -52,7 +52,7 @@ class Model:
         return list(map(len, self.x))
 
 
-class Trial:
+class Harness:
     """A scheduler, a model and callers.
 
     Args:
@@ -78,16 +78,16 @@ class Trial:
             getattr(parameters, name).value = value
         parameters.allowed_batch_sizes.extend(allowed)
         parameters.pad_variable_length_inputs = pad
-        self.batching = Batching(parameters)
-        self.model = Model(compute)
+        self.scheduler = BatchScheduler(parameters)
+        self.model = FakeModel(compute)
         self.callers = ThreadPoolExecutor(40)
 
-    def __enter__(self) -> "Trial":
+    def __enter__(self) -> "Harness":
         return self
 
     def __exit__(self, *error: object) -> None:
         self.model.gate.set()
-        self.batching.close()
+        self.scheduler.close()
         self.callers.shutdown()
 
     def call(
@@ -102,7 +102,7 @@ class Trial:
     ) -> Future:
         inputs = {"x": np.asarray(x)} | ({} if z is None else {"z": np.asarray(z)})
         return self.callers.submit(
-            self.batching.run, model or self.model, signature, inputs, list(outputs), timeout
+            self.scheduler.run, model or self.model, signature, inputs, list(outputs), timeout
         )
 
     def call_in_turn(self, *xs: Any, **options: Any) -> list[Future]:
@@ -110,30 +110,30 @@ class Trial:
         return [self._call_and_wait(x, **options) for x in xs]
 
     def _call_and_wait(self, x: Any, **options: Any) -> Future:
-        before = self.waiting()
+        before = self.queued_rows()
         future = self.call(x, **options)
-        until(lambda: self.waiting() != before)
+        wait_until(lambda: self.queued_rows() != before)
         return future
 
-    def hold_back(self, *xs: Any) -> list[Future]:
-        """A call that occupies the only thread until the gate is opened, and others that wait."""
+    def occupy_thread(self, *xs: Any) -> list[Future]:
+        """Blocks the only thread with a call until the gate opens, then queues the others."""
         self.model.gate.clear()
         first = self.call([0])
         assert self.model.running.acquire(timeout=LONG)
         return [first, *self.call_in_turn(*xs)]
 
-    def waiting(self) -> list[int]:
+    def queued_rows(self) -> list[int]:
         """Rows of the batches that wait."""
-        with self.batching._lock:
-            queues = self.batching._queues.values()
+        with self.scheduler._lock:
+            queues = self.scheduler._queues.values()
             return [batch.rows for batches in queues for batch in batches]
 
 
-def answer(future: Future, name: str = "y") -> Any:
+def result_of(future: Future, name: str = "y") -> Any:
     return future.result(LONG)[name].tolist()
 
 
-def refusal(future: Future) -> RequestError:
+def error_of(future: Future) -> RequestError:
     error = future.exception(LONG)
     assert isinstance(error, RequestError), error
     return error

@@ -36,7 +36,7 @@ class Server:
     def models(self):
         return model_service_pb2_grpc.ModelServiceStub(self.channel())
 
-    def end(self, number: int = signal.SIGTERM) -> int:
+    def stop(self, number: int = signal.SIGTERM) -> int:
         """Sends a signal and waits; returns the exit status."""
         self.process.send_signal(number)
         return self.process.wait(60)
@@ -74,6 +74,6 @@ def listening(port: int) -> bool:
         return probe.connect_ex(("localhost", port)) == 0
 
 
-def ended(*flags: str) -> subprocess.CompletedProcess[str]:
+def run_to_exit(*flags: str) -> subprocess.CompletedProcess[str]:
     """A server that ends by itself."""
     return subprocess.run([*EMBEDDED, *flags], capture_output=True, text=True, timeout=60, cwd=ROOT)

@@ -193,7 +193,7 @@ def _forms(name: str) -> str:
 
 def _build() -> dict[str, type[Message]]:
     file = descriptor_pb2.FileDescriptorProto(
-        name="serving/text_protos.proto",
+        name="serving/config_files.proto",
         package=_PACKAGE,
         syntax="proto3",
         dependency=[wrappers_pb2.DESCRIPTOR.name],

@@ -16,8 +16,8 @@ from typing import Any
 import grpc
 import numpy as np
 
+from serving.batch_runner import Arrays, BatchKey, BatchRunner, Runnable, common_rows, joined
 from serving.errors import RequestError
-from serving.merging import Arrays, Kind, Merger, Runnable, common_rows, joined
 
 
 class _Task:
@@ -39,7 +39,7 @@ class _Batch:
         self.rows = 0
 
 
-class Batching:
+class BatchScheduler:
     """Merges calls of `Servable.run` by several threads; its own threads compute the batches.
 
     A batch takes tasks until it is full or, when its time is over, until a thread is free for it.
@@ -54,10 +54,12 @@ class Batching:
         self._batch_rows = parameters.max_execution_batch_size.value
         self._most_batches = parameters.max_enqueued_batches.value
         self._wait_seconds = parameters.batch_timeout_micros.value / 1e6
-        self._merger = Merger(parameters.allowed_batch_sizes, parameters.pad_variable_length_inputs)
+        self._runner = BatchRunner(
+            parameters.allowed_batch_sizes, parameters.pad_variable_length_inputs
+        )
         # Only what waits is held: a version that is gone, or a shape asked for once, leaves nothing
         # behind. No queue is empty, and they take turns.
-        self._queues: dict[Kind, deque[_Batch]] = {}
+        self._queues: dict[BatchKey, deque[_Batch]] = {}
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._closed = False
@@ -96,11 +98,11 @@ class Batching:
                 f"Task size {rows} is larger than maximum input batch size {self._largest_task}",
             )
         deadline = math.inf if timeout is None else time.monotonic() + timeout
-        kind = self._merger.kind(servable, signature, inputs, outputs)
+        key = self._runner.key(servable, signature, inputs, outputs)
         results, errors = [], []
-        for task in self._enqueue(kind, inputs, rows, deadline):
+        for task in self._enqueue(key, inputs, rows, deadline):
             try:
-                results.append(self._wait(kind, task))
+                results.append(self._wait(key, task))
             except Exception as error:  # Other parts may still be computed.
                 errors.append(error)
         if errors:
@@ -115,12 +117,14 @@ class Batching:
         for thread in self._threads:
             thread.join()
 
-    def _enqueue(self, kind: Kind, inputs: Arrays, rows: int, deadline: float) -> Sequence[_Task]:
+    def _enqueue(
+        self, key: BatchKey, inputs: Arrays, rows: int, deadline: float
+    ) -> Sequence[_Task]:
         """Several tasks if it is split."""
         with self._lock:
             if self._closed:
                 raise RequestError(grpc.StatusCode.UNAVAILABLE, "The batch scheduler is closed")
-            batches = self._queues.get(kind, deque())
+            batches = self._queues.get(key, deque())
             room = self._batch_rows - batches[-1].rows if batches else 0
             if rows > room and not self._splits:
                 room = 0
@@ -140,12 +144,12 @@ class Batching:
                 tasks.append(_Task(part, deadline))
                 batches[-1].tasks.append(tasks[-1])
                 batches[-1].rows += end - start
-            self._queues[kind] = batches
+            self._queues[key] = batches
             if further or batches[-1].rows == self._batch_rows:
                 self._changed.notify()
         return tasks
 
-    def _wait(self, kind: Kind, task: _Task) -> dict[str, np.ndarray]:
+    def _wait(self, key: BatchKey, task: _Task) -> dict[str, np.ndarray]:
         seconds = task.deadline - time.monotonic()
         if not task.done.wait(min(max(seconds, 0), threading.TIMEOUT_MAX)):
             with self._lock:
@@ -157,7 +161,7 @@ class Batching:
             raise task.error
         if task.result is not None:
             return task.result
-        return self._compute(kind, [task])[0]
+        return self._compute(key, [task])[0]
 
     def _work(self) -> None:
         while self._work_once():
@@ -167,11 +171,11 @@ class Batching:
 
     def _work_once(self) -> bool:
         """False after the last batch of all."""
-        kind, tasks = self._take()
-        if kind is None:
+        key, tasks = self._take()
+        if key is None:
             return False
         try:
-            results = self._compute(kind, tasks) if tasks else []
+            results = self._compute(key, tasks) if tasks else []
         except Exception as error:  # Of the model or of the inputs, so the callers' in any case.
             if len(tasks) == 1:
                 tasks[0].error = error
@@ -182,33 +186,33 @@ class Batching:
             task.done.set()
         return True
 
-    def _take(self) -> tuple[Kind | None, list[_Task]]:
+    def _take(self) -> tuple[BatchKey | None, list[_Task]]:
         """Waits for a batch; returns those of its tasks that are still wanted."""
         with self._lock:
             while True:
                 now = time.monotonic()
-                kind, due = self._next(now)
-                if kind is not None:
-                    return kind, self._pop(kind, now)
+                key, due = self._next(now)
+                if key is not None:
+                    return key, self._pop(key, now)
                 if self._closed:
                     return None, []
                 self._changed.wait(min(due - now, threading.TIMEOUT_MAX))
 
-    def _next(self, now: float) -> tuple[Kind | None, float]:
+    def _next(self, now: float) -> tuple[BatchKey | None, float]:
         """The queue whose turn it is, or else when there will be one."""
         due = math.inf
-        for kind, batches in self._queues.items():
+        for key, batches in self._queues.items():
             full = len(batches) > 1 or batches[0].rows == self._batch_rows
             if full or batches[0].due <= now or self._closed:
-                return kind, now
+                return key, now
             due = min(due, batches[0].due)
         return None, due
 
-    def _pop(self, kind: Kind, now: float) -> list[_Task]:
-        batches = self._queues.pop(kind)
+    def _pop(self, key: BatchKey, now: float) -> list[_Task]:
+        batches = self._queues.pop(key)
         batch = batches.popleft()
         if batches:
-            self._queues[kind] = batches
+            self._queues[key] = batches
         if self._queues:  # Another thread takes over.
             self._changed.notify()
         tasks = [task for task in batch.tasks if task.deadline > now]
@@ -218,12 +222,12 @@ class Batching:
             max(tasks, key=lambda task: task.deadline).stays = True
         return tasks
 
-    def _compute(self, kind: Kind, tasks: Sequence[_Task]) -> list[dict[str, np.ndarray]]:
+    def _compute(self, key: BatchKey, tasks: Sequence[_Task]) -> list[dict[str, np.ndarray]]:
         timeout = max(task.deadline for task in tasks) - time.monotonic()
         if timeout <= 0:
             raise _deadline_exceeded()
         calls = [task.inputs for task in tasks]
-        return self._merger.run(kind, calls, timeout if timeout < math.inf else None)
+        return self._runner.run(key, calls, timeout if timeout < math.inf else None)
 
 
 def _deadline_exceeded() -> RequestError:

@@ -27,7 +27,7 @@ class Runnable(Protocol):
     ) -> dict[str, np.ndarray]: ...
 
 
-class Kind(NamedTuple):
+class BatchKey(NamedTuple):
     """What calls have in common if they can be merged."""
 
     servable: Runnable
@@ -36,8 +36,8 @@ class Kind(NamedTuple):
     rows: tuple[Any, ...]  # Name, type and shape of a row of each input.
 
 
-class Merger:
-    """Merges calls of a kind.
+class BatchRunner:
+    """Merges calls of a key.
 
     Args:
         allowed_rows: Numbers of rows, increasing, to one of which calls are filled up together;
@@ -49,17 +49,17 @@ class Merger:
         self._allowed_rows = tuple(allowed_rows)
         self._pads_rows = pads_rows
 
-    def kind(
+    def key(
         self, servable: Runnable, signature: str, inputs: Arrays, outputs: Sequence[str]
-    ) -> Kind:
+    ) -> BatchKey:
         rows = (
             (name, array.dtype, array.ndim if self._pads_rows else array.shape[1:])
             for name, array in sorted(inputs.items())
         )
-        return Kind(servable, signature, tuple(outputs), tuple(rows))
+        return BatchKey(servable, signature, tuple(outputs), tuple(rows))
 
     def run(
-        self, kind: Kind, calls: Sequence[Arrays], timeout: float | None
+        self, key: BatchKey, calls: Sequence[Arrays], timeout: float | None
     ) -> list[dict[str, np.ndarray]]:
         """Computes the outputs of each of several calls at once.
 
@@ -69,7 +69,7 @@ class Merger:
         ends = list(accumulate(map(common_rows, calls), initial=0))
         rows = next((size for size in self._allowed_rows if size >= ends[-1]), ends[-1])
         inputs = {name: self._merged([inputs[name] for inputs in calls], rows) for name in calls[0]}
-        computed = kind.servable.run(kind.signature, inputs, kind.outputs, timeout)
+        computed = key.servable.run(key.signature, inputs, key.outputs, timeout)
         for array in computed.values():
             _check_rows(array, rows)
         return [
