@@ -18,8 +18,8 @@ import tensorflow_text  # noqa: F401  Registers the operations of the batches' g
 from jsonargparse.typing import PositiveInt
 
 from caption_gan.command_line import ArgumentParser, run_program
+from caption_gan.data.service.client import is_listening, wait_for_dispatcher
 from caption_gan.data.service.dispatcher import Dispatcher
-from caption_gan.data.service.service import answers, await_dispatcher
 from caption_gan.errors import CaptionGANError
 
 DISPATCHER_PORT, WORKER_PORT = 5050, 5051
@@ -53,7 +53,7 @@ def start_worker(
         CaptionGANError: The port is taken, or no dispatcher answers.
     """
     _check_free(port)
-    await_dispatcher(dispatcher_address)
+    wait_for_dispatcher(dispatcher_address)
     config = tf.data.experimental.service.WorkerConfig(
         dispatcher_address, worker_address=worker_address, port=port, protocol="grpc"
     )
@@ -70,7 +70,7 @@ def follow_workers(dispatcher: Dispatcher, stopping: threading.Event) -> None:
     looks: dict[str, int] = {}  # By worker, how many in a row it has not answered.
     while not stopping.wait(LOOK_SECONDS):
         for worker in dispatcher.workers() or []:
-            looks[worker] = 0 if answers(worker) else looks.get(worker, 0) + 1
+            looks[worker] = 0 if is_listening(worker) else looks.get(worker, 0) + 1
             lost = looks[worker] * LOOK_SECONDS - LOST_SECONDS
             if lost == 0:
                 print(f"worker {worker} is gone; the others go on without it", file=sys.stderr)

@@ -16,9 +16,9 @@ from itertools import islice
 from caption_gan.command_line import run_program
 from caption_gan.config.checks import check
 from caption_gan.config.run import Config
+from caption_gan.data.shards.files import PreparedSplit, Shard
 from caption_gan.data.shards.prepare import Preparation
 from caption_gan.data.shards.records import read_examples
-from caption_gan.data.shards.shards import PreparedSplit, Shard, write_whole
 from caption_gan.models.encoders.encoder import build_encoder
 from caption_gan.reporting.data_summary import overlaps, write_data_summary
 from caption_gan.run import config_from, config_parser
@@ -81,7 +81,7 @@ def describe(
         for skip in split.skips
     ]
     lines = [json.dumps(skip, ensure_ascii=False) + "\n" for skip in skipped]
-    write_whole(filesystem.join(directory, "skipped.jsonl"), "".join(lines))
+    filesystem.write_text(filesystem.join(directory, "skipped.jsonl"), "".join(lines))
     page = filesystem.join(directory, "summary.html")
     write_data_summary(
         page,

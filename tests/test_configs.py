@@ -5,8 +5,8 @@ import json
 import pytest
 import yaml
 
-from caption_gan.data.synthetic.figures import FiguresWorld
-from caption_gan.data.synthetic.generated import GeneratedSource
+from caption_gan.data.synthetic.dataset import SyntheticSource
+from caption_gan.data.synthetic.figures import FiguresDataset
 from caption_gan.run import RunDirectory
 from tests.programs import call
 
@@ -43,7 +43,7 @@ def test_scicap_on_drawn_figures_in_the_released_layout(tmp_path):
     root = tmp_path / "scicap"
     for split, count in (("train", 24), ("val", 6)):
         names = []
-        source = GeneratedSource(FiguresWorld(), {split: count})
+        source = SyntheticSource(FiguresDataset(), {split: count})
         folders = [root / part / split for part in ("SciCap-Caption-All", "SciCap-No-Subfig-Img")]
         listed = root / "List-of-Files-for-Each-Experiments" / "First-Sentence" / "No-Subfig"
         folders.append(listed / split)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from caption_gan.data.shards import shards
+from caption_gan.data.shards import files
 from caption_gan.prepare import prepare
 from caption_gan.run import RunDirectory, read_config
 from tests.programs import SMALL, call
@@ -63,7 +63,7 @@ def started(tmp_path):
 
 @pytest.mark.slow
 def test_training_goes_on_without_a_killed_worker(tmp_path, monkeypatch, started):
-    monkeypatch.setattr(shards, "IMAGES_PER_SHARD", 30)
+    monkeypatch.setattr(files, "IMAGES_PER_SHARD", 30)
     settings = [*SMALL, "--data.train_images=1500", "--data.cache", str(tmp_path / "cache")]
     prepare(read_config(settings, "test"), str(tmp_path / "shards"))
     ports = free_ports(3)

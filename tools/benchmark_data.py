@@ -40,13 +40,13 @@ from caption_gan.data.example import Example
 from caption_gan.data.images import decode_and_resize
 from caption_gan.data.pipeline import Pipeline
 from caption_gan.data.service.dispatcher import Dispatcher
-from caption_gan.data.shards import shards
+from caption_gan.data.shards import files
 from caption_gan.data.shards.encode import RecordMaker
+from caption_gan.data.shards.files import IndexedImage, PreparedSplit
 from caption_gan.data.shards.prepare import Preparation
 from caption_gan.data.shards.records import serialize
-from caption_gan.data.shards.shards import IndexedImage, PreparedSplit
 from caption_gan.data.skips import Skips
-from caption_gan.data.sources.sources import open_source
+from caption_gan.data.sources.registry import open_source
 from caption_gan.input_server import DISPATCHER_PORT
 from caption_gan.models.encoders.encoder import build_encoder
 from caption_gan.text.tokenizer import Tokenizer
@@ -77,7 +77,7 @@ def encoding(root: str, weights: str, images: int, rounds: int, folder: Path) ->
 
     def write_shard() -> None:
         shutil.rmtree(folder, ignore_errors=True)
-        (shard,) = shards.plan(str(folder), "train", min(images, 1000), gzip=False)
+        (shard,) = files.plan_shards(str(folder), "train", min(images, 1000), gzip=False)
         shard.write(maker.records(examples, Skips()), Skips())
 
     def loop() -> None:
@@ -106,7 +106,7 @@ def written(
     folder: Path, images: int, record: Callable[[int], tuple[bytes, IndexedImage]]
 ) -> PreparedSplit:
     """Shards of so many records."""
-    planned = shards.plan(str(folder), "train", images, gzip=False)
+    planned = files.plan_shards(str(folder), "train", images, gzip=False)
     indexes = [shard.write(map(record, shard.positions), Skips()) for shard in planned]
     index = [image for index in indexes for image in index.images]
     return PreparedSplit(str(folder), "train", index, sum(one.size for one in indexes), [])
@@ -201,7 +201,7 @@ def figures(images: int, folder: Path) -> None:
     for tenth in range(10):
         numbers = range(tenth * count // 10, (tenth + 1) * count // 10)
 
-        def is_wanted(shard: shards.Shard, numbers: range = numbers) -> bool:
+        def is_wanted(shard: files.Shard, numbers: range = numbers) -> bool:
             return shard.number in numbers
 
         preparation.write("train", is_wanted)

@@ -21,7 +21,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from caption_gan.data.image_batches import read_images
-from caption_gan.data.images import UNTUNED, decode_and_resize
+from caption_gan.data.images import NO_AUTOTUNE, decode_and_resize
 
 BATCH = 32
 
@@ -63,7 +63,7 @@ def serving(images: list[bytes], side: int, rounds: int) -> None:
             lambda encoded: decode_and_resize(encoded, side, side),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
-        dataset = dataset.batch(tf.size(batch, tf.int64)).with_options(UNTUNED)
+        dataset = dataset.batch(tf.size(batch, tf.int64)).with_options(NO_AUTOTUNE)
         return dataset.get_single_element()
 
     @compiled
@@ -93,7 +93,7 @@ def training(images: list[bytes], side: int, rounds: int) -> None:
         dataset = tf.data.Dataset.from_tensor_slices(images[:count]).map(
             decode, num_parallel_calls=tf.data.AUTOTUNE
         )
-        dataset = dataset.batch(BATCH).with_options(UNTUNED)
+        dataset = dataset.batch(BATCH).with_options(NO_AUTOTUNE)
 
         def go() -> None:
             for _ in dataset:

@@ -17,8 +17,8 @@ import keras
 
 from caption_gan.config.run import Config
 from caption_gan.data.pipeline import Pipeline
+from caption_gan.data.shards.files import PreparedSplit
 from caption_gan.data.shards.prepare import prepare_splits
-from caption_gan.data.shards.shards import PreparedSplit
 from caption_gan.fit import start_run
 from caption_gan.models.encoders.encoder import build_encoder
 from caption_gan.run import RunDirectory, build_captioner, read_config

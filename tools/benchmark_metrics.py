@@ -14,7 +14,7 @@ from typing import Any
 
 from caption_gan.config.data import DataConfig
 from caption_gan.data.skips import Skips
-from caption_gan.data.sources.sources import open_source
+from caption_gan.data.sources.registry import open_source
 from caption_gan.evaluation.text_metrics import collapse_metrics, novelty, variety
 from caption_gan.metrics import java_scores
 from caption_gan.metrics.bootstrap import Bootstrap

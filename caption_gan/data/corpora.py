@@ -14,7 +14,7 @@ from caption_gan.data.skips import Skips
 from caption_gan.errors import CaptionGANError
 from caption_gan.storage import filesystem
 from caption_gan.text.tokenizer import Tokenizer
-from caption_gan.text.vocabulary import in_lists
+from caption_gan.text.vocabulary import batched
 
 _AT_ONCE = 8192
 KEYS = ("caption", "text", "sentence")
@@ -66,7 +66,7 @@ def tokenize_corpora(paths: Sequence[str], tokenizer: Tokenizer, skips: Skips) -
     """
     kind = np.uint16 if tokenizer.vocabulary_size <= 2**16 else np.int32
     kept = [np.empty((0, tokenizer.sequence_length), kind)]
-    for sentences in in_lists(read_corpora(paths, skips), _AT_ONCE):
+    for sentences in batched(read_corpora(paths, skips), _AT_ONCE):
         texts = tf.constant([text.encode("utf-8", "replace") for text in sentences])
         token_ids = tokenizer.tokenize(texts).numpy()
         unknown = (token_ids == tokenizer.unk_id).any(axis=-1)

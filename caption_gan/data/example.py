@@ -12,7 +12,7 @@ class Example:
         image: Encoded image bytes (PNG, JPEG, GIF, BMP or WebP), as found on disk.
         captions: One or more captions, raw text.
         facts: What is known to be true of the image, as JSON; empty for real data. Only the
-            built-in data sets know it, see `caption_gan.data.synthetic.generated`.
+            built-in data sets know it, see `caption_gan.data.synthetic.dataset`.
         image_text: Text that was read from the image, such as the labels of a figure's axes; empty
             where nobody has read it.
     """

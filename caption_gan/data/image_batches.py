@@ -5,7 +5,7 @@ B batch, N rows that decode.
 
 import tensorflow as tf
 
-from caption_gan.data.images import UNTUNED, decode_and_resize
+from caption_gan.data.images import NO_AUTOTUNE, decode_and_resize
 
 NO_BYTES = "no bytes"
 NO_IMAGE = "not an image that can be decoded (PNG, JPEG, GIF, BMP, WebP)"
@@ -40,7 +40,7 @@ def read_images(image_bytes: tf.Tensor, height: int, width: int) -> tuple[tf.Ten
     )
     # Stands for all rows that do not decode, and gives a batch in which none does an element.
     black = tf.data.Dataset.from_tensors((rows, tf.zeros([height, width, 3], tf.uint8)))
-    batch = decoded.concatenate(black).batch(rows + 1).with_options(UNTUNED)
+    batch = decoded.concatenate(black).batch(rows + 1).with_options(NO_AUTOTUNE)
     row, pixels = batch.get_single_element()  # [N + 1], [N + 1, height, width, 3]
 
     last = tf.size(row, tf.int64) - 1  # N

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 # The thread that tunes a pipeline sleeps for up to a minute at a time, and the end of an epoch
 # waits for it. Untuned, `AUTOTUNE` in a `map` means as many calls at a time as there are cores.
-UNTUNED = tf.data.Options()
-UNTUNED.autotune.enabled = False
+NO_AUTOTUNE = tf.data.Options()
+NO_AUTOTUNE.autotune.enabled = False
 
 # A JPEG file's beginning with a JFIF segment without a thumbnail, 20 bytes, and what nearly always
 # follows: tables, after which there is no EXIF segment. COCO and Flickr8k are such files.
@@ -86,7 +86,7 @@ def thumbnails(images: Sequence[bytes], side: int) -> np.ndarray:
     dataset = tf.data.Dataset.from_tensor_slices(list(images)).map(
         lambda encoded: decode_and_resize(encoded, side, side), num_parallel_calls=tf.data.AUTOTUNE
     )
-    dataset = dataset.with_options(UNTUNED)
+    dataset = dataset.with_options(NO_AUTOTUNE)
     pixels = np.stack(list(dataset.as_numpy_iterator())).astype(np.float32) / 255
     return pixels.reshape(len(images), -1)
 

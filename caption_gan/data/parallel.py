@@ -1,4 +1,4 @@
-"""Work done ahead by threads, in order and without piling up."""
+"""Maps a function over items in threads, in order and with bounded memory."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -9,26 +9,26 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def map_ahead(
-    function: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int
+def parallel_map(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int, buffer_size: int
 ) -> Iterator[Result]:
-    """Results in the order of the items; at most `ahead` of them wait to be taken.
+    """Yields the results in the order of the items.
 
-    `Executor.map` would begin all items at once and hold all results.
+    `Executor.map` would submit all items at once and hold all results in memory.
 
     Args:
-        function: Is called in threads, so it gains where it waits or leaves Python, as reading
-            files and TensorFlow's operations do.
+        function: Called in threads, so it should wait for files or leave Python, as TensorFlow's
+            operations do.
         items: Read as needed.
-        threads: Number of calls at a time.
-        ahead: Number of items that are begun before their results are asked for.
+        threads: Number of concurrent calls.
+        buffer_size: Largest number of items that are submitted and not yet yielded.
     """
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for item in items:
                 pending.append(pool.submit(function, item))
-                if len(pending) >= ahead:
+                if len(pending) >= buffer_size:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()

@@ -11,15 +11,15 @@ import tensorflow as tf
 
 from caption_gan.config.data import DataConfig
 from caption_gan.config.models import EncoderConfig
-from caption_gan.data.images import UNTUNED, decode_and_resize
-from caption_gan.data.service.service import distribute
+from caption_gan.data.images import NO_AUTOTUNE, decode_and_resize
+from caption_gan.data.service.client import distribute
+from caption_gan.data.shards.files import IMAGES_PER_SHARD, PreparedSplit
 from caption_gan.data.shards.records import (
     SHARDS_AT_A_TIME,
     parsed,
+    read_assigned_shards,
     read_serialized,
-    read_serialized_part,
 )
-from caption_gan.data.shards.shards import IMAGES_PER_SHARD, PreparedSplit
 from caption_gan.text.tokenizer import Tokenizer
 from caption_gan.text.vocabulary import PAD_ID
 
@@ -107,7 +107,7 @@ class Pipeline:
         buffer = min(_buffer(prepared, batch_size), SHARDS_AT_A_TIME * IMAGES_PER_SHARD)
 
         def epoch(epoch_seed: tf.Tensor) -> tf.data.Dataset:
-            records = read_serialized_part(prepared, epoch_seed).shuffle(buffer, seed=epoch_seed)
+            records = read_assigned_shards(prepared, epoch_seed).shuffle(buffer, seed=epoch_seed)
             examples = self._varied(self._decoded(records), epoch_seed, captions)
             dataset = distribute(examples.batch(batch_size), str(self.data.service))
             # The last batch of each worker is not full.
@@ -123,7 +123,7 @@ class Pipeline:
         # the graph that they are sent. (TensorFlow refuses a tensor as a seed if the global seed is
         # 0, which no stage has.)
         epochs = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
-        return epochs.flat_map(epoch).with_options(UNTUNED)
+        return epochs.flat_map(epoch).with_options(NO_AUTOTUNE)
 
     def _varied(
         self, dataset: tf.data.Dataset, seed: int | tf.Tensor, captions: int
@@ -138,7 +138,7 @@ class Pipeline:
             num_parallel_calls=tf.data.AUTOTUNE,
         )
 
-    def with_sentences(
+    def with_unpaired(
         self, batches: tf.data.Dataset, token_ids: np.ndarray, captions: int, seed: int
     ) -> tf.data.Dataset:
         """Adds text without images to training batches.

@@ -1,4 +1,4 @@
-"""What of a data set cannot be used: counted and named, so that nothing is lost in silence."""
+"""Records of what in a data set cannot be used, so that nothing is dropped silently."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -12,9 +12,9 @@ class Skip:
     """Something that was skipped.
 
     Attributes:
-        reason: Reads well after a number, e.g. `images do not decode`.
-        name: Of the image, or where it stands, e.g. `line 12`.
-        count: How many things.
+        reason: Continues a number, e.g. `images do not decode`.
+        name: The image, or a place in a file such as `line 12`.
+        count: How many things were skipped there.
     """
 
     reason: str
@@ -23,10 +23,10 @@ class Skip:
 
 
 class SkipError(Exception):
-    """Raised where an example is read that cannot be used.
+    """Raised while an example is read that must be skipped.
 
     Args:
-        reason: Reads well after a number, e.g. `images do not decode`.
+        reason: Continues a number, e.g. `images do not decode`.
     """
 
 
@@ -34,20 +34,20 @@ class Skips:
     """Collects what was skipped.
 
     Attributes:
-        all: In the order in which it was met.
+        all: The skips, oldest first.
     """
 
     def __init__(self, skips: Iterable[Skip] = ()):
         self.all = list(skips)
 
     def add(self, reason: str, name: str, count: int = 1) -> None:
-        """Adds something that was skipped."""
+        """Adds a `Skip`."""
         self.all.append(Skip(reason, name, count))
 
     def lines(self) -> list[str]:
-        """One line for each reason, e.g. `2 images do not decode: a.jpg, b.jpg`."""
+        """One line per reason, e.g. `2 images do not decode: a.jpg, b.jpg`."""
         counts: dict[str, int] = defaultdict(int)
-        names: dict[str, dict[str, None]] = defaultdict(dict)  # Ordered, each once.
+        names: dict[str, dict[str, None]] = defaultdict(dict)  # Dictionaries as ordered sets.
         for skip in self.all:
             counts[skip.reason] += skip.count
             if len(names[skip.reason]) < NAMES_SHOWN:

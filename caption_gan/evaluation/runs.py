@@ -9,7 +9,7 @@ from caption_gan.config.run import Config
 from caption_gan.data.pipeline import Pipeline
 from caption_gan.data.shards.prepare import captions_if_prepared, prepare_splits
 from caption_gan.data.shards.records import read_examples
-from caption_gan.data.sources.sources import build_fact_checker
+from caption_gan.data.sources.registry import build_fact_checker
 from caption_gan.evaluation.baselines import baselines
 from caption_gan.evaluation.captioning import CaptionedImage, caption_images
 from caption_gan.evaluation.frontier import Frontier, Points

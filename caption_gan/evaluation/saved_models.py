@@ -18,7 +18,7 @@ from caption_gan.config.run import Config
 from caption_gan.data.example import Example
 from caption_gan.data.shards.prepare import captions_if_prepared, prepare_splits
 from caption_gan.data.shards.records import read_examples
-from caption_gan.data.sources.sources import build_fact_checker
+from caption_gan.data.sources.registry import build_fact_checker
 from caption_gan.errors import CaptionGANError
 from caption_gan.evaluation.captioning import CaptionedImage
 from caption_gan.evaluation.runs import Evaluation, build_evaluation

@@ -17,7 +17,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from caption_gan import signature
 from caption_gan.config.data import DataConfig
 from caption_gan.data.skips import Skips
-from caption_gan.data.sources.sources import open_source
+from caption_gan.data.sources.registry import open_source
 from caption_gan.errors import CaptionGANError
 from caption_gan.exporting.allowed_operations import check_operations
 from caption_gan.exporting.model_card import model_card

@@ -20,11 +20,12 @@ from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
 from caption_gan.data.example import Example
-from caption_gan.data.shards.shards import IndexedImage, PreparedSplit, write_whole
+from caption_gan.data.shards.files import IndexedImage, PreparedSplit
 from caption_gan.data.skips import NAMES_SHOWN
 from caption_gan.reporting.curves import INK, STYLE, TRAINING, VALIDATION, new_axes, to_svg
 from caption_gan.reporting.pages import new_environment
 from caption_gan.reporting.pictures import read_picture
+from caption_gan.storage import filesystem
 from caption_gan.text.vocabulary import count_words, split_words
 
 _MINIMUM_COUNTS = (1, 2, 3, 5, 10, 20)
@@ -79,7 +80,7 @@ def write_data_summary(
         frequent=counts.most_common(_FREQUENT),
         samples=[_shown(example) for example in samples[:_SAMPLES]],
     )
-    write_whole(path, html)
+    filesystem.write_text(path, html)
 
 
 def overlaps(splits: Sequence[PreparedSplit]) -> list[str]:

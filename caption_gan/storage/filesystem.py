@@ -5,6 +5,7 @@ Paths are strings, as `pathlib` would make one slash of two.
 
 import contextlib
 import os
+import uuid
 from collections.abc import Iterator
 
 import tensorflow as tf
@@ -48,6 +49,28 @@ def read_bytes(path: str) -> bytes:
     """
     with as_os_errors(), tf.io.gfile.GFile(path, "rb") as file:
         return file.read()
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes a text file that is whole or absent, whatever interrupts the writing.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    temporary = f"{path}.{uuid.uuid4().hex}"
+    try:
+        with as_os_errors():
+            with tf.io.gfile.GFile(temporary, "wb") as file:
+                file.write(text.encode("utf-8", "replace"))
+            tf.io.gfile.rename(temporary, path, overwrite=True)
+    finally:
+        remove(temporary)
+
+
+def remove(path: str) -> None:
+    """Removes a file if it exists."""
+    with contextlib.suppress(tf.errors.NotFoundError):
+        tf.io.gfile.remove(path)
 
 
 @contextlib.contextmanager

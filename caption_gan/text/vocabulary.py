@@ -81,7 +81,7 @@ def split_words(captions: tf.Tensor) -> tf.RaggedTensor:
 def count_words(captions: Iterable[str]) -> Counter[str]:
     """Counts the words of captions, split as the tokenizer splits them."""
     counts: Counter[bytes] = Counter()
-    for some in in_lists(captions, _COUNTED_AT_ONCE):
+    for some in batched(captions, _COUNTED_AT_ONCE):
         # A lone surrogate has no UTF-8; it can stand in a JSON file all the same.
         encoded = [caption.encode("utf-8", "ignore") for caption in some]
         counts.update(split_words(tf.constant(encoded, tf.string)).flat_values.numpy().tolist())
@@ -238,7 +238,7 @@ def _check(words: Sequence[str], source: str) -> None:
         )
 
 
-def in_lists(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Divides items into lists of so many; the last one may be shorter."""
     iterator = iter(items)
     while some := list(islice(iterator, size)):

@@ -13,8 +13,8 @@ from caption_gan.config.objectives import AdversarialConfig
 from caption_gan.config.run import Config
 from caption_gan.data.corpora import tokenize_corpora
 from caption_gan.data.pipeline import Pipeline
-from caption_gan.data.service import service
-from caption_gan.data.shards.shards import PreparedSplit
+from caption_gan.data.service.client import monitored_service
+from caption_gan.data.shards.files import PreparedSplit
 from caption_gan.data.skips import Skips
 from caption_gan.distribution import replicas, strategies
 from caption_gan.errors import CaptionGANError
@@ -177,7 +177,7 @@ def train_stage(
         sentences = tokenize_corpora(config.data.corpora, pipeline.tokenizer, skips)
         for line in [f"{len(sentences)} sentences of data.corpora are used", *skips.lines()]:
             print(f"{objective}: {line}", file=sys.stderr)
-        batches = pipeline.with_sentences(
+        batches = pipeline.with_unpaired(
             batches, sentences, settings.captions, config.seed + number
         )
     # In this order: the first ones add figures that the later ones read, all that an epoch leaves
@@ -198,7 +198,7 @@ def train_stage(
     chief = strategies.is_chief()
     save = continuation.save_within_epoch if chief else lambda: None
     try:
-        with service.using(config.data.service), Interruption(save) as interruption:
+        with monitored_service(config.data.service), Interruption(save) as interruption:
             train(
                 model,
                 batches,

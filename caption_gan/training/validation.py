@@ -11,9 +11,9 @@ import tensorflow as tf
 from caption_gan.config.run import Config
 from caption_gan.data.example import Example
 from caption_gan.data.pipeline import Pipeline
+from caption_gan.data.shards.files import PreparedSplit
 from caption_gan.data.shards.records import read_examples
-from caption_gan.data.shards.shards import PreparedSplit
-from caption_gan.data.sources.sources import build_fact_checker
+from caption_gan.data.sources.registry import build_fact_checker
 from caption_gan.metrics import diversity
 from caption_gan.metrics.collapse import image_dependence, out_of_bounds
 from caption_gan.metrics.fact_accuracy import fact_accuracy

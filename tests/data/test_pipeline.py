@@ -15,10 +15,10 @@ from caption_gan.config.run import Config
 from caption_gan.data.example import Example
 from caption_gan.data.images import decode_and_resize, is_image
 from caption_gan.data.pipeline import Pipeline
+from caption_gan.data.shards import files, records
 from caption_gan.data.shards import prepare as prepare_shards
-from caption_gan.data.shards import records, shards
+from caption_gan.data.shards.files import IndexedImage, PreparedSplit
 from caption_gan.data.shards.prepare import prepare_splits
-from caption_gan.data.shards.shards import IndexedImage, PreparedSplit
 from caption_gan.data.skips import Skips
 from caption_gan.errors import CaptionGANError
 from caption_gan.text.tokenizer import Tokenizer
@@ -99,12 +99,12 @@ def pipeline_of(config, tokenizer) -> Pipeline:
 
 
 def test_records_keep_everything_in_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "IMAGES_PER_SHARD", 4)
+    monkeypatch.setattr(files, "IMAGES_PER_SHARD", 4)
     examples = [
         Example(f"image {index}", bytes([index]), ("one", "zwei ü"), f'{{"fact": {index}}}', "text")
         for index in range(10)
     ]
-    parts = shards.plan(str(tmp_path), "train", 10, gzip=False)
+    parts = files.plan_shards(str(tmp_path), "train", 10, gzip=False)
     assert [part.positions for part in parts] == [range(3), range(3, 6), range(6, 10)]
     for part in reversed(parts):
         made = [
@@ -199,7 +199,7 @@ def test_a_continued_training_sees_what_an_uninterrupted_one_would(
     def seen(done: Position) -> list[np.ndarray]:
         keras.utils.set_random_seed(0)
         batches = pipeline.training(prepared, 2, 2, 3, by_length)
-        batches = pipeline.with_sentences(batches, sentences, 2, 3)
+        batches = pipeline.with_unpaired(batches, sentences, 2, 3)
         reader = Reader()
         train(reader, batches, tf.data.Dataset.range(1), 3, [], done)
         return [np.concatenate([batch["token_ids"], batch["unpaired"]]) for batch in reader.read]

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from caption_gan.data.example import Example
-from caption_gan.data.shards.shards import IndexedImage, PreparedSplit
+from caption_gan.data.shards.files import IndexedImage, PreparedSplit
 from caption_gan.reporting.data_summary import overlaps, write_data_summary
 from caption_gan.reporting.pictures import png
 from tests.reporting.test_report import Page

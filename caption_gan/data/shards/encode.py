@@ -16,12 +16,12 @@ import tensorflow as tf
 from caption_gan.config.models import EncoderConfig
 from caption_gan.data.example import Example
 from caption_gan.data.images import decode_and_resize, is_image
-from caption_gan.data.parallel import map_ahead
+from caption_gan.data.parallel import parallel_map
+from caption_gan.data.shards.files import IndexedImage
 from caption_gan.data.shards.records import serialize
-from caption_gan.data.shards.shards import IndexedImage
 from caption_gan.data.skips import Skips
 from caption_gan.models.encoders.precomputed import PrecomputedEncoder
-from caption_gan.text.vocabulary import in_lists
+from caption_gan.text.vocabulary import batched
 
 ENCODING_BATCH = 32
 
@@ -79,7 +79,7 @@ class RecordMaker:
     def _with_regions(self, examples: Iterable[Example], skips: Skips) -> Iterator[Record]:
         # Decoded once, by threads, while the batch before is encoded.
         decoded = _checked(examples, self._pixels, skips)
-        for some in in_lists(decoded, ENCODING_BATCH):
+        for some in batched(decoded, ENCODING_BATCH):
             views = [view.numpy() for view in self.encode(np.stack([pixels for _, pixels in some]))]
             for (example, _), *regions in zip(some, *views, strict=True):
                 yield _record(example, regions)
@@ -119,7 +119,7 @@ def _checked(
 ) -> Iterator[tuple[Example, Seen]]:
     """Pairs examples with what threads see in them; those in which it is None are skipped."""
     threads = os.cpu_count() or 1
-    pairs = map_ahead(
+    pairs = parallel_map(
         lambda example: (example, look(example)), examples, threads, ENCODING_BATCH + threads
     )
     for example, seen in pairs:

@@ -13,11 +13,11 @@ from tqdm import tqdm
 
 from caption_gan.config.run import Config
 from caption_gan.data.example import Example
-from caption_gan.data.shards import shards
+from caption_gan.data.shards import files
 from caption_gan.data.shards.encode import RecordMaker
-from caption_gan.data.shards.shards import PreparedSplit, Shard
+from caption_gan.data.shards.files import PreparedSplit, Shard
 from caption_gan.data.skips import Skip, Skips
-from caption_gan.data.sources.sources import open_source
+from caption_gan.data.sources.registry import open_source
 from caption_gan.errors import CaptionGANError
 from caption_gan.models.encoders.precomputed import PrecomputedEncoder
 from caption_gan.storage import filesystem
@@ -76,7 +76,7 @@ class Preparation:
             raise CaptionGANError(
                 f"{self.config.data.source} has no split {split!r}; it has {', '.join(images)}."
             )
-        return shards.plan(self.directory, split, images[split], self.config.data.gzip)
+        return files.plan_shards(self.directory, split, images[split], self.config.data.gzip)
 
     def write(self, split: str, wanted: Callable[[Shard], bool]) -> None:
         """Writes those shards of a split that are wanted.
@@ -88,7 +88,7 @@ class Preparation:
         total = sum(len(shard.positions) for shard in chosen)
         if not chosen:
             return
-        shards.remove_abandoned(self.directory, split)
+        files.remove_abandoned(self.directory, split)
         title = f"preparing {self.config.data.source}/{split}"
         with tqdm(total=total, desc=title, unit=" images") as bar, _writing(self.directory):
             for shard in chosen:
@@ -143,7 +143,7 @@ def captions_if_prepared(config: Config, encoder: keras.Model, split: str) -> li
     if config.data.shards is None:
         return Preparation(config, encoder).captions(split)
     directory = filesystem.resolve(config.data.shards)
-    return _read_given(directory, split).captions if shards.found(directory, split) else None
+    return _read_given(directory, split).captions if files.find_shards(directory, split) else None
 
 
 def cached_content(config: Config, encoder: keras.Model) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def _read(
 
 
 def _read_given(directory: str, split: str) -> PreparedSplit:
-    wanted = shards.found(directory, split)
+    wanted = files.find_shards(directory, split)
     missing = [shard.path for shard in wanted if not shard.is_whole()]
     if missing or not wanted:
         what = f"{missing[0]} is missing or damaged" if missing else f"no split {split!r}"
@@ -222,7 +222,7 @@ def _claim(directory: str, content: dict[str, Any]) -> None:
     if not filesystem.is_file(path):
         with filesystem.as_os_errors():
             tf.io.gfile.makedirs(directory)
-        shards.write_whole(path, json.dumps(content, indent=2))
+        filesystem.write_text(path, json.dumps(content, indent=2))
     elif json.loads(filesystem.read_bytes(path)) != json.loads(json.dumps(content)):
         raise CaptionGANError(
             f"{directory} has shards of other data or for another encoder (see {CONTENT}); choose "

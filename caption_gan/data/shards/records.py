@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from caption_gan.data.example import Example
-from caption_gan.data.images import UNTUNED
-from caption_gan.data.shards.shards import PreparedSplit, shard_files
+from caption_gan.data.images import NO_AUTOTUNE
+from caption_gan.data.shards.files import PreparedSplit, shard_files
 
 SHARDS_AT_A_TIME = 4  # Read in turn, so that a buffer of records mixes several.
 
@@ -76,7 +76,7 @@ def read_serialized(prepared: PreparedSplit, shuffle_seed: int | None = None) ->
     return _records(files.shuffle(len(names), seed=shuffle_seed), names, SHARDS_AT_A_TIME)
 
 
-def read_serialized_part(prepared: PreparedSplit, epoch_seed: tf.Tensor) -> tf.data.Dataset:
+def read_assigned_shards(prepared: PreparedSplit, epoch_seed: tf.Tensor) -> tf.data.Dataset:
     """The records of those shards of a split that come to one of several readers of an epoch.
 
     Nothing stands between the list of shards and their reading: a reader takes a shard when it
@@ -99,7 +99,7 @@ def _records(files: tf.data.Dataset, names: Sequence[str], at_a_time: int) -> tf
         num_parallel_calls=at_a_time,
         deterministic=True,
     )
-    return dataset.with_options(UNTUNED)
+    return dataset.with_options(NO_AUTOTUNE)
 
 
 def parsed(dataset: tf.data.Dataset, with_regions: bool = True) -> tf.data.Dataset:

@@ -8,9 +8,10 @@ from typing import Any
 
 from caption_gan.config.data import DataConfig
 from caption_gan.data.skips import Skips
-from caption_gan.data.sources.json_lists import read_lists
+from caption_gan.data.sources.image_files import ImageFile, ImageFileSource
+from caption_gan.data.sources.json_records import read_records
 from caption_gan.data.sources.karpathy import read_karpathy
-from caption_gan.data.sources.listed import Entry, ListedSource, hold_out
+from caption_gan.data.sources.splits import hold_out
 from caption_gan.errors import CaptionGANError
 from caption_gan.storage import filesystem
 
@@ -18,7 +19,7 @@ CAPTION_FILE = re.compile(r"captions_(train|val|test)(\d*)\.json")
 ID = (int, str)
 
 
-def open_coco(config: DataConfig, skips: Skips) -> ListedSource:
+def open_coco(config: DataConfig, skips: Skips) -> ImageFileSource:
     """Opens COCO's layout (Lin et al., 2014; Chen et al., 2015).
 
     Args:
@@ -35,7 +36,7 @@ def open_coco(config: DataConfig, skips: Skips) -> ListedSource:
         path = filesystem.resolve(config.karpathy)
         folder_of = functools.cache(functools.partial(_image_folder, root))
         splits = read_karpathy(path, folder_of, skips)
-        return ListedSource(splits, [root, path, filesystem.modified(path)], skips)
+        return ImageFileSource(splits, [root, path, filesystem.modified(path)], skips)
     year, files = _caption_files(filesystem.join(root, "annotations"))
     folders = {split: _image_folder(root, split + year) for split in files}
     for split, folder in folders.items():
@@ -49,7 +50,7 @@ def open_coco(config: DataConfig, skips: Skips) -> ListedSource:
     ]
     splits = {split: _entries(path, folders[split], skips) for split, path in files.items()}
     fingerprint.append([config.held_out])
-    return ListedSource(hold_out(splits, config.held_out), fingerprint, skips)
+    return ImageFileSource(hold_out(splits, config.held_out), fingerprint, skips)
 
 
 def _caption_files(folder: str) -> tuple[str, dict[str, str]]:
@@ -86,8 +87,8 @@ def _image_folder(root: str, name: str) -> str:
     return next((place for place in places if filesystem.is_folder(place)), places[1])
 
 
-def _entries(path: str, folder: str, skips: Skips) -> list[Entry]:
-    images, annotations = read_lists(
+def _entries(path: str, folder: str, skips: Skips) -> list[ImageFile]:
+    images, annotations = read_records(
         path,
         {
             "images": {"id": ID, "file_name": str},
@@ -109,6 +110,6 @@ def _entries(path: str, folder: str, skips: Skips) -> list[Entry]:
         else:
             skips.add("captions are of images that are not listed", f"id {key}")
     return [
-        Entry(os.path.basename(name), filesystem.join(folder, name), tuple(captions[key]))
+        ImageFile(os.path.basename(name), filesystem.join(folder, name), tuple(captions[key]))
         for key, name in names.items()
     ]

@@ -17,14 +17,15 @@ from PIL import Image
 from caption_gan.config.data import DataConfig
 from caption_gan.data.example import Example
 from caption_gan.data.skips import Skips
-from caption_gan.data.sources.listed import Entry, ListedSource, hold_out, split_folders, split_name
+from caption_gan.data.sources.image_files import ImageFile, ImageFileSource
+from caption_gan.data.sources.splits import find_in_splits, hold_out, split_name
 from caption_gan.errors import CaptionGANError
 from caption_gan.storage import filesystem
 
 FEATURES, CAPTIONS, LINKS = "features.npy", "captions.en", "links.txt"
 
 
-def open_features(config: DataConfig, skips: Skips) -> ListedSource:
+def open_features(config: DataConfig, skips: Skips) -> ImageFileSource:
     """Opens precomputed features.
 
     Images are named after the folder and the row, `train-000012`, or the row alone. Items with the
@@ -45,13 +46,13 @@ def open_features(config: DataConfig, skips: Skips) -> ListedSource:
             f"data.root: {root} is not on disk; {FEATURES} is mapped into memory, so copy the "
             "folder to a disk."
         )
-    folders = split_folders(root, [FEATURES])
+    folders = find_in_splits(root, [FEATURES])
     if not folders:
         raise CaptionGANError(
             f"data.root: {root} has no {FEATURES}; expected it there, or in each of its folders "
             "train, val and test."
         )
-    splits: dict[str, list[Entry]] = defaultdict(list)
+    splits: dict[str, list[ImageFile]] = defaultdict(list)
     for name in folders:
         prefix = f"{name}-" if name else ""
         splits[split_name(name) or "train"] += _entries(filesystem.join(root, name), prefix)
@@ -62,10 +63,10 @@ def open_features(config: DataConfig, skips: Skips) -> ListedSource:
     ]
     fingerprint = [[path, filesystem.modified(path)] for path in files]
     held_out = hold_out(splits, config.held_out)
-    return ListedSource(held_out, [*fingerprint, config.held_out], skips, _read)
+    return ImageFileSource(held_out, [*fingerprint, config.held_out], skips, _read)
 
 
-def _entries(folder: str, prefix: str) -> list[Entry]:
+def _entries(folder: str, prefix: str) -> list[ImageFile]:
     path = filesystem.join(folder, FEATURES)
     try:
         rows = len(np.lib.format.open_memmap(path, mode="r"))
@@ -75,13 +76,13 @@ def _entries(folder: str, prefix: str) -> list[Entry]:
     links = [""] * rows
     if filesystem.is_file(filesystem.join(folder, LINKS)):
         links = _lines(filesystem.join(folder, LINKS), rows)
-    entries: dict[str, Entry] = {}
+    entries: dict[str, ImageFile] = {}
     for row, (link, line) in enumerate(zip(links, captions, strict=True)):
         name = f"{prefix}{row:06d}"
         image = filesystem.join(folder, link) if link and "://" not in link else ""
-        first = entries.get(link or name, Entry(name, image))
+        first = entries.get(link or name, ImageFile(name, image))
         texts = (*first.captions, *(text.strip() for text in line.split("###")))
-        entries[link or name] = Entry(first.image_id, first.path, texts)
+        entries[link or name] = ImageFile(first.image_id, first.path, texts)
     return list(entries.values())
 
 
@@ -95,7 +96,7 @@ def _lines(path: str, rows: int) -> list[str]:
     return lines
 
 
-def _read(entry: Entry) -> Example:
+def _read(entry: ImageFile) -> Example:
     try:
         image = filesystem.read_bytes(entry.path) if entry.path else _grey()
     except FileNotFoundError:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable
 
 from caption_gan.config.data import DataConfig
 from caption_gan.data.skips import Skips
+from caption_gan.data.sources.image_files import ImageFile, ImageFileSource
 from caption_gan.data.sources.karpathy import read_karpathy
-from caption_gan.data.sources.listed import Entry, ListedSource, hold_out
+from caption_gan.data.sources.splits import hold_out
 from caption_gan.errors import CaptionGANError
 from caption_gan.storage import filesystem
 
@@ -26,7 +27,7 @@ SPLIT_LISTS = {
 }
 
 
-def open_flickr(config: DataConfig, skips: Skips) -> ListedSource:
+def open_flickr(config: DataConfig, skips: Skips) -> ImageFileSource:
     """Opens the layout of Flickr8k (Hodosh et al., 2013) and Flickr30k (Young et al., 2014).
 
     Args:
@@ -43,7 +44,7 @@ def open_flickr(config: DataConfig, skips: Skips) -> ListedSource:
     if config.karpathy is not None:
         path = filesystem.resolve(config.karpathy)
         splits = read_karpathy(path, lambda _: folder, skips)
-        return ListedSource(splits, [folder, path, filesystem.modified(path)], skips)
+        return ImageFileSource(splits, [folder, path, filesystem.modified(path)], skips)
     path = _expected("file of captions", filesystem.is_file, root, CAPTION_FILES)
     captions = read_captions(path, skips)
     lists = {
@@ -54,15 +55,15 @@ def open_flickr(config: DataConfig, skips: Skips) -> ListedSource:
     files = [path, *lists.values()]
     fingerprint = [folder, *([file, filesystem.modified(file)] for file in files)]
 
-    def entries(names: Iterable[str]) -> list[Entry]:
+    def entries(names: Iterable[str]) -> list[ImageFile]:
         return [
-            Entry(name, filesystem.join(folder, name), tuple(captions.get(name, ())))
+            ImageFile(name, filesystem.join(folder, name), tuple(captions.get(name, ())))
             for name in names
         ]
 
     if not lists:
         held_out = hold_out({"train": entries(captions)}, config.held_out)
-        return ListedSource(held_out, [*fingerprint, config.held_out], skips)
+        return ImageFileSource(held_out, [*fingerprint, config.held_out], skips)
     splits = {
         split: entries(filesystem.read_text(file, "one file name a line").split())
         for split, file in lists.items()
@@ -73,7 +74,7 @@ def open_flickr(config: DataConfig, skips: Skips) -> ListedSource:
                 f"{lists.get(split, filesystem.join(root, SPLIT_LISTS[split]))}: no images for the "
                 f"split {split!r}; expected one file name a line."
             )
-    return ListedSource(splits, fingerprint, skips)
+    return ImageFileSource(splits, fingerprint, skips)
 
 
 def _found(is_there: Callable[[str], bool], root: str, names: Iterable[str]) -> list[str]:

@@ -15,7 +15,8 @@ from typing import Any
 
 from caption_gan.config.data import DataConfig
 from caption_gan.data.skips import Skips
-from caption_gan.data.sources.listed import Entry, ListedSource, hold_out, split_folders, split_name
+from caption_gan.data.sources.image_files import ImageFile, ImageFileSource
+from caption_gan.data.sources.splits import find_in_splits, hold_out, split_name
 from caption_gan.errors import CaptionGANError
 from caption_gan.storage import filesystem
 
@@ -24,7 +25,7 @@ CAPTION_COLUMN = re.compile(r"text|captions?(_?\d+)?", re.IGNORECASE)
 IMAGE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 
 
-def open_folder(config: DataConfig, skips: Skips) -> ListedSource:
+def open_folder(config: DataConfig, skips: Skips) -> ImageFileSource:
     """Opens a folder of images.
 
     Args:
@@ -39,13 +40,13 @@ def open_folder(config: DataConfig, skips: Skips) -> ListedSource:
         CaptionGANError: There is no metadata, or it lacks a column.
     """
     root = str(config.root)
-    files = split_folders(root, METADATA)
+    files = find_in_splits(root, METADATA)
     if not files:
         raise CaptionGANError(
             f"data.root: {root} has no {' or '.join(METADATA)}; expected one there, or in each of "
             "its folders train, val and test."
         )
-    splits: dict[str, list[Entry]] = defaultdict(list)
+    splits: dict[str, list[ImageFile]] = defaultdict(list)
     for name, path in files.items():
         for split, entries in _entries(path, split_name(name) or "train", skips).items():
             splits[split] += entries
@@ -53,10 +54,10 @@ def open_folder(config: DataConfig, skips: Skips) -> ListedSource:
     # Of the folders too: images that were missing may be there the next time.
     fingerprint = [[path, filesystem.modified(path)] for path in [*files.values(), *folders]]
     held_out = hold_out(splits, config.held_out)
-    return ListedSource(held_out, [*fingerprint, config.held_out], skips)
+    return ImageFileSource(held_out, [*fingerprint, config.held_out], skips)
 
 
-def _entries(path: str, split: str, skips: Skips) -> dict[str, list[Entry]]:
+def _entries(path: str, split: str, skips: Skips) -> dict[str, list[ImageFile]]:
     """Images and captions of each split, in the order of the rows.
 
     Args:
@@ -90,9 +91,11 @@ def _entries(path: str, split: str, skips: Skips) -> dict[str, list[Entry]]:
             f"{', '.join(columns) or 'none'}."
         )
     _count_images_without_rows(folder, named, skips)
-    splits: dict[str, list[Entry]] = defaultdict(list)
+    splits: dict[str, list[ImageFile]] = defaultdict(list)
     for image, some in captions.items():
-        splits[split_of[image]].append(Entry(image, filesystem.join(folder, image), tuple(some)))
+        splits[split_of[image]].append(
+            ImageFile(image, filesystem.join(folder, image), tuple(some))
+        )
     return splits
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from caption_gan.config.data import DataConfig, HuggingFaceConfig
 from caption_gan.data.skips import Skips
 from caption_gan.data.sources.hugging_face_rows import Columns, HuggingFaceSource, in_one_line
-from caption_gan.data.sources.listed import held_out_splits, split_name
+from caption_gan.data.sources.splits import assign_splits, split_name
 from caption_gan.errors import CaptionGANError
 
 CAPTION_COLUMNS = ("caption", "captions", "text", "sentence", "sentences")
@@ -185,7 +185,7 @@ def _hold_out(
 ) -> dict[str, dict[str, list[int]]]:
     splits: dict[str, dict[str, list[int]]] = {"train": {}, "val": {}, "test": {}}
     splits.update({split: images for split, images in rows.items() if split != "train"})
-    split_of = held_out_splits(rows["train"], share)
+    split_of = assign_splits(rows["train"], share)
     for name, some in rows["train"].items():
         split = split_of[name]
         splits["train" if split in rows else split][name] = some

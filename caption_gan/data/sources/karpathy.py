@@ -3,12 +3,15 @@
 from collections.abc import Callable
 
 from caption_gan.data.skips import Skips
-from caption_gan.data.sources.json_lists import check_records, read_lists
-from caption_gan.data.sources.listed import SPLITS, Entry, split_name
+from caption_gan.data.sources.image_files import ImageFile
+from caption_gan.data.sources.json_records import check_records, read_records
+from caption_gan.data.sources.splits import SPLITS, split_name
 from caption_gan.storage import filesystem
 
 
-def read_karpathy(path: str, folder: Callable[[str], str], skips: Skips) -> dict[str, list[Entry]]:
+def read_karpathy(
+    path: str, folder: Callable[[str], str], skips: Skips
+) -> dict[str, list[ImageFile]]:
     """The splits that the file has; `restval` is part of `train`, as in the literature.
 
     Args:
@@ -20,8 +23,8 @@ def read_karpathy(path: str, folder: Callable[[str], str], skips: Skips) -> dict
         CaptionGANError: It is missing, damaged, or something else.
     """
     keys = {"filename": str, "split": str, "sentences": list}
-    (images,) = read_lists(path, {"images": keys})
-    splits: dict[str, list[Entry]] = {split: [] for split in SPLITS}
+    (images,) = read_records(path, {"images": keys})
+    splits: dict[str, list[ImageFile]] = {split: [] for split in SPLITS}
     for image in images:
         name = image["filename"]
         split = "train" if image["split"] == "restval" else split_name(image["split"])
@@ -31,5 +34,5 @@ def read_karpathy(path: str, folder: Callable[[str], str], skips: Skips) -> dict
         check_records(path, f"sentences of {name}", image["sentences"], {"raw": str})
         captions = tuple(sentence["raw"] for sentence in image["sentences"])
         image_path = filesystem.join(folder(image.get("filepath") or ""), name)
-        splits[split].append(Entry(name, image_path, captions))
+        splits[split].append(ImageFile(name, image_path, captions))
     return {split: entries for split, entries in splits.items() if entries}

@@ -18,7 +18,8 @@ from typing import Any
 from caption_gan.config.data import DataConfig, SciCapConfig
 from caption_gan.data.example import Example
 from caption_gan.data.skips import SkipError, Skips
-from caption_gan.data.sources.listed import SPLITS, Entry, ListedSource, read_image
+from caption_gan.data.sources.image_files import ImageFile, ImageFileSource, read_image
+from caption_gan.data.sources.splits import SPLITS
 from caption_gan.errors import CaptionGANError
 from caption_gan.storage import filesystem
 
@@ -40,7 +41,7 @@ FORMS = {
 }
 
 
-def open_scicap(config: DataConfig, skips: Skips) -> ListedSource:
+def open_scicap(config: DataConfig, skips: Skips) -> ImageFileSource:
     """Opens SciCap or FigCaps-HF.
 
     Args:
@@ -62,7 +63,7 @@ def open_scicap(config: DataConfig, skips: Skips) -> ListedSource:
     figures = _below(root, f"SciCap-{subfigures}-Img", f"{subfigures}-Img")
     records = _below(root, "SciCap-Caption-All", "Caption-All")
 
-    entries: dict[str, list[Entry]] = {}
+    entries: dict[str, list[ImageFile]] = {}
     records_of: dict[str, str] = {}  # The folder of records of each folder of figures.
     fingerprint: list[Any] = [root, dataclasses.asdict(settings)]
     present = {name for part in (lists, figures, records) for name in filesystem.listing(part)}
@@ -73,11 +74,11 @@ def open_scicap(config: DataConfig, skips: Skips) -> ListedSource:
         path = filesystem.join(_below(lists, *spellings), "file_idx.json")
         folder = _below(figures, *spellings)
         records_of[folder] = _below(records, *spellings)
-        entries[split] = [Entry(name, filesystem.join(folder, name)) for name in _names(path)]
+        entries[split] = [ImageFile(name, filesystem.join(folder, name)) for name in _names(path)]
         # Of the folders too: figures that were missing may be there the next time.
         fingerprint += map(filesystem.modified, (path, folder, records_of[folder]))
 
-    def read(entry: Entry) -> Example:
+    def read(entry: ImageFile) -> Example:
         folder, name = os.path.split(entry.path)
         path = filesystem.join(records_of[folder], name.removesuffix(".png") + ".json")
         try:
@@ -91,7 +92,7 @@ def open_scicap(config: DataConfig, skips: Skips) -> ListedSource:
         image_text = " ".join(map(str, words)) if isinstance(words, list) else ""
         return dataclasses.replace(example, image_text=image_text)
 
-    return ListedSource(entries, fingerprint, skips, read)
+    return ImageFileSource(entries, fingerprint, skips, read)
 
 
 def _below(folder: str, *names: str) -> str:

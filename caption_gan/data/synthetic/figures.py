@@ -22,7 +22,7 @@ from typing import Any
 from PIL import Image
 
 from caption_gan.data.synthetic import figure_drawing
-from caption_gan.data.synthetic.figure_wording import GRAMMAR
+from caption_gan.data.synthetic.figure_grammar import GRAMMAR
 from caption_gan.data.synthetic.grammar import Statement
 
 COLOURS = tuple(figure_drawing.PALETTE)
@@ -69,7 +69,7 @@ _MOST_WORDS = 19
 _PLACES = ("left", "middle", "right")
 
 
-class FiguresWorld:
+class FiguresDataset:
     """Charts, their captions, and whether a caption is true of a chart."""
 
     name = "figures"

@@ -76,8 +76,8 @@ _CLAUSES: dict[str, tuple[str, ...]] = {
 }
 
 
-class ScenesWorld:
-    """Two objects before a background; a `caption_gan.data.synthetic.generated.World`."""
+class ScenesDataset:
+    """Two objects before a background; a `SyntheticDataset`."""
 
     name: str = "scenes"
     grammar: Grammar = Grammar(WORDS, _OPENINGS, _CLAUSES, links=(" ",), joins=(" ", ", "))

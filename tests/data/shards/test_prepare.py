@@ -19,8 +19,8 @@ from caption_gan.config.data import DataConfig
 from caption_gan.config.models import EncoderConfig
 from caption_gan.config.run import Config
 from caption_gan.data.example import Example
+from caption_gan.data.shards import files
 from caption_gan.data.shards import prepare as prepare_shards
-from caption_gan.data.shards import shards
 from caption_gan.data.shards.prepare import Preparation, prepare_splits
 from caption_gan.data.shards.records import read_examples
 from caption_gan.errors import CaptionGANError
@@ -54,7 +54,7 @@ class Levels:
 def source(monkeypatch) -> Levels:
     levels = Levels()
     monkeypatch.setattr(prepare_shards, "open_source", lambda config, skips: levels)
-    monkeypatch.setattr(shards, "IMAGES_PER_SHARD", 6)
+    monkeypatch.setattr(files, "IMAGES_PER_SHARD", 6)
     return levels
 
 
@@ -102,7 +102,7 @@ def test_compressed_shards_hold_the_same(config, source):
         data=DataConfig(cache=config.data.cache + "z", gzip=True), encoder=config.encoder
     )
     prepared = preparation_of(zipped).prepared("train")
-    names = [Path(name).name for name in shards.shard_files(prepared.directory, "train")]
+    names = [Path(name).name for name in files.shard_files(prepared.directory, "train")]
     assert names == [f"data_tfrecord-0000{number}-of-00004.gz" for number in range(4)]
     assert list(read_examples(prepared)) == plain
 
@@ -138,7 +138,7 @@ def remove(path: Path) -> None:
 @pytest.mark.parametrize("damage", [truncate, remove])
 def test_a_damaged_shard_is_written_again(config, source, damage):
     prepared = preparation_of(config).prepared("train")
-    damage(Path(shards.shard_files(prepared.directory, "train")[1]))
+    damage(Path(files.shard_files(prepared.directory, "train")[1]))
     source.read = 0
     assert ids(config) == WHOLE
     assert source.read == 5
@@ -146,7 +146,7 @@ def test_a_damaged_shard_is_written_again(config, source, damage):
 
 def test_a_changed_byte_is_found_by_the_checksum(config, source):
     prepared = preparation_of(config).prepared("train")
-    path = Path(shards.shard_files(prepared.directory, "train")[0])
+    path = Path(files.shard_files(prepared.directory, "train")[0])
     content = bytearray(path.read_bytes())
     content[100] ^= 1
     path.write_bytes(content)

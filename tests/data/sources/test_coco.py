@@ -158,7 +158,7 @@ def no_images(root: Path) -> str:
 def truncated(root: Path) -> str:
     path = root / "annotations" / "captions_train2014.json"
     path.write_text(path.read_text()[:100])
-    return r"captions_train2014.json is no JSON, or only a part of it: .*\(char \d+\)"
+    return r"captions_train2014.json is not JSON, or is truncated: .*\(char \d+\)"
 
 
 def no_annotations(root: Path) -> str:
@@ -220,7 +220,7 @@ def test_a_file_of_the_size_of_coco_2014(tmp_path):
     )
     skips = Skips()
     source = open_root(tmp_path, skips)
-    entries = [entry for split in source.entries.values() for entry in split]
+    entries = [entry for split in source.files.values() for entry in split]
     assert len(entries) == count and sum(len(entry.captions) for entry in entries) == 414113
     assert not skips.all
 

@@ -9,7 +9,7 @@ from PIL import Image
 from caption_gan.config.data import DataConfig
 from caption_gan.data.skips import Skips
 from caption_gan.data.sources.features import open_features
-from caption_gan.data.sources.listed import held_out_splits
+from caption_gan.data.sources.splits import assign_splits
 from caption_gan.errors import CaptionGANError
 from caption_gan.models.encoders.precomputed import PrecomputedEncoder
 
@@ -57,7 +57,7 @@ def test_without_splits_items_are_held_out(tmp_path):
     encoder = PrecomputedEncoder(str(tmp_path))
     for split in ("train", "val", "test"):
         names = [f"{number:06d}" for number in range(40)]
-        expected = [name for name in names if held_out_splits(names, 0.2)[name] == split]
+        expected = [name for name in names if assign_splits(names, 0.2)[name] == split]
         assert expected and [example.image_id for example in read(source, split)] == expected
         for example in read(source, split):
             (caption,) = example.captions

@@ -9,7 +9,7 @@ import tensorflow as tf
 from caption_gan.config.data import DataConfig
 from caption_gan.data.skips import Skips
 from caption_gan.data.sources.folder import open_folder
-from caption_gan.data.sources.listed import held_out_splits
+from caption_gan.data.sources.splits import assign_splits
 from caption_gan.errors import CaptionGANError
 
 
@@ -82,7 +82,7 @@ def test_without_splits_images_are_held_out_with_all_their_captions(tmp_path, fo
     write(tmp_path / folder, images, rows)
     source = open_root(tmp_path, held_out=0.2)
     for split in ("train", "val", "test"):
-        expected = [image for image in images if held_out_splits(images, 0.2)[image] == split]
+        expected = [image for image in images if assign_splits(images, 0.2)[image] == split]
         assert expected and captions(source, split) == dict.fromkeys(expected, ("A", "B"))
 
 

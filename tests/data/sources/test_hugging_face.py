@@ -10,7 +10,7 @@ from PIL import Image
 from caption_gan.config.data import DataConfig, HuggingFaceConfig
 from caption_gan.data.skips import Skips
 from caption_gan.data.sources.hugging_face import open_hugging_face
-from caption_gan.data.sources.listed import held_out_splits
+from caption_gan.data.sources.splits import assign_splits
 from caption_gan.errors import CaptionGANError
 
 BYTES_AND_PATH = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
@@ -80,7 +80,7 @@ def test_an_only_split_is_divided_by_image(tmp_path, name):
     source = open_set(tmp_path)
     for split in ("train", "val", "test"):
         names = [name for name in map("{}.png".format, range(rows))]
-        expected = [name for name in names if held_out_splits(names, 0.2)[name] == split]
+        expected = [name for name in names if assign_splits(names, 0.2)[name] == split]
         assert expected and [example.image_id for example in read(source, split)] == expected
         assert captions(source, split)[expected[-1]] == (f"{expected[-1][:-4]}.",)
 
@@ -185,7 +185,7 @@ def test_rows_are_streamed_where_their_number_is_known(tmp_path):
     skips = Skips()
     source = open_set(tmp_path, skips, streaming=True)
     names = [f"train-{row:06d}" for row in range(rows + 2)]
-    expected = [name for name in names if held_out_splits(names, 0.2)[name] == "train"]
+    expected = [name for name in names if assign_splits(names, 0.2)[name] == "train"]
     assert source.images_of_split["train"] == len(expected)
     some = list(source.examples("train", range(3, 12)))
     assert [example.image_id for example in some] == expected[3:12]

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from caption_gan.data.skips import Skips
+from caption_gan.data.sources.image_files import ImageFile
 from caption_gan.data.sources.karpathy import read_karpathy
-from caption_gan.data.sources.listed import Entry
 from caption_gan.errors import CaptionGANError
 
 
@@ -31,11 +31,11 @@ def test_restval_is_part_of_train_and_captions_are_raw(tmp_path):
     ]
     assert read(tmp_path, {"images": images, "dataset": "coco"}) == {
         "train": [
-            Entry("a.jpg", "/images/a.jpg", ("A dog.", "Dogs")),
-            Entry("c.jpg", "/images/val2014/c.jpg", ("A fish.",)),
+            ImageFile("a.jpg", "/images/a.jpg", ("A dog.", "Dogs")),
+            ImageFile("c.jpg", "/images/val2014/c.jpg", ("A fish.",)),
         ],
-        "val": [Entry("d.jpg", "/images/d.jpg")],
-        "test": [Entry("b.jpg", "/images/b.jpg", ("A cat.",))],
+        "val": [ImageFile("d.jpg", "/images/d.jpg")],
+        "test": [ImageFile("b.jpg", "/images/b.jpg", ("A cat.",))],
     }
 
 
@@ -49,8 +49,8 @@ def test_an_image_of_an_unknown_split_is_counted(tmp_path):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ('{"images": [{"filename": "a.j', r"is no JSON, or only a part of it: .*char 25\)"),
-        ("", r"is no JSON, or only a part of it: .*char 0\)"),
+        ('{"images": [{"filename": "a.j', r"is not JSON, or is truncated: .*char 25\)"),
+        ("", r"is not JSON, or is truncated: .*char 0\)"),
         ([], r"the lists images; found the keys \(none\)"),
         ({"info": 1, "images": {}}, "the lists images; found the keys info, images"),
         (

@@ -14,11 +14,11 @@ from PIL import Image
 from caption_gan.config.data import DataConfig, SciCapConfig
 from caption_gan.data.skips import Skips
 from caption_gan.data.sources.scicap import open_scicap
-from caption_gan.data.synthetic.figures import FiguresWorld
-from caption_gan.data.synthetic.generated import GeneratedSource
+from caption_gan.data.synthetic.dataset import SyntheticSource
+from caption_gan.data.synthetic.figures import FiguresDataset
 from caption_gan.errors import CaptionGANError
 
-DRAWN = GeneratedSource(FiguresWorld(), {"train": 3, "val": 1, "test": 1}, captions_per_image=1)
+DRAWN = SyntheticSource(FiguresDataset(), {"train": 3, "val": 1, "test": 1}, captions_per_image=1)
 LISTS = "List-of-Files-for-Each-Experiments"
 SCICAP = ("SciCap-Caption-All", "SciCap-No-Subfig-Img", str.lower)
 AS_IN_THE_README = ("SciCap-Caption-All", "SciCap-No-Subfig-Img", str.capitalize)

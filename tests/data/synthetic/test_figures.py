@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from caption_gan.data.synthetic.dataset import SyntheticSource
 from caption_gan.data.synthetic.figure_drawing import PALETTE
 from caption_gan.data.synthetic.figures import (
     COLOURS,
     KINDS,
-    FiguresWorld,
+    FiguresDataset,
     true_clauses,
     true_openings,
     true_statements,
 )
-from caption_gan.data.synthetic.generated import GeneratedSource
 
-WORLD = FiguresWorld()
+WORLD = FiguresDataset()
 WORDS = WORLD.grammar.words
 
 LINE: dict[str, Any] = {
@@ -287,11 +287,11 @@ def test_pictures_are_sized_like_figures_and_show_every_colour():
 
 
 def test_the_same_seed_gives_the_same_bytes_in_any_process():
-    source = GeneratedSource(WORLD, {"train": 3, "val": 1}, processes=1)
+    source = SyntheticSource(WORLD, {"train": 3, "val": 1}, processes=1)
     train = list(source.examples("train", range(source.images_of_split["train"])))
     assert train == [source.example("train", index) for index in range(3)]
     assert len({example.image for example in (*train, source.example("val", 0))}) == 4
-    other = GeneratedSource(WORLD, {"train": 3}, seed=1)
+    other = SyntheticSource(WORLD, {"train": 3}, seed=1)
     assert other.example("train", 0).image != train[0].image
     for example in train:
         assert len(set(example.captions)) == 5

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from caption_gan.data.synthetic import scene_appearance, scene_drawing
 from caption_gan.data.synthetic.scene_drawing import Scene
-from caption_gan.data.synthetic.scenes import INVERSE, WORDS, ScenesWorld
+from caption_gan.data.synthetic.scenes import INVERSE, WORDS, ScenesDataset
 
-WORLD = ScenesWorld()
+WORLD = ScenesDataset()
 SEEDS = range(300)
 
 FACTS: Scene = {

@@ -5,14 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caption_gan.data.skips import SkipError, Skips
-from caption_gan.data.sources.listed import Entry, ListedSource, held_out_splits
+from caption_gan.data.sources.image_files import ImageFile, ImageFileSource
+from caption_gan.data.sources.splits import assign_splits
 from caption_gan.errors import CaptionGANError
 
 
 @given(st.sets(st.text(), max_size=60), st.floats(0.01, 0.4))
 def test_images_are_held_out_by_name_alone(names, share):
-    splits = held_out_splits(sorted(names), share)
-    assert splits == held_out_splits(sorted(names, reverse=True), share)
+    splits = assign_splits(sorted(names), share)
+    assert splits == assign_splits(sorted(names, reverse=True), share)
     counts = {split: list(splits.values()).count(split) for split in ("train", "val", "test")}
     assert sum(counts.values()) == len(names)
     if len(names) >= 3:
@@ -32,9 +33,9 @@ def test_what_a_reader_refuses_is_counted_in_order():
             raise SkipError("things are bad")
         return entry
 
-    entries = [Entry(str(n), "bad" if n % 3 == 0 else "good") for n in range(200)]
+    entries = [ImageFile(str(n), "bad" if n % 3 == 0 else "good") for n in range(200)]
     skips = Skips()
-    source = ListedSource({"train": [*entries, entries[1]]}, None, skips, read)
+    source = ImageFileSource({"train": [*entries, entries[1]]}, None, skips, read)
     assert source.images_of_split == {"train": 200}
     read_ids = [example.image_id for example in source.examples("train", range(50, 100))]
     assert read_ids == [str(n) for n in range(50, 100) if n % 3]
@@ -45,7 +46,7 @@ def test_what_a_reader_refuses_is_counted_in_order():
 
 def test_an_image_that_is_there_and_cannot_be_read_is_an_error(tmp_path):
     (tmp_path / "folder.jpg").mkdir()
-    entry = Entry("folder.jpg", str(tmp_path / "folder.jpg"), ("a caption",))
-    source = ListedSource({"train": [entry]}, None, Skips())
+    entry = ImageFile("folder.jpg", str(tmp_path / "folder.jpg"), ("a caption",))
+    source = ImageFileSource({"train": [entry]}, None, Skips())
     with pytest.raises(CaptionGANError, match=r"folder\.jpg cannot be read"):
         list(source.examples("train", range(1)))

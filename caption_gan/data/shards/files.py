@@ -9,7 +9,6 @@ A shard holds what a data set has at certain positions, so that shards can be wr
 by several machines, and again when one of them is damaged.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -156,9 +155,9 @@ class Shard:
                 size, sha256 = tf.io.gfile.stat(temporary).length, _sha256(temporary)
                 tf.io.gfile.rename(temporary, self.path, overwrite=True)
         finally:
-            remove(temporary)
+            filesystem.remove(temporary)
         index = Index(size, sha256, tuple(images), tuple(skips.all[earlier:]))
-        write_whole(self.index_path, json.dumps(_plain(index), ensure_ascii=False))
+        filesystem.write_text(self.index_path, json.dumps(_plain(index), ensure_ascii=False))
         return index
 
 
@@ -196,7 +195,7 @@ class PreparedSplit:
         return Skips(self.skips).lines()
 
 
-def found(directory: str, split: str) -> list[Shard]:
+def find_shards(directory: str, split: str) -> list[Shard]:
     """The shards that a folder has, or should have by the names of those that it has."""
     folder = split_folder(directory, split)
     matches = [_INDEX.fullmatch(name) for name in filesystem.listing(folder)]
@@ -206,7 +205,7 @@ def found(directory: str, split: str) -> list[Shard]:
     return [Shard(folder, number, count, 0, gzip) for number in range(count)]
 
 
-def plan(directory: str, split: str, images: int, gzip: bool) -> list[Shard]:
+def plan_shards(directory: str, split: str, images: int, gzip: bool) -> list[Shard]:
     """The shards of a split of so many positions."""
     folder = split_folder(directory, split)
     count = max(1, -(-images // IMAGES_PER_SHARD))
@@ -233,29 +232,7 @@ def remove_abandoned(directory: str, split: str) -> None:
         if name.startswith(_INCOMPLETE):
             age = time.time() - filesystem.modified(path)[0] / 1e9
             if age > ABANDONED_AFTER:
-                remove(path)
-
-
-def remove(path: str) -> None:
-    """Removes a file if it is there."""
-    with contextlib.suppress(tf.errors.NotFoundError):
-        tf.io.gfile.remove(path)
-
-
-def write_whole(path: str, text: str) -> None:
-    """Writes a text file that is whole or absent.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    temporary = f"{path}.{uuid.uuid4().hex}"
-    try:
-        with filesystem.as_os_errors():
-            with tf.io.gfile.GFile(temporary, "wb") as file:
-                file.write(text.encode("utf-8", "replace"))
-            tf.io.gfile.rename(temporary, path, overwrite=True)
-    finally:
-        remove(temporary)
+                filesystem.remove(path)
 
 
 def _plain(index: Index) -> dict[str, object]:

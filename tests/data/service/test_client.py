@@ -13,11 +13,11 @@ from caption_gan.config.data import DataConfig
 from caption_gan.config.models import EncoderConfig
 from caption_gan.data.example import Example
 from caption_gan.data.pipeline import Pipeline
-from caption_gan.data.service import service
+from caption_gan.data.service import client
 from caption_gan.data.service.dispatcher import Dispatcher
-from caption_gan.data.shards import shards
+from caption_gan.data.shards import files
+from caption_gan.data.shards.files import IndexedImage, PreparedSplit
 from caption_gan.data.shards.records import serialize
-from caption_gan.data.shards.shards import IndexedImage, PreparedSplit
 from caption_gan.data.skips import Skips
 from caption_gan.errors import CaptionGANError
 from caption_gan.text.tokenizer import Tokenizer
@@ -47,7 +47,7 @@ def running(workers: int):
 @pytest.fixture
 def prepared(tmp_path, monkeypatch) -> PreparedSplit:
     """Images of one grey each, the captions of number 7 being "w7" and "w7 w7"; five in a shard."""
-    monkeypatch.setattr(shards, "IMAGES_PER_SHARD", 5)
+    monkeypatch.setattr(files, "IMAGES_PER_SHARD", 5)
 
     def record(number: int) -> tuple[bytes, IndexedImage]:
         image = tf.io.encode_png(np.full((8, 8, 3), number, np.uint8)).numpy()
@@ -56,7 +56,7 @@ def prepared(tmp_path, monkeypatch) -> PreparedSplit:
         return serialize(example), IndexedImage(example.image_id, str(number), captions)
 
     size = 0
-    for shard in shards.plan(str(tmp_path), "train", IMAGES, gzip=False):
+    for shard in files.plan_shards(str(tmp_path), "train", IMAGES, gzip=False):
         size += shard.write(map(record, shard.positions), Skips()).size
     return PreparedSplit(str(tmp_path), "train", range(IMAGES), size, [])
 
@@ -118,9 +118,9 @@ def test_what_a_lost_worker_had_to_do_counts_as_done():
     with running(workers=2) as (address, workers):
         dispatcher = Dispatcher(address)
         workers[0].stop()
-        (lost,) = (worker for worker in dispatcher.workers() if not service.answers(worker))
+        (lost,) = (worker for worker in dispatcher.workers() if not client.is_listening(worker))
         numbers: list[int] = []
-        batches = service.distribute(tf.data.Dataset.range(10), address)
+        batches = client.distribute(tf.data.Dataset.range(10), address)
         reading = threading.Thread(target=lambda: numbers.extend(batches.as_numpy_iterator()))
         reading.start()
         reading.join(timeout=5)
@@ -132,37 +132,40 @@ def test_what_a_lost_worker_had_to_do_counts_as_done():
 
 
 def test_a_service_that_is_not_there(monkeypatch):
-    monkeypatch.setattr(service, "WAIT", 1.0)
+    monkeypatch.setattr(client, "START_TIMEOUT", 1.0)
     (port,) = free_ports(1)
     with (
         pytest.raises(CaptionGANError, match=f"no .* dispatcher answers at 127.0.0.1:{port}"),
-        service.using(f"127.0.0.1:{port}"),
+        client.monitored_service(f"127.0.0.1:{port}"),
     ):
         pass
     with running(workers=0) as (address, _):
-        service.await_dispatcher(address)
-        with pytest.raises(CaptionGANError, match="no worker"), service.using(address):
+        client.wait_for_dispatcher(address)
+        with pytest.raises(CaptionGANError, match="no worker"), client.monitored_service(address):
             pass
 
 
 def test_shards_that_workers_cannot_reach(pipeline, prepared):
     with running(workers=1) as (address, _):
         batches = batches_of(pipeline, prepared, address)
-        for path in shards.shard_files(prepared.directory, "train"):
+        for path in files.shard_files(prepared.directory, "train"):
             tf.io.gfile.remove(path)
-        with pytest.raises(CaptionGANError, match=r"failed .*same path"), service.using(address):
+        with (
+            pytest.raises(CaptionGANError, match=r"failed .*same path"),
+            client.monitored_service(address),
+        ):
             images_in(batches)
 
 
 def test_training_waits_and_says_so(monkeypatch, capsys):
-    monkeypatch.setattr(service, "BETWEEN_LOOKS", 0.2)
-    with running(workers=1) as (address, _), service.using(address):
-        answering = service.Dispatcher.workers
+    monkeypatch.setattr(client, "CHECK_INTERVAL", 0.2)
+    with running(workers=1) as (address, _), client.monitored_service(address):
+        answering = client.Dispatcher.workers
         for workers in (lambda self: None, lambda self: ["127.0.0.1:1"], answering):
-            monkeypatch.setattr(service.Dispatcher, "workers", workers)
+            monkeypatch.setattr(client.Dispatcher, "workers", workers)
             threading.Event().wait(1)
     lines = capsys.readouterr().err.split("\n\n")
     assert len(lines) == 3
     assert f"the dispatcher at {address} does not answer; training waits for it" in lines[0]
     assert "none of the workers answers" in lines[1]
-    assert "all is well again" in lines[2]
+    assert "the service works again" in lines[2]

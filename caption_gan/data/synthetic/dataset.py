@@ -21,7 +21,7 @@ from caption_gan.data.example import Example
 from caption_gan.data.synthetic.grammar import Grammar
 
 
-class World(Protocol):
+class SyntheticDataset(Protocol):
     """What a generated data set is made of; `figures.py` and `scenes.py` each have one."""
 
     name: str
@@ -41,8 +41,8 @@ class World(Protocol):
 
 
 @dataclass(frozen=True)
-class GeneratedSource:
-    """A `World` as a source of examples.
+class SyntheticSource:
+    """A `SyntheticDataset` as a source of examples.
 
     Args:
         world: What to draw.
@@ -53,7 +53,7 @@ class GeneratedSource:
         processes: Number of processes that draw.
     """
 
-    world: World
+    dataset: SyntheticDataset
     images_of_split: dict[str, int]
     captions_per_image: int = 5
     seed: int = 0
@@ -61,7 +61,7 @@ class GeneratedSource:
 
     @property
     def fingerprint(self) -> Any:
-        return [self.world.name, self.images_of_split, self.captions_per_image, self.seed]
+        return [self.dataset.name, self.images_of_split, self.captions_per_image, self.seed]
 
     def examples(self, split: str, positions: range) -> Iterator[Example]:
         """Yields the split's examples at these positions, in order."""
@@ -78,13 +78,13 @@ class GeneratedSource:
 
     def example(self, split: str, index: int) -> Example:
         """Returns one example."""
-        rng = random.Random(f"{self.world.name}/{self.seed}/{split}/{index}")
-        facts = self.world.invent(rng)
+        rng = random.Random(f"{self.dataset.name}/{self.seed}/{split}/{index}")
+        facts = self.dataset.invent(rng)
         stream = io.BytesIO()
-        self.world.draw(facts, rng).save(stream, format="PNG")
+        self.dataset.draw(facts, rng).save(stream, format="PNG")
         captions: list[str] = []
         for _ in range(4 * self.captions_per_image):
-            caption = self.world.caption(facts, rng)
+            caption = self.dataset.caption(facts, rng)
             if caption not in captions:
                 captions.append(caption)
             if len(captions) == self.captions_per_image:

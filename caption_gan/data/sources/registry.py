@@ -1,4 +1,4 @@
-"""The supported data sets. A new layout is a new file with a function, and a line here."""
+"""The supported data sets. To add a layout, write a file with one function and add a line here."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -13,29 +13,28 @@ from caption_gan.data.sources.flickr import open_flickr
 from caption_gan.data.sources.folder import open_folder
 from caption_gan.data.sources.hugging_face import open_hugging_face
 from caption_gan.data.sources.scicap import open_scicap
-from caption_gan.data.synthetic.figures import FiguresWorld
-from caption_gan.data.synthetic.generated import GeneratedSource, World
-from caption_gan.data.synthetic.scenes import ScenesWorld
+from caption_gan.data.synthetic.dataset import SyntheticDataset, SyntheticSource
+from caption_gan.data.synthetic.figures import FiguresDataset
+from caption_gan.data.synthetic.scenes import ScenesDataset
 from caption_gan.errors import CaptionGANError
 from caption_gan.storage import filesystem
 
 
 class Source(Protocol):
-    """Images with captions in splits, of which `train` and `val` must be there."""
+    """Captioned images in splits, among them `train` and `val`."""
 
     @property
     def fingerprint(self) -> Any:
-        """Something JSON can hold that differs if the examples may differ."""
+        """JSON-serializable value that changes whenever the examples may change."""
 
     @property
     def images_of_split(self) -> dict[str, int]:
-        """Number of positions of each split: its images, or more where some cannot be used."""
+        """Number of positions of each split; some of their images may turn out to be unusable."""
 
     def examples(self, split: str, positions: range) -> Iterator[Example]:
-        """Yields what the split has at these positions, in order and always the same."""
+        """Yields the usable examples at these positions, in order; each call yields the same."""
 
 
-WORLDS: dict[str, type[World]] = {"figures": FiguresWorld, "scenes": ScenesWorld}
 LAYOUTS: dict[str, Callable[[DataConfig, Skips], Source]] = {
     "coco": open_coco,
     "features": open_features,
@@ -44,6 +43,10 @@ LAYOUTS: dict[str, Callable[[DataConfig, Skips], Source]] = {
     "hugging_face": open_hugging_face,
     "scicap": open_scicap,
 }
+SYNTHETIC: dict[str, type[SyntheticDataset]] = {
+    "figures": FiguresDataset,
+    "scenes": ScenesDataset,
+}
 
 
 def open_source(config: DataConfig, skips: Skips) -> Source:
@@ -51,32 +54,32 @@ def open_source(config: DataConfig, skips: Skips) -> Source:
 
     Args:
         config: The settings.
-        skips: Gets what cannot be used, now and when examples are read.
+        skips: Counts what cannot be used, now and while examples are read.
 
     Raises:
-        CaptionGANError: It is not where the settings say, or not in its layout.
+        CaptionGANError: The data set is not where the settings say, or not in the layout they name.
     """
-    if config.source in WORLDS:
+    if config.source in SYNTHETIC:
         images = {"train": config.train_images, "val": config.val_images}
-        return GeneratedSource(
-            WORLDS[config.source](),
+        return SyntheticSource(
+            SYNTHETIC[config.source](),
             images | {"test": config.test_images},
             config.captions_per_image,
             config.seed,
         )
     if config.root is None:
         raise CaptionGANError(
-            f"data.root is not set; data.source {config.source!r} needs the folder of the data."
+            f"data.root is not set; data.source {config.source!r} needs the folder of the data set."
         )
-    if config.source != "hugging_face":  # There it may be a name on the Hub.
+    if config.source != "hugging_face":  # Its root may be a name on the Hub.
         config = dataclasses.replace(config, root=filesystem.resolve(config.root))
         if not filesystem.is_folder(str(config.root)):
             raise CaptionGANError(
-                f"data.root: {config.root} is not a folder; give the folder of the data set."
+                f"data.root: {config.root} is not a folder; set it to the folder of the data set."
             )
     return LAYOUTS[config.source](config, skips)
 
 
 def build_fact_checker(config: DataConfig) -> Callable[[str, Any], bool] | None:
-    """Tells whether a caption is true of an example's facts, where the data set knows facts."""
-    return WORLDS[config.source]().is_true if config.source in WORLDS else None
+    """Tells whether a caption is true of an image's facts; None if the data set has no facts."""
+    return SYNTHETIC[config.source]().is_true if config.source in SYNTHETIC else None
