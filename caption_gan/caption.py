@@ -14,7 +14,6 @@ from caption_gan.command_line import FAILED, ArgumentParser, run_program
 from caption_gan.data.images import decode_and_resize, is_image
 from caption_gan.errors import CaptionGANError
 from caption_gan.models.decoding.text_decoder import TextDecoder
-from caption_gan.models.encoders.precomputed import PrecomputedEncoder
 from caption_gan.run import load_run
 
 
@@ -59,7 +58,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     config, tokenizer, captioner = load_run(arguments.run)
-    if isinstance(captioner.encoder, PrecomputedEncoder):
+    if not captioner.encoder.needs_pixels:
         raise CaptionGANError(
             f"{arguments.run} was trained on precomputed regions and cannot look at an image; "
             "`python -m caption_gan.evaluate` captions the images of its data set."

@@ -26,7 +26,7 @@ from caption_gan.config.run import Config
 from caption_gan.errors import CaptionGANError
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding.ensemble import CaptionerEnsemble
-from caption_gan.models.encoders.encoder import build_encoder
+from caption_gan.models.encoders.encoder import Encoder, build_encoder
 from caption_gan.models.generators.gru import GRUGenerator
 from caption_gan.storage.atomic import replacing
 from caption_gan.text.tokenizer import Tokenizer
@@ -161,7 +161,7 @@ def dump_config(config: Config) -> str:
     return parser.dump(parser.parse_object(dataclasses.asdict(config)))
 
 
-def build_captioner(config: Config, encoder: Any, vocabulary_size: int) -> Captioner:
+def build_captioner(config: Config, encoder: Encoder, vocabulary_size: int) -> Captioner:
     """A captioner with fresh weights."""
     generator = GRUGenerator(
         vocabulary_size=vocabulary_size,
@@ -190,7 +190,7 @@ def load_run(path: str | Path) -> tuple[Config, Tokenizer, Captioner]:
             f"`python -m caption_gan.fit --config {run.config} --run_dir {run.path}`."
         )
     tokenizer = Tokenizer(run.vocabulary, config.text.tokenizer, config.text.sequence_length)
-    encoder = build_encoder(config.encoder, weights="none")
+    encoder = build_encoder(config.encoder, load_weights=False)
     captioner = build_captioner(config, encoder, tokenizer.vocabulary_size)
     load_weights(captioner, run.best_weights)
     return config, tokenizer, captioner

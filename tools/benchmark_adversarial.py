@@ -23,6 +23,7 @@ import tensorflow as tf
 from random_stage import ADVERSARIAL, random_examples, random_stage
 
 from caption_gan.config.run import Config
+from caption_gan.models.encoders.encoder import Regions
 from caption_gan.run import read_config
 from caption_gan.text.vocabulary import PAD_ID
 
@@ -62,7 +63,7 @@ class Bench:
         self.images, self.part = settings.images_a_step, settings.batch_size
         self.captions = settings.captions
         real = self.batch["token_ids"][: self.part]
-        regions_part = self.batch["regions"][: self.part]
+        regions_part = Regions(self.batch["regions"][: self.part])
         others = tf.roll(real, 1, axis=0)
 
         @tf.function

@@ -162,7 +162,7 @@ def from_service(images: int, folder: Path) -> None:
 
     def measure(name: str, address: str | None) -> None:
         data = DataConfig(memory_limit_gib=0.0, service=address)
-        batches = Pipeline(data, settings, (), tokenizer).training(prepared, BATCH, CAPTIONS, 0)
+        batches = Pipeline(data, settings, None, tokenizer).training(prepared, BATCH, CAPTIONS, 0)
         for _ in range(2):  # The second one counts.
             started = time.perf_counter()
             read = iter(batches)

@@ -29,6 +29,7 @@ import transformers
 
 from caption_gan.models.decoding.beam_search import beam_search
 from caption_gan.models.decoding.sampling import Decoder, greedy
+from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.generators.gru import GRUGenerator, Memory
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
 
@@ -65,7 +66,7 @@ class Ending:
         self.noise_size = generator.noise_size
         self.state_size = generator.state_size + 1  # The number of words so far.
 
-    def encode(self, regions: tf.Tensor) -> Memory:
+    def encode(self, regions: Regions) -> Memory:
         return self.generator.encode(regions)
 
     def initial_state(self, memory: Memory, noise: tf.Tensor) -> tf.Tensor:
@@ -99,7 +100,9 @@ def never_ending(generator: GRUGenerator) -> None:
 
 def greedy_of(generator: Decoder, sequence_length: int) -> Callable[[tf.Tensor], tf.Tensor]:
     """From regions to captions and nothing else."""
-    return tf.function(lambda regions: greedy(generator, regions, sequence_length).token_ids)
+    return tf.function(
+        lambda features: greedy(generator, Regions(features), sequence_length).token_ids
+    )
 
 
 class HuggingFaceDecoder:
@@ -149,7 +152,9 @@ def compare(generator: GRUGenerator, arguments: argparse.Namespace) -> None:
     """Prints captions a second of both."""
     length, width = arguments.sequence_length, arguments.beam
     theirs = HuggingFaceDecoder(arguments)
-    search = tf.function(lambda regions: beam_search(generator, regions, length, width).token_ids)
+    search = tf.function(
+        lambda features: beam_search(generator, Regions(features), length, width).token_ids
+    )
     ways = (("greedy", 1, greedy_of(generator, length)), (f"beam of {width}", width, search))
     print(f"weights: ours {generator.count_params():,}, theirs {theirs.weights():,}\n")
     print(f"{'captions/s':26}{'ours':>10}{'generate()':>12}{'ratio':>8}")

@@ -27,6 +27,7 @@ from step_costs import teacher_forcing
 
 from caption_gan.config.run import Config
 from caption_gan.models.decoding.sampling import greedy
+from caption_gan.models.encoders.encoder import Regions
 from caption_gan.run import read_config
 
 
@@ -99,7 +100,7 @@ def benchmark(config: Config, vocabulary_size: int, regions: int, depth: int, st
     }
     for name, value in rows.items():
         print(f"{name:36}{value}")
-    write = tf.function(lambda seen: greedy(generator, seen, length).token_ids)
+    write = tf.function(lambda seen: greedy(generator, Regions(seen), length).token_ids)
     for size in (1, 8, 64):
         seen = tf.random.normal([size, regions, depth])
         seconds = median_seconds(functools.partial(write, seen), steps)

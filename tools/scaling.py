@@ -6,7 +6,6 @@ data sheets. Nothing here was measured on a GPU; docs/scaling.md says what is as
 """
 
 import argparse
-import dataclasses
 import math
 from typing import NamedTuple
 
@@ -128,7 +127,7 @@ def main() -> None:
     for data in SETS:
         config = read_config([f"--config={data.config}"], parser.prog)
         # What the encoder knows does not matter here, only its size.
-        encoder = build_encoder(dataclasses.replace(config.encoder, weights="none"))
+        encoder = build_encoder(config.encoder, load_weights=False)
         images = data.captions // data.captions_an_image
         print(f"\n{data.name}, {data.captions:,} captions: minutes a pass over {images:,} images")
         print(f"{'':20}{'images':>8}{'Tflop':>8}{'executed':>10}", end="")

@@ -77,13 +77,6 @@ class EncoderConfig:
     flip: bool = False
     regions: str | None = None
 
-    @property
-    def cached(self) -> bool:
-        """Whether regions, or the features they are computed from, are cached in the shards."""
-        if self.name == "keras_applications":
-            return not self.trainable or self.frozen_up_to is not None
-        return self.name == "precomputed"
-
 
 @dataclass(frozen=True)
 class GeneratorConfig:

@@ -42,7 +42,7 @@ class Pipeline:
         self,
         data: DataConfig,
         encoder: EncoderConfig,
-        cached_shape: tuple[int, ...],
+        cached_shape: tuple[int, ...] | None,
         tokenizer: Tokenizer,
     ):
         self.data = data
@@ -183,11 +183,11 @@ class Pipeline:
         return captions.as_numpy_iterator()
 
     def _decoded(self, serialized: tf.data.Dataset) -> tf.data.Dataset:
-        records = parsed(serialized, with_regions=self.encoder.cached)
+        records = parsed(serialized, with_regions=self.cached_shape is not None)
         return records.map(self._decode, num_parallel_calls=tf.data.AUTOTUNE)
 
     def _fits_memory(self, images: int) -> bool:
-        if self.encoder.cached:
+        if self.cached_shape is not None:
             bytes_per_image = 2 * math.prod(self.cached_shape) * (2 if self.encoder.flip else 1)
         else:
             bytes_per_image = 3 * self.encoder.image_height * self.encoder.image_width
@@ -202,7 +202,7 @@ class Pipeline:
             tf.reduce_any(usable), lambda: tf.boolean_mask(captions, usable), lambda: captions
         )
         decoded = {"token_ids": self.tokenizer.tokenize(captions)}
-        if self.encoder.cached:
+        if self.cached_shape is not None:
             regions = tf.io.decode_raw(record["regions"], tf.float16)
             decoded["regions"] = tf.reshape(regions, [-1, *self.cached_shape])  # [views, R, D]
         else:
@@ -220,7 +220,7 @@ class Pipeline:
         chosen = tf.gather(order, tf.range(captions) % available)
         batch = {"token_ids": tf.gather(decoded["token_ids"], chosen)}  # [K, T]
         mirrored = tf.random.stateless_uniform([], [seed, 1]) < 0.5
-        if self.encoder.cached:
+        if self.cached_shape is not None:
             view = tf.where(mirrored, tf.shape(decoded["regions"])[0] - 1, 0)
             batch["regions"] = decoded["regions"][view]
         elif self.encoder.flip:
@@ -234,7 +234,7 @@ class Pipeline:
         available = tf.shape(decoded["token_ids"])[0]
         first = tf.range(self.data.captions_per_image) % available
         batch = {"token_ids": tf.gather(decoded["token_ids"], first)}
-        if self.encoder.cached:
+        if self.cached_shape is not None:
             return batch | {"regions": decoded["regions"][0]}
         return batch | {"image": decoded["image"]}
 

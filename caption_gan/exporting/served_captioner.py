@@ -16,7 +16,12 @@ from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding.beam_search import beam_search
 from caption_gan.models.decoding.constraints import DecodingConstraints
 from caption_gan.models.decoding.ensemble import CaptionerEnsemble
-from caption_gan.models.decoding.sampling import Decoded, greedy, sample_rows
+from caption_gan.models.decoding.sampling import (
+    Decoded,
+    RegionsOrSeveral,
+    greedy,
+    sample_rows,
+)
 from caption_gan.text.tokenizer import Tokenizer
 
 LEAST_BEAM = 5  # What a run does not score it may still serve.
@@ -159,12 +164,12 @@ class ServedCaptioner:
 
         return call
 
-    def _look(self, image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _look(self, image_bytes: tf.Tensor) -> tuple[RegionsOrSeveral, tf.Tensor]:
         size = self.config.encoder.image_height, self.config.encoder.image_width
         pixels, error = read_images(image_bytes, *size)
         return self.captioner.regions({"image": pixels}), error
 
-    def _greedy(self, regions: tf.Tensor) -> Decoded:
+    def _greedy(self, regions: RegionsOrSeveral) -> Decoded:
         return greedy(
             self.captioner.generator, regions, self.tokenizer.sequence_length, self.constraints
         )

@@ -24,7 +24,6 @@ from caption_gan.exporting.model_card import model_card
 from caption_gan.exporting.quantization import round_weights
 from caption_gan.exporting.served_captioner import ServedCaptioner
 from caption_gan.exporting.small_weights import SmallKind
-from caption_gan.models.encoders.precomputed import PrecomputedEncoder
 from caption_gan.run import RunDirectory, load_ensemble
 
 EXTRA = "assets.extra"
@@ -70,7 +69,7 @@ def export_run(
     """
     config, tokenizer, captioner = load_ensemble([path, *others])
     run = RunDirectory(path)
-    if isinstance(captioner.encoder, PrecomputedEncoder):
+    if not captioner.encoder.needs_pixels:
         raise CaptionGANError(
             f"{path} was trained on precomputed regions and cannot look at an image, so that "
             "there is nothing to serve; train with another encoder."

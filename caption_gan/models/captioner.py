@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from caption_gan.models.encoders.encoder import Encoder, Regions
 from caption_gan.models.generators.gru import GRUGenerator
 from caption_gan.models.trace_scopes import ENCODER, trace_scope
 
@@ -22,14 +23,14 @@ class Captioner(keras.Model):
         generator: Reads the regions.
     """
 
-    def __init__(self, encoder: keras.Model, generator: GRUGenerator, **kwargs):
+    def __init__(self, encoder: Encoder, generator: GRUGenerator, **kwargs):
         super().__init__(**kwargs)
         self.encoder = encoder
         self.generator = generator
         self.built = True
 
     @trace_scope(ENCODER)
-    def regions(self, batch: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
+    def regions(self, batch: Mapping[str, tf.Tensor], training: bool = False) -> Regions:
         """Regions [B, R, D] of a batch of pixels, or of what the cache holds in their place."""
         if "regions" in batch:
             return self.encoder.after_cache(tf.cast(batch["regions"], tf.float32))

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from caption_gan.config.objectives import CriticConfig
 from caption_gan.distribution import replicas
+from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.generators.gru import GRUGenerator, Memory
 from caption_gan.text.vocabulary import PAD_ID
 
@@ -51,7 +52,7 @@ class Critic(keras.Model):
         )
         self.built = True
 
-    def encode(self, regions: tf.Tensor, training: bool = False) -> Memory:
+    def encode(self, regions: Regions, training: bool = False) -> Memory:
         """Reads regions [B, R, D] once for any number of captions."""
         return self.trunk.encode(regions, training)
 

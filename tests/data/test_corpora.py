@@ -63,7 +63,7 @@ def test_only_what_a_generator_could_write_is_kept_and_the_rest_is_counted(tmp_p
 
 
 def test_batches_with_sentences_are_varied_and_follow_from_the_seed(tokenizer):
-    pipeline = Pipeline(DataConfig(), EncoderConfig(), (1, 1), tokenizer)
+    pipeline = Pipeline(DataConfig(), EncoderConfig(), None, tokenizer)
     batches = tf.data.Dataset.from_tensors({"token_ids": tf.zeros([4, 2, 5], tf.int32)}).repeat(3)
     sentences = np.arange(20 * 5, dtype=np.uint16).reshape(20, 5)
 

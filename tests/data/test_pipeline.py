@@ -21,6 +21,7 @@ from caption_gan.data.shards.files import IndexedImage, PreparedSplit
 from caption_gan.data.shards.prepare import prepare_splits
 from caption_gan.data.skips import Skips
 from caption_gan.errors import CaptionGANError
+from caption_gan.models.encoders.encoder import Encoder
 from caption_gan.text.tokenizer import Tokenizer
 from caption_gan.text.vocabulary import write_vocabulary
 from caption_gan.training.loop import Position, train
@@ -55,11 +56,15 @@ class FewImages:
         return iter(self.all[positions.start : positions.stop])
 
 
-class MeanRegions(keras.layers.Layer):
+class MeanRegions(Encoder):
     """An encoder of two regions: the means of the left and the right half."""
 
     regions_shape = cached_shape = (2, 1)
     grid = (1, 2)
+
+    @property
+    def cache_key(self):
+        return {"regions": "means"}
 
     def before_cache(self, images):
         images = keras.ops.cast(images, "float32")
@@ -91,11 +96,13 @@ def use(monkeypatch):
 
 
 def prepare(config: Config, split: str) -> PreparedSplit:
-    return prepare_splits(config, MeanRegions(), [split])[split]
+    encoder = Encoder() if config.encoder.name == "convolutional" else MeanRegions()
+    return prepare_splits(config, encoder, [split])[split]
 
 
 def pipeline_of(config, tokenizer) -> Pipeline:
-    return Pipeline(config.data, config.encoder, (2, 1), tokenizer)
+    cached_shape = None if config.encoder.name == "convolutional" else (2, 1)
+    return Pipeline(config.data, config.encoder, cached_shape, tokenizer)
 
 
 def test_records_keep_everything_in_order(tmp_path, monkeypatch):
@@ -192,7 +199,7 @@ def test_a_continued_training_sees_what_an_uninterrupted_one_would(
     use(FewImages())
     config = settings(tmp_path)
     data = dataclasses.replace(config.data, memory_limit_gib=memory_limit)
-    pipeline = Pipeline(data, config.encoder, (2, 1), tokenizer)
+    pipeline = Pipeline(data, config.encoder, None, tokenizer)
     prepared = prepare(config, "train")
     sentences = np.arange(120, dtype=np.uint16).reshape(20, 6)
 

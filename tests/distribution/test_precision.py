@@ -20,6 +20,7 @@ from caption_gan.config.objectives import (
 from caption_gan.distribution import precision
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.critic import build_critic
+from caption_gan.models.encoders.encoder import Regions
 from caption_gan.text.vocabulary import PAD_ID
 from caption_gan.training.critic_penalty import critic_penalty
 from caption_gan.training.objectives.maximum_likelihood import MaximumLikelihood
@@ -178,7 +179,7 @@ def penalty_gradients(step_batch):
             return factor * critic(words, mask, memory)
 
         with tf.GradientTape() as tape:
-            memory = critic.encode(step_batch["regions"])
+            memory = critic.encode(Regions(step_batch["regions"]))
             seed = keras.random.SeedGenerator(0)
             penalty = critic_penalty(steep, memory, words, mask, config, seed, scale)
             scaled = scale * penalty

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.generators.attention import KeysValues
 from caption_gan.models.generators.gru import GRUGenerator, Memory
 
@@ -29,9 +30,10 @@ class MarkovGenerator:
         self.vocabulary_size = len(table)
         self.steps = tf.Variable(0)
 
-    def encode(self, regions: tf.Tensor) -> Memory:
-        memory = KeysValues(regions[:, None], regions[:, None])
-        return Memory(memory, tf.reduce_mean(regions, 1), output_weights=self.table)
+    def encode(self, regions: Regions) -> Memory:
+        features = regions.features
+        memory = KeysValues(features[:, None], features[:, None])
+        return Memory(memory, tf.reduce_mean(features, 1), output_weights=self.table)
 
     def initial_state(self, memory: Memory, noise: tf.Tensor) -> tf.Tensor:
         return tf.zeros([*tf.unstack(tf.shape(noise)[:2]), 1])

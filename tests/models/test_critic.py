@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from caption_gan.models.critic import Critic
+from caption_gan.models.encoders.encoder import Regions
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
 
 IMAGES, CAPTIONS, LENGTH = 4, 3, 6
@@ -43,7 +44,7 @@ def token_ids() -> np.ndarray:
 
 
 def scores(critic: Critic, regions, token_ids) -> np.ndarray:
-    return np.array(critic.score_tokens(tf.constant(token_ids), critic.encode(regions)))
+    return np.array(critic.score_tokens(tf.constant(token_ids), critic.encode(Regions(regions))))
 
 
 def same(actual, expected) -> None:
@@ -64,7 +65,7 @@ def test_what_follows_the_end_token_does_not_count(
     critic = kind(small_generator())
     words = critic.embedding(tf.constant(token_ids))
     mask = token_ids != PAD_ID
-    memory = critic.encode(regions)
+    memory = critic.encode(Regions(regions))
     other = tf.where(mask[..., None], words, 7.0)
     expected, actual = (np.array(critic(some, mask, memory)) for some in (words, other))
     assert np.allclose(actual, expected, atol=1e-5) == right
@@ -105,7 +106,7 @@ def test_scores_do_not_saturate(small_generator, regions, token_ids):
     critic = random_critic(small_generator)
     critic.verdict.bias.assign([50.0])
     words = critic.embedding(tf.constant(token_ids))
-    memory = critic.encode(regions)
+    memory = critic.encode(Regions(regions))
     slopes = []
     for end in (tf.identity, tf.sigmoid):
         with tf.GradientTape() as tape:
@@ -129,7 +130,7 @@ def test_second_derivatives_agree_with_finite_differences(small_generator, regio
     words = tf.constant(np.array(critic.embedding(tf.constant(token_ids))), tf.float64)
 
     def slope() -> tf.Tensor:
-        memory = critic.encode(regions)
+        memory = critic.encode(Regions(regions))
         with tf.GradientTape() as tape:
             tape.watch(words)
             score = critic(words, token_ids != PAD_ID, memory)
@@ -164,13 +165,13 @@ def test_ranking_takes_away_what_length_alone_explains(small_generator, regions,
     learnt = 3.0 * of_image - 0.5 * (lengths - of_image)
     for _ in range(100):
         critic.learn_lengths(tf.constant(learnt, tf.float32), token_ids != PAD_ID, momentum=0.9)
-    ranks = np.array(critic.rank(tf.constant(token_ids), critic.encode(regions)))
+    ranks = np.array(critic.rank(tf.constant(token_ids), critic.encode(Regions(regions))))
     same(ranks - scores(critic, regions, token_ids), 0.5 * lengths)
 
 
 def test_ranking_without_any_knowledge_is_the_score(small_generator, regions, token_ids):
     critic = Critic(small_generator())
-    ranks = critic.rank(tf.constant(token_ids), critic.encode(regions))
+    ranks = critic.rank(tf.constant(token_ids), critic.encode(Regions(regions)))
     same(ranks, scores(critic, regions, token_ids))
 
 

@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -20,7 +19,7 @@ from caption_gan.data.parallel import parallel_map
 from caption_gan.data.shards.files import IndexedImage
 from caption_gan.data.shards.records import serialize
 from caption_gan.data.skips import Skips
-from caption_gan.models.encoders.precomputed import PrecomputedEncoder
+from caption_gan.models.encoders.encoder import Encoder
 from caption_gan.text.vocabulary import batched
 
 ENCODING_BATCH = 32
@@ -38,7 +37,7 @@ class RecordMaker:
         config: Settings of the encoder.
     """
 
-    def __init__(self, encoder: keras.Model, config: EncoderConfig):
+    def __init__(self, encoder: Encoder, config: EncoderConfig):
         self.encoder = encoder
         self.config = config
         size = config.image_height, config.image_width
@@ -58,21 +57,21 @@ class RecordMaker:
             skips: Gets empty captions, images that do not decode, images without captions.
         """
         examples = _with_captions(examples, skips)
-        if isinstance(self.encoder, PrecomputedEncoder):
-            return self._with_precomputed_regions(examples, self.encoder, skips)
-        if self.config.cached:
+        if not self.encoder.needs_pixels:
+            return self._with_precomputed_regions(examples, skips)
+        if self.encoder.cache_key:
             return self._with_regions(examples, skips)
         decodable = _checked(examples, lambda example: is_image(example.image) or None, skips)
         return (_record(example) for example, _ in decodable)
 
     def _with_precomputed_regions(
-        self, examples: Iterable[Example], encoder: PrecomputedEncoder, skips: Skips
+        self, examples: Iterable[Example], skips: Skips
     ) -> Iterator[Record]:
         decodable = _checked(examples, lambda example: is_image(example.image) or None, skips)
         for example, _ in decodable:
-            regions = encoder.read(example.image_id)
+            regions = self.encoder.read(example.image_id)
             if regions is None:
-                skips.add(f"images have no regions in {encoder.folder}", example.image_id)
+                skips.add(f"images have no regions in {self.config.regions}", example.image_id)
             else:
                 yield _record(example, [regions], regions.tobytes())
 

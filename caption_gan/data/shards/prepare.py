@@ -4,10 +4,8 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 from tqdm import tqdm
 
@@ -19,7 +17,7 @@ from caption_gan.data.shards.files import PreparedSplit, Shard
 from caption_gan.data.skips import Skip, Skips
 from caption_gan.data.sources.registry import open_source
 from caption_gan.errors import CaptionGANError
-from caption_gan.models.encoders.precomputed import PrecomputedEncoder
+from caption_gan.models.encoders.encoder import Encoder
 from caption_gan.storage import filesystem
 
 CONTENT = "content.json"  # What a folder of shards was made from.
@@ -41,7 +39,7 @@ class Preparation:
         CaptionGANError: The data set cannot be read, or the folder has shards of something else.
     """
 
-    def __init__(self, config: Config, encoder: keras.Model, directory: str | None = None):
+    def __init__(self, config: Config, encoder: Encoder, directory: str | None = None):
         self.config = config
         self.skips = Skips()
         self.source = open_source(config.data, self.skips)
@@ -123,7 +121,7 @@ class Preparation:
 
 
 def prepare_splits(
-    config: Config, encoder: keras.Model, splits: Sequence[str]
+    config: Config, encoder: Encoder, splits: Sequence[str]
 ) -> dict[str, PreparedSplit]:
     """The splits, from `data.shards` if it is set, else from the cache, which is filled if need be.
 
@@ -138,7 +136,7 @@ def prepare_splits(
     return {split: _read_given(directory, split) for split in splits}
 
 
-def captions_if_prepared(config: Config, encoder: keras.Model, split: str) -> list[str] | None:
+def captions_if_prepared(config: Config, encoder: Encoder, split: str) -> list[str] | None:
     """All captions of a split that is prepared; None where that has still to be done."""
     if config.data.shards is None:
         return Preparation(config, encoder).captions(split)
@@ -146,24 +144,10 @@ def captions_if_prepared(config: Config, encoder: keras.Model, split: str) -> li
     return _read_given(directory, split).captions if files.find_shards(directory, split) else None
 
 
-def cached_content(config: Config, encoder: keras.Model) -> dict[str, Any]:
+def cached_content(config: Config, encoder: Encoder) -> dict[str, Any]:
     """What the regions in the shards depend on; empty where there are none."""
-    if isinstance(encoder, PrecomputedEncoder):
-        return {"regions": encoder.fingerprint()}
-    if not config.encoder.cached:
-        return {}
-    settings = config.encoder
-    weights = settings.weights
-    if Path(weights).is_file():
-        weights = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
-    return {
-        "backbone": settings.backbone,
-        "image_height": settings.image_height,
-        "image_width": settings.image_width,
-        "flip": settings.flip,
-        "weights": weights,
-        "frozen_up_to": settings.frozen_up_to,
-    }
+    key = encoder.cache_key
+    return {**key, "flip": config.encoder.flip} if key and encoder.needs_pixels else key
 
 
 def _read(

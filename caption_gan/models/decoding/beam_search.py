@@ -9,7 +9,12 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from caption_gan.models.decoding.constraints import NO_CONSTRAINTS, DecodingConstraints
-from caption_gan.models.decoding.sampling import Decoded, Decoder
+from caption_gan.models.decoding.sampling import (
+    Decoded,
+    Decoder,
+    RegionsOrSeveral,
+    batch_and_regions,
+)
 from caption_gan.models.trace_scopes import ROLLOUT, trace_scope
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
 
@@ -30,7 +35,7 @@ class Beams(NamedTuple):
 @trace_scope(ROLLOUT)
 def beam_search(
     generator: Decoder,
-    regions: tf.Tensor,
+    regions: RegionsOrSeveral,
     sequence_length: int,
     width: int,
     length_penalty: float = 1.0,
@@ -60,7 +65,8 @@ def beam_search(
         constraints: For the captions.
     """
     steps = sequence_length - 1
-    batch, each = tf.shape(regions)[0], width // groups
+    batch, regions_count = batch_and_regions(regions)
+    each = width // groups
     memory = generator.encode(regions)
     states = generator.initial_state(
         memory, tf.zeros([batch, width, generator.noise_size])
@@ -73,7 +79,7 @@ def beam_search(
     # A group's beams start alike: only the first may be continued, or all would stay alike.
     first = tf.where(tf.range(width) % each == 0, 0.0, nothing.totals)
     growing = nothing._replace(totals=first)
-    attention = tf.TensorArray(tf.float32, steps, element_shape=[None, width, regions.shape[1]])
+    attention = tf.TensorArray(tf.float32, steps, element_shape=[None, width, regions_count])
 
     def unfinished(time, states, growing, ended, attention):
         best = tf.reduce_max(tf.reshape(growing.totals, [batch, groups, each]), axis=-1)

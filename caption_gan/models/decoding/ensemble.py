@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from caption_gan.models.captioner import Captioner
+from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.generators.gru import GRUGenerator, Memory
 
 
@@ -26,12 +27,10 @@ class GeneratorEnsemble:
         self.noise_size = sum(member.noise_size for member in generators)
         self.state_size = sum(member.state_size for member in generators)
 
-    def encode(self, regions: tf.Tensor) -> tuple[Memory, ...]:
-        """Reads regions [B, R, D], the members' side by side in D."""
-        depths = [member.regions_shape[-1] for member in self.generators]
-        parts = tf.split(regions, depths, axis=-1)
+    def encode(self, regions: tuple[Regions, ...]) -> tuple[Memory, ...]:
+        """Encodes the regions of each member."""
         return tuple(
-            member.encode(part) for member, part in zip(self.generators, parts, strict=True)
+            member.encode(part) for member, part in zip(self.generators, regions, strict=True)
         )
 
     def initial_state(self, memory: tuple[Memory, ...], noise: tf.Tensor) -> tf.Tensor:
@@ -77,6 +76,8 @@ class CaptionerEnsemble(keras.Model):
         self.generator = GeneratorEnsemble([member.generator for member in captioners])
         self.built = True
 
-    def regions(self, batch: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
-        """Regions [B, R, D] of a batch of pixels, the members' side by side in D."""
-        return tf.concat([member.regions(batch, training) for member in self.captioners], axis=-1)
+    def regions(
+        self, batch: Mapping[str, tf.Tensor], training: bool = False
+    ) -> tuple[Regions, ...]:
+        """Regions of a batch of pixels, by each member."""
+        return tuple(member.regions(batch, training) for member in self.captioners)

@@ -7,10 +7,11 @@ import tensorflow as tf
 
 from caption_gan.models.critic import Critic
 from caption_gan.models.decoding.sampling import Decoded
+from caption_gan.models.encoders.encoder import Regions
 from caption_gan.text.vocabulary import START_ID
 
 
-def rerank(critic: Critic, regions: tf.Tensor, drawn: Decoded, keep: int) -> Decoded:
+def rerank(critic: Critic, regions: Regions, drawn: Decoded, keep: int) -> Decoded:
     """Keeps the captions that the critic likes best, their length aside; best first.
 
     Args:

@@ -12,8 +12,12 @@ from typing import Any, NamedTuple, Protocol
 import tensorflow as tf
 
 from caption_gan.models.decoding.constraints import NO_CONSTRAINTS, DecodingConstraints
+from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.trace_scopes import ROLLOUT, trace_scope
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
+
+# Of one captioner, or of each member of an ensemble.
+RegionsOrSeveral = Regions | tuple[Regions, ...]
 
 
 class Decoder(Protocol):
@@ -23,8 +27,8 @@ class Decoder(Protocol):
     noise_size: int
     state_size: int
 
-    def encode(self, regions: tf.Tensor) -> Any:
-        """Reads regions [B, R, D] once for any number of captions and words."""
+    def encode(self, regions: Any) -> Any:
+        """Encodes regions once for any number of captions and words."""
 
     def initial_state(self, memory: Any, noise: tf.Tensor) -> tf.Tensor:
         """First states [B, K, 2 H] from noise [B, K, Z]."""
@@ -45,7 +49,7 @@ class Decoded(NamedTuple):
 
 def greedy(
     generator: Decoder,
-    regions: tf.Tensor,
+    regions: RegionsOrSeveral,
     sequence_length: int,
     constraints: DecodingConstraints = NO_CONSTRAINTS,
 ) -> Decoded:
@@ -57,7 +61,7 @@ def greedy(
         sequence_length: Most tokens that are read or written, the start token included.
         constraints: For the captions.
     """
-    noise = tf.zeros([tf.shape(regions)[0], 1, generator.noise_size])
+    noise = tf.zeros([batch_and_regions(regions)[0], 1, generator.noise_size])
 
     def likeliest(logits: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
         return tf.argmax(logits, axis=-1, output_type=tf.int32)
@@ -67,7 +71,7 @@ def greedy(
 
 def sample(
     generator: Decoder,
-    regions: tf.Tensor,
+    regions: RegionsOrSeveral,
     sequence_length: int,
     captions: int,
     seed: tf.Tensor,
@@ -93,7 +97,7 @@ def sample(
     Returns:
         Captions; their scores are log-probabilities before temperature and truncation.
     """
-    noise = draw_noise(generator, tf.shape(regions)[0], captions, seed)
+    noise = draw_noise(generator, batch_and_regions(regions)[0], captions, seed)
 
     def draw(logits: tf.Tensor, time: tf.Tensor) -> tf.Tensor:
         logits = truncate(logits / temperature, top_k, top_p)
@@ -105,7 +109,7 @@ def sample(
 
 def sample_rows(
     generator: Decoder,
-    regions: tf.Tensor,
+    regions: RegionsOrSeveral,
     sequence_length: int,
     captions: int,
     seeds: tf.Tensor,
@@ -153,6 +157,12 @@ def sample_rows(
     return _write(generator, regions, noise, choose, sequence_length, constraints)
 
 
+def batch_and_regions(regions: RegionsOrSeveral) -> tuple[tf.Tensor, int | None]:
+    """The number of images B and, where it is static, of regions R."""
+    features = (regions if isinstance(regions, Regions) else regions[0]).features
+    return tf.shape(features)[0], features.shape[1]
+
+
 def draw_noise(generator: Decoder, images: tf.Tensor, captions: int, seed: tf.Tensor) -> tf.Tensor:
     """The noise [B, K, Z] of samples with that seed."""
     return tf.random.stateless_normal([images, captions, generator.noise_size], seed)
@@ -190,7 +200,7 @@ def nucleus(logits: tf.Tensor, top_p: tf.Tensor | float) -> tf.Tensor:
 @trace_scope(ROLLOUT)
 def _write(
     generator: Decoder,
-    regions: tf.Tensor,
+    regions: RegionsOrSeveral,
     noise: tf.Tensor,
     choose: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
     sequence_length: int,
@@ -219,7 +229,9 @@ def _write(
         return time + 1, states, written, finished, total, attention
 
     captions = tf.shape(noise)[:2]
-    attention = tf.TensorArray(tf.float32, steps, element_shape=[None, None, regions.shape[1]])
+    attention = tf.TensorArray(
+        tf.float32, steps, element_shape=[None, None, batch_and_regions(regions)[1]]
+    )
     *_, written, _, total, attention = tf.while_loop(
         unfinished,
         write_word,

@@ -94,10 +94,11 @@ class TextDecoder:
             spelled["beam"] = self.detokenize(self.beam(batch))
         tokens = self.tokenizer.token_strings(greedy.token_ids[:, 0]).numpy()
         attention = greedy.attention[:, 0].numpy()  # [B, T, R]
+        grid = self.captioner.encoder.grid or (1, attention.shape[-1])
         for row, words in enumerate(tokens):
             kept = [word.decode() for word in words if word not in (b"", b"[PAD]", b"[END]")]
             yield (
                 {name: captions[row] for name, captions in spelled.items()},
                 kept,
-                attention[row, : len(kept)].reshape(-1, *self.captioner.encoder.grid),
+                attention[row, : len(kept)].reshape(-1, *grid),
             )

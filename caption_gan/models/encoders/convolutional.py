@@ -7,12 +7,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from caption_gan.config.models import EncoderConfig
 from caption_gan.distribution import replicas
+from caption_gan.models.encoders.encoder import Encoder, Regions
 from caption_gan.models.generators.attention import RegionAttention
 
 
 @keras.saving.register_keras_serializable(package="caption_gan")
-class ConvolutionalEncoder(keras.Model):
+class ConvolutionalEncoder(Encoder):
     """A small network, trained with the captioner; one region for each 8 x 8 pixels.
 
     Convolutions with residual blocks see what is near (batch normalisation rather than group
@@ -27,6 +29,9 @@ class ConvolutionalEncoder(keras.Model):
         width: Channels of the first stage; regions have twice as many.
     """
 
+    normalizes_over_batch = True
+    grid: tuple[int, int]
+
     def __init__(self, image_height: int, image_width: int, width: int, **kwargs):
         super().__init__(**kwargs)
         self.image_height = image_height
@@ -34,9 +39,6 @@ class ConvolutionalEncoder(keras.Model):
         self.width = width
         self.grid = (-(-image_height // 8), -(-image_width // 8))
         self.regions_shape = (self.grid[0] * self.grid[1], 2 * width)
-        # Every variable is trained, so nothing of an image stays the same.
-        self.cached_shape: tuple[int, ...] = ()
-        self.pretrained_variables: list[keras.Variable] = []
         self.stem = keras.Sequential(
             [
                 keras.layers.Rescaling(1 / 127.5, offset=-1),
@@ -49,6 +51,13 @@ class ConvolutionalEncoder(keras.Model):
         self.reduction = keras.Sequential(_convolution(2 * width, 3, strides=2), name="reduction")
         self.second_block = keras.Sequential(_residual(2 * width), name="second_block")
         self.mixers = [SelfAttention(2 * width, name=f"mixer_{index}") for index in range(2)]
+
+    @classmethod
+    def from_settings(cls, config: EncoderConfig, load_weights: bool) -> "ConvolutionalEncoder":
+        """Builds the encoder; every weight starts at random."""
+        encoder = cls(config.image_height, config.image_width, config.width, name="encoder")
+        encoder.build((None, config.image_height, config.image_width, 3))
+        return encoder
 
     def build(self, input_shape=None):
         rows, columns = self.grid
@@ -66,7 +75,7 @@ class ConvolutionalEncoder(keras.Model):
         )
         self.built = True
 
-    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+    def call(self, images: tf.Tensor, training: bool = False) -> Regions:
         """Images [B, H, W, 3] to regions [B, R, D]."""
         features = self.stem(images, training=training)  # [B, H/4, W/4, D/2]
         features = tf.nn.relu(features + self.first_block(features, training=training))
@@ -75,7 +84,7 @@ class ConvolutionalEncoder(keras.Model):
         regions = tf.reshape(features, [-1, *self.regions_shape]) + self.positions  # [B, R, D]
         for mixer in self.mixers:
             regions = mixer(regions)
-        return regions
+        return Regions(regions, grid=self.grid)
 
     def get_config(self):
         return {

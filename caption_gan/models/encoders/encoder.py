@@ -1,46 +1,128 @@
-"""Encoders turn images into regions; this is where the settings choose one.
+"""Encoders turn an image into regions; `build_encoder` chooses one by the settings.
 
-An encoder is a `keras.Model` from pixels [B, H, W, 3], numbers from 0 to 255, to regions
-[B, R, D], with attributes `grid`, the rows and columns that the regions came from, and
-`regions_shape`, (R, D), and `pretrained_variables`, those of its trainable variables that do not
-start at random. Part of the work, or all of it, may be done once for each image and kept in the
-shards: `cached_shape` is the shape of what is kept, `before_cache` makes it from pixels and
-`after_cache` makes regions of it.
+B batch, H image height, W image width, R regions, D region depth.
 """
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import keras
+import numpy as np
+import tensorflow as tf
 
 from caption_gan.config.models import EncoderConfig
-from caption_gan.models.encoders.convolutional import ConvolutionalEncoder
-from caption_gan.models.encoders.keras_applications import ApplicationsEncoder
-from caption_gan.models.encoders.precomputed import PrecomputedEncoder
 
 
-def build_encoder(config: EncoderConfig, weights: str | None = None) -> keras.Model:
-    """Builds the encoder that the settings ask for.
+class Regions(NamedTuple):
+    """Features of the parts of an image, which generators and critics attend to.
+
+    Attributes:
+        features: [B, R, D].
+        mask: Boolean [B, R], false for padding; None if all regions are valid. An image has at
+            least one valid region.
+        grid: Rows and columns of the regions in the image, row after row; None if they form no
+            grid.
+    """
+
+    features: tf.Tensor
+    mask: tf.Tensor | None = None
+    grid: tuple[int, int] | None = None
+
+    def map(self, function: Callable[[tf.Tensor], tf.Tensor]) -> "Regions":
+        """Regions whose tensors are those that the function returns for these."""
+        mask = None if self.mask is None else function(self.mask)
+        return Regions(function(self.features), mask, self.grid)
+
+    def blank(self) -> "Regions":
+        """Regions of the same shape with zero features: no image."""
+        return self._replace(features=tf.zeros_like(self.features))
+
+    def concat(self, other: "Regions") -> "Regions":
+        """Regions of these images and of others, which have a mask if these do."""
+        features = tf.concat([self.features, other.features], axis=0)
+        mask = None if self.mask is None else tf.concat([self.mask, other.mask], axis=0)
+        return Regions(features, mask, self.grid)
+
+
+class Encoder(keras.Model):
+    """Base class of encoders: images [B, H, W, 3], numbers from 0 to 255, to regions [B, R, D].
+
+    The work, or the first part of it, may be done once per image and stored in the shards: where
+    `cache_key` is not empty, `before_cache` computes what is stored, and `after_cache` makes
+    regions of it. The output of `call` is that of both.
+
+    To add an encoder: write a subclass in a module of its own, give it a name in
+    `EncoderConfig.name` and a line in `build_encoder`.
+
+    Attributes:
+        needs_pixels: Whether regions are computed from images. An encoder without this need reads
+            what is stored from elsewhere (`read`), and cannot caption a new image.
+        normalizes_over_batch: Whether training uses batch statistics, which on several devices
+            needs all of them at the same time.
+        regions_shape: (R, D).
+        grid: Rows and columns of the regions, row after row; None if they form no grid.
+    """
+
+    needs_pixels = True
+    normalizes_over_batch = False
+    regions_shape: tuple[int, int]
+    grid: tuple[int, int] | None = None
+
+    @classmethod
+    def from_settings(cls, config: EncoderConfig, load_weights: bool) -> "Encoder":
+        """Builds the encoder; see `build_encoder`."""
+        raise NotImplementedError
+
+    @property
+    def cached_shape(self) -> tuple[int, ...] | None:
+        """Shape of what is stored of an image; None if nothing is."""
+        return None
+
+    @property
+    def cache_key(self) -> dict[str, Any]:
+        """What the stored part depends on, in JSON's types; empty if nothing is stored."""
+        return {}
+
+    @property
+    def pretrained_variables(self) -> list[keras.Variable]:
+        """Trainable variables that do not start at random."""
+        return []
+
+    def before_cache(self, images: tf.Tensor) -> tf.Tensor:
+        """Computes what is stored of images [B, H, W, 3]: [B, *cached_shape]."""
+        raise NotImplementedError
+
+    def after_cache(self, cached: tf.Tensor) -> Regions:
+        """Makes regions [B, R, D] of what is stored [B, *cached_shape]."""
+        raise NotImplementedError
+
+    def read(self, image_id: str) -> np.ndarray | None:
+        """Reads what is stored of an image, if the encoder needs no pixels.
+
+        Returns:
+            An array of shape `cached_shape`; None if there is none for this image.
+        """
+        raise NotImplementedError
+
+
+def build_encoder(config: EncoderConfig, load_weights: bool = True) -> Encoder:
+    """Builds the encoder that the settings name.
 
     Args:
         config: The settings.
-        weights: Overrides `config.weights`; a run directory keeps its own copy.
+        load_weights: Whether to load pretrained weights; a run that is loaded has its own copy.
 
     Raises:
-        CaptionGANError: What the settings name cannot be had.
+        CaptionGANError: The settings name weights, layers or files that do not exist.
     """
-    if config.name == "precomputed":
-        return PrecomputedEncoder(config.regions or "", name="encoder")
-    size = (config.image_height, config.image_width)
-    if config.name == "convolutional":
-        encoder = ConvolutionalEncoder(*size, config.width, name="encoder")
-    else:
-        weights = weights or config.weights
-        encoder = ApplicationsEncoder(
-            config.backbone,
-            *size,
-            None if weights == "none" else weights,
-            config.frozen_up_to,
-            name="encoder",
-        )
-        if not config.trainable:
-            encoder.trainable = False
-    encoder.build((None, *size, 3))
-    return encoder
+    # Imported here because these modules import the base class.
+    from caption_gan.models.encoders.convolutional import ConvolutionalEncoder
+    from caption_gan.models.encoders.keras_applications import ApplicationsEncoder
+    from caption_gan.models.encoders.precomputed import PrecomputedEncoder
+
+    encoders: dict[str, type[Encoder]] = {
+        "convolutional": ConvolutionalEncoder,
+        "keras_applications": ApplicationsEncoder,
+        "precomputed": PrecomputedEncoder,
+    }
+    return encoders[config.name].from_settings(config, load_weights)

@@ -4,16 +4,21 @@ B batch, H image height, W image width, R regions, D region depth, F and C cells
 the last frozen layer.
 """
 
+import hashlib
 import inspect
+from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from caption_gan.config.models import EncoderConfig
 from caption_gan.errors import CaptionGANError
+from caption_gan.models.encoders.encoder import Encoder, Regions
 
 
 @keras.saving.register_keras_serializable(package="caption_gan")
-class ApplicationsEncoder(keras.Model):
+class ApplicationsEncoder(Encoder):
     """A backbone of `keras.applications`, with the pre-processing it was trained with.
 
     Its first layers can be frozen and the others fine-tuned. What comes out of the frozen ones
@@ -24,9 +29,10 @@ class ApplicationsEncoder(keras.Model):
         backbone: Class name, e.g. `"MobileNetV2"`.
         image_height: In pixels.
         image_width: In pixels.
-        weights: `"imagenet"`, a weights file of the backbone without its top, or None.
-        frozen_up_to: Name of the last frozen layer; None freezes all of them or, where the model's
-            `trainable` stays true, none.
+        pretrained: `"imagenet"`, a weights file of the backbone without its top, or None.
+        frozen_up_to: Name of the last frozen layer. None freezes no layer if the encoder's
+            `trainable` is true, and all of them if it is false.
+        load_pretrained: Whether to load `pretrained` now; a saved captioner has its own copy.
 
     Raises:
         CaptionGANError: The backbone or the layer is unknown, or the weights cannot be had or do
@@ -38,14 +44,16 @@ class ApplicationsEncoder(keras.Model):
         backbone: str,
         image_height: int,
         image_width: int,
-        weights: str | None = None,
+        pretrained: str | None = None,
         frozen_up_to: str | None = None,
+        load_pretrained: bool = True,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.backbone = backbone
         self.image_height = image_height
         self.image_width = image_width
+        self.pretrained = pretrained
         self.frozen_up_to = frozen_up_to
         modules = _backbone_modules()
         if backbone not in modules:
@@ -54,20 +62,58 @@ class ApplicationsEncoder(keras.Model):
                 f"choose one of {', '.join(sorted(modules))}."
             )
         self.preprocess = modules[backbone].preprocess_input
+        weights = pretrained if load_pretrained else None
         network = _load(backbone, (image_height, image_width, 3), weights)
         self.first, self.second = _split(network, frozen_up_to)
-        self.cached_shape = _flat(self.first.output_shape)
         _, rows, columns, _ = network.output_shape
         self.grid = (rows, columns)
         self.regions_shape = _flat(network.output_shape)
         self.built = True
+
+    @classmethod
+    def from_settings(cls, config: EncoderConfig, load_weights: bool) -> "ApplicationsEncoder":
+        """Builds the encoder; see `build_encoder`."""
+        encoder = cls(
+            config.backbone,
+            config.image_height,
+            config.image_width,
+            None if config.weights == "none" else config.weights,
+            config.frozen_up_to,
+            load_weights,
+            name="encoder",
+        )
+        encoder.trainable = config.trainable
+        return encoder
+
+    @property
+    def cached_shape(self) -> tuple[int, ...] | None:
+        """(F, C), if there are frozen layers."""
+        if self.trainable and self.frozen_up_to is None:
+            return None
+        return _flat(self.first.output_shape)
+
+    @property
+    def cache_key(self) -> dict[str, Any]:
+        """Everything that the output of the frozen layers depends on."""
+        if self.cached_shape is None:
+            return {}
+        weights = self.pretrained or "none"
+        if Path(weights).is_file():
+            weights = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+        return {
+            "backbone": self.backbone,
+            "image_height": self.image_height,
+            "image_width": self.image_width,
+            "weights": weights,
+            "frozen_up_to": self.frozen_up_to,
+        }
 
     @property
     def pretrained_variables(self) -> list[keras.Variable]:
         """Variables that are trained further, and so with more care than new ones."""
         return self.trainable_variables
 
-    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+    def call(self, images: tf.Tensor, training: bool = False) -> Regions:
         """Images [B, H, W, 3] to regions [B, R, D]."""
         return self.after_cache(self.before_cache(images))
 
@@ -76,14 +122,15 @@ class ApplicationsEncoder(keras.Model):
         # Never in training mode: the statistics of batch normalisation are those of the data the
         # backbone was trained on, and small batches would ruin them.
         features = self.first(self.preprocess(tf.cast(images, tf.float32)), training=False)
-        return tf.reshape(features, [-1, *self.cached_shape])  # [B, F, C]
+        return tf.reshape(features, [-1, *_flat(self.first.output_shape)])  # [B, F, C]
 
-    def after_cache(self, cached: tf.Tensor) -> tf.Tensor:
+    def after_cache(self, cached: tf.Tensor) -> Regions:
         """What the frozen layers made of images [B, F, C] to regions [B, R, D]."""
         if self.second is None:
-            return cached
-        grid = tf.reshape(cached, [-1, *self.first.output_shape[1:]])
-        return tf.reshape(self.second(grid, training=False), [-1, *self.regions_shape])  # [B, R, D]
+            return Regions(cached, grid=self.grid)
+        cells = tf.reshape(cached, [-1, *self.first.output_shape[1:]])
+        features = self.second(cells, training=False)
+        return Regions(tf.reshape(features, [-1, *self.regions_shape]), grid=self.grid)  # [B, R, D]
 
     def get_config(self):
         return {
@@ -91,7 +138,9 @@ class ApplicationsEncoder(keras.Model):
             "backbone": self.backbone,
             "image_height": self.image_height,
             "image_width": self.image_width,
+            "pretrained": self.pretrained,
             "frozen_up_to": self.frozen_up_to,
+            "load_pretrained": False,  # The weights are saved with the model.
         }
 
 

@@ -12,13 +12,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from caption_gan.config.models import EncoderConfig
 from caption_gan.errors import CaptionGANError
+from caption_gan.models.encoders.encoder import Encoder, Regions
 
 FEATURES = "features.npy"
 
 
 @keras.saving.register_keras_serializable(package="caption_gan")
-class PrecomputedEncoder(keras.Model):
+class PrecomputedEncoder(Encoder):
     """Reads regions from files, where other encoders compute them from pixels; cannot be called.
 
     Args:
@@ -31,6 +33,8 @@ class PrecomputedEncoder(keras.Model):
             something else.
     """
 
+    needs_pixels = False
+
     def __init__(self, folder: str, **kwargs):
         super().__init__(**kwargs)
         self.folder = folder
@@ -42,14 +46,29 @@ class PrecomputedEncoder(keras.Model):
                 f"encoder.regions: {folder} is no folder with regions; expected, on disk, a file "
                 f".npy for each image, named after it, or {FEATURES} there or in its folders."
             )
-        self.regions_shape: tuple[int, ...] = _checked(*self.reader.first()).shape
-        rows = math.isqrt(self.regions_shape[0])
-        # Where regions lie in the image is not known; most often they are a square grid.
-        square = rows**2 == self.regions_shape[0]
-        self.grid = (rows, rows) if square else (1, self.regions_shape[0])
-        self.cached_shape = self.regions_shape
-        self.pretrained_variables: list[keras.Variable] = []
+        count, depth = _checked(*self.reader.first()).shape
+        self.regions_shape = (count, depth)
+        rows = math.isqrt(count)
+        # The files do not say where regions lie in the image; most often they are a square grid.
+        self.grid = (rows, rows) if rows**2 == count else (1, count)
         self.built = True
+
+    @classmethod
+    def from_settings(cls, config: EncoderConfig, load_weights: bool) -> "PrecomputedEncoder":
+        """Builds the encoder; it has no weights."""
+        return cls(config.regions or "", name="encoder")
+
+    @property
+    def cached_shape(self) -> tuple[int, ...]:
+        """(R, D): regions are stored as they are."""
+        return self.regions_shape
+
+    @property
+    def cache_key(self) -> dict[str, Any]:
+        """Names, sizes and times of the files."""
+        root = self.reader.root
+        files = [(str(path.relative_to(root)), path.stat()) for path in self.reader.paths]
+        return {"regions": [(name, status.st_size, status.st_mtime_ns) for name, status in files]}
 
     def read(self, image_id: str) -> np.ndarray | None:
         """Regions [R, D] of an image, None where the folder has none.
@@ -68,15 +87,9 @@ class PrecomputedEncoder(keras.Model):
             )
         return regions
 
-    def after_cache(self, cached: tf.Tensor) -> tf.Tensor:
-        """Regions [B, R, D] are kept as they are."""
-        return cached
-
-    def fingerprint(self) -> Any:
-        """Something JSON can hold that differs if the regions may differ."""
-        root = self.reader.root
-        files = [(str(path.relative_to(root)), path.stat()) for path in self.reader.paths]
-        return [(name, status.st_size, status.st_mtime_ns) for name, status in files]
+    def after_cache(self, cached: tf.Tensor) -> Regions:
+        """Regions of stored features [B, R, D], unchanged."""
+        return Regions(cached, grid=self.grid)
 
     def get_config(self):
         return {**super().get_config(), "folder": self.folder}

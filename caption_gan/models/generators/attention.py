@@ -15,6 +15,7 @@ class KeysValues(NamedTuple):
 
     keys: tf.Tensor  # [B, N, R, S]
     values: tf.Tensor  # [B, N, R, S]
+    mask: tf.Tensor | None = None  # Boolean [B, R]; false for padding, None if there is none.
 
 
 @keras.saving.register_keras_serializable(package="caption_gan")
@@ -48,11 +49,12 @@ class RegionAttention(keras.layers.Layer):
         self.value_projection.build(regions_shape)
         self.built = True
 
-    def project(self, regions: tf.Tensor) -> KeysValues:
-        """Projects regions [B, R, D] to keys and values."""
+    def project(self, regions: tf.Tensor, mask: tf.Tensor | None = None) -> KeysValues:
+        """Projects regions [B, R, D] with a mask [B, R] to keys and values."""
         return KeysValues(
             keys=self._split_heads(self.key_projection(regions)),
             values=self._split_heads(self.value_projection(regions)),
+            mask=mask,
         )
 
     def call(self, query: tf.Tensor, keys_values: KeysValues) -> tuple[tf.Tensor, tf.Tensor]:
@@ -68,7 +70,10 @@ class RegionAttention(keras.layers.Layer):
         queries = self._split_heads(self.query_projection(query))  # [B, N, Q, S]
         scale = (self.hidden_size // self.heads) ** -0.5
         scores = scale * tf.matmul(queries, keys_values.keys, transpose_b=True)  # [B, N, Q, R]
-        weights = tf.nn.softmax(tf.cast(scores, self.variable_dtype))
+        exact_scores = tf.cast(scores, self.variable_dtype)
+        if keys_values.mask is not None:
+            exact_scores = tf.where(keys_values.mask[:, None, None], exact_scores, -float("inf"))
+        weights = tf.nn.softmax(exact_scores)
         context = tf.matmul(tf.cast(weights, scores.dtype), keys_values.values)  # [B, N, Q, S]
         context = tf.transpose(context, [0, 2, 1, 3])  # [B, Q, N, S]
         context = tf.reshape(context, [*tf.unstack(tf.shape(context)[:2]), self.hidden_size])

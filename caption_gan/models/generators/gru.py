@@ -16,6 +16,7 @@ import keras
 import tensorflow as tf
 
 from caption_gan.distribution import replicas
+from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.generators.attention import KeysValues, RegionAttention
 from caption_gan.models.generators.gru_cell import GRUCell
 from caption_gan.text.embeddings import WordEmbedding
@@ -112,13 +113,13 @@ class GRUGenerator(keras.Model):
         self.output_projection.build((None, None, hidden))
         self.built = True
 
-    def encode(self, regions: tf.Tensor, training: bool = False) -> Memory:
-        """Reads regions [B, R, D] once for any number of captions and words."""
-        features = self.region_norm(self.region_projection(regions))  # [B, R, H]
+    def encode(self, regions: Regions, training: bool = False) -> Memory:
+        """Encodes regions [B, R, D] once for any number of captions and words."""
+        features = self.region_norm(self.region_projection(regions.features))  # [B, R, H]
         features = self.region_dropout(features, training=training)
         return Memory(
-            self.attention.project(features),
-            tf.reduce_mean(features, axis=1),
+            self.attention.project(features, regions.mask),
+            _masked_mean(features, regions.mask),
             self.embedding.output_weights(features.dtype),
         )
 
@@ -129,16 +130,24 @@ class GRUGenerator(keras.Model):
 
     def call(
         self,
-        regions: tf.Tensor,
+        features: tf.Tensor,
         token_ids: tf.Tensor,
         noise: tf.Tensor,
+        mask: tf.Tensor | None = None,
         training: bool = False,
     ) -> tf.Tensor:
-        """Teacher forcing: scores every next word of given captions at once.
+        """Teacher forcing from the features [B, R, D] of regions and their mask [B, R]."""
+        memory = self.encode(Regions(features, mask), training)
+        return self.teacher_forcing(token_ids, memory, noise, training)
+
+    def teacher_forcing(
+        self, token_ids: tf.Tensor, memory: Memory, noise: tf.Tensor, training: bool = False
+    ) -> tf.Tensor:
+        """Scores every next word of given captions at once.
 
         Args:
-            regions: [B, R, D].
             token_ids: [B, K, T], the words that are read.
+            memory: Of the B images.
             noise: [B, K, Z].
             training: Whether dropout is active.
 
@@ -146,7 +155,7 @@ class GRUGenerator(keras.Model):
             Logits [B, K, T, V]; those at t score the word at t + 1.
         """
         words = self.embedding(token_ids)  # [B, K, T, E]
-        features = self.predict_features(words, self.encode(regions, training), noise, training)
+        features = self.predict_features(words, memory, noise, training)
         return tf.cast(self.embedding.logits(features), self.variable_dtype)
 
     def predict_features(
@@ -230,3 +239,11 @@ class GRUGenerator(keras.Model):
             "noise_size": self.noise_size,
             "dropout": self.dropout,
         }
+
+
+def _masked_mean(features: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
+    """Mean [B, H] of the valid ones of regions [B, R, H]; all are valid if there is no mask."""
+    if mask is None:
+        return tf.reduce_mean(features, axis=1)
+    valid = tf.cast(mask, features.dtype)[..., None]  # [B, R, 1]
+    return tf.reduce_sum(valid * features, axis=1) / tf.reduce_sum(valid, axis=1)

@@ -15,6 +15,7 @@ from caption_gan.distribution import precision, replicas
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.critic import Critic, build_critic
 from caption_gan.models.decoding import sampling
+from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.trace_scopes import CRITIC_UPDATE, GENERATOR_UPDATE, trace_scope
 from caption_gan.text.vocabulary import PAD_ID, START_ID
 from caption_gan.training import losses, weight_constraints
@@ -167,7 +168,7 @@ class Adversarial(Objective):
         done = tf.cast(self.optimizer.iterations, tf.float32)
         return tf.minimum(done / max(self.steps - self.config.critic_steps, 1), 1.0)
 
-    def write(self, regions: tf.Tensor, length: int, seed: tf.Tensor) -> tf.Tensor:
+    def write(self, regions: Regions, length: int, seed: tf.Tensor) -> tf.Tensor:
         """Captions [N, K, T] that the generator draws, in the form of real ones."""
         decoded = sampling.sample(
             self.captioner.generator, regions, length, self.config.captions, seed
@@ -176,7 +177,7 @@ class Adversarial(Objective):
 
     def train_critic(
         self,
-        regions: tf.Tensor,
+        regions: Regions,
         real: tf.Tensor,
         written: tf.Tensor,
         unpaired: tf.Tensor | None = None,
@@ -202,14 +203,16 @@ class Adversarial(Objective):
             return tf.gather(tf.reshape(rows, [self.updates, size, *rows.shape[1:]]), index)
 
         def update(index: tf.Tensor | int) -> tuple[tf.Tensor | int]:
-            rows = [part_of(every, index) for every in (regions, real, written, mismatched)]
+            seen = regions.map(lambda rows: part_of(rows, index))
+            rows = [part_of(every, index) for every in (real, written, mismatched)]
             if unpaired is not None:
                 # Rows without an image, in which text is real and whatever was written is not.
                 blind = round(self.config.unpaired * size)
-                nothing, own = tf.zeros_like(rows[0][:blind]), rows[2][:blind]
-                more = [nothing, part_of(unpaired, index)[:blind], own, own]
+                seen = seen.concat(seen.map(lambda rows: rows[:blind]).blank())
+                own = rows[1][:blind]
+                more = [part_of(unpaired, index)[:blind], own, own]
                 rows = [tf.concat(both, axis=0) for both in zip(rows, more, strict=True)]
-            self.update_critic(*rows)
+            self.update_critic(seen, *rows)
             return (index + 1,)
 
         if replicas.several():  # They can only meet outside of loops.
@@ -220,7 +223,7 @@ class Adversarial(Objective):
         tf.while_loop(lambda index: index < self.updates, update, (tf.constant(0),))
 
     def appraise(
-        self, words: tf.Tensor, mask: tf.Tensor, regions: tf.Tensor, alone: bool
+        self, words: tf.Tensor, mask: tf.Tensor, regions: Regions, alone: bool
     ) -> tf.Tensor:
         """The critic's scores of captions, [N, K], as the generator should raise them.
 
@@ -233,13 +236,13 @@ class Adversarial(Objective):
         """
         scores = self.critic(words, mask, self.critic.encode(regions))
         if alone:
-            nothing = self.critic.encode(tf.zeros_like(regions))
+            nothing = self.critic.encode(regions.blank())
             scores += self.config.unpaired * self.critic(words, mask, nothing)
         return scores
 
     @trace_scope(CRITIC_UPDATE)
     def update_critic(
-        self, regions: tf.Tensor, real: tf.Tensor, written: tf.Tensor, mismatched: tf.Tensor
+        self, regions: Regions, real: tf.Tensor, written: tf.Tensor, mismatched: tf.Tensor
     ) -> None:
         """One update on B images: real captions up, written ones and those of others down."""
         captions, scale = self.config.captions, self.critic_optimizer.scale_loss(1.0)
@@ -272,7 +275,7 @@ class Adversarial(Objective):
             critic_gradient_norm=tf.linalg.global_norm(gradients) / scale,
         )
 
-    def train_generator(self, batch: dict[str, tf.Tensor], regions: tf.Tensor, loss: Callable):
+    def train_generator(self, batch: dict[str, tf.Tensor], regions: Regions, loss: Callable):
         """Updates the generator, once the critic is warm.
 
         Args:
@@ -307,7 +310,7 @@ class Adversarial(Objective):
             warm = self.critic_optimizer.iterations > self.warmup
             tf.cond(warm, update, lambda: tf.constant(0.0))
 
-    def anchor(self, regions: tf.Tensor, real: tf.Tensor, training: bool = True) -> tf.Tensor:
+    def anchor(self, regions: Regions, real: tf.Tensor, training: bool = True) -> tf.Tensor:
         """Cross-entropy of real captions, in nats a token; without noise outside training."""
         generator = self.captioner.generator
         read, write = real[..., :-1], real[..., 1:]
@@ -315,5 +318,6 @@ class Adversarial(Objective):
         noise = tf.zeros([images, captions, generator.noise_size])
         if training:
             noise = sampling.draw_noise(generator, images, captions, self.draw_seed())
-        logits = generator(regions, read, noise, training=training)
+        memory = generator.encode(regions, training)
+        logits = generator.teacher_forcing(read, memory, noise, training)
         return losses.cross_entropy(logits, write, write != PAD_ID)

@@ -14,6 +14,7 @@ from caption_gan.config.objectives import MaximumLikelihoodConfig
 from caption_gan.distribution import replicas
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding.constraints import mask_special_tokens
+from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.trace_scopes import GENERATOR_UPDATE, trace_scope
 from caption_gan.text.vocabulary import PAD_ID
 from caption_gan.training.losses import counted, cross_entropy
@@ -120,7 +121,9 @@ class MaximumLikelihood(Objective):
         noise = self.noise(tf.shape(read), training)  # [B, K, Z]
         if training and self.scheduled_sampling:
             read = self.mix_own_words(regions, read, noise)
-        logits = self.captioner.generator(regions, read, noise, training=training)
+        generator = self.captioner.generator
+        memory = generator.encode(regions, training)
+        logits = generator.teacher_forcing(read, memory, noise, training)
         smoothing = self.label_smoothing if training else 0.0
         return cross_entropy(logits, write, write != PAD_ID, smoothing, count)
 
@@ -131,14 +134,16 @@ class MaximumLikelihood(Objective):
             return tf.zeros(shape)
         return keras.random.normal(shape, seed=self.seed_generator)
 
-    def mix_own_words(self, regions: tf.Tensor, read: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
+    def mix_own_words(self, regions: Regions, read: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
         """Replaces a growing share of the words that are read [B, K, T] by the model's own.
 
         All words in one pass: the model's words follow from the real ones before them (parallel
         scheduled sampling; Duckworth et al., 2019).
         """
         progress = tf.cast(self.optimizer.iterations, tf.float32) / self.steps
-        logits = self.captioner.generator(regions, read[..., :-1], noise, training=True)
+        generator = self.captioner.generator
+        memory = generator.encode(regions, training=True)
+        logits = generator.teacher_forcing(read[..., :-1], memory, noise, training=True)
         own = keras.random.categorical(
             tf.reshape(mask_special_tokens(logits), [-1, logits.shape[-1]]),
             1,

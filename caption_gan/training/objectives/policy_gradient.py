@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from caption_gan.models.decoding import sampling
 from caption_gan.models.decoding.constraints import mask_special_tokens
+from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.trace_scopes import REWARD, trace_scope
 from caption_gan.text.vocabulary import END_ID, PAD_ID
 from caption_gan.training import losses
@@ -31,7 +32,7 @@ class PolicyGradient(Adversarial):
                 [N, K, T] if there is text without images.
         """
         real, seed = batch["token_ids"], self.draw_seed()
-        regions = tf.stop_gradient(self.captioner.regions(batch))  # [N, R, D]
+        regions = self.captioner.regions(batch).map(tf.stop_gradient)  # [N, R, D]
         written = self.write(regions, real.shape[-1], seed)  # [N, K, T]
         self.train_critic(regions, real, written, batch.get("unpaired"))
         alone = "unpaired" in batch
@@ -43,7 +44,7 @@ class PolicyGradient(Adversarial):
 
     @trace_scope(REWARD)
     def advantages(
-        self, regions: tf.Tensor, written: tf.Tensor, real: tf.Tensor, alone: bool = False
+        self, regions: Regions, written: tf.Tensor, real: tf.Tensor, alone: bool = False
     ) -> tf.Tensor:
         """How much better than the image's others captions [N, K, T] are, [N, K]."""
         words = self.critic.embedding(written)
@@ -51,7 +52,7 @@ class PolicyGradient(Adversarial):
         return losses.normalized(losses.leave_one_out(scores))
 
     def generator_loss(
-        self, seen: tf.Tensor, written: tf.Tensor, advantages: tf.Tensor, seed: tf.Tensor
+        self, seen: Regions, written: tf.Tensor, advantages: tf.Tensor, seed: tf.Tensor
     ) -> tf.Tensor:
         """The policy's loss for captions that were written with that seed; a scalar.
 
@@ -65,7 +66,7 @@ class PolicyGradient(Adversarial):
         images, captions, length = tf.unstack(tf.shape(written))
         noise = sampling.draw_noise(generator, images, captions, seed)
         read, write = written[..., :-1], written[..., 1:]  # [N, K, T - 1]
-        logits = mask_special_tokens(generator(seen, read, noise))
+        logits = mask_special_tokens(generator.teacher_forcing(read, generator.encode(seen), noise))
         # The last place is always the end token, which was not drawn.
         drawn = (write != PAD_ID) & (tf.range(length - 1) < length - 2)
         log_probabilities = -tf.nn.sparse_softmax_cross_entropy_with_logits(

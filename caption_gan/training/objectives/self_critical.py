@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from caption_gan.distribution import replicas
+from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.trace_scopes import REWARD, trace_scope
 from caption_gan.training import losses
 from caption_gan.training.objectives.policy_gradient import PolicyGradient
@@ -33,7 +34,7 @@ class SelfCritical(PolicyGradient):
 
     @trace_scope(REWARD)
     def advantages(
-        self, regions: tf.Tensor, written: tf.Tensor, real: tf.Tensor, alone: bool = False
+        self, regions: Regions, written: tf.Tensor, real: tf.Tensor, alone: bool = False
     ) -> tf.Tensor:
         """How much better than the image's others captions [N, K, T] are, [N, K]."""
         scores = self.cider(written[..., 1:], real[..., 1:])

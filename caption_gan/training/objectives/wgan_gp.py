@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from caption_gan.models.decoding import relaxation, sampling
+from caption_gan.models.encoders.encoder import Regions
 from caption_gan.text.vocabulary import PAD_ID
 from caption_gan.training.objectives.adversarial import Adversarial
 
@@ -29,7 +30,7 @@ class WassersteinGAN(Adversarial):
                 [N, K, T] if there is text without images.
         """
         real, seed = batch["token_ids"], self.draw_seed()
-        regions = tf.stop_gradient(self.captioner.regions(batch))  # [N, R, D]
+        regions = self.captioner.regions(batch).map(tf.stop_gradient)  # [N, R, D]
         written = self.write(regions, real.shape[-1], seed)  # [N, K, T]
         self.train_critic(regions, real, written, batch.get("unpaired"))
         alone = "unpaired" in batch
@@ -39,7 +40,7 @@ class WassersteinGAN(Adversarial):
         return self.get_metrics_result()
 
     def generator_loss(
-        self, regions: tf.Tensor, seen: tf.Tensor, real: tf.Tensor, alone: bool = False
+        self, regions: Regions, seen: Regions, real: tf.Tensor, alone: bool = False
     ) -> tf.Tensor:
         """How far the critic is from preferring what the generator writes; a scalar.
 

@@ -68,7 +68,7 @@ def pipeline(tmp_path) -> Pipeline:
     tokenizer = Tokenizer(path, "word", 5, in_graph=True)
     path.unlink()  # Other machines do not have it.
     settings = EncoderConfig(image_height=8, image_width=8)
-    return Pipeline(DataConfig(), settings, (), tokenizer)
+    return Pipeline(DataConfig(), settings, None, tokenizer)
 
 
 def batches_of(pipeline: Pipeline, prepared: PreparedSplit, address: str, by_length: bool = False):

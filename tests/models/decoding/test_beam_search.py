@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from caption_gan.models.decoding.beam_search import BLOCK, _largest, beam_search
 from caption_gan.models.decoding.sampling import Decoded, greedy
+from caption_gan.models.encoders.encoder import Regions
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID, UNK_ID
 
 FORBIDDEN = (PAD_ID, START_ID, UNK_ID)
@@ -76,8 +77,8 @@ def spelled(token_ids: np.ndarray) -> list[Caption]:
     return captions
 
 
-def many_regions(images: int = 1) -> tf.Tensor:
-    return tf.zeros([images, VOCABULARY, 1])
+def many_regions(images: int = 1) -> Regions:
+    return Regions(tf.zeros([images, VOCABULARY, 1]))
 
 
 @pytest.mark.parametrize("length_penalty", [0.0, 0.7, 1.0])
@@ -208,7 +209,7 @@ def test_fewer_captions_than_beams(markov):
 @pytest.fixture(scope="module")
 def found(small_generator, regions) -> tuple:
     generator = small_generator(seed=6)
-    return generator, search(generator, regions, 7, 3)
+    return generator, search(generator, Regions(regions), 7, 3)
 
 
 def test_of_a_real_generator_scores_equal_teacher_forcing(found, regions):
@@ -230,7 +231,7 @@ def test_of_a_real_generator_scores_equal_teacher_forcing(found, regions):
 def test_images_of_a_batch_do_not_mix(found, regions):
     generator, decoded = found
     assert len({tuple(image.ravel().tolist()) for image in decoded.token_ids}) > 1
-    alone = search(generator, regions[3:4], 7, 3)
+    alone = search(generator, Regions(regions[3:4]), 7, 3)
     np.testing.assert_array_equal(alone.token_ids[0], decoded.token_ids[3])
     np.testing.assert_allclose(alone.attention[0], decoded.attention[3], rtol=1e-3, atol=1e-5)
 
@@ -238,7 +239,7 @@ def test_images_of_a_batch_do_not_mix(found, regions):
 def test_no_images_give_no_captions(found):
     generator, _ = found
     decode: Callable[[tf.Tensor], Sequence[tf.Tensor]] = tf.function(
-        lambda regions: beam_search(generator, regions, 7, 2),
+        lambda regions: beam_search(generator, Regions(regions), 7, 2),
         input_signature=[tf.TensorSpec([None, 4, 5])],
     )
     shapes = [tuple(tensor.shape) for tensor in decode(tf.zeros([0, 4, 5]))]

@@ -12,6 +12,7 @@ from caption_gan.models.decoding.beam_search import beam_search
 from caption_gan.models.decoding.constraints import DecodingConstraints
 from caption_gan.models.decoding.ensemble import GeneratorEnsemble
 from caption_gan.models.decoding.sampling import greedy, sample
+from caption_gan.models.encoders.encoder import Regions
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
 
 VOCABULARY = 9
@@ -78,7 +79,7 @@ def slow_greedy(table: np.ndarray, constraints: DecodingConstraints, steps: int)
 def test_greedy_keeps_the_rules(markov, constraints):
     broken = 0
     for seed in range(5):
-        double, regions = markov(table_of(seed)), tf.zeros([1, VOCABULARY, 1])
+        double, regions = markov(table_of(seed)), Regions(tf.zeros([1, VOCABULARY, 1]))
         decode = tf.function(lambda: greedy(double, regions, T + 3, constraints).token_ids)  # noqa: B023
         expected = slow_greedy(table_of(seed), constraints, T + 2)
         assert np.array(decode())[0, 0].tolist() == expected
@@ -89,7 +90,7 @@ def test_greedy_keeps_the_rules(markov, constraints):
 def test_samples_and_beams_keep_the_rules(markov):
     table = table_of(7)
     table[:, END_ID] += 2
-    double, regions = markov(table), tf.zeros([2, VOCABULARY, 1])
+    double, regions = markov(table), Regions(tf.zeros([2, VOCABULARY, 1]))
     constraints = DecodingConstraints(minimum_length=3, no_repeat_ngram_size=2)
     drawn = tf.function(
         lambda: sample(double, regions, 9, 30, tf.constant([1, 2]), constraints=constraints)
@@ -127,7 +128,7 @@ def slow_diverse(table, steps, groups, each, diversity) -> list[list[int]]:
 @pytest.mark.parametrize(("groups", "each", "diversity"), [(2, 2, 0.7), (3, 1, 2.0), (2, 1, 0.0)])
 def test_diverse_beams_equal_the_slow_reference(markov, groups, each, diversity):
     for seed in range(4):
-        double, regions = markov(table_of(seed)), tf.zeros([1, VOCABULARY, 1])
+        double, regions = markov(table_of(seed)), Regions(tf.zeros([1, VOCABULARY, 1]))
         search = tf.function(
             lambda: beam_search(double, regions, T + 1, groups * each, 1.0, groups, diversity)  # noqa: B023
         )
@@ -140,7 +141,7 @@ def test_groups_differ_more_the_more_they_are_told_to(markov):
     def distinct(diversity: float) -> int:
         found = 0
         for seed in range(6):
-            double, regions = markov(table_of(20 + seed)), tf.zeros([1, VOCABULARY, 1])
+            double, regions = markov(table_of(20 + seed)), Regions(tf.zeros([1, VOCABULARY, 1]))
             decoded = beam_search(double, regions, T + 1, 4, 1.0, 4, diversity)
             found += len({tuple(row) for row in np.array(decoded.token_ids)[0].tolist()})
         return found
@@ -153,7 +154,7 @@ def test_an_ensemble_of_one_is_its_member(small_generator, regions):
     member = small_generator(seed=3)
     together = GeneratorEnsemble([member])
     for decode in (greedy, lambda *arguments: beam_search(*arguments, 3)):
-        alone, found = decode(member, regions, 7), decode(together, regions, 7)
+        alone, found = decode(member, Regions(regions), 7), decode(together, (Regions(regions),), 7)
         np.testing.assert_array_equal(alone.token_ids, found.token_ids)
         np.testing.assert_allclose(alone.scores, found.scores, rtol=1e-4)
 
@@ -163,14 +164,14 @@ def test_an_ensemble_has_the_mean_of_the_probabilities(small_generator, regions)
     together = GeneratorEnsemble(members)
     noise = np.random.default_rng(0).normal(size=(5, 2, 3)).astype(np.float32)
     read = np.array([[4, 5]] * 5, np.int32)
-    memory = together.encode(np.concatenate([regions, 2 * regions], axis=-1))
+    memory = together.encode((Regions(regions), Regions(2 * regions)))
     states = together.initial_state(memory, noise)
     logits, after, weights = together.decode_step(read, states, memory)
 
     expected, looked = np.zeros((5, 2, 9)), np.zeros((5, 2, 4))
     seen = (regions, 2 * regions)
     for member, own, part in zip(members, seen, (noise[..., :1], noise[..., 1:]), strict=True):
-        known = member.encode(own)
+        known = member.encode(Regions(own))
         of_member, _, at = member.decode_step(read, member.initial_state(known, part), known)
         expected += np.array(tf.nn.softmax(of_member)) / 2
         looked += np.array(at) / 2

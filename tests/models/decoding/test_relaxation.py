@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from caption_gan.models.decoding import relaxation, sampling
+from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.generators.gru import GRUGenerator
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
 
@@ -17,14 +18,16 @@ SEED = tf.constant([3, 4])
 
 def rollout(generator: GRUGenerator, regions, temperature: float = 0.7) -> relaxation.Relaxed:
     noise = sampling.draw_noise(generator, len(regions), CAPTIONS, SEED)
-    memory = generator.encode(tf.constant(regions))
+    memory = generator.encode(Regions(tf.constant(regions)))
     return relaxation.rollout(generator, memory, noise, temperature, LENGTH, SEED)
 
 
 def test_it_draws_what_sampling_draws(small_generator, regions):
     """With the same seed: so it runs free, reads its own words, and temperature changes none."""
     generator = small_generator()
-    expected = sampling.sample(generator, tf.constant(regions), LENGTH, CAPTIONS, SEED).token_ids
+    expected = sampling.sample(
+        generator, Regions(tf.constant(regions)), LENGTH, CAPTIONS, SEED
+    ).token_ids
     for temperature in (0.1, 1.0):
         token_ids = np.array(rollout(generator, regions, temperature).token_ids)
         assert (token_ids[..., 0] == START_ID).all()

@@ -6,6 +6,7 @@ import tensorflow as tf
 from caption_gan.models.critic import Critic
 from caption_gan.models.decoding import sampling
 from caption_gan.models.decoding.reranking import rerank
+from caption_gan.models.encoders.encoder import Regions
 from caption_gan.text.vocabulary import START_ID
 
 
@@ -13,10 +14,10 @@ def test_it_keeps_those_that_the_critic_likes_best(small_generator, regions):
     generator = small_generator()
     critic = Critic(small_generator(seed=1))
     critic.length_moments.assign([2.0, -0.5])
-    drawn = sampling.sample(generator, tf.constant(regions), 7, 6, tf.constant([1, 2]))
-    kept = rerank(critic, tf.constant(regions), drawn, 2)
+    drawn = sampling.sample(generator, Regions(tf.constant(regions)), 7, 6, tf.constant([1, 2]))
+    kept = rerank(critic, Regions(tf.constant(regions)), drawn, 2)
     token_ids = np.pad(drawn.token_ids, [(0, 0), (0, 0), (1, 0)], constant_values=START_ID)
-    ranks = np.array(critic.rank(tf.constant(token_ids), critic.encode(regions)))
+    ranks = np.array(critic.rank(tf.constant(token_ids), critic.encode(Regions(regions))))
     best = np.argsort(-ranks, axis=1)[:, :2]
     assert len(np.unique(best)) > 2
     for part, chosen in zip(drawn, kept, strict=True):
@@ -25,6 +26,8 @@ def test_it_keeps_those_that_the_critic_likes_best(small_generator, regions):
 
 
 def test_all_are_kept_where_there_are_no_more(small_generator, regions):
-    drawn = sampling.sample(small_generator(), tf.constant(regions), 7, 3, tf.constant([1, 2]))
-    kept = rerank(Critic(small_generator()), tf.constant(regions), drawn, 3)
+    drawn = sampling.sample(
+        small_generator(), Regions(tf.constant(regions)), 7, 3, tf.constant([1, 2])
+    )
+    kept = rerank(Critic(small_generator()), Regions(tf.constant(regions)), drawn, 3)
     np.testing.assert_allclose(np.sort(kept.scores), np.sort(drawn.scores), rtol=1e-6)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from caption_gan.models.decoding.constraints import mask_special_tokens
 from caption_gan.models.decoding.sampling import Decoded, greedy, sample, sample_rows, truncate
+from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.generators.gru import GRUGenerator
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID, UNK_ID
 from tests.captioners import REGIONS, captioner
@@ -26,9 +27,9 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
-def many_regions(images: int = 1) -> tf.Tensor:
+def many_regions(images: int = 1) -> Regions:
     """Enough regions for the double of 8 words."""
-    return tf.zeros([images, 8, 1])
+    return Regions(tf.zeros([images, 8, 1]))
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +52,14 @@ def forced(generator) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
 
 @pytest.fixture(scope="module")
 def written(generator, regions) -> Decoded:
-    return in_graph(greedy, generator, regions, LENGTH)
+    return in_graph(greedy, generator, Regions(regions), LENGTH)
 
 
 @pytest.fixture(scope="module")
 def drawn(generator, regions) -> Decoded:
-    return in_graph(sample, generator, regions, LENGTH, captions=20, seed=tf.constant([3, 1]))
+    return in_graph(
+        sample, generator, Regions(regions), LENGTH, captions=20, seed=tf.constant([3, 1])
+    )
 
 
 def in_graph(decode: Callable[..., Decoded], *arguments, **settings) -> Decoded:
@@ -127,7 +130,7 @@ def test_scores_do_not_depend_on_temperature_and_truncation(generator, forced, r
     decoded = in_graph(
         sample,
         generator,
-        regions,
+        Regions(regions),
         LENGTH,
         captions=3,
         seed=tf.constant([0, 0]),
@@ -139,19 +142,19 @@ def test_scores_do_not_depend_on_temperature_and_truncation(generator, forced, r
 
 
 def test_an_images_caption_does_not_depend_on_its_batch(generator, written, regions):
-    alone = in_graph(greedy, generator, regions[2:3], LENGTH)
+    alone = in_graph(greedy, generator, Regions(regions[2:3]), LENGTH)
     assert alone.token_ids[0].tolist() == written.token_ids[2].tolist()
     np.testing.assert_allclose(alone.scores[0], written.scores[2], rtol=1e-4)
 
 
 def test_eager_equals_graph(generator, written, regions):
-    eager = greedy(generator, tf.constant(regions), LENGTH)
+    eager = greedy(generator, Regions(tf.constant(regions)), LENGTH)
     np.testing.assert_array_equal(eager.token_ids, written.token_ids)
     np.testing.assert_allclose(eager.scores, written.scores, rtol=1e-4)
 
 
 def test_attention_rows_belong_to_the_tokens(generator, written, regions):
-    memory = generator.encode(regions)
+    memory = generator.encode(Regions(regions))
     states = generator.initial_state(memory, tf.zeros([5, 1, 0]))
     read = np.full((5, 1), START_ID, np.int32)
     for time in range(STEPS):
@@ -167,7 +170,9 @@ def test_seed_decides(small_generator, regions):
     generator = small_generator(seed=4)
 
     def draw(*seed: int) -> list:
-        decoded = in_graph(sample, generator, regions, LENGTH, captions=4, seed=tf.constant(seed))
+        decoded = in_graph(
+            sample, generator, Regions(regions), LENGTH, captions=4, seed=tf.constant(seed)
+        )
         return decoded.token_ids.tolist()
 
     first = draw(1, 2)
@@ -273,7 +278,7 @@ def test_samples_stay_within_the_truncation(markov):
 
 def test_only_the_likeliest_word_is_greedy(generator, written, regions):
     decoded = in_graph(
-        sample, generator, regions, LENGTH, captions=2, seed=tf.constant([8, 8]), top_k=1
+        sample, generator, Regions(regions), LENGTH, captions=2, seed=tf.constant([8, 8]), top_k=1
     )
     for caption in range(2):
         np.testing.assert_array_equal(decoded.token_ids[:, caption], written.token_ids[:, 0])
@@ -336,19 +341,19 @@ def test_no_images_give_no_captions(generator, graph):
             decode = tf.function(decode, input_signature=[tf.TensorSpec([None, 4, 5])])
         return decode(tf.zeros([0, 4, 5]))
 
-    decoded = run(lambda regions: greedy(generator, regions, LENGTH))
+    decoded = run(lambda regions: greedy(generator, Regions(regions), LENGTH))
     assert decoded.token_ids.shape == (0, 1, STEPS)
     assert decoded.scores.shape == (0, 1)
     assert decoded.attention.shape == (0, 1, STEPS, 4)
     seed = tf.constant([0, 0])
-    drawn = run(lambda regions: sample(generator, regions, LENGTH, 3, seed))
+    drawn = run(lambda regions: sample(generator, Regions(regions), LENGTH, 3, seed))
     assert drawn.token_ids.shape == (0, 3, STEPS)
 
 
 def rows_drawn(model, regions, seeds, temperature, top_p, captions=5):
     rows = len(seeds)
     return sample_rows(
-        *(model, regions[:rows], 7, captions),
+        *(model, Regions(regions[:rows]), 7, captions),
         seeds=tf.constant(seeds),
         temperature=tf.constant(temperature, tf.float32),
         top_p=tf.constant(top_p, tf.float32),

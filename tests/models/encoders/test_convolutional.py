@@ -33,7 +33,7 @@ def convolutional() -> ConvolutionalEncoder:
 @pytest.mark.parametrize(("height", "width"), [(33, 50), (8, 8), (40, 71)])
 def test_regions_of_odd_sizes(height, width):
     encoder = ConvolutionalEncoder(height, width, 2)
-    regions = encoder(images(2, height, width))
+    regions = encoder(images(2, height, width)).features
     rows, columns = encoder.grid
     assert regions.shape == (2, *encoder.regions_shape)
     assert rows * columns == encoder.regions_shape[0]
@@ -54,7 +54,7 @@ def test_regions_are_in_reading_order():
         """Where the pixels are that this region depends on most: (y, x)."""
         with tf.GradientTape() as tape:
             tape.watch(pixels)
-            score = tf.reduce_sum(encoder(pixels)[0, row * columns + column] ** 2)
+            score = tf.reduce_sum(encoder(pixels).features[0, row * columns + column] ** 2)
         weight = np.abs(np.array(tape.gradient(score, pixels))[0]).sum(axis=-1)  # [H, W]
         indices = np.indices(weight.shape)
         return (indices * weight).sum(axis=(1, 2)) / weight.sum()
@@ -69,11 +69,11 @@ def test_regions_are_in_reading_order():
 def test_training_flag_reaches_batch_normalisation(convolutional):
     batch = images(3, 40, 56)
     before = batch_statistics(convolutional)
-    inference = np.array(convolutional(batch, training=False))
+    inference = np.array(convolutional(batch, training=False).features)
     assert before
     for old, new in zip(before, batch_statistics(convolutional), strict=True):
         np.testing.assert_array_equal(old, new)
-    training = np.array(convolutional(batch, training=True))
+    training = np.array(convolutional(batch, training=True).features)
     assert np.abs(training - inference).mean() > 0.01
     changed = [
         not np.array_equal(old, new)
@@ -84,8 +84,8 @@ def test_training_flag_reaches_batch_normalisation(convolutional):
 
 def test_an_image_does_not_depend_on_its_neighbours(convolutional):
     batch = images(3, 40, 56)
-    together = convolutional(batch, training=False)
-    alone = convolutional(batch[1:2], training=False)
+    together = convolutional(batch, training=False).features
+    alone = convolutional(batch[1:2], training=False).features
     np.testing.assert_allclose(alone[0], together[1], rtol=1e-4, atol=1e-4)
 
 
@@ -97,14 +97,14 @@ def test_convolutional_config_round_trip(convolutional):
         twin.build((None, 40, 56, 3))
     twin.set_weights(convolutional.get_weights())
     batch = images(1, 40, 56)
-    np.testing.assert_array_equal(twin(batch), convolutional(batch))
+    np.testing.assert_array_equal(twin(batch).features, convolutional(batch).features)
 
 
 def test_settings_choose_the_convolutional_encoder():
     encoder = build_encoder(EncoderConfig(image_height=16, image_width=24, width=2))
     assert isinstance(encoder, ConvolutionalEncoder)
     assert encoder.trainable_variables
-    assert encoder(images(1, 16, 24)).shape == (1, *encoder.regions_shape)
+    assert encoder(images(1, 16, 24)).features.shape == (1, *encoder.regions_shape)
 
 
 def test_positions_begin_as_ramps_and_waves_down_and_across():

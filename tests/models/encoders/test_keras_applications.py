@@ -65,11 +65,11 @@ def test_weights_from_a_file_and_the_backbones_own_preprocessing(mobilenet, weig
     assert scaled.min() == -1
     assert scaled.max() == 1
     expected = np.array(network(scaled, training=False))
-    regions = mobilenet(batch)
+    regions = mobilenet(batch).features
     assert regions.shape == (2, *mobilenet.regions_shape)
     assert mobilenet.grid == expected.shape[1:3]
     np.testing.assert_allclose(regions, expected.reshape(regions.shape), rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(mobilenet(batch.astype(np.uint8)), regions)
+    np.testing.assert_array_equal(mobilenet(batch.astype(np.uint8)).features, regions)
 
 
 def test_fine_tuning_leaves_batch_statistics_alone(mobilenet):
@@ -77,7 +77,9 @@ def test_fine_tuning_leaves_batch_statistics_alone(mobilenet):
     before = batch_statistics(mobilenet)
     assert before
     assert mobilenet.trainable_variables
-    np.testing.assert_array_equal(mobilenet(batch, training=True), mobilenet(batch))
+    np.testing.assert_array_equal(
+        mobilenet(batch, training=True).features, mobilenet(batch).features
+    )
     for old, new in zip(before, batch_statistics(mobilenet), strict=True):
         np.testing.assert_array_equal(old, new)
 
@@ -98,7 +100,7 @@ def test_frozen_backbone_and_its_config_round_trip(mobilenet):
     assert twin.trainable_variables == []
     twin.set_weights(mobilenet.get_weights())
     batch = images(1, SIZE, SIZE)
-    np.testing.assert_array_equal(twin(batch), mobilenet(batch))
+    np.testing.assert_array_equal(twin(batch).features, mobilenet(batch).features)
 
 
 def test_layers_after_the_frozen_ones_are_fine_tuned(mobilenet, weights_file):
@@ -111,13 +113,14 @@ def test_layers_after_the_frozen_ones_are_fine_tuned(mobilenet, weights_file):
         trainable=True,
         frozen_up_to="block_12_add",
     )
-    assert config.cached
     partly = build_encoder(config)
     batch = images(2, SIZE, SIZE)
     cached = partly.before_cache(batch)
     assert cached.shape[1:] == partly.cached_shape == (2 * 2, 96)
-    np.testing.assert_allclose(partly(batch), mobilenet(batch), rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(partly.after_cache(cached), partly(batch))
+    np.testing.assert_allclose(
+        partly(batch).features, mobilenet(batch).features, rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_array_equal(partly.after_cache(cached).features, partly(batch).features)
     trained = {variable.path.split("/")[0] for variable in partly.pretrained_variables}
     assert "block_13_expand" in trained and "Conv_1" in trained
     assert not {name for name in trained if name.startswith("block_12")}
@@ -126,10 +129,10 @@ def test_layers_after_the_frozen_ones_are_fine_tuned(mobilenet, weights_file):
     for variable in partly.pretrained_variables:
         variable.assign(variable + 0.01)
     np.testing.assert_array_equal(partly.before_cache(batch), cached)
-    assert np.abs(partly(batch) - mobilenet(batch)).max() > 1e-3
+    assert np.abs(partly(batch).features - mobilenet(batch).features).max() > 1e-3
     twin = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(partly))
     twin.set_weights(partly.get_weights())
-    np.testing.assert_array_equal(twin(batch), partly(batch))
+    np.testing.assert_array_equal(twin(batch).features, partly(batch).features)
     assert len(twin.trainable_variables) == len(partly.trainable_variables)
 
 
@@ -176,7 +179,7 @@ def test_weights_that_cannot_be_loaded(mistake, tmp_path):
     elif mistake == "a folder":
         path.mkdir()
     with pytest.raises(CaptionGANError) as caught:
-        ApplicationsEncoder("MobileNetV2", SIZE, SIZE, weights=str(path))
+        ApplicationsEncoder("MobileNetV2", SIZE, SIZE, pretrained=str(path))
     message = str(caught.value)
     assert "\n" not in message
     assert str(path) in message
@@ -194,9 +197,9 @@ def test_real_weights_tell_photographs_apart(real_data):
     files = sorted((real_data / "weights").glob("mobilenet_v2*no_top*"))
     if not files:
         pytest.skip("no weights of MobileNetV2 beside this checkout")
-    encoder = ApplicationsEncoder("MobileNetV2", 64, 64, weights=str(files[0]))
+    encoder = ApplicationsEncoder("MobileNetV2", 64, 64, pretrained=str(files[0]))
     flat, noisy = np.full((64, 64, 3), 200, np.float32), images(1, 64, 64)[0]
-    regions = np.array(encoder(np.stack([flat, noisy])))
+    regions = np.array(encoder(np.stack([flat, noisy])).features)
     # Random weights would give features that hardly differ from image to image.
     assert np.abs(regions[0] - regions[1]).mean() > 0.1
     assert regions.min() >= 0

@@ -46,10 +46,10 @@ def test_config_round_trip(folder):
 
 
 def test_the_fingerprint_follows_the_files(folder):
-    before = PrecomputedEncoder(str(folder)).fingerprint()
-    assert PrecomputedEncoder(str(folder)).fingerprint() == before
+    before = PrecomputedEncoder(str(folder)).cache_key
+    assert PrecomputedEncoder(str(folder)).cache_key == before
     np.save(folder / "e.npy", np.zeros((4, 3)))
-    assert PrecomputedEncoder(str(folder)).fingerprint() != before
+    assert PrecomputedEncoder(str(folder)).cache_key != before
 
 
 @pytest.mark.parametrize(
@@ -131,10 +131,10 @@ def test_rows_survive_config_and_pickle(tmp_path):
 
 def test_the_fingerprint_follows_features(tmp_path):
     save_rows(tmp_path / "train", 3)
-    before = PrecomputedEncoder(str(tmp_path)).fingerprint()
-    assert PrecomputedEncoder(str(tmp_path)).fingerprint() == before
+    before = PrecomputedEncoder(str(tmp_path)).cache_key
+    assert PrecomputedEncoder(str(tmp_path)).cache_key == before
     save_rows(tmp_path / "val", 3)
-    assert PrecomputedEncoder(str(tmp_path)).fingerprint() != before
+    assert PrecomputedEncoder(str(tmp_path)).cache_key != before
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.generators.gru import GRUGenerator
 
 CAPTIONS, LENGTH = 3, 5
@@ -38,7 +39,7 @@ def same(actual, expected) -> None:
 
 
 def test_teacher_forcing_equals_word_by_word(generator, regions, token_ids, noise, logits):
-    memory = generator.encode(regions)
+    memory = generator.encode(Regions(regions))
     states = generator.initial_state(memory, noise)
     for time in range(LENGTH):
         now, states, attention = generator.decode_step(token_ids[..., time], states, memory)
@@ -70,8 +71,35 @@ def test_the_image_changes_the_logits(generator, regions, token_ids, noise, logi
     assert np.abs(other - logits)[[0, 1, 3, 4]].max(axis=(1, 2, 3)).min() > 0.01
 
 
+def test_masked_regions_change_nothing(generator, regions, token_ids, noise, logits):
+    """Padding with any content gives the logits of the regions without it."""
+    padding = np.random.default_rng(5).normal(scale=100.0, size=(5, 3, 5)).astype(np.float32)
+    padded = np.concatenate([regions, padding], axis=1)
+    mask = np.arange(padded.shape[1]) < regions.shape[1]
+    masked = Regions(tf.constant(padded), tf.constant([mask] * len(regions)))
+    memory = generator.encode(masked)
+    same(generator.teacher_forcing(token_ids, memory, noise), logits)
+    same(generator(padded, token_ids, noise, mask=masked.mask), logits)
+    assert np.abs(generator(padded, token_ids, noise) - logits).max() > 1e-2
+    states = generator.initial_state(memory, noise)
+    _, _, attention = generator.decode_step(token_ids[..., 0], states, memory)
+    assert not np.any(np.array(attention)[..., ~mask])
+
+
+def test_the_gradient_of_masked_regions_is_zero(generator, regions, token_ids, noise):
+    features = tf.constant(regions)
+    mask = tf.constant([[True, False, True, False]] * len(regions))
+    with tf.GradientTape() as tape:
+        tape.watch(features)
+        memory = generator.encode(Regions(features, mask))
+        loss = tf.reduce_sum(generator.teacher_forcing(token_ids, memory, noise) ** 2)
+    gradient = np.array(tape.gradient(loss, features))
+    assert not gradient[:, 1::2].any()
+    assert gradient[:, ::2].all()
+
+
 def test_noise_enters_the_first_state(generator, regions, noise):
-    memory = generator.encode(regions)
+    memory = generator.encode(Regions(regions))
     states = np.array(generator.initial_state(memory, noise))
     assert states.shape == (5, CAPTIONS, 2 * generator.hidden_size)
     assert np.abs(states[:, 0] - states[:, 1]).max(axis=-1).min() > 0.01
@@ -173,7 +201,7 @@ def saturation(make: Callable[..., GRUGenerator]) -> float:
     generator = make(9, 6, hidden_size=32, attention_heads=2, noise_size=4, dropout=0.0)
     generator.build(regions.shape)
     states = generator.initial_state(
-        generator.encode(regions), tf.random.stateless_normal([6, 2, 4], [0, 0])
+        generator.encode(Regions(regions)), tf.random.stateless_normal([6, 2, 4], [0, 0])
     )
     return float(tf.reduce_mean(tf.abs(states)))
 

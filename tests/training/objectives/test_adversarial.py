@@ -16,6 +16,7 @@ from caption_gan.config.objectives import (
 )
 from caption_gan.models.decoding import sampling
 from caption_gan.models.decoding.constraints import mask_special_tokens
+from caption_gan.models.encoders.encoder import Regions
 from caption_gan.text.vocabulary import END_ID, PAD_ID
 from caption_gan.training import losses
 from caption_gan.training.critic_penalty import critic_penalty
@@ -117,7 +118,7 @@ def test_updates_in_the_graph_follow_one_another(step_batch):
     critics = []
     for run in (tf.function, lambda function: function):
         model = stage(step_batch, constraint="none", critic_updates=2)
-        regions, real = step_batch["regions"], step_batch["token_ids"]
+        regions, real = Regions(step_batch["regions"]), step_batch["token_ids"]
         written = model.write(regions, real.shape[-1], tf.constant([0, 1]))
         run(model.train_critic)(regions, real, written)
         assert int(model.critic_optimizer.iterations) == 2
@@ -129,7 +130,7 @@ def test_updates_in_the_graph_follow_one_another(step_batch):
 def test_updates_of_the_critic_leave_the_generator_no_trace(step_batch):
     """Neither weights nor random states nor what an optimizer remembers."""
     model = stage(step_batch)
-    regions, real = step_batch["regions"], step_batch["token_ids"]
+    regions, real = Regions(step_batch["regions"]), step_batch["token_ids"]
     before = [np.array(v) for v in [*model.captioner.variables, *model.optimizer.variables]]
     model.train_critic(regions, real, model.write(regions, real.shape[-1], tf.constant([0, 1])))
     after = [np.array(v) for v in [*model.captioner.variables, *model.optimizer.variables]]
@@ -258,12 +259,14 @@ def test_most_alike_are_captions_that_share_rare_words():
 def test_the_policy_is_judged_by_the_probabilities_it_drew_with(step_batch):
     """Of every word that was drawn, noise z included; the forced end at the last place is none."""
     model = stage(step_batch)
-    regions, seed = step_batch["regions"], tf.constant([5, 6])
+    regions, seed = Regions(step_batch["regions"]), tf.constant([5, 6])
     written = model.write(regions, 6, seed)
     drawn = np.array(sampling.sample(model.captioner.generator, regions, 6, 2, seed).token_ids)
     np.testing.assert_array_equal(written[..., 1:], drawn)
     noise = sampling.draw_noise(model.captioner.generator, 8, 2, seed)
-    logits = mask_special_tokens(model.captioner.generator(regions, written[..., :-1], noise))
+    logits = mask_special_tokens(
+        model.captioner.generator(regions.features, written[..., :-1], noise)
+    )
     log_probabilities = np.array(tf.nn.log_softmax(logits))
     total, count = np.zeros((8, 2)), np.zeros((8, 2))
     for place in np.ndindex(8, 2, 4):
@@ -288,7 +291,7 @@ def test_weights_hold_no_random_state(step_batch):
 
 
 def test_self_critical_rewards_are_mixed_by_weight(step_batch):
-    regions, real = step_batch["regions"], step_batch["token_ids"]
+    regions, real = Regions(step_batch["regions"]), step_batch["token_ids"]
     model = stage(step_batch, "self_critical", critic_weight=0.25)
     written = model.write(regions, 6, tf.constant([5, 6]))
     cider = losses.normalized(losses.leave_one_out(model.cider(written[..., 1:], real[..., 1:])))
@@ -357,13 +360,13 @@ def test_the_temperature_falls_exponentially(step_batch):
 def test_text_without_images_is_told_from_what_is_written(step_batch, kind):
     """A critic that sees no image learns which words only people write, and rewards them."""
     model = stage(step_batch, kind, unpaired=1.0, critic_warmup=200, critic_learning_rate=3e-3)
-    regions, real = step_batch["regions"], step_batch["token_ids"]
+    regions, real = Regions(step_batch["regions"]), step_batch["token_ids"]
     written = model.write(regions, real.shape[-1], tf.constant([0, 1]))
     people = tf.roll(written, 1, axis=2)
     train = tf.function(model.train_critic)
     for _ in range(20):
         train(regions, real, written, people)
-    nothing = model.critic.encode(tf.zeros_like(regions))
+    nothing = model.critic.encode(regions.blank())
     real_score, written_score = (model.critic.score_tokens(of, nothing) for of in (people, written))
     assert float(tf.reduce_mean(real_score - written_score)) > 0.05
     words, mask = model.critic.embedding(people), people != 0

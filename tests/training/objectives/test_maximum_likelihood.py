@@ -9,6 +9,7 @@ from caption_gan.config.objectives import MaximumLikelihoodConfig
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding.sampling import greedy
 from caption_gan.models.encoders.convolutional import ConvolutionalEncoder
+from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.generators.gru import GRUGenerator
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID, UNK_ID
 from caption_gan.training.losses import cross_entropy
@@ -67,7 +68,7 @@ def test_loss_falls_from_chance_to_nothing(overfitted):
 
 def test_greedy_captions_are_the_ones_learnt(overfitted, batch):
     objective, _ = overfitted
-    decoded = greedy(objective.captioner.generator, batch["regions"], TOKEN_IDS.shape[-1])
+    decoded = greedy(objective.captioner.generator, Regions(batch["regions"]), TOKEN_IDS.shape[-1])
     np.testing.assert_array_equal(decoded.token_ids, TOKEN_IDS[..., 1:])
 
 
@@ -134,7 +135,7 @@ def test_label_smoothing_in_training_only(batch):
 class Counting(GRUGenerator):
     """A double: after word n comes n + 1, or what no caption may contain."""
 
-    def call(self, regions, token_ids, noise, training=False):
+    def teacher_forcing(self, token_ids, memory, noise, training=False):
         logits = 50.0 * tf.one_hot(token_ids + 1, self.vocabulary_size)
         forbidden = tf.reduce_sum(tf.one_hot([PAD_ID, START_ID, UNK_ID], self.vocabulary_size), 0)
         return logits + 100.0 * forbidden
