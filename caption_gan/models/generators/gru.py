@@ -133,11 +133,11 @@ class GRUGenerator(keras.Model):
         features: tf.Tensor,
         token_ids: tf.Tensor,
         noise: tf.Tensor,
-        mask: tf.Tensor | None = None,
+        regions_mask: tf.Tensor | None = None,
         training: bool = False,
     ) -> tf.Tensor:
         """Teacher forcing from the features [B, R, D] of regions and their mask [B, R]."""
-        memory = self.encode(Regions(features, mask), training)
+        memory = self.encode(Regions(features, regions_mask), training)
         return self.teacher_forcing(token_ids, memory, noise, training)
 
     def teacher_forcing(

@@ -79,7 +79,7 @@ def test_masked_regions_change_nothing(generator, regions, token_ids, noise, log
     masked = Regions(tf.constant(padded), tf.constant([mask] * len(regions)))
     memory = generator.encode(masked)
     same(generator.teacher_forcing(token_ids, memory, noise), logits)
-    same(generator(padded, token_ids, noise, mask=masked.mask), logits)
+    same(generator(padded, token_ids, noise, regions_mask=masked.mask), logits)
     assert np.abs(generator(padded, token_ids, noise) - logits).max() > 1e-2
     states = generator.initial_state(memory, noise)
     _, _, attention = generator.decode_step(token_ids[..., 0], states, memory)
