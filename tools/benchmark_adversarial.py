@@ -1,26 +1,24 @@
 """Measures adversarial training: `python tools/benchmark_adversarial.py [--config X.yaml]`.
 
-Prints, side by side in one run:
+Prints:
 
-- milliseconds of a critic's update of `wgan_gp` (real, generated and mismatched captions, penalty,
-  optimizer), and how many times that of the critic's forward and backward pass on the same
-  captions it is;
-- the same update with a vocabulary of 20,000 words, as a multiple of that with 1,000;
-- captions a second of the critic's updates, the generator's updates and the input alone, for each
-  objective.
+- milliseconds per critic update of `wgan_gp` (real, generated and mismatched captions, penalty,
+  optimizer), also relative to the critic's forward and backward pass on the same captions;
+- the same update with a vocabulary of 20,000 words, relative to 1,000 words;
+- captions per second of the critic updates, the generator update, the whole step and the input, for
+  each objective.
 
-Run it in an environment in which the project is installed. Regions are random and the encoder is
-left out. Times are medians; those that are compared are measured in turns.
+Regions are random and there is no encoder. Times are medians; times that are compared are measured
+alternately.
 """
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
-from random_stage import ADVERSARIAL, random_examples, random_stage
+from measuring import median_seconds
+from random_trainer import ADVERSARIAL, random_examples, random_trainer
 
 from caption_gan.config.run import Config
 from caption_gan.models.encoders.encoder import Regions
@@ -30,27 +28,15 @@ from caption_gan.text.vocabulary import PAD_ID
 SMALL, LARGE = 1_000, 20_000
 
 
-def median_seconds(calls: Mapping[str, Callable[[], object]], repetitions: int) -> dict[str, float]:
-    """Median time of each call, one after another in turns, after calls that compile."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for repetition in range(-2, repetitions):
-        for name, call in calls.items():
-            started = time.perf_counter()
-            call()
-            if repetition >= 0:
-                times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(some) for name, some in times.items()}
-
-
 class Bench:
-    """An objective with random data.
+    """Steps and updates of one objective on random data.
 
     Args:
         config: Settings of the run.
-        objective: Its name.
-        vocabulary_size: Of generator and critic.
-        regions: Number of an image's regions.
-        depth: Of a region.
+        objective: Name of the objective.
+        vocabulary_size: Vocabulary of generator and critic.
+        regions: Regions per image.
+        depth: Depth of a region.
     """
 
     def __init__(
@@ -58,7 +44,7 @@ class Bench:
     ):
         settings = getattr(config, objective)
         self.examples = random_examples(config, objective, vocabulary_size, regions, depth)
-        self.model: Any = random_stage(config, objective, vocabulary_size, self.examples)
+        self.model: Any = random_trainer(config, objective, vocabulary_size, self.examples)
         self.batch = {name: tf.constant(value) for name, value in self.examples.items()}
         self.images, self.part = settings.images_a_step, settings.batch_size
         self.captions = settings.captions
@@ -87,14 +73,14 @@ class Bench:
         self.step = lambda: step(self.batch)["loss"].numpy()
 
     def input(self) -> Callable[[], object]:
-        """Takes a batch from a pipeline."""
+        """A call that takes a batch from a pipeline."""
         dataset = tf.data.Dataset.from_tensor_slices(self.examples).repeat()
         batches = iter(dataset.shuffle(self.images).batch(self.images).prefetch(2))
         return lambda: next(batches)
 
 
 def benchmark(config: Config, regions: int, depth: int, steps: int) -> None:
-    """Prints the figures that the module's docstring lists."""
+    """Prints the measurements that the module's docstring lists."""
     small, large = (Bench(config, "wgan_gp", size, regions, depth) for size in (SMALL, LARGE))
     calls = {
         "update": small.critic_update,
@@ -103,9 +89,9 @@ def benchmark(config: Config, regions: int, depth: int, steps: int) -> None:
     }
     times = median_seconds(calls, 3 * steps)
     rows = {
-        "critic's update, ms": 1e3 * times["update"],
-        "... times its forward and backward pass": times["update"] / times["pass"],
-        f"... with {LARGE:,} words, times {SMALL:,}": times["large"] / times["update"],
+        "critic update, ms": 1e3 * times["update"],
+        "... relative to its forward and backward pass": times["update"] / times["pass"],
+        f"... with {LARGE:,} words, relative to {SMALL:,}": times["large"] / times["update"],
     }
     for objective in ADVERSARIAL:
         bench = Bench(config, objective, SMALL, regions, depth)
@@ -125,11 +111,11 @@ def benchmark(config: Config, regions: int, depth: int, steps: int) -> None:
 
 
 def main() -> None:
-    """The program."""
+    """Reads the command line, prints the measurements."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--config", help="YAML file with settings, as for training")
-    parser.add_argument("--regions", type=int, default=64, help="of an image")
-    parser.add_argument("--depth", type=int, default=80, help="of a region")
+    parser.add_argument("--regions", type=int, default=64, help="regions per image")
+    parser.add_argument("--depth", type=int, default=80, help="channels per region")
     parser.add_argument("--steps", type=int, default=5, help="repetitions of each measurement")
     arguments = parser.parse_args()
     config = read_config([f"--config={arguments.config}"] if arguments.config else [], parser.prog)

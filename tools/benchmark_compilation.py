@@ -1,38 +1,37 @@
 """Measures ways to run a step: `python tools/benchmark_compilation.py OBJECTIVE [--small] [...]`.
 
-Prints, for whole training steps on random regions, each beside the same step as it is by default,
-measured in turns in one process:
+Prints, for whole training steps on random regions, in each way and by default, measured alternately
+in one process:
 
-- seconds until the first step is done, most of which are tracing and compiling;
-- milliseconds a step (median), and how many times the default's that is: with XLA
-  (`jit_compile`), in `mixed_bfloat16` and `mixed_float16`, and with several steps in one call
-  (`steps_per_execution`).
+- seconds until the first step is done, mostly for tracing and compiling;
+- median milliseconds per step, also relative to the default: with XLA (`jit_compile`), in
+  `mixed_bfloat16` and `mixed_float16`, and with several steps per call (`steps_per_execution`).
 
-`--small` takes a network and batch of a tenth of the default sizes, where what TensorFlow does
-around an operation is most of it. The encoder is left out.
+`--small` uses a network and batch of a tenth of the default sizes, where TensorFlow's overhead per
+operation dominates. There is no encoder.
 """
 
 import argparse
 import dataclasses
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
-from random_stage import OBJECTIVES, random_examples, random_stage
+from measuring import median_seconds
+from random_trainer import OBJECTIVES, random_examples, random_trainer
 
 from caption_gan.config.models import GeneratorConfig
 from caption_gan.config.run import Config
 from caption_gan.distribution import precision
 
 VOCABULARY, REGIONS, DEPTH = 1_000, 64, 80
-TOGETHER = 4  # Steps of one call.
-WAYS = ("default", "XLA", "mixed_bfloat16", "mixed_float16", f"{TOGETHER} steps a call")
+STEPS_PER_CALL = 4
+WAYS = ("default", "XLA", "mixed_bfloat16", "mixed_float16", f"{STEPS_PER_CALL} steps per call")
 
 
-def configured(objective: str, small: bool) -> Config:
-    """The default settings, or small ones."""
+def configuration(objective: str, small: bool) -> Config:
+    """The default settings, or smaller ones."""
     config = Config()
     if not small:
         return config
@@ -46,16 +45,16 @@ def configured(objective: str, small: bool) -> Config:
 
 
 def step_in(way: str, config: Config, objective: str, vocabulary: int) -> tuple[Callable, int]:
-    """A call that trains, and the number of steps it takes."""
+    """A call that trains, and the number of steps per call."""
     examples = random_examples(config, objective, vocabulary, REGIONS, DEPTH)
     with precision.using(way if way.startswith("mixed") else "float32"):
-        model: Any = random_stage(config, objective, vocabulary, examples)
+        model: Any = random_trainer(config, objective, vocabulary, examples)
     batch = {name: tf.constant(value) for name, value in examples.items()}
     if objective != "maximum_likelihood":
-        # As after the warm-up.
+        # Skip the warm-up of the critic.
         model.critic_optimizer.iterations.assign(model.warmup + 1)
     model.xla = way == "XLA"
-    steps = TOGETHER if way == WAYS[-1] else 1
+    steps = STEPS_PER_CALL if way == WAYS[-1] else 1
     model.steps_a_call = steps
     model.make_train_function()
     iterator = iter(tf.data.Dataset.from_tensors(batch).cache().repeat())
@@ -63,8 +62,8 @@ def step_in(way: str, config: Config, objective: str, vocabulary: int) -> tuple[
 
 
 def benchmark(objective: str, small: bool, ways: list[str], repetitions: int) -> None:
-    """Prints the figures that the module's docstring lists."""
-    config = configured(objective, small)
+    """Prints the measurements that the module's docstring lists."""
+    config = configuration(objective, small)
     calls, first = {}, {}
     for way in ways:
         started = time.perf_counter()
@@ -76,27 +75,24 @@ def benchmark(objective: str, small: bool, ways: list[str], repetitions: int) ->
             del calls[way]
             continue
         first[way] = time.perf_counter() - started
-    times: dict[str, list[float]] = {way: [] for way in calls}
-    for _ in range(repetitions):
-        for way, (call, steps) in calls.items():
-            started = time.perf_counter()
-            call()
-            times[way].append((time.perf_counter() - started) / steps)
-    base = statistics.median(times["default"])
+    seconds = median_seconds(
+        {way: call for way, (call, _) in calls.items()}, repetitions, warm_up=0
+    )
+    times = {way: seconds[way] / steps for way, (_, steps) in calls.items()}
     print(f"{objective}, {'small' if small else 'default sizes'}")
-    print(f"{'':20}{'first step, s':>14}{'a step, ms':>12}{'times the default':>19}")
-    for way, some in times.items():
-        median = statistics.median(some)
-        print(f"{way:20}{first[way]:14.1f}{1e3 * median:12.1f}{median / base:19.2f}")
+    print(f"{'':20}{'first step, s':>14}{'ms per step':>12}{'relative':>10}")
+    for way, time_per_step in times.items():
+        relative = time_per_step / times["default"]
+        print(f"{way:20}{first[way]:14.1f}{1e3 * time_per_step:12.1f}{relative:10.2f}")
 
 
 def main() -> None:
-    """The program."""
+    """Reads the command line, prints the measurements."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("objective", choices=OBJECTIVES)
     parser.add_argument("--small", action="store_true", help="a tenth of the default sizes")
     parser.add_argument("--ways", nargs="+", choices=WAYS[1:], default=list(WAYS[1:]))
-    parser.add_argument("--repetitions", type=int, default=5, help="of each measurement")
+    parser.add_argument("--repetitions", type=int, default=5, help="measurements of each way")
     arguments = parser.parse_args()
     ways = [WAYS[0], *arguments.ways]
     benchmark(arguments.objective, arguments.small, ways, arguments.repetitions)

@@ -2,26 +2,24 @@
 
 Parts:
 
-- `encoding`: regions of a backbone into shards, against a bare loop of decoding and the backbone,
-  alternately on the same photographs, in images a second (`--root`, `--weights`).
-- `reading`: shards with cached regions that are larger than memory allows, generated of `--gib`,
-  read as training reads them: captions a second and the process's peak memory.
-- `service`: training batches of JPEG files (320 x 240) made by this process, then by one and by two
-  workers of a tf.data service on this machine: seconds to the first batch of an epoch, images a
-  second after it, and what CPU time an image takes in this process.
-- `figures`: drawing `--images` charts into shards: images a second, and the process's memory after
-  each tenth, which stays flat.
+- `encoding`: writes a backbone's regions of photographs into shards, alternating with a bare loop
+  of decoding and the backbone on the same photographs: images per second (`--root`, `--weights`).
+- `reading`: generates `--gib` of shards with cached regions, more than memory may hold, and reads
+  them as training does: captions per second and peak memory of the process.
+- `service`: makes training batches of JPEG files (320 x 240) in this process, then with one and
+  with two workers of a tf.data service on this machine: seconds to the first batch of an epoch,
+  images per second after it, and CPU time per image in this process.
+- `figures`: draws `--images` charts into shards: images per second, and memory of the process after
+  each tenth, which should not grow.
 
-Files go below `--to` and are removed. Run it in an environment in which the project is installed.
+Files are written below `--to` and removed.
 """
 
 import argparse
 import contextlib
 import dataclasses
 import hashlib
-import resource
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from measuring import median_seconds, peak_resident_mib, resident_mib
 
 from caption_gan.config.data import DataConfig
 from caption_gan.config.models import EncoderConfig
@@ -56,16 +55,8 @@ REGIONS, DEPTH = 49, 1280  # MobileNetV2 at 224 x 224.
 BATCH, CAPTIONS = 32, 5
 
 
-def resident_mib(peak: bool = False) -> float:
-    """KeysValues of this process, now or at its highest."""
-    if peak:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
-
-
 def encoding(root: str, weights: str, images: int, rounds: int, folder: Path) -> None:
-    """Alternates shards and bare loops, and prints the medians and their ratio."""
+    """Writes shards and runs bare loops alternately; prints median rates and their ratio."""
     settings = EncoderConfig(
         name="keras_applications", image_height=224, image_width=224, weights=weights
     )
@@ -89,23 +80,16 @@ def encoding(root: str, weights: str, images: int, rounds: int, folder: Path) ->
         for batch in dataset.batch(BATCH).prefetch(2):
             bare(batch)
 
-    speeds: dict[str, list[float]] = {"shards": [], "bare loop": []}
-    for number in range(rounds + 1):
-        for name, work in (("shards", write_shard), ("bare loop", loop)):
-            started = time.perf_counter()
-            work()
-            if number:  # The first round compiles.
-                speeds[name].append(len(examples) / (time.perf_counter() - started))
-    medians = {name: statistics.median(values) for name, values in speeds.items()}
-    for name, value in medians.items():
-        print(f"{name + ', images/s':36}{value:10.1f}")
-    print(f"{'shards / bare loop':36}{medians['shards'] / medians['bare loop']:10.2f}")
+    seconds = median_seconds({"shards": write_shard, "bare loop": loop}, rounds, warm_up=1)
+    for name, time_taken in seconds.items():
+        print(f"{name + ', images/s':36}{len(examples) / time_taken:10.1f}")
+    print(f"{'shards / bare loop':36}{seconds['bare loop'] / seconds['shards']:10.2f}")
 
 
-def written(
+def write_shards(
     folder: Path, images: int, record: Callable[[int], tuple[bytes, IndexedImage]]
 ) -> PreparedSplit:
-    """Shards of so many records."""
+    """Writes shards with the records of so many positions."""
     planned = files.plan_shards(str(folder), "train", images, gzip=False)
     indexes = [shard.write(map(record, shard.positions), Skips()) for shard in planned]
     index = [image for index in indexes for image in index.images]
@@ -113,7 +97,7 @@ def written(
 
 
 def reading(gib: float, batches: int, folder: Path) -> None:
-    """Writes regions, then reads a part of them in a training's order."""
+    """Writes random regions, then reads batches of them in the order of training."""
     count = int(gib * 2**30 / (2 * REGIONS * DEPTH))
     words = [f"word{number}" for number in range(1000)]
     write_vocabulary(folder / "vocabulary.txt", [*SPECIAL_TOKENS, *words])
@@ -126,7 +110,7 @@ def reading(gib: float, batches: int, folder: Path) -> None:
         name = hashlib.sha256(example.image_id.encode()).hexdigest()
         return serialize(example, [regions]), IndexedImage(example.image_id, name, captions)
 
-    prepared = written(folder, count, record)
+    prepared = write_shards(folder, count, record)
     data = DataConfig(memory_limit_gib=1.0)
     tokenizer = Tokenizer(folder / "vocabulary.txt", "word", 22)
     settings = EncoderConfig(name="precomputed")
@@ -139,11 +123,11 @@ def reading(gib: float, batches: int, folder: Path) -> None:
     print(f"{'shards, GiB':36}{prepared.size / 2**30:10.1f}")
     print(f"{'read, GiB':36}{prepared.size / 2**30 * done * BATCH / count:10.1f}")
     print(f"{'captions/s':36}{done * BATCH * CAPTIONS / seconds:10.0f}")
-    print(f"{'peak memory, MiB':36}{resident_mib(peak=True):10.0f}")
+    print(f"{'peak memory, MiB':36}{peak_resident_mib():10.0f}")
 
 
 def from_service(images: int, folder: Path) -> None:
-    """Reads an epoch of batches after a first one, made here and by workers that are started."""
+    """Reads an epoch of batches made by this process, then by workers that it starts."""
     words = [f"word{number}" for number in range(1000)]
     write_vocabulary(folder / "vocabulary.txt", [*SPECIAL_TOKENS, *words])
     random = np.random.default_rng(0)
@@ -155,7 +139,7 @@ def from_service(images: int, folder: Path) -> None:
         example = Example(f"{position}", encoded, captions)
         return serialize(example), IndexedImage(example.image_id, example.image_id, captions)
 
-    prepared = written(folder, images, record)
+    prepared = write_shards(folder, images, record)
     tokenizer = Tokenizer(folder / "vocabulary.txt", "word", 22, in_graph=True)
     settings = EncoderConfig(image_height=224, image_width=224)
     tf.random.set_seed(1)
@@ -163,7 +147,7 @@ def from_service(images: int, folder: Path) -> None:
     def measure(name: str, address: str | None) -> None:
         data = DataConfig(memory_limit_gib=0.0, service=address)
         batches = Pipeline(data, settings, None, tokenizer).training(prepared, BATCH, CAPTIONS, 0)
-        for _ in range(2):  # The second one counts.
+        for _ in range(2):  # The first epoch warms up; the second is printed.
             started = time.perf_counter()
             read = iter(batches)
             next(read)
@@ -172,7 +156,7 @@ def from_service(images: int, folder: Path) -> None:
         print(f"{f'{name}, seconds to the first batch':36}{first - started:10.1f}")
         print(f"{f'{name}, images/s':36}{done * BATCH / (time.perf_counter() - first):10.0f}")
         busy = 1000 * (time.process_time() - busy) / (done * BATCH)
-        print(f"{f'{name}, CPU ms an image here':36}{busy:10.2f}")
+        print(f"{f'{name}, CPU ms per image here':36}{busy:10.2f}")
 
     measure("this process", None)
     command = [sys.executable, "-m", "caption_gan.input_server", "--worker_host", "localhost"]
@@ -192,7 +176,7 @@ def from_service(images: int, folder: Path) -> None:
 
 
 def figures(images: int, folder: Path) -> None:
-    """Draws charts, and looks at the memory every tenth of them."""
+    """Draws charts and prints the memory after each tenth of them."""
     data = DataConfig(train_images=images, val_images=1, test_images=1)
     config = dataclasses.replace(Config(), data=data)
     preparation = Preparation(config, build_encoder(config.encoder), str(folder))
@@ -210,25 +194,23 @@ def figures(images: int, folder: Path) -> None:
 
 
 def main() -> None:
-    """The program."""
+    """Reads the command line, measures one part."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("part", choices=["encoding", "reading", "service", "figures"])
     parser.add_argument("--root", help="folder of Flickr8k, for `encoding`")
-    parser.add_argument("--weights", default="none", help="of MobileNetV2, for `encoding`")
-    parser.add_argument("--rounds", type=int, default=3, help="of `encoding`")
-    parser.add_argument("--images", type=int, default=1000, help="of all but `reading`")
-    parser.add_argument("--gib", type=float, default=20.0, help="of `reading`")
-    parser.add_argument("--batches", type=int, default=10**9, help="of `reading`; all by default")
-    parser.add_argument("--to", help="folder with room; default: the system's temporary one")
+    parser.add_argument("--weights", default="none", help="weights of MobileNetV2, for `encoding`")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements, for `encoding`")
+    parser.add_argument("--images", type=int, default=1000, help="for all parts but `reading`")
+    parser.add_argument("--gib", type=float, default=20.0, help="size of the shards, for `reading`")
+    parser.add_argument("--batches", type=int, default=10**9, help="for `reading`; default: all")
+    parser.add_argument("--to", help="folder for the files; default: the system's temporary folder")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.to) as name:
         folder = Path(name)
         if arguments.part == "encoding":
             if arguments.root is None:
                 parser.error("encoding needs --root, the folder of Flickr8k")
-            encoding(
-                *(arguments.root, arguments.weights, arguments.images, arguments.rounds), folder
-            )
+            encoding(arguments.root, arguments.weights, arguments.images, arguments.rounds, folder)
         elif arguments.part == "reading":
             reading(arguments.gib, arguments.batches, folder)
         elif arguments.part == "service":

@@ -1,31 +1,31 @@
 """Measures decoding: `python tools/benchmark_decoding.py [--hidden_size 384] [--layers 1]`.
 
-On random weights and random cached regions, by turns in one run:
+Measures alternately, with random weights and random cached regions:
 
-- captions a second of greedy decoding and of beam search, beside `generate()` of Hugging Face on a
-  GPT-2 decoder that attends to the regions, of the same hidden size, heads and vocabulary. All
-  captions of both have as many tokens as are asked for;
-- milliseconds of a step of greedy decoding beside its matrix products alone;
-- milliseconds of a batch by its longest caption, for two sequence lengths.
+- captions per second of greedy decoding and beam search, against Hugging Face's `generate()` with a
+  GPT-2 decoder that attends to the regions and has the same hidden size, heads and vocabulary. All
+  captions of both have the full number of tokens;
+- milliseconds per step of greedy decoding, against its matrix products alone;
+- milliseconds per batch by its longest caption, for two sequence lengths.
 
-Times are medians over the rounds, ratios medians of the rounds' ratios. Both sides have the same
-number of threads; the numbers of weights are printed. Beside our two recurrences one layer of
-theirs is the choice that favours them, two the one that is as deep. Run it while nothing else
-runs: theirs suffers most from others.
+Times are medians over the rounds, ratios are medians of the rounds' ratios. Both sides use the
+same number of threads, and the numbers of weights are printed. `--layers 1` favours the GPT-2
+decoder; with `--layers 2` it is as deep as our two recurrences. Run it on an idle machine:
+`generate()` suffers most from other processes.
 
 Needs `pip install -e '.[benchmark]'`.
 """
 
 import argparse
 import functools
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import keras
 import numpy as np
 import tensorflow as tf
 import torch
 import transformers
+from measuring import alternate
 
 from caption_gan.models.decoding.beam_search import beam_search
 from caption_gan.models.decoding.sampling import Decoder, greedy
@@ -33,30 +33,15 @@ from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.generators.gru import GRUGenerator, Memory
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
 
-Work = Callable[[], object]
+PAUSE = 0.02  # Seconds for which the threads of the library measured before may spin.
 
 
-def by_turns(works: Mapping[str, Work], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every work in every round; the order is turned each time."""
-    for work in works.values():
-        work()  # Compiles.
-        work()
-    seconds: dict[str, list[float]] = {name: [] for name in works}
-    for number in range(rounds):
-        for name in list(works)[:: 1 if number % 2 else -1]:
-            time.sleep(0.02)  # Threads of the one before spin for a while.
-            started = time.perf_counter()
-            works[name]()
-            seconds[name].append(time.perf_counter() - started)
-    return seconds
-
-
-class Ending:
+class FixedLengthGenerator:
     """A generator whose captions have a given number of words.
 
     Args:
-        generator: Writes the words.
-        words: Their number for each image; then its captions end.
+        generator: Predicts the words.
+        words: Number of words for each image [B].
     """
 
     def __init__(self, generator: GRUGenerator, words: np.ndarray):
@@ -83,14 +68,14 @@ class Ending:
 
 
 def unlikely(size: int) -> np.ndarray:
-    """An end token's vector with which it is never likely where its opposite is added as a bias."""
+    """An embedding for the end token that makes it unlikely if its negative is added as a bias."""
     vector = np.zeros(size, np.float32)
     vector[0] = -10
     return vector
 
 
 def never_ending(generator: GRUGenerator) -> None:
-    """Changes weights so that captions do not end before they are cut."""
+    """Changes weights so that no caption ends before the sequence length."""
     vector = unlikely(generator.embedding_size)
     generator.output_projection.bias.assign(-vector)
     embeddings = generator.embedding.embeddings.numpy()
@@ -98,15 +83,15 @@ def never_ending(generator: GRUGenerator) -> None:
     generator.embedding.assign(embeddings)
 
 
-def greedy_of(generator: Decoder, sequence_length: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    """From regions to captions and nothing else."""
+def compiled_greedy(generator: Decoder, sequence_length: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A compiled function from regions to token ids by greedy decoding."""
     return tf.function(
         lambda features: greedy(generator, Regions(features), sequence_length).token_ids
     )
 
 
 class HuggingFaceDecoder:
-    """A GPT-2 decoder of regions; what it attends to is projected once a batch, as with us."""
+    """A GPT-2 decoder of regions, which are projected once per batch as in our generator."""
 
     def __init__(self, arguments: argparse.Namespace):
         config = transformers.GPT2Config(
@@ -128,7 +113,7 @@ class HuggingFaceDecoder:
         self.words = arguments.sequence_length - 1
 
     def weights(self) -> int:
-        """Their number; the output words are the embeddings and count once, as with us."""
+        """Number of weights; tied output weights count once, as in our generator."""
         modules = self.decoder, self.projection
         return sum(weight.numel() for module in modules for weight in module.parameters())
 
@@ -149,13 +134,13 @@ class HuggingFaceDecoder:
 
 
 def compare(generator: GRUGenerator, arguments: argparse.Namespace) -> None:
-    """Prints captions a second of both."""
+    """Prints captions per second of both."""
     length, width = arguments.sequence_length, arguments.beam
     theirs = HuggingFaceDecoder(arguments)
     search = tf.function(
         lambda features: beam_search(generator, Regions(features), length, width).token_ids
     )
-    ways = (("greedy", 1, greedy_of(generator, length)), (f"beam of {width}", width, search))
+    ways = (("greedy", 1, compiled_greedy(generator, length)), (f"beam of {width}", width, search))
     print(f"weights: ours {generator.count_params():,}, theirs {theirs.weights():,}\n")
     print(f"{'captions/s':26}{'ours':>10}{'generate()':>12}{'ratio':>8}")
     for name, beams, ours in ways:
@@ -165,14 +150,15 @@ def compare(generator: GRUGenerator, arguments: argparse.Namespace) -> None:
             written, other = ours(regions).numpy(), theirs.write(tensor, beams).numpy()
             assert written.shape[::2] == other.shape == (batch, length - 1)
             assert not (written[:, :, :-1] == END_ID).any() and not (other == END_ID).any()
-            seconds = by_turns(
+            seconds = alternate(
                 {
                     "ours": functools.partial(ours, regions),
                     "theirs": functools.partial(theirs.write, tensor, beams),
                 },
                 arguments.rounds,
+                pause=PAUSE,
             )
-            times, their_times = (np.array(some) for some in seconds.values())
+            times, their_times = (np.array(times) for times in seconds.values())
             speed, their_speed = (batch / np.median(some) for some in (times, their_times))
             ratio = np.median(their_times / times)
             print(f"{f'{name}, batch {batch}':26}{speed:10.1f}{their_speed:12.1f}{ratio:8.2f}")
@@ -181,11 +167,11 @@ def compare(generator: GRUGenerator, arguments: argparse.Namespace) -> None:
 def matrix_products(
     generator: GRUGenerator, batch: int, regions: int, steps: tf.Tensor
 ) -> tf.Tensor:
-    """Nothing but the products of so many steps, each needing what the one before has given."""
+    """Runs only the matrix products of so many steps, each depending on the one before."""
     hidden, heads = generator.hidden_size, generator.attention.heads
     size = hidden // heads
     reader, writer = generator.reader.cell, generator.writer.cell
-    # What stays the same is laid out as a product takes it soonest.
+    # Constant factors have the layout in which a product is fastest.
     keys = tf.random.normal([batch, heads, size, regions])
     values = tf.random.normal([batch, heads, regions, size])
     output_words = tf.transpose(generator.embedding.embeddings)
@@ -208,21 +194,21 @@ def matrix_products(
 
 
 def step_beside_products(generator: GRUGenerator, arguments: argparse.Namespace) -> None:
-    """Prints what a step costs: what many steps take more than one, which leaves out the rest."""
+    """Prints the time per step: the difference between many steps and one cancels the overhead."""
     steps = arguments.sequence_length - 1
-    print(f"\n{'ms a step':26}{'greedy':>10}{'products':>12}{'ratio':>8}")
+    print(f"\n{'ms per step':26}{'greedy':>10}{'products':>12}{'ratio':>8}")
     for batch in arguments.batch_sizes:
         regions = tf.constant(random_regions(batch, arguments))
-        works: dict[str, Work] = {}
+        calls: dict[str, Callable[[], object]] = {}
         for count in (1, steps):
-            write = greedy_of(generator, count + 1)
+            write = compiled_greedy(generator, count + 1)
             products = tf.function(
                 functools.partial(matrix_products, generator, batch, arguments.regions)
             )
-            works[f"greedy, {count}"] = functools.partial(write, regions)
-            works[f"products, {count}"] = functools.partial(products, tf.constant(count))
-        seconds = by_turns(works, 2 * arguments.rounds)
-        one, products_of_one, many, products_of_many = (np.array(some) for some in seconds.values())
+            calls[f"greedy, {count}"] = functools.partial(write, regions)
+            calls[f"products, {count}"] = functools.partial(products, tf.constant(count))
+        seconds = alternate(calls, 2 * arguments.rounds, pause=PAUSE)
+        one, products_of_one, many, products_of_many = map(np.array, seconds.values())
         taken = 1000 * (many - one) / (steps - 1)
         products_taken = 1000 * (products_of_many - products_of_one) / (steps - 1)
         ratio = np.median(taken / products_taken)
@@ -233,18 +219,18 @@ def step_beside_products(generator: GRUGenerator, arguments: argparse.Namespace)
 
 
 def longest_caption(generator: GRUGenerator, arguments: argparse.Namespace) -> None:
-    """Prints what a batch takes by its longest caption; the others have one word."""
+    """Prints the time per batch by its longest caption; the other captions have one word."""
     batch = max(arguments.batch_sizes)
     regions = tf.constant(random_regions(batch, arguments))
-    works: dict[str, Work] = {}
+    calls: dict[str, Callable[[], object]] = {}
     for longest in (5, 20):
         words = np.array([longest] + [1] * (batch - 1))
         for length in (arguments.sequence_length, 2 * arguments.sequence_length):
-            write = greedy_of(Ending(generator, words), length)
+            write = compiled_greedy(FixedLengthGenerator(generator, words), length)
             assert (np.sum(write(regions)[:, 0] != PAD_ID, axis=-1) == words + 1).all()
-            works[f"{longest} words, sequence_length {length}"] = functools.partial(write, regions)
+            calls[f"{longest} words, sequence_length {length}"] = functools.partial(write, regions)
     print(f"\n{f'longest caption, batch {batch}':40}{'ms':>10}")
-    for name, seconds in by_turns(works, arguments.rounds).items():
+    for name, seconds in alternate(calls, arguments.rounds, pause=PAUSE).items():
         print(f"{name:40}{1000 * np.median(seconds):10.1f}")
 
 
@@ -254,19 +240,24 @@ def random_regions(batch: int, arguments: argparse.Namespace) -> np.ndarray:
 
 
 def main() -> None:
-    """The program."""
+    """Reads the command line, prints the measurements."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--hidden_size", type=int, default=384)
-    parser.add_argument("--embedding_size", type=int, default=300, help="ours; theirs is hidden")
+    parser.add_argument(
+        "--embedding_size",
+        type=int,
+        default=300,
+        help="of our generator",
+    )
     parser.add_argument("--attention_heads", type=int, default=4)
     parser.add_argument("--vocabulary_size", type=int, default=10_000)
     parser.add_argument("--sequence_length", type=int, default=22)
     parser.add_argument("--regions", type=int, default=49)
-    parser.add_argument("--depth", type=int, default=1280, help="channels of a region")
-    parser.add_argument("--layers", type=int, default=1, help="of the decoder of Hugging Face")
-    parser.add_argument("--beam", type=int, default=5, help="width")
+    parser.add_argument("--depth", type=int, default=1280, help="channels per region")
+    parser.add_argument("--layers", type=int, default=1, help="layers of the GPT-2 decoder")
+    parser.add_argument("--beam", type=int, default=5, help="beam width")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)

@@ -1,24 +1,23 @@
 """Measures decoding: `python tools/benchmark_images.py --images FOLDER [--side 224] [--rounds 50]`.
 
-On the JPEG files of a folder, in turn in one run:
+Measures alternately, on the JPEG files of a folder:
 
-- reading a batch of 32 as a served model does, also with one corrupt row, against the same decoding
-  where a corrupt row fails the batch, in a data set and in `tf.map_fn`;
-- a pass through a data set that decodes as training does, against TensorFlow's bare decoder, which
-  knows no orientation and no transparency; and what beginning such a pass takes.
+- reading a batch of 32 as a served model does, also with one corrupt row, against a data set and
+  `tf.map_fn`, in which a corrupt row fails the whole batch;
+- a pass over the images with the decoding of training, against TensorFlow's plain decoder, which
+  ignores orientation and transparency; and over one image, which shows the cost of starting.
 
-Prints medians in milliseconds, and medians of the ratios to what stands first in each part. Run it
-in an environment in which the project is installed.
+Prints median milliseconds, and the median ratio to the first row of each part.
 """
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
 
 import tensorflow as tf
+from measuring import alternate
 
 from caption_gan.data.image_batches import read_images
 from caption_gan.data.images import NO_AUTOTUNE, decode_and_resize
@@ -26,33 +25,25 @@ from caption_gan.data.images import NO_AUTOTUNE, decode_and_resize
 BATCH = 32
 
 
-def print_times(works: Mapping[str, Callable[[], object]], rounds: int) -> None:
-    """Does every work once a round, in an order that is turned each time."""
-    names = list(works)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for name in names:  # The first time compiles.
-        works[name]()
-    for number in range(rounds):
-        shift = number % len(names)
-        for name in names[shift:] + names[:shift]:
-            started = time.perf_counter()
-            works[name]()
-            seconds[name].append(time.perf_counter() - started)
+def print_times(calls: Mapping[str, Callable[[], object]], rounds: int) -> None:
+    """Prints the median time of each call, and its ratio to the first call."""
+    seconds = alternate(calls, rounds, warm_up=1)
+    first = next(iter(seconds.values()))
     for name, times in seconds.items():
-        ratios = [one / other for one, other in zip(times, seconds[names[0]], strict=True)]
+        ratios = [one / other for one, other in zip(times, first, strict=True)]
         median = 1000 * statistics.median(times)
         print(f"{name:44}{median:10.2f} ms{statistics.median(ratios):8.3f}")
 
 
-def bare_decode_and_resize(encoded: tf.Tensor, side: int) -> tf.Tensor:
-    """Decodes with nothing but TensorFlow's decoder."""
+def plain_decode_and_resize(encoded: tf.Tensor, side: int) -> tf.Tensor:
+    """Decodes with TensorFlow's plain decoder."""
     image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     image = tf.image.resize(image, [side, side], antialias=True)
     return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
 
 
 def serving(images: list[bytes], side: int, rounds: int) -> None:
-    """Compares ways to decode one batch inside a function."""
+    """Compares ways to decode one batch inside a tf.function."""
 
     def compiled(read: Callable[[tf.Tensor], object]) -> Callable[[tf.Tensor], object]:
         return tf.function(read, input_signature=[tf.TensorSpec([None], tf.string)])
@@ -77,17 +68,17 @@ def serving(images: list[bytes], side: int, rounds: int) -> None:
     read = compiled(lambda batch: read_images(batch, side, side))
     good = tf.constant(images[:BATCH])
     bad = tf.constant([*images[: BATCH - 1], images[BATCH - 1][:1000]])
-    works = {
+    calls = {
         "data set, a corrupt row fails it": lambda: in_a_data_set(good),
         "read_images": lambda: read(good),
         "read_images, one of 32 is corrupt": lambda: read(bad),
         "tf.map_fn, a corrupt row fails it": lambda: in_a_loop(good),
     }
-    print_times(works, rounds)
+    print_times(calls, rounds)
 
 
 def training(images: list[bytes], side: int, rounds: int) -> None:
-    """Compares passes through a data set with the bare decoder."""
+    """Compares passes over the images with those of the plain decoder."""
 
     def pass_through(decode: Callable[[tf.Tensor], tf.Tensor], count: int) -> Callable[[], None]:
         dataset = tf.data.Dataset.from_tensor_slices(images[:count]).map(
@@ -95,31 +86,32 @@ def training(images: list[bytes], side: int, rounds: int) -> None:
         )
         dataset = dataset.batch(BATCH).with_options(NO_AUTOTUNE)
 
-        def go() -> None:
+        def read_all() -> None:
             for _ in dataset:
                 pass
 
-        return go
+        return read_all
 
     for count in (1, len(images)):
-        works = {
-            f"bare decoder, {count} images": pass_through(
-                lambda encoded: bare_decode_and_resize(encoded, side), count
+        calls = {
+            f"plain decoder, {count} images": pass_through(
+                lambda encoded: plain_decode_and_resize(encoded, side), count
             ),
             f"decode_and_resize, {count} images": pass_through(
                 lambda encoded: decode_and_resize(encoded, side, side), count
             ),
         }
-        print_times(works, rounds)
+        print_times(calls, rounds)
 
 
 def main() -> None:
+    """Reads the command line, prints the measurements."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--images", type=Path, required=True, help="folder of .jpg files")
-    parser.add_argument("--count", type=int, default=1000, help="images that are read of it")
-    parser.add_argument("--side", type=int, default=224, help="pixels of the squares made")
+    parser.add_argument("--count", type=int, default=1000, help="number of images to read")
+    parser.add_argument("--side", type=int, default=224, help="image height and width, pixels")
     parser.add_argument("--rounds", type=int, default=50)
     arguments = parser.parse_args()
     paths = islice(sorted(arguments.images.glob("*.jpg")), arguments.count)

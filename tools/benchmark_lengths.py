@@ -1,19 +1,18 @@
-"""Whether cutting batches to fitting lengths pays: `python tools/benchmark_lengths.py --config=C`.
+"""Measures cutting batches to their captions: `python tools/benchmark_lengths.py --config=C`.
 
-Takes the settings that `python -m caption_gan.fit` takes, and prints the time of a step of
-`maximum_likelihood` with batches of several lengths, as a ratio of that with one. The two take
-turns, some steps each.
+Takes the settings of `python -m caption_gan.fit`. Prints the time of a step of `maximum_likelihood`
+with batches of one length and of four lengths, measured alternately, and the ratio.
 """
 
 import dataclasses
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import keras
+from measuring import alternate
 
 from caption_gan.config.run import Config
 from caption_gan.data.pipeline import Pipeline
@@ -26,35 +25,29 @@ from caption_gan.text.tokenizer import Tokenizer
 from caption_gan.training.objectives.maximum_likelihood import MaximumLikelihood
 
 LENGTHS = (1, 4)
-TURNS, STEPS_A_TURN = 12, 4
+ROUNDS, STEPS_PER_ROUND = 12, 4
 
 
 def main() -> None:
-    """Reads the command line, prints the ratio."""
+    """Reads the command line, prints the measurements."""
     config = read_config(sys.argv[1:], "python tools/benchmark_lengths.py", (__doc__ or ""))
     train = prepare_splits(config, build_encoder(config.encoder), ["train"])["train"]
     with tempfile.TemporaryDirectory() as folder:
         run = RunDirectory(Path(folder) / "run")
         start_run(run, config, train.captions)
         tokenizer = Tokenizer(run.vocabulary, config.text.tokenizer, config.text.sequence_length)
-    steps = [step_of(config, train, tokenizer, lengths) for lengths in LENGTHS]
-    times: list[list[float]] = [[], []]
-    for _ in range(TURNS):
-        for step, taken in zip(steps, times, strict=True):
-            for _ in range(STEPS_A_TURN):
-                started = time.perf_counter()
-                step()
-                taken.append(time.perf_counter() - started)
-    # Means, not medians: short and long batches come in turns.
-    one, several = map(statistics.mean, times)
-    print(f"{1000 * one:.0f} ms a step with one length, {1000 * several:.0f} with {LENGTHS[1]}")
+    calls = [training_steps(config, train, tokenizer, lengths) for lengths in LENGTHS]
+    seconds = alternate(dict(zip(("one", "several"), calls, strict=True)), ROUNDS, warm_up=0)
+    # Means, not medians: batches of different lengths take different times.
+    one, several = (statistics.mean(times) / STEPS_PER_ROUND for times in seconds.values())
+    print(f"{1000 * one:.0f} ms per step with one length, {1000 * several:.0f} with {LENGTHS[1]}")
     print(f"ratio {several / one:.2f}")
 
 
-def step_of(
+def training_steps(
     config: Config, train: PreparedSplit, tokenizer: Tokenizer, lengths: int
 ) -> Callable[[], object]:
-    """A training step, compiled."""
+    """A call that takes the steps of a round, compiled."""
     keras.utils.set_random_seed(config.seed)
     encoder = build_encoder(config.encoder)
     captioner = build_captioner(config, encoder, tokenizer.vocabulary_size)
@@ -67,7 +60,12 @@ def step_of(
     iterator = iter(batches.repeat())
     model.make_train_function()
     model.train_function(iterator)
-    return lambda: model.train_function(iterator)
+
+    def take_steps() -> None:
+        for _ in range(STEPS_PER_ROUND):
+            model.train_function(iterator)
+
+    return take_steps
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""Times the scores: `python tools/benchmark_metrics.py [--images 5000]`.
+"""Measures the metrics: `python tools/benchmark_metrics.py [--images 5000]`.
 
-Prints the seconds that BLEU, ROUGE-L and CIDEr take on as many generated captions with five
-references each (5,000 is COCO's test size), those of all metrics of variety among five samples of
-each image, those of 1,000 bootstrap samples of every metric, and METEOR's where Java is.
-
-Run it in an environment in which the project is installed. Captions are those of the drawn scenes.
+Prints the seconds for BLEU, ROUGE-L and CIDEr of one caption per image with five references each
+(5,000 images is COCO's test size), for all metrics of variety among five samples per image, for
+1,000 bootstrap samples of each metric, and for METEOR if Java is installed. The captions are those
+of the built-in scenes.
 """
 
 import argparse
@@ -24,7 +23,7 @@ CAPTIONS = 5
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Reads the command line, prints a line a part."""
+    """Reads the command line, prints one line per part."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -37,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     examples = list(source.examples("val", range(images)))
     references = {example.image_id: example.captions[:CAPTIONS] for example in examples}
     samples = [list(example.captions[CAPTIONS:]) for example in examples]
-    captions = {name: some[0] for name, some in zip(references, samples, strict=True)}
+    captions = {name: drawn[0] for name, drawn in zip(references, samples, strict=True)}
     training = [
         caption
         for example in source.examples("train", range(images))
@@ -46,13 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     def diversity() -> dict[str, Any]:
         return {
-            **collapse_metrics([some[:1] for some in samples]),
+            **collapse_metrics([drawn[:1] for drawn in samples]),
             **variety(samples),
             **novelty(samples, training),
         }
 
     scores = timed("BLEU, ROUGE-L and CIDEr", lambda: quality(captions, references))
-    varied = timed(f"diversity of {CAPTIONS} samples an image", diversity)
+    varied = timed(f"diversity of {CAPTIONS} samples per image", diversity)
     metrics = {**scores, **varied}
     bootstrap = timed("drawing 1,000 bootstrap samples", lambda: Bootstrap(images))
     timed(
@@ -65,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def timed(name: str, run: Callable[[], Any]) -> Any:
-    """Runs a part and prints how long it took."""
+    """Result of a part; prints its time."""
     started = time.perf_counter()
     result = run()
     print(f"{name}: {time.perf_counter() - started:.1f} s", flush=True)

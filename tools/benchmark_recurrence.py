@@ -1,9 +1,9 @@
-"""Measures what split gates bring: `python tools/benchmark_recurrence.py [--config X.yaml]`.
+"""Measures the GRU cell with split gates: `python tools/benchmark_recurrence.py [--config X.yaml]`.
 
-Prints milliseconds of the writer's recurrence with Keras's cell, with ours, and their ratio: alone,
-with its gradient, and with the gradient of a penalty on that gradient; then of a step of `wgan_gp`.
-The same of the processors' time, which other work on the machine changes less. Both take turns in
-one run. Times are medians, ratios medians of the turns' ratios.
+Prints milliseconds with Keras's cell and with ours, and their ratio: for the recurrence of the
+generator's second GRU alone, with its gradient, and with the gradient of a penalty on that
+gradient; then for a step of `wgan_gp`. Both are measured alternately, by the clock and in CPU time,
+which other processes disturb less. Times are medians, ratios are medians of the rounds' ratios.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from unittest import mock
 
 import keras
 import tensorflow as tf
-from random_stage import random_examples, random_stage
+from random_trainer import random_examples, random_trainer
 
 from caption_gan.config.run import Config
 from caption_gan.models.generators import gru
@@ -26,7 +26,7 @@ VOCABULARY, REGIONS, DEPTH = 1_000, 64, 80
 
 
 def recurrence(cell: type[keras.layers.GRUCell], config: Config) -> list[Callable[[], object]]:
-    """A writer's work on the captions of a step: forward, its gradient, a penalty's gradient."""
+    """Calls for the captions of a step: forward, gradients, gradients of a penalty."""
     hidden, settings = config.generator.hidden_size, config.wgan_gp
     captions = settings.images_a_step * settings.captions
     layer = keras.layers.RNN(cell(hidden), return_sequences=True, unroll=True)
@@ -51,26 +51,26 @@ def recurrence(cell: type[keras.layers.GRUCell], config: Config) -> list[Callabl
 
 
 def step(cell: type[keras.layers.GRUCell], config: Config) -> Callable[[], object]:
-    """A step of `wgan_gp`, the encoder left out."""
+    """A step of `wgan_gp` without an encoder."""
     examples = random_examples(config, "wgan_gp", VOCABULARY, REGIONS, DEPTH)
     with mock.patch.object(gru, "GRUCell", cell):
-        model = random_stage(config, "wgan_gp", VOCABULARY, examples)
+        model = random_trainer(config, "wgan_gp", VOCABULARY, examples)
         batch = {name: tf.constant(value) for name, value in examples.items()}
         work = tf.function(model.train_step).get_concrete_function(batch)
-    # Before this many updates of the critic, the generator is not trained.
+    # Skip the warm-up of the critic.
     model.critic_optimizer.iterations.assign(model.warmup)
     return lambda: work(batch)
 
 
 def seconds(work: Callable[[], object]) -> tuple[float, float]:
-    """By the clock, and of the processors."""
+    """Seconds by the clock, and of CPU time."""
     began = time.perf_counter(), time.process_time()
     tf.nest.map_structure(lambda value: value.numpy(), work())
     return time.perf_counter() - began[0], time.process_time() - began[1]
 
 
 def compare(name: str, works: tuple[Callable[[], object], ...], turns: int) -> None:
-    """Prints a line."""
+    """Prints one row of the table."""
     for work in works:
         seconds(work)
     measured = [[seconds(work) for work in works] for _ in range(turns)]
@@ -84,7 +84,7 @@ def compare(name: str, works: tuple[Callable[[], object], ...], turns: int) -> N
 
 
 def main() -> None:
-    """The program."""
+    """Reads the command line, prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--config", help="YAML file with settings, as for training")
     parser.add_argument("--turns", type=int, default=9)

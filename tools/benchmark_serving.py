@@ -1,21 +1,20 @@
 """Measures the server: `python tools/benchmark_serving.py MODELS/captioner [--rounds 5]`.
 
-Of an exported captioner's newest version, by turns in one run:
+Measures alternately, for the newest version of an exported captioner:
 
-- the median time of a gRPC Predict of one image over loopback, beside the same call on the
+- the median time of a gRPC Predict of one image over loopback, against the same call of the
   SavedModel loaded in this process, for `serving_default`;
-- images a second of 32 clients that send one image each, batched by the server, beside calls of the
-  loaded SavedModel with batches of the same size;
+- images per second of 32 clients that send one image each, batched by the server, against calls of
+  the loaded SavedModel with batches of the same size;
 - the server's resident memory in MB over `--requests` requests of those clients.
 
-`--profile LOGS` leaves a trace of a second of the server at work for those clients.
+`--profile LOGS` writes a trace of one second of the server under this load.
 
-The clients share the machine with the server. Run it while nothing else runs.
+The clients share the machine with the server. Run it on an otherwise idle machine.
 """
 
 import argparse
 import itertools
-import os
 import socket
 import statistics
 import subprocess
@@ -30,6 +29,7 @@ from pathlib import Path
 import grpc
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  Registers operations of the exported model.
+from measuring import MEBIBYTE, resident_mib
 from tensorflow_serving.apis import predict_pb2
 
 from caption_gan import signature
@@ -47,7 +47,7 @@ def free_port() -> int:
 
 @contextmanager
 def server(models: Path, *flags: str) -> Iterator[tuple[grpc.Channel, int]]:
-    """A channel to a server and the server's process number."""
+    """Starts a server; a channel to it and its process number."""
     port = free_port()
     command = [sys.executable, "-m", "serving.server", f"--port={port}", f"--model_name={MODEL}"]
     process = subprocess.Popen(
@@ -63,13 +63,13 @@ def server(models: Path, *flags: str) -> Iterator[tuple[grpc.Channel, int]]:
 
 
 def requests(images: list[bytes]) -> list[bytes]:
-    """A serialized request an image."""
-    found = []
+    """One serialized request per image."""
+    serialized = []
     for image in images:
         request = predict_pb2.PredictRequest(model_spec={"name": MODEL})
         request.inputs[signature.IMAGE_BYTES].CopyFrom(tf.make_tensor_proto([image]))
-        found.append(request.SerializeToString())
-    return found
+        serialized.append(request.SerializeToString())
+    return serialized
 
 
 def seconds_of(work: Callable[[], object]) -> float:
@@ -79,7 +79,7 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 
 def latency(models: Path, model: Callable, images: list[bytes], calls: int) -> None:
-    """Prints medians of single calls, one here and one there."""
+    """Prints median times of single calls, in this process and over gRPC."""
     sent = itertools.cycle(requests(images))
     given = itertools.cycle([tf.constant([image]) for image in images])
 
@@ -104,7 +104,7 @@ def latency(models: Path, model: Callable, images: list[bytes], calls: int) -> N
 def batched(
     models: Path, model: Callable, images: list[bytes], options: argparse.Namespace
 ) -> None:
-    """Prints throughput by turns, then memory."""
+    """Prints throughput in this process and of the clients, then the server's memory."""
     sent = requests(images)
     batch = tf.constant([images[row % len(images)] for row in range(BATCH)])
 
@@ -154,30 +154,25 @@ def batched(
                     asking.result()
             for part in range(10 if options.requests else 0):
                 by_clients(options.requests // 10)
-                memory = resident(process)
+                memory = resident_mib(process) * MEBIBYTE / 1e6
                 print(f"after {(part + 1) * options.requests // 10} requests: {memory:.0f} MB")
 
 
-def resident(process: int) -> float:
-    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
 def main() -> None:
-    """The program."""
+    """Reads the command line, prints the measurements."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("models", type=Path, help="folder of versions")
-    parser.add_argument("--calls", type=int, default=200, help="of one image")
-    parser.add_argument("--images", type=int, default=960, help="a round")
+    parser.add_argument("--calls", type=int, default=200, help="calls with one image")
+    parser.add_argument("--images", type=int, default=960, help="images per round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch_threads", type=int, default=2)
     parser.add_argument(
-        "--batch_timeout_micros", type=int, default=20_000, help="about what a batch takes"
+        "--batch_timeout_micros", type=int, default=20_000, help="about the time of one batch"
     )
     parser.add_argument("--profile", type=Path, help="folder for a trace of the server")
-    parser.add_argument("--requests", type=int, default=50_000, help="0 for none")
+    parser.add_argument("--requests", type=int, default=50_000, help="for memory; 0 for none")
     options = parser.parse_args()
     images = trial_images()
     newest = max(int(path.name) for path in options.models.iterdir() if path.name.isdecimal())

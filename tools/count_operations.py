@@ -1,10 +1,10 @@
 """Checks the formulas of `step_costs.py`: `python tools/count_operations.py`.
 
-Runs a training step of each objective at three sizes under TensorFlow's tracer, which names every
-operation that was executed, each turn of a loop anew, with the shape of what came out. Prints the
-formulas' operations of matrix products, those that were executed, the ratio of both and of the
-bytes, and how many operations of any kind a step executes, and a recurrence among them. Any setting
-of a run can be added, such as `--maximum_likelihood.matrix_learning_rate 0`.
+Runs a training step of each objective at three sizes under TensorFlow's tracer, which records every
+executed operation, including each iteration of a loop, with the shapes of its outputs. Prints the
+operations of matrix products by formula and as executed, the ratio of both, the ratio of their
+bytes, the number of executed operations of any kind, and the number of those in recurrences.
+Accepts any setting of a run, such as `--maximum_likelihood.matrix_learning_rate 0`.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
-from random_stage import OBJECTIVES, random_examples, random_stage, sizes_of
+from random_trainer import OBJECTIVES, random_examples, random_trainer, sizes_of
 from step_costs import FLOAT, Cost, Sizes, step
 
 from caption_gan.config.run import Config
@@ -25,12 +25,12 @@ from caption_gan.run import read_config
 
 v1 = tf.compat.v1
 PRODUCT = re.compile(r"MatMul(V\d)?$")
-# What is no work.
-IDLE = {
-    *("Const", "Identity", "IdentityN", "NoOp", "VarHandleOp", "ReadVariableOp", "_Arg", "_Retval"),
-    *("Enter", "Exit", "Merge", "NextIteration", "Switch", "LoopCond"),
-    *("Reshape", "Shape", "Squeeze", "ExpandDims"),
-}
+# Operations that compute nothing.
+VALUES = {"Const", "Identity", "IdentityN", "NoOp", "VarHandleOp", "ReadVariableOp"}
+ARGUMENTS = {"_Arg", "_Retval"}
+CONTROL_FLOW = {"Enter", "Exit", "Merge", "NextIteration", "Switch", "LoopCond"}
+SHAPES = {"Reshape", "Shape", "Squeeze", "ExpandDims"}
+IDLE = VALUES | ARGUMENTS | CONTROL_FLOW | SHAPES
 SETTINGS = {
     "tiny": "--generator.embedding_size=6 --generator.hidden_size=8 --generator.attention_heads=2"
     " --generator.noise_size=3 --text.sequence_length=5",
@@ -39,8 +39,8 @@ SETTINGS = {
     " --generator.attention_heads=4 --text.sequence_length=9"
     " --maximum_likelihood.matrix_learning_rate=0",
 }
-# Batches are small, as the formulas are linear in them, and captions of the largest networks short:
-# TensorFlow takes long to prepare a graph of many words.
+# Images, captions, critic updates. Batches are small, because the formulas are linear in them.
+# Captions of the largest network are short, because TensorFlow builds graphs of many words slowly.
 BATCHES = {"tiny": (2, 2, 2), "default": (4, 2, 5), "photographs": (2, 5, 2)}
 VOCABULARY_REGIONS_DEPTH = {
     "tiny": (19, 7, 10),
@@ -50,15 +50,15 @@ VOCABULARY_REGIONS_DEPTH = {
 
 
 class Counted(NamedTuple):
-    """What a step executed."""
+    """What one step executed."""
 
     products: Cost
     executed: int  # Operations of any kind.
-    recurrent: int  # Those among them that are a recurrence's.
+    recurrent: int  # Operations of the recurrences.
 
 
 def configuration(size: str, objective: str, settings: Sequence[str] = ()) -> Config:
-    """Settings of one of the three sizes, and others."""
+    """Settings of one of the three sizes, with further command-line settings."""
     images, captions, updates = BATCHES[size]
     arguments = [
         *SETTINGS[size].split(),
@@ -72,7 +72,7 @@ def configuration(size: str, objective: str, settings: Sequence[str] = ()) -> Co
 
 
 def formula(config: Config, objective: str, sizes: Sizes) -> Cost:
-    """A step's cost by the formulas."""
+    """Cost of a step by the formulas."""
     settings = getattr(config, objective)
     return step(
         objective,
@@ -115,7 +115,7 @@ def traced_step(model: keras.Model, examples: dict[str, np.ndarray]) -> Any:
 
 
 def count(record: Any) -> Counted:
-    """Sums what a record holds."""
+    """Sums the operations in a record of TensorFlow's tracer."""
     nodes = {node.name: node for graph in record.partition_graphs for node in graph.node}
     executed = [entry for device in record.step_stats.dev_stats for entry in device.node_stats]
     shapes: dict[tuple[str, int], list[int]] = {}
@@ -130,7 +130,7 @@ def count(record: Any) -> Counted:
         if node is None or node.op in IDLE:
             continue
         working.append(node.name)
-        # Kernels for a kind of processor, or with an activation in them, have a name before this.
+        # Kernels for one kind of processor, or with a fused activation, have a prefix: _MklMatMul.
         if not PRODUCT.search(node.op):
             continue
         transposed = node.attr["transpose_a"].b or node.attr["adj_x"].b
@@ -146,17 +146,17 @@ def count(record: Any) -> Counted:
 
 
 def compare(size: str, objective: str, settings: Sequence[str] = ()) -> tuple[Cost, Counted]:
-    """A step's cost by the formulas, and what it executed."""
+    """Cost of a step by the formulas, and as executed."""
     vocabulary, regions, depth = VOCABULARY_REGIONS_DEPTH[size]
     config = configuration(size, objective, settings)
     examples = random_examples(config, objective, vocabulary, regions, depth)
-    model = random_stage(config, objective, vocabulary, examples)
+    model = random_trainer(config, objective, vocabulary, examples)
     sizes = sizes_of(config, objective, vocabulary, regions, depth)
     return formula(config, objective, sizes), count(traced_step(model, examples))
 
 
 def main() -> None:
-    """The program."""
+    """Reads the command line, prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=list(OBJECTIVES))

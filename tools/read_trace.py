@@ -1,8 +1,8 @@
-"""How long each phase of a step took: `python tools/read_trace.py RUN_OR_LOGS [--kinds [PHASE]]`.
+"""Prints the time per phase of a step: `python tools/read_trace.py RUN_OR_LOGS [--kinds [PHASE]]`.
 
-Reads the newest trace below a folder, as `fit --profile_steps 10,20` or TensorBoard's capture left
-it. Of a trace without training steps, a server's say, all of it counts as one. `--kinds` prints
-which kinds of operations took the time of a step, or of a phase in it.
+Reads the newest trace below a folder, written by `fit --profile_steps 10,20` or captured by
+TensorBoard. A trace without training steps, such as a server's, counts as one step. `--kinds`
+prints the time per kind of operation, in the whole step or in one phase.
 """
 
 import re
@@ -19,19 +19,19 @@ from caption_gan.models.trace_scopes import CRITIC_UPDATE, SCOPES
 
 STEP = "train"
 INPUT = "input"
-# TensorFlow's own name of the wait for the next batch.
+# TensorFlow's name for the wait for the next batch.
 NEXT_BATCH = "IteratorGetNextOp::DoCompute"
-# TensorFlow numbers a scope that is opened again.
+# TensorFlow numbers a scope that is opened more than once.
 SCOPE = re.compile(rf"({'|'.join(SCOPES)})(?:_\d+)?")
 UPDATE = re.compile(rf"(?:^|/){CRITIC_UPDATE}(?:_(\d+))?(?=[/:]|$)")
-# What is no operation has two colons, a blank or none.
+# Events that are not operations have two colons, a blank or no colon.
 OPERATION = re.compile(r"[^:\s]+:([^:\s]+)")
 ALL = "all"
-SHOWN = 12  # Kinds of operations.
+MAX_KINDS = 12  # Rows of the table of --kinds.
 
 
 class Event(NamedTuple):
-    """Something that ran, in nanoseconds."""
+    """An event in a trace; times in nanoseconds."""
 
     name: str
     start: float
@@ -39,12 +39,12 @@ class Event(NamedTuple):
 
 
 def read_trace(folder: Path) -> list[Event]:
-    """Events of the newest trace below the folder, in the order of their beginning.
+    """Events of the newest trace below the folder, ordered by start.
 
     Raises:
-        CaptionGANError: There is none.
+        CaptionGANError: The folder holds no trace.
     """
-    # Here, as this is TensorFlow's.
+    # Imported here, because it loads TensorFlow.
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     files = sorted(folder.rglob("*.xplane.pb"), key=lambda file: file.stat().st_mtime)
@@ -66,43 +66,43 @@ def _events(space: Any) -> Iterator[Event]:
 
 
 def phases_of(name: str) -> tuple[str, ...]:
-    """Phases in which an operation ran, the outermost first."""
+    """Phases in which an operation ran, outermost first."""
     if name == NEXT_BATCH:
         return (INPUT,)
     scopes = (SCOPE.fullmatch(part) for part in name.split(":")[0].split("/"))
-    # A gradient has the names of what it is of a second time.
+    # The name of a gradient repeats the scopes of the forward operation.
     return tuple(dict.fromkeys(match[1] for match in scopes if match))
 
 
 def covered(intervals: Iterable[tuple[float, float]]) -> float:
-    """Time that intervals take together; what several threads do at once counts once."""
-    total, reached = 0.0, float("-inf")
+    """Length of the union of the intervals, in which several threads count once."""
+    total, covered_until = 0.0, float("-inf")
     for start, end in sorted(intervals):
-        total += max(end - max(start, reached), 0.0)
-        reached = max(reached, end)
+        total += max(end - max(start, covered_until), 0.0)
+        covered_until = max(covered_until, end)
     return total
 
 
 def steps_of(events: list[Event]) -> list[Event]:
-    """The steps of a training; all of a trace that has none."""
+    """The training steps; one step for the whole trace if it has none."""
     steps = [event for event in events if event.name == STEP]
     return steps or [Event(STEP, events[0].start, max(event.end for event in events))]
 
 
 def within(step: Event, events: list[Event]) -> list[Event]:
-    """Events of a step."""
+    """Events within a step."""
     return [event for event in events if step.start <= event.start and event.end <= step.end]
 
 
 def scopes_of_update(name: str) -> list[int]:
-    """Number of the critic's update's scope in which an operation is, as TensorFlow gave it."""
+    """TensorFlow's number of the critic-update scope of an operation; empty outside of any."""
     return [int(number or 0) for number in UPDATE.findall(name)[:1]]
 
 
 def phase_times(events: list[Event]) -> tuple[int, float, dict[tuple[str, ...], float]]:
-    """Number of steps; nanoseconds of one, and of each phase in it, on average.
+    """Number of steps, mean nanoseconds per step, and mean nanoseconds of each phase.
 
-    A phase within others is named with them, the outermost first, and follows them.
+    A phase is named with the phases around it, outermost first, and follows them.
     """
     steps = steps_of(events)
     times: Counter[tuple[str, ...]] = Counter()
@@ -113,25 +113,25 @@ def phase_times(events: list[Event]) -> tuple[int, float, dict[tuple[str, ...], 
         for event in inside:
             path = phases_of(event.name)
             if path[:1] == (CRITIC_UPDATE,):
-                # With one replica they are in a loop: each operation of its body runs once an
-                # update, in their order. With several, each update has operations of its own.
+                # With one replica the updates are a loop: each operation of its body runs once per
+                # update, in order. With several replicas each update has its own operations.
                 seen[event.name] += 1
                 number = unrolled.index(*scopes_of_update(event.name)) + seen[event.name]
                 path = (f"{CRITIC_UPDATE} {number}", *path[1:])
             for depth in range(len(path)):
                 intervals[path[: depth + 1]].append((event.start, event.end))
-        times.update({path: covered(some) for path, some in intervals.items()})
+        times.update({path: covered(spans) for path, spans in intervals.items()})
     length = sum(step.end - step.start for step in steps) / len(steps)
-    began = {path: number for number, path in enumerate(times)}
+    position = {path: number for number, path in enumerate(times)}
 
-    def place(path: tuple[str, ...]) -> list[int]:
-        return [began[path[: depth + 1]] for depth in range(len(path))]
+    def order(path: tuple[str, ...]) -> list[int]:
+        return [position[path[: depth + 1]] for depth in range(len(path))]
 
-    return len(steps), length, {path: times[path] / len(steps) for path in sorted(times, key=place)}
+    return len(steps), length, {path: times[path] / len(steps) for path in sorted(times, key=order)}
 
 
 def table(events: list[Event]) -> str:
-    """Phases, what a step spends in each, in milliseconds and as a share of the step."""
+    """Time of each phase in milliseconds and as a share of the step, as text."""
     count, length, times = phase_times(events)
     lines = [f"{'mean of ' + str(count) + ' steps':32}{length / 1e6:10.1f} ms"]
     for path, time in times.items():
@@ -141,7 +141,7 @@ def table(events: list[Event]) -> str:
 
 
 def kinds(events: list[Event], phase: str) -> str:
-    """Kinds of operations, how many of them a step has in a phase, and their milliseconds."""
+    """Number of operations of each kind in a phase, and their milliseconds per step, as text."""
     steps = steps_of(events)
     times, counts = defaultdict[str, float](float), Counter[str]()
     for event in (event for step in steps for event in within(step, events)):
@@ -154,7 +154,7 @@ def kinds(events: list[Event], phase: str) -> str:
     lines = [
         f"{'total of ' + phase:32}{counts.total() / len(steps):8.0f}{_milliseconds(total, steps)}"
     ]
-    for kind, time in sorted(times.items(), key=lambda item: -item[1])[:SHOWN]:
+    for kind, time in sorted(times.items(), key=lambda item: -item[1])[:MAX_KINDS]:
         line = f"  {kind:30}{counts[kind] / len(steps):8.0f}{_milliseconds(time, steps)}"
         lines.append(f"{line}{time / total:8.1%}")
     return "\n".join(lines)
@@ -165,11 +165,15 @@ def _milliseconds(time: float, steps: list[Event]) -> str:
 
 
 def main() -> None:
-    """The program."""
+    """Reads the command line, prints the table."""
     parser = ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, help="a run, or its logs")
+    parser.add_argument("folder", type=Path, help="a run directory, or a folder of logs")
     parser.add_argument(
-        "--kinds", nargs="?", const=ALL, choices=(ALL, *SCOPES), help="of a phase, or all"
+        "--kinds",
+        nargs="?",
+        const=ALL,
+        choices=(ALL, *SCOPES),
+        help="of a phase; default: all",
     )
     arguments = parser.parse_args(sys.argv[1:])
     events = read_trace(arguments.folder)

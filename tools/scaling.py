@@ -1,8 +1,8 @@
-"""What COCO and SciCap cost on GPUs, on paper: `python tools/scaling.py`.
+"""Estimates the cost of COCO and SciCap on GPUs: `python tools/scaling.py`.
 
-From the formulas of `step_costs.py`, the settings of `configs/coco2014.yaml` and
-`configs/scicap.yaml`, the number of operations that `count_operations.py` saw a step execute, and
-data sheets. Nothing here was measured on a GPU; docs/scaling.md says what is assumed.
+Uses the formulas of `step_costs.py`, the settings of `configs/coco2014.yaml` and
+`configs/scicap.yaml`, the number of operations per step that `count_operations.py` counted, and
+data sheets. Nothing here was measured on a GPU; docs/scaling.md states the assumptions.
 """
 
 import argparse
@@ -10,28 +10,28 @@ import math
 from typing import NamedTuple
 
 import keras
-from random_stage import OBJECTIVES, sizes_of
-from step_costs import FLOAT, Sizes, critic_weights, generator_weights, step
+from random_trainer import OBJECTIVES, sizes_of
+from step_costs import FLOAT, Sizes, critic_weights, generator_weights, step, training_state_bytes
 
 from caption_gan.config.run import Config
 from caption_gan.models.encoders.encoder import build_encoder
 from caption_gan.run import read_config
 
-# Executed operations of a step with 23 words and 5 updates of a critic (`self_critical`: without
-# one), by `count_operations.py`. As the recurrences are unrolled, they grow with the words.
+# Executed operations of a step with 23 words and 5 critic updates (`self_critical`: no critic), by
+# `count_operations.py`. They grow with the words, because the recurrences are unrolled.
 EXECUTED = {
-    "maximum_likelihood": 2_547,  # With `matrix_learning_rate` 0, as in both files of settings.
+    "maximum_likelihood": 2_547,  # With `matrix_learning_rate` 0, as in both configs.
     "wgan_gp": 51_925,
     "policy_gradient": 20_486,
     "self_critical": 7_000,
 }
 EXECUTED_WORDS = 23
-LAUNCH = 5e-6  # Seconds from one small operation to the next, assumed.
-UTILISATION = 0.4  # Of the peak, in products large enough not to be a matter of launches, assumed.
+LAUNCH = 5e-6  # Seconds per small operation, assumed.
+UTILIZATION = 0.4  # Share of the peak that large products reach, assumed.
 
 
 class Device(NamedTuple):
-    """A GPU and what connects it, by data sheet; rates a second."""
+    """A GPU and its connections, by data sheet; rates per second."""
 
     name: str
     peak: float  # TF32 operations, dense, which TensorFlow uses for float32 products
@@ -46,25 +46,25 @@ DEVICES = (
 )
 
 
-class Set(NamedTuple):
+class DataSet(NamedTuple):
     """A data set with its settings."""
 
     name: str
     config: str
     captions: int
-    captions_an_image: int
+    captions_per_image: int
     vocabulary: int
 
 
-SETS = (
-    Set("COCO", "configs/coco2014.yaml", 566_000, 5, 10_000),
-    Set("SciCap, first sentences", "configs/scicap.yaml", 107_000, 1, 10_000),
-    Set("SciCap, all", "configs/scicap.yaml", 416_000, 1, 10_000),
+DATA_SETS = (
+    DataSet("COCO", "configs/coco2014.yaml", 566_000, 5, 10_000),
+    DataSet("SciCap, first sentences", "configs/scicap.yaml", 107_000, 1, 10_000),
+    DataSet("SciCap, all", "configs/scicap.yaml", 416_000, 1, 10_000),
 )
 
 
 def convolutions(network: keras.Model) -> float:
-    """Operations of an image's forward pass through the convolutions of a network."""
+    """Operations of the convolutions in a network's forward pass of one image."""
     operations = 0.0
     for layer in network.layers:
         if isinstance(layer, keras.layers.DepthwiseConv2D):
@@ -77,39 +77,39 @@ def convolutions(network: keras.Model) -> float:
     return operations
 
 
-class Work(NamedTuple):
-    """A step on one device."""
+class StepCost(NamedTuple):
+    """Cost of a step on one device."""
 
     images: int
     operations: float
     bytes: float
     executed: float
-    gradients: float  # Bytes that devices must add up.
+    gradients: float  # Bytes of gradients to sum over devices.
 
     def seconds(self, device: Device, devices: int) -> tuple[float, float]:
-        """Time of the step's own work, and of adding up gradients in a ring, one after another."""
-        products = max(self.operations / (UTILISATION * device.peak), self.bytes / device.memory)
+        """Seconds of computation, and of summing gradients in a ring afterwards."""
+        products = max(self.operations / (UTILIZATION * device.peak), self.bytes / device.memory)
         rate = device.inside if devices <= 8 else device.outside
         ring = 2 * (devices - 1) / devices * self.gradients / rate
         return products + self.executed * LAUNCH, ring
 
 
-def work(config: Config, objective: str, sizes: Sizes, encoder: keras.Model) -> Work:
-    """A step with its encoder, whose last layers maximum likelihood trains."""
+def step_cost(config: Config, objective: str, sizes: Sizes, encoder: keras.Model) -> StepCost:
+    """Cost of a step with the encoder, whose last layers maximum likelihood trains."""
     settings = getattr(config, objective)
     has_critic = getattr(settings, "has_critic", False)
-    # With a critic, `self_critical` differs by its reward alone.
+    # With a critic, `self_critical` differs from `policy_gradient` only in its reward.
     name = "policy_gradient" if objective == "self_critical" and has_critic else objective
     cost = step(objective, sizes, has_critic)
     images = settings.images_a_step
-    # Forward, and gradients of inputs and of weights.
+    # The forward pass, and gradients of inputs and weights.
     times = 3 if objective == "maximum_likelihood" else 1
     weights = generator_weights(sizes)
     if times == 3:
         weights += sum(math.prod(variable.shape) for variable in encoder.trainable_variables)
     if has_critic:
         weights += sizes.critic_updates * critic_weights(sizes)
-    return Work(
+    return StepCost(
         images,
         cost.operations + times * images * convolutions(encoder.second),
         cost.bytes,
@@ -119,30 +119,35 @@ def work(config: Config, objective: str, sizes: Sizes, encoder: keras.Model) -> 
 
 
 def main() -> None:
-    """The program."""
+    """Reads the command line, prints the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--fleet", type=int, default=64, help="GPUs of the fleet, 8 a machine")
+    parser.add_argument("--fleet", type=int, default=64, help="GPUs of the fleet, 8 per machine")
     arguments = parser.parse_args()
     counts = (1, 8, arguments.fleet)
-    for data in SETS:
+    for data in DATA_SETS:
         config = read_config([f"--config={data.config}"], parser.prog)
-        # What the encoder knows does not matter here, only its size.
+        # Only the encoder's sizes matter, not its weights.
         encoder = build_encoder(config.encoder, load_weights=False)
-        images = data.captions // data.captions_an_image
-        print(f"\n{data.name}, {data.captions:,} captions: minutes a pass over {images:,} images")
+        images = data.captions // data.captions_per_image
+        print(f"\n{data.name}, {data.captions:,} captions: minutes per pass over {images:,} images")
         print(f"{'':20}{'images':>8}{'Tflop':>8}{'executed':>10}", end="")
         print(*(f"{f'{devices} {device.name}':>13}" for device in DEVICES for devices in counts))
         for objective in OBJECTIVES:
             sizes = sizes_of(config, objective, data.vocabulary, *encoder.regions_shape)
-            done = work(config, objective, sizes, encoder)
-            print(f"{objective:20}{done.images:8}{done.operations / 1e12:8.2f}", end="")
-            print(f"{done.executed:10,.0f}", end="")
+            cost = step_cost(config, objective, sizes, encoder)
+            print(f"{objective:20}{cost.images:8}{cost.operations / 1e12:8.2f}", end="")
+            print(f"{cost.executed:10,.0f}", end="")
             for device in DEVICES:
                 for devices in counts:
-                    own, ring = done.seconds(device, devices)
-                    minutes = math.ceil(images / done.images / devices) * (own + ring) / 60
-                    print(f"{f'{minutes:.2f} ({ring / (own + ring):.0%})':>14}", end="")
+                    computing, ring = cost.seconds(device, devices)
+                    total = computing + ring
+                    minutes = math.ceil(images / cost.images / devices) * total / 60
+                    print(f"{f'{minutes:.2f} ({ring / total:.0%})':>14}", end="")
             print()
+        state = [training_state_bytes(sizes, has_critic) / 2**20 for has_critic in (False, True)]
+        print(
+            f"weights, gradients, optimizer: {state[0]:.0f} MiB, with a critic {state[1]:.0f} MiB"
+        )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
 """Operations and bytes of a training step's matrix products, as formulas (docs/scaling.md).
 
-B images, K captions an image, L words that are read (one less than the sequence length), V
-vocabulary, E embedding, H hidden, N heads, Z noise, R regions, D region depth, U critic updates.
+B images, K captions per image, L input tokens (one less than the sequence length), V vocabulary, E
+embedding, H hidden, N heads, Z noise, R regions, D region depth, U critic updates.
 
-Only matrix products are counted; all else is proportional to what they read and write. The encoder
-is left out: regions are given.
+Only matrix products are counted; all other work is proportional to what they read and write. The
+encoder is not included: regions are given.
 
-Of a product y = x W training computes one to six of the same size: y; the gradients of x and of W;
-and with a gradient penalty, which differentiates the gradient of x again, two more for each
-of the two. All six read or write the same three matrices, so that one pair of figures, for one
-product, serves all of them; what differs is how many of the six are computed.
+For a product y = x W, training computes one to six products of the same size: y; the gradients of x
+and of W; and with a gradient penalty, which differentiates the gradient of x again, two more for
+each of y and the gradient of x. All six read or write the same three matrices, so each costs the
+same operations and bytes; a `Pass` says how many of them are computed.
 """
 
 from collections.abc import Iterator
@@ -22,25 +22,25 @@ FLOAT = 4  # Bytes.
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of a step; the module's docstring has the letters."""
+    """Sizes of a step."""
 
-    images: int  # B, of an update of the critic, or of a step without one
-    captions: int
-    words: int
-    vocabulary: int
-    embedding: int
-    hidden: int
-    heads: int
-    noise: int
-    regions: int
-    depth: int
-    critic_updates: int = 1
+    images: int  # B, per critic update, or per step without a critic
+    captions: int  # K
+    words: int  # L
+    vocabulary: int  # V
+    embedding: int  # E
+    hidden: int  # H
+    heads: int  # N
+    noise: int  # Z
+    regions: int  # R
+    depth: int  # D
+    critic_updates: int = 1  # U
 
 
 class Cost(NamedTuple):
-    """Of matrix products."""
+    """Cost of matrix products."""
 
-    operations: float = 0.0  # Two for a multiplication and an addition.
+    operations: float = 0.0  # A multiplication and an addition are two.
     bytes: float = 0.0  # Both factors read and the product written, from and to main memory.
 
     def __mul__(self, times: float) -> "Cost":  # type: ignore[override]
@@ -48,7 +48,7 @@ class Cost(NamedTuple):
 
 
 def product(rows: int, inner: int, columns: int, batch: int = 1) -> Cost:
-    """[rows, inner] by [inner, columns], for each of a batch of both."""
+    """Cost of [rows, inner] by [inner, columns], for a batch of such products."""
     return Cost(
         2.0 * batch * rows * inner * columns,
         FLOAT * batch * (rows * inner + inner * columns + rows * columns),
@@ -56,48 +56,50 @@ def product(rows: int, inner: int, columns: int, batch: int = 1) -> Cost:
 
 
 def total(costs: Iterator[Cost]) -> Cost:
-    """Their sum."""
+    """Sum of the costs."""
     listed = list(costs)
     return Cost(sum(cost.operations for cost in listed), sum(cost.bytes for cost in listed))
 
 
 class Pass(NamedTuple):
-    """How many products of its size each product of a pass over captions causes."""
+    """Number of equal products computed for each product of a pass over captions."""
 
-    projection: int  # Of the regions, which nothing is behind
+    projection: int  # Projection of the regions, which need no gradient
     memory: int  # Keys and values
-    start: int  # First states, and the recurrences' products with them
-    words: int  # Of word embeddings with the reader's gates
-    chain: int  # All others through which a caption's words go
-    logits: int  # With all of the vocabulary
-    frequent: int  # With the frequent words, in the critic
-    verdict: int  # The critic's last, which is linear
+    start: int  # Initial states, and the recurrences' products with them
+    words: int  # Word embeddings with the gates of the first GRU
+    chain: int  # All other products that depend on the words
+    logits: int  # Logits of the whole vocabulary
+    frequent: int  # Logits of the frequent words, in the critic
+    score_head: int  # The critic's last layer, which is linear
 
 
-READ = Pass(1, 1, 1, 1, 1, logits=1, frequent=1, verdict=1)
-LEARN = Pass(2, 3, 3, 3, 3, logits=3, frequent=0, verdict=0)
-# The critic's word vectors are frozen.
-JUDGE = Pass(2, 3, 3, 2, 3, logits=0, frequent=2, verdict=3)
-PENALTY = Pass(0, 0, 3, 5, 6, logits=0, frequent=4, verdict=5)
-# The critic's weights are constants to the generator.
-PLEASE = Pass(1, 1, 1, 2, 2, logits=0, frequent=2, verdict=2)
+INFERENCE = Pass(1, 1, 1, 1, 1, logits=1, frequent=1, score_head=1)
+TRAINING = Pass(2, 3, 3, 3, 3, logits=3, frequent=0, score_head=0)
+# The critic's word embeddings are frozen.
+CRITIC_TRAINING = Pass(2, 3, 3, 2, 3, logits=0, frequent=2, score_head=3)
+PENALTY = Pass(0, 0, 3, 5, 6, logits=0, frequent=4, score_head=5)
+# In the generator's loss the critic's weights are constants.
+THROUGH_CRITIC = Pass(1, 1, 1, 2, 2, logits=0, frequent=2, score_head=2)
 
 
-def look(sizes: Sizes, times: Pass) -> Iterator[Cost]:
-    """Regions to what attention needs of them."""
-    seen = sizes.images * sizes.regions
-    yield product(seen, sizes.depth, sizes.hidden) * times.projection
-    yield product(seen, sizes.hidden, sizes.hidden) * (2 * times.memory)
+def encode_regions(sizes: Sizes, times: Pass) -> Iterator[Cost]:
+    """Regions to keys and values."""
+    rows = sizes.images * sizes.regions
+    yield product(rows, sizes.depth, sizes.hidden) * times.projection
+    yield product(rows, sizes.hidden, sizes.hidden) * (2 * times.memory)
 
 
-def read(sizes: Sizes, times: Pass, captions: int, word_by_word: bool = False) -> Iterator[Cost]:
+def recurrences_and_attention(
+    sizes: Sizes, times: Pass, captions: int, word_by_word: bool = False
+) -> Iterator[Cost]:
     """Captions through the two recurrences and the attention between them.
 
     Args:
-        sizes: Of the step.
-        times: How often each product.
-        captions: Of an image.
-        word_by_word: Whether attention and output, too, wait for the word before.
+        sizes: Sizes of the step.
+        times: Number of equal products.
+        captions: Captions per image.
+        word_by_word: Whether attention and output run once per word instead of once per caption.
     """
     hidden, embedding = sizes.hidden, sizes.embedding
     rows = sizes.images * captions
@@ -121,94 +123,97 @@ def read(sizes: Sizes, times: Pass, captions: int, word_by_word: bool = False) -
         yield cost * (times.chain * turns)
 
 
-def write_words(sizes: Sizes, times: Pass, word_by_word: bool = False) -> Iterator[Cost]:
-    """What a generator adds to reading: logits of all words."""
+def predict_words(sizes: Sizes, times: Pass, word_by_word: bool = False) -> Iterator[Cost]:
+    """Logits of all words, in the generator."""
     rows = sizes.images * sizes.captions
     at_once, turns = (1, sizes.words) if word_by_word else (sizes.words, 1)
     logits = product(rows * at_once, sizes.embedding, sizes.vocabulary)
     yield logits * (times.logits * turns)
 
 
-def compare_words(sizes: Sizes, times: Pass, captions: int) -> Iterator[Cost]:
-    """What a critic adds to reading: comparison of what was foretold with what was written."""
+def score_words(sizes: Sizes, times: Pass, captions: int) -> Iterator[Cost]:
+    """Comparison of predicted and actual words, and scores, in the critic."""
     rows = sizes.images * captions * sizes.words
     frequent = min(sizes.vocabulary, FREQUENT_WORDS)
     yield product(rows, sizes.embedding, frequent) * times.frequent
     yield product(rows, 3 * sizes.embedding + 2, sizes.hidden) * times.chain
-    yield product(rows, sizes.hidden, 1) * times.verdict
+    yield product(rows, sizes.hidden, 1) * times.score_head
 
 
-def teacher_forcing(sizes: Sizes, times: Pass = LEARN) -> Cost:
-    """Real or drawn captions given to the generator; forward alone with `READ`."""
+def teacher_forcing(sizes: Sizes, times: Pass = TRAINING) -> Cost:
+    """Teacher forcing on given captions; the forward pass alone with `INFERENCE`."""
     return total(
         cost
         for part in (
-            look(sizes, times),
-            read(sizes, times, sizes.captions),
-            write_words(sizes, times),
+            encode_regions(sizes, times),
+            recurrences_and_attention(sizes, times, sizes.captions),
+            predict_words(sizes, times),
         )
         for cost in part
     )
 
 
-def decode(sizes: Sizes, times: Pass = READ) -> Cost:
-    """Captions drawn word by word, none of which ends early; with a gradient with `LEARN`."""
+def decode(sizes: Sizes, times: Pass = INFERENCE) -> Cost:
+    """Captions sampled word by word, none of which ends early; with gradients with `TRAINING`."""
     return total(
         cost
         for part in (
-            look(sizes, times),
-            read(sizes, times, sizes.captions, word_by_word=True),
-            write_words(sizes, times, word_by_word=True),
+            encode_regions(sizes, times),
+            recurrences_and_attention(sizes, times, sizes.captions, word_by_word=True),
+            predict_words(sizes, times, word_by_word=True),
         )
         for cost in part
     )
 
 
 def relaxed_words(sizes: Sizes) -> Cost:
-    """Mixtures of word vectors: for the generator, but of the last word, and for the critic."""
+    """Mixtures of word embeddings: for the generator, except the last word, and for the critic."""
     rows = sizes.images * sizes.captions
-    own = product(rows, sizes.vocabulary, sizes.embedding) * (3 * (sizes.words - 1))
-    critics = product(rows * sizes.words, sizes.vocabulary, sizes.embedding) * 2
-    return total(iter((own, critics)))
+    generator = product(rows, sizes.vocabulary, sizes.embedding) * (3 * (sizes.words - 1))
+    critic = product(rows * sizes.words, sizes.vocabulary, sizes.embedding) * 2
+    return total(iter((generator, critic)))
 
 
-def judge(sizes: Sizes, times: Pass = READ) -> Cost:
+def critic_scores(sizes: Sizes, times: Pass = INFERENCE) -> Cost:
     """The critic's scores of K captions an image."""
     return total(
         cost
         for part in (
-            look(sizes, times),
-            read(sizes, times, sizes.captions),
-            compare_words(sizes, times, sizes.captions),
+            encode_regions(sizes, times),
+            recurrences_and_attention(sizes, times, sizes.captions),
+            score_words(sizes, times, sizes.captions),
         )
         for cost in part
     )
 
 
 def critic_update(sizes: Sizes, penalty: bool) -> Cost:
-    """Real, written and mismatched captions; the penalty is on as many as are real."""
-    costs = [judge(replace(sizes, captions=3 * sizes.captions), JUDGE)]
+    """Real, generated and mismatched captions; the penalty is on as many as there are real ones."""
+    costs = [critic_scores(replace(sizes, captions=3 * sizes.captions), CRITIC_TRAINING)]
     if penalty:
-        costs.append(judge(sizes, PENALTY))
+        costs.append(critic_scores(sizes, PENALTY))
     return total(iter(costs))
 
 
 def weight_matrices(sizes: Sizes) -> list[tuple[int, int]]:
-    """Shapes of all of the generator's weights with two dimensions but the word embeddings."""
+    """Shapes of the generator's weights with two dimensions, without the word embeddings."""
     hidden, embedding = sizes.hidden, sizes.embedding
     return [
         *[(2, 3 * hidden)] * 2,  # Biases of the recurrences: Keras has two for each gate.
         (sizes.depth, hidden),
         (hidden + sizes.noise, 2 * hidden),
-        *((embedding, 3 * hidden), (hidden, 3 * hidden)),  # Reader
-        *((2 * hidden, 3 * hidden), (hidden, 3 * hidden)),  # Writer
+        (embedding, 3 * hidden),  # First GRU
+        (hidden, 3 * hidden),
+        (2 * hidden, 3 * hidden),  # Second GRU
+        (hidden, 3 * hidden),
         *[(hidden, hidden)] * 3,  # Queries, keys, values
-        *((2 * hidden, hidden), (hidden, embedding)),
+        (2 * hidden, hidden),  # Output
+        (hidden, embedding),
     ]
 
 
-def orthogonalisation(sizes: Sizes, iterations: int = 5) -> Cost:
-    """Newton and Schulz's iteration of each weight matrix, if Muon trains them."""
+def muon_orthogonalization(sizes: Sizes, iterations: int = 5) -> Cost:
+    """Muon's Newton-Schulz iterations of each weight matrix."""
     return total(
         cost * iterations
         for short, long in map(sorted, weight_matrices(sizes))
@@ -221,56 +226,59 @@ def orthogonalisation(sizes: Sizes, iterations: int = 5) -> Cost:
 
 
 def step(objective: str, sizes: Sizes, has_critic: bool = True, muon: bool = False) -> Cost:
-    """A step of an objective with its default losses, once the critic is warm.
+    """Cost of a step of an objective with its default losses, after the critic's warm-up.
 
     Args:
-        objective: Its name.
-        sizes: Of the step.
-        has_critic: Whether there is one; of `self_critical` alone.
-        muon: Whether Muon trains the matrices; of `maximum_likelihood` alone.
+        objective: Name of the objective.
+        sizes: Sizes of the step.
+        has_critic: Whether `self_critical` has a critic; other adversarial objectives always do.
+        muon: Whether Muon trains the matrices in `maximum_likelihood`.
     """
     if objective == "maximum_likelihood":
-        extra = orthogonalisation(sizes) if muon else Cost()
+        extra = muon_orthogonalization(sizes) if muon else Cost()
         return total(iter((teacher_forcing(sizes), extra)))
     updates = sizes.critic_updates if has_critic else 0
     everything = replace(sizes, images=sizes.images * max(updates, 1))
     costs = [
         decode(everything),
         critic_update(sizes, penalty=objective == "wgan_gp") * updates,
-        teacher_forcing(everything),  # The anchor
+        teacher_forcing(everything),  # Cross-entropy of real captions
     ]
     if objective == "wgan_gp":
-        costs += [decode(everything, LEARN), relaxed_words(everything), judge(everything, PLEASE)]
+        costs += [
+            decode(everything, TRAINING),
+            relaxed_words(everything),
+            critic_scores(everything, THROUGH_CRITIC),
+        ]
     else:
-        costs += [teacher_forcing(everything), judge(everything) * has_critic]
+        costs += [teacher_forcing(everything), critic_scores(everything) * has_critic]
     return total(iter(costs))
 
 
 def generator_weights(sizes: Sizes) -> int:
-    """Numbers in the generator."""
+    """Number of parameters of the generator."""
     hidden, embedding = sizes.hidden, sizes.embedding
     matrices = sum(rows * columns for rows, columns in weight_matrices(sizes))
-    # Of projection and its normalisation, first states, attention, output.
+    # Projection and its normalisation, initial states, attention, output.
     biases = 3 * hidden + 2 * hidden + 3 * hidden + hidden + embedding
     return sizes.vocabulary * embedding + matrices + biases
 
 
 def critic_weights(sizes: Sizes) -> int:
-    """Numbers that are trained in the critic."""
-    comparison = (3 * sizes.embedding + 2) * sizes.hidden + sizes.hidden
+    """Number of trained parameters of the critic."""
+    fusion = (3 * sizes.embedding + 2) * sizes.hidden + sizes.hidden
     frozen = sizes.vocabulary * sizes.embedding
-    return generator_weights(sizes) - frozen + comparison + sizes.hidden + 1
+    return generator_weights(sizes) - frozen + fusion + sizes.hidden + 1
 
 
-def resident_bytes(sizes: Sizes, has_critic: bool, averaging: bool) -> int:
-    """Weights with Adam's two slots, a gradient each, and the running average.
+def training_state_bytes(sizes: Sizes, has_critic: bool) -> int:
+    """Bytes of weights, gradients, Adam's two slots and the moving average of the generator.
 
     Args:
-        sizes: Of the networks.
-        has_critic: Whether there is one.
-        averaging: Whether the generator's weights are averaged.
+        sizes: Sizes of the networks.
+        has_critic: Whether there is a critic.
     """
-    numbers = generator_weights(sizes) * (4 + averaging)
+    parameters = generator_weights(sizes) * 5
     if has_critic:
-        numbers += critic_weights(sizes) * 4 + sizes.vocabulary * sizes.embedding
-    return FLOAT * numbers
+        parameters += critic_weights(sizes) * 4 + sizes.vocabulary * sizes.embedding
+    return FLOAT * parameters

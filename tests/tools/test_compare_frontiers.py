@@ -1,4 +1,4 @@
-"""`tools/compare_frontiers.py` on curves whose answers can be worked out by hand."""
+"""`tools/compare_frontiers.py` on curves with answers computed by hand."""
 
 import importlib.util
 import json
@@ -17,24 +17,24 @@ def tool():
     return module
 
 
-def curve(figure, *points):
+def curve(metric, *points):
     return [
-        {"temperature": temperature, "mBLEU-4": variety, figure: value}
+        {"temperature": temperature, "mBLEU-4": variety, metric: value}
         for temperature, variety, value in points
     ]
 
 
 @pytest.fixture
 def run(tmp_path):
-    """A folder with figures: of CIDEr, or also of truth."""
+    """Writes a run directory with frontiers of CIDEr or fact accuracy."""
 
-    def write(figure, ours, control):
-        curves = {"1-policy_gradient": curve(figure, *ours)}
-        curves["0-maximum_likelihood"] = curve(figure, *control)
+    def write(metric, ours, control):
+        curves = {"1-policy_gradient": curve(metric, *ours)}
+        curves["0-maximum_likelihood"] = curve(metric, *control)
         metrics = {
             "frontier": {"val": curves},
-            f"val/greedy/{figure}": 0.6,
-            f"val/0-maximum_likelihood/{figure}": 0.5,
+            f"val/greedy/{metric}": 0.6,
+            f"val/0-maximum_likelihood/{metric}": 0.5,
             "val/greedy/repeated_token_rate": 0.0,
             "val/sample/distinct_captions": 0.9,
             "val/reference/distinct_captions": 1.0,
@@ -48,7 +48,7 @@ def run(tmp_path):
 
 
 def test_false_captions_at_the_same_variety(tool, run, capsys):
-    # Half way between the control's points: 0.2 and 0.3 of its captions are false.
+    # Half way between the points of maximum likelihood: 0.2 and 0.3 of its captions are false.
     ours = [(0.7, 0.6, 0.99), (1.0, 0.5, 0.9)]
     folder = run("fact_accuracy", ours, [(1.0, 0.4, 0.7), (0.7, 0.6, 0.8)])
     tool.main([str(folder)])
@@ -60,40 +60,40 @@ def test_false_captions_at_the_same_variety(tool, run, capsys):
     assert "distinct captions of samples 0.900, of references 1.000" in printed
 
 
-def test_hot_samples_that_are_no_more_varied_are_no_control(tool):
+def test_temperatures_above_one_without_more_variety_are_ignored(tool):
     points = curve("CIDEr", (0.5, 0.6, 0.8), (1.0, 0.4, 0.6), (1.2, 0.5, 0.0))
     assert tool.at_variety(points, "CIDEr", 0.5) == pytest.approx(0.7)
 
 
-def test_cider_at_several_varieties(tool, run, capsys, tmp_path):
+def test_cider_at_several_mbleu(tool, run, capsys, tmp_path):
     ours = [(0.3, 0.6, 0.7), (1.2, 0.2, 0.3)]
     folder = run("CIDEr", ours, [(0.3, 0.6, 0.5), (1.2, 0.1, 0.0)])
     plot = tmp_path / "plot.svg"
     tool.main([str(folder), "--plot", str(plot)])
     printed = capsys.readouterr().out
     assert "CIDEr 0.4000 at mBLEU-4 0.3, maximum likelihood 0.2000: +0.2000" in printed
-    # Nothing is made up beyond the end of a curve.
+    # Curves are not extrapolated.
     assert "CIDEr nan at mBLEU-4 0.15, maximum likelihood 0.0500: +nan" in printed
     assert "1-policy_gradient" in plot.read_text()
 
 
-def test_the_critics_choice_has_no_temperature_and_no_curve(tool):
-    choice = [{"drawn": 5, "mBLEU-4": 0.5, "CIDEr": 0.5}]
+def test_selection_by_the_critic_is_not_a_curve(tool):
+    selection = [{"drawn": 5, "mBLEU-4": 0.5, "CIDEr": 0.5}]
     ours = curve("CIDEr", (1.0, 0.5, 0.5))
-    figures = {"frontier": {"val": {"1-wgan_gp": ours, "critic's choice": choice}}}
-    assert tool.curves(figures) == {"1-wgan_gp": ours}
+    metrics = {"frontier": {"val": {"1-wgan_gp": ours, "critic's choice": selection}}}
+    assert tool.curves(metrics) == {"1-wgan_gp": ours}
 
 
 @pytest.mark.parametrize(
-    ("metrics", "said"),
+    ("metrics", "message"),
     [
-        (None, "has no metrics.json; give the folder of a run that has ended"),
-        ({}, "give a run of several stages"),
+        (None, "has no metrics.json; give the directory of a finished run"),
+        ({}, "give a run with several stages"),
         ({"frontier": {"val": {"1-self_critical": [], "0-wgan_gp": []}}}, "maximum_likelihood"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(tool, tmp_path, metrics, said):
+def test_runs_that_cannot_be_compared_are_refused(tool, tmp_path, metrics, message):
     if metrics is not None:
         (tmp_path / "metrics.json").write_text(json.dumps(metrics))
-    with pytest.raises(SystemExit, match=f"{tmp_path.name}.*{said}"):
+    with pytest.raises(SystemExit, match=f"{tmp_path.name}.*{message}"):
         tool.main([str(tmp_path)])

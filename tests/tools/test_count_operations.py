@@ -1,4 +1,4 @@
-"""The formulas of `tools/step_costs.py`, by hand and against what TensorFlow executes."""
+"""The formulas of `tools/step_costs.py`, against hand computations and TensorFlow's tracer."""
 
 import sys
 from dataclasses import replace
@@ -21,36 +21,36 @@ def costs():
 
 @pytest.fixture
 def ones(costs):
-    """A captioner in which every size is one."""
+    """Sizes that are all one."""
     return costs.Sizes(*[1] * 10)
 
 
-def test_a_product_has_two_operations_for_each_of_its_terms(costs):
+def test_a_product_has_two_operations_per_term(costs):
     cost = costs.product(2, 3, 5, batch=7)
     assert cost.operations == 7 * 2 * (2 * 3 * 5)
     assert cost.bytes == 7 * 4 * (6 + 15 + 10)
 
 
 def test_teacher_forcing_by_hand(costs, ones):
-    # Terms of: projection, keys, values, first states, reader, writer, queries, scores, context,
-    # hidden output (of two inputs), its projection, logits.
-    first_states, gates = (1 + 1) * 2, 3
-    terms = 1 + 2 + first_states + 2 * gates + (2 + 1) * gates + 1 + 1 + 1 + 2 + 1 + 1
-    assert costs.teacher_forcing(ones, costs.READ).operations == 2 * terms
-    # Three products each, but none for the gradient of regions.
+    # Projection, keys, values, initial states, first GRU, second GRU, queries, scores, context,
+    # hidden output (two inputs), its projection, logits.
+    initial_states, gates = (1 + 1) * 2, 3
+    terms = 1 + 2 + initial_states + 2 * gates + (2 + 1) * gates + 1 + 1 + 1 + 2 + 1 + 1
+    assert costs.teacher_forcing(ones, costs.INFERENCE).operations == 2 * terms
+    # Three products each, but regions need no gradient.
     assert costs.teacher_forcing(ones).operations == 2 * (3 * terms - 1)
 
 
 def test_second_derivative_by_hand(costs, ones):
     with_penalty, without = (costs.critic_update(ones, penalty).operations for penalty in (1, 0))
-    first_states, gates, compared = (1 + 1) * 2, 3, 3 * 1 + 2
-    chain = 2 * gates + 1 + 1 + 1 + 2 + 1 + compared  # Decoder's input to comparison
-    # One word: both recurrences' products are with first states alone.
-    terms = 3 * (first_states + 2 * gates) + 5 * gates + 6 * chain + 4 * 1 + 5 * 1
+    initial_states, gates, fusion = (1 + 1) * 2, 3, 3 * 1 + 2
+    chain = 2 * gates + 1 + 1 + 1 + 2 + 1 + fusion  # Input of the second GRU to fusion
+    # One word: the products of both recurrences are with initial states only.
+    terms = 3 * (initial_states + 2 * gates) + 5 * gates + 6 * chain + 4 * 1 + 5 * 1
     assert with_penalty - without == 2 * terms
 
 
-def test_a_step_is_linear_in_its_images(costs, ones):
+def test_the_cost_of_a_step_is_linear_in_its_images(costs, ones):
     sizes = replace(ones, images=3, captions=2, words=4, critic_updates=5)
     for objective in ("maximum_likelihood", "wgan_gp", "policy_gradient", "self_critical"):
         one, two = (
@@ -59,14 +59,14 @@ def test_a_step_is_linear_in_its_images(costs, ones):
         assert two == 2 * one
 
 
-def test_numbers_in_the_networks(costs):
+def test_numbers_of_parameters(costs):
     import count_operations
-    import random_stage
+    import random_trainer
 
     config = count_operations.configuration("tiny", "policy_gradient")
-    examples = random_stage.random_examples(config, "policy_gradient", 19, 7, 10)
-    model = random_stage.random_stage(config, "policy_gradient", 19, examples)
-    sizes = random_stage.sizes_of(config, "policy_gradient", 19, 7, 10)
+    examples = random_trainer.random_examples(config, "policy_gradient", 19, 7, 10)
+    model = random_trainer.random_trainer(config, "policy_gradient", 19, examples)
+    sizes = random_trainer.sizes_of(config, "policy_gradient", 19, 7, 10)
     assert costs.generator_weights(sizes) == model.captioner.generator.count_params()
     trained = sum(variable.value.shape.num_elements() for variable in model.generator_variables)
     assert costs.generator_weights(sizes) == trained
@@ -79,12 +79,12 @@ def test_numbers_in_the_networks(costs):
     [
         "maximum_likelihood",
         *(
-            pytest.param(name, marks=pytest.mark.slow)  # Long to trace.
+            pytest.param(name, marks=pytest.mark.slow)  # Tracing takes long.
             for name in ("wgan_gp", "policy_gradient", "self_critical")
         ),
     ],
 )
-def test_formulas_are_what_tensorflow_executes(costs, objective):
+def test_formulas_equal_what_tensorflow_executes(costs, objective):
     import count_operations
 
     expected, counted = count_operations.compare("tiny", objective)
@@ -93,10 +93,10 @@ def test_formulas_are_what_tensorflow_executes(costs, objective):
 
 def test_cudnn_still_has_no_second_derivative():
     from tensorflow.python.framework import ops
-    from tensorflow.python.ops import cudnn_rnn_grad  # noqa: F401 - It registers the first.
+    from tensorflow.python.ops import cudnn_rnn_grad  # noqa: F401  Registers the first derivative.
 
     assert hasattr(tf.raw_ops, "CudnnRNNBackpropV3")
     ops.gradient_registry.lookup("CudnnRNNV3")
-    # Once this fails, recurrences need not be unrolled for the penalty's sake.
+    # If this fails, the gradient penalty no longer needs unrolled recurrences.
     with pytest.raises(LookupError):
         ops.gradient_registry.lookup("CudnnRNNBackpropV3")

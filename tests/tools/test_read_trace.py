@@ -1,4 +1,4 @@
-"""A real trace of adversarial training holds each phase, and the tool's times are right by hand."""
+"""`tools/read_trace.py` on traces of training steps, and on events with times computed by hand."""
 
 import sys
 from pathlib import Path
@@ -36,7 +36,7 @@ def tool():
 
 @pytest.fixture(scope="module")
 def events(tool, step_batch, tmp_path_factory):
-    """Of the traced steps of a tiny run."""
+    """Events of the traced steps of a tiny run."""
     config = WassersteinGANConfig(batch_size=2, critic_updates=UPDATES, critic_warmup=1)
     model = WassersteinGAN.stage(captioner(encoder=Bending), config, PROFILED[1], 0)
     return traced(tool, model, step_batch, tmp_path_factory.mktemp("logs"))
@@ -50,7 +50,7 @@ def traced(tool, model, step_batch, logs):
     return tool.read_trace(logs)
 
 
-def test_every_phase_is_in_a_trace(tool, events):
+def test_a_trace_has_all_phases(tool, events):
     steps, length, times = tool.phase_times(events)
     assert steps == PROFILED[1] - PROFILED[0] + 1
     assert set(times) == EXPECTED
@@ -59,13 +59,13 @@ def test_every_phase_is_in_a_trace(tool, events):
 
 
 @pytest.mark.parametrize("name", [ENCODER, ROLLOUT, PENALTY, GENERATOR_UPDATE])
-def test_a_phase_without_its_name_is_missed(tool, events, name):
+def test_a_phase_without_its_scope_is_missing(tool, events, name):
     nameless = [event._replace(name=event.name.replace(name, "nameless")) for event in events]
     _, _, times = tool.phase_times(nameless)
     assert EXPECTED - set(times) == {path for path in EXPECTED if name in path}
 
 
-def test_rewards_are_in_a_trace(tool, step_batch, tmp_path):
+def test_a_trace_has_rewards(tool, step_batch, tmp_path):
     config = SelfCriticalConfig(
         batch_size=2, captions=2, critic_updates=UPDATES, critic_warmup=1, critic_weight=0.5
     )
@@ -78,7 +78,7 @@ def test_rewards_are_in_a_trace(tool, step_batch, tmp_path):
     assert times[REWARD,] > 0
 
 
-def test_times_by_hand(tool):
+def test_phase_times_by_hand(tool):
     event = tool.Event
     inside = "StatefulPartitionedCall/while/body/_9/while/critic_update_1"
     events = [
@@ -103,7 +103,7 @@ def test_times_by_hand(tool):
     assert "critic_update 1" in tool.table(events)
 
 
-def test_unrolled_updates_have_numbers(tool):
+def test_critic_updates_outside_of_a_loop_are_numbered(tool):
     event = tool.Event
     events = [
         event("critic_update/Mul:Mul", 0, 10),
@@ -140,11 +140,11 @@ def test_kinds_by_hand(tool):
     assert tool.kinds(events, tool.ALL).splitlines()[0].split()[3:] == ["4", "4.0", "ms"]
 
 
-def test_a_scope_that_only_begins_alike_is_no_phase(tool):
+def test_a_scope_with_the_same_prefix_is_not_a_phase(tool):
     assert tool.phases_of("rollouts/encoder_norm/Mul:Mul") == ()
     assert tool.phases_of("a/rollout_12/while/rollout/Mul:encoder") == (ROLLOUT,)
 
 
-def test_without_a_trace(tool, tmp_path):
+def test_a_folder_without_a_trace_is_refused(tool, tmp_path):
     with pytest.raises(CaptionGANError, match=r"holds no trace.*--profile_steps"):
         tool.read_trace(tmp_path)

@@ -1,4 +1,4 @@
-"""A stage of training on random regions and captions, for the tools that measure one."""
+"""Trainers with random weights, regions and captions, for tools that measure training steps."""
 
 import tempfile
 from pathlib import Path
@@ -26,11 +26,11 @@ ADVERSARIAL: dict[str, type[Adversarial]] = {
     "self_critical": SelfCritical,
 }
 OBJECTIVES = ("maximum_likelihood", *ADVERSARIAL)
-STEPS = 1000  # Over which schedules run.
+SCHEDULE_STEPS = 1000
 
 
 def precomputed_encoder(regions: int, depth: int) -> PrecomputedEncoder:
-    """An encoder that costs nothing."""
+    """An encoder without any computation."""
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "any.npy", np.zeros((regions, depth), np.float16))
         return PrecomputedEncoder(folder)
@@ -39,7 +39,7 @@ def precomputed_encoder(regions: int, depth: int) -> PrecomputedEncoder:
 def random_examples(
     config: Config, objective: str, vocabulary_size: int, regions: int, depth: int
 ) -> dict[str, np.ndarray]:
-    """Regions and captions of a step; no caption ends before the last place."""
+    """Random regions and captions of one step; no caption ends before the last position."""
     settings = getattr(config, objective)
     random = np.random.default_rng(config.seed)
     shape = (settings.images_a_step, settings.captions, config.text.sequence_length)
@@ -49,29 +49,33 @@ def random_examples(
     return {"regions": features, "token_ids": token_ids}
 
 
-def random_stage(
+def random_trainer(
     config: Config, objective: str, vocabulary_size: int, examples: dict[str, np.ndarray]
 ) -> keras.Model:
-    """A compiled objective with random weights for such examples."""
+    """A compiled trainer of the objective with random weights, for these examples."""
     regions, depth = examples["regions"].shape[1:]
     sizes = config.generator
     generator = GRUGenerator(
-        *(vocabulary_size, sizes.embedding_size, sizes.hidden_size, sizes.attention_heads),
-        *(sizes.noise_size, sizes.dropout),
+        vocabulary_size,
+        sizes.embedding_size,
+        sizes.hidden_size,
+        sizes.attention_heads,
+        sizes.noise_size,
+        sizes.dropout,
     )
     generator.build((None, regions, depth))
     captioner = Captioner(precomputed_encoder(regions, depth), generator)
     settings = getattr(config, objective)
     if objective == "maximum_likelihood":
-        return MaximumLikelihood.stage(captioner, settings, STEPS, config.seed)
+        return MaximumLikelihood.stage(captioner, settings, SCHEDULE_STEPS, config.seed)
     more: dict[str, Any] = {}
     if objective == "self_critical":
         more["cider"] = CiderReward(examples["token_ids"][..., 1:])
-    return ADVERSARIAL[objective].stage(captioner, settings, STEPS, config.seed, **more)
+    return ADVERSARIAL[objective].stage(captioner, settings, SCHEDULE_STEPS, config.seed, **more)
 
 
 def sizes_of(config: Config, objective: str, vocabulary: int, regions: int, depth: int) -> Sizes:
-    """The letters of the formulas, from settings."""
+    """The sizes in the cost formulas, from the settings."""
     settings, network = getattr(config, objective), config.generator
     return Sizes(
         images=settings.batch_size,
