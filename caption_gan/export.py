@@ -1,7 +1,7 @@
-"""Exports a run to be served: `python -m caption_gan.export RUN [--to DIR]`.
+"""Exports a run for serving: `python -m caption_gan.export RUN [--to DIR]`.
 
 Writes DIR/VERSION, a SavedModel for TensorFlow Serving whose signatures take image bytes. VERSION
-is the time in seconds, so that a server takes the newest; the folder is whole or absent.
+is the time in seconds, so that a server loads the newest; the folder appears whole or not at all.
 """
 
 import json
@@ -9,10 +9,9 @@ import time
 from pathlib import Path
 
 from caption_gan.command_line import ArgumentParser, run_program
-from caption_gan.exporting.allowed_operations import NEWEST
-from caption_gan.exporting.quantization import Rounding
-from caption_gan.exporting.small_weights import SMALL_KINDS
-from caption_gan.exporting.versions import EXTRA, ROUNDING, export_run
+from caption_gan.exporting.allowed_operations import NEWEST_ENGINE
+from caption_gan.exporting.quantization import WEIGHT_TYPES, QuantizationLoss
+from caption_gan.exporting.versions import ASSETS_EXTRA, QUANTIZATION_FILE, export_run
 
 
 def main() -> None:
@@ -21,20 +20,22 @@ def main() -> None:
         prog="python -m caption_gan.export", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument("run", metavar="RUN", help="run directory that fit wrote")
-    parser.add_argument("--to", default=None, help="folder of versions; RUN/export if left out")
+    parser.add_argument("--to", default=None, help="folder of versions (default: RUN/export)")
     parser.add_argument(
-        "--ensemble", nargs="+", default=[], metavar="RUN", help="runs that write together with it"
+        "--ensemble", nargs="+", default=[], metavar="RUN", help="more runs, to form an ensemble"
     )
     parser.add_argument(
-        "--engine", default=f"2.{NEWEST}", help="release of TensorFlow Serving it has to run in"
+        "--engine",
+        default=f"2.{NEWEST_ENGINE}",
+        help="release of TensorFlow Serving that will serve it (default: %(default)s)",
     )
     parser.add_argument(
         "--weights",
-        choices=SMALL_KINDS,
+        choices=WEIGHT_TYPES,
         default=None,
-        help="stores them in fewer bytes than float32, and says what that costs",
+        help="quantize the weights and print the loss (default: float32)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object and no more")
+    parser.add_argument("--json", action="store_true", help="print only one JSON object")
     arguments = parser.parse_args()
     started = time.monotonic()
     run = Path(arguments.run)
@@ -42,16 +43,16 @@ def main() -> None:
     others = [Path(other) for other in arguments.ensemble]
     version = export_run(run, to, arguments.engine, others, arguments.weights)
     seconds = time.monotonic() - started
-    described = version / EXTRA / ROUNDING
-    rounding = json.loads(described.read_text()) if arguments.weights else {}
+    description = version / ASSETS_EXTRA / QUANTIZATION_FILE
+    loss = json.loads(description.read_text()) if arguments.weights else {}
     if arguments.json:
-        written = {"saved_model": str(version), "seconds": round(seconds, 1)}
-        print(json.dumps(written | ({"rounding": rounding} if rounding else {})))
+        result = {"saved_model": str(version), "seconds": round(seconds, 1)}
+        print(json.dumps(result | ({"quantization": loss} if loss else {})))
     else:
         print(f"{version} in {seconds:.0f} seconds")
-        if rounding:
-            print(Rounding(**rounding).line())
-        print(f"scored like a run by: python -m caption_gan.evaluate {version}")
+        if loss:
+            print(QuantizationLoss(**loss).summary())
+        print(f"evaluate it: python -m caption_gan.evaluate {version}")
 
 
 if __name__ == "__main__":

@@ -26,14 +26,14 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat
 from caption_gan.command_line import ArgumentParser, run_program
 from caption_gan.errors import CaptionGANError
 from caption_gan.exporting import gate
-from caption_gan.exporting.allowed_operations import NEWEST
+from caption_gan.exporting.allowed_operations import NEWEST_ENGINE
 from caption_gan.exporting.served_captioner import ServedCaptioner
 from caption_gan.exporting.versions import (
-    EXTRA,
+    ASSETS_EXTRA,
+    example_images,
+    example_inputs,
     export_run,
     next_version,
-    trial_images,
-    trial_inputs,
 )
 from caption_gan.run import load_run
 from caption_gan.storage.atomic import flush
@@ -68,7 +68,9 @@ def main() -> None:
         help="share of the served version's CIDEr that may be lost; 1: no comparison",
     )
     parser.add_argument(
-        "--engine", default=f"2.{NEWEST}", help="release of TensorFlow Serving it has to run in"
+        "--engine",
+        default=f"2.{NEWEST_ENGINE}",
+        help="release of TensorFlow Serving it has to run in",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object and no more")
     arguments = parser.parse_args()
@@ -130,7 +132,7 @@ def push(
     run = load_run(path)
     cider, collapsed = gate.run_scores(path, run, anew)
     served_cider = gate.served_cider(folder, run[0].data) if folder and tolerance < 1 else None
-    reasons = gate.reasons_against(cider, collapsed, served_cider, least, tolerance)
+    reasons = gate.rejection_reasons(cider, collapsed, served_cider, least, tolerance)
     record |= {"cider": cider, "served_cider": served_cider}
     record["evaluation"] = "NOT_BLESSED" if reasons else "BLESSED"
     if reasons:
@@ -153,14 +155,14 @@ def canaries(run: gate.LoadedRun) -> list[Canary]:
     """Requests to every signature, with what the run itself answers."""
     config, tokenizer, captioner = run
     served = ServedCaptioner(captioner, tokenizer, config)
-    images = trial_images()
+    images = example_images()
     with_spoilt = [*images[:SPOILT], images[SPOILT][:100], *images[SPOILT + 1 :]]
     made = []
     for name, (function, specifications) in served.endpoints().items():
-        inputs = trial_inputs(name, images)
+        inputs = example_inputs(name, images)
         tensors = [tf.constant(inputs[spec.name], spec.dtype) for spec in specifications]
         outputs = {key: _as_answered(value) for key, value in function(*tensors).items()}
-        made.append(Canary(name, inputs, trial_inputs(name, with_spoilt), outputs))
+        made.append(Canary(name, inputs, example_inputs(name, with_spoilt), outputs))
     return made
 
 
@@ -174,7 +176,7 @@ def _as_answered(tensor: tf.Tensor) -> np.ndarray:
 
 def reveal(model: Path, version: Path, record: Record) -> None:
     """Puts a model where servers see it, at once and for good."""
-    (model / EXTRA / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    (model / ASSETS_EXTRA / RECORD).write_text(json.dumps(record, indent=2) + "\n")
     flush(*model.rglob("*"), model)
     model.rename(version)
     flush(version.parent)

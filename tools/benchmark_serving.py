@@ -33,7 +33,7 @@ from measuring import MEBIBYTE, resident_mib
 from tensorflow_serving.apis import predict_pb2
 
 from caption_gan import signature
-from caption_gan.exporting.versions import trial_images
+from caption_gan.exporting.versions import example_images
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 CLIENTS, BATCH = 32, 16
@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--profile", type=Path, help="folder for a trace of the server")
     parser.add_argument("--requests", type=int, default=50_000, help="for memory; 0 for none")
     options = parser.parse_args()
-    images = trial_images()
+    images = example_images()
     newest = max(int(path.name) for path in options.models.iterdir() if path.name.isdecimal())
     model = tf.saved_model.load(str(options.models / str(newest))).signatures[signature.DEFAULT]
     latency(options.models, model, images, options.calls)

@@ -1,4 +1,4 @@
-"""Whether a run's scores are good enough for it to be served."""
+"""Decides whether a run's scores are good enough for it to be served."""
 
 import dataclasses
 import json
@@ -15,29 +15,29 @@ from caption_gan.run import RunDirectory, read_config
 from caption_gan.text.tokenizer import Tokenizer
 
 SPLIT = "val"
-CIDER = f"{SPLIT}/greedy/CIDEr"  # Of what `serving_default` says.
-# The best single caption for all images has 0.13 on Flickr8k, 0.6 on the drawn sets.
+CIDER = f"{SPLIT}/greedy/CIDEr"  # Of greedy captions, which `serving_default` returns.
+# The best single caption for all images scores 0.13 on Flickr8k, 0.6 on the built-in data sets.
 MIN_CIDER = 0.15
-TOLERANCE = 0.05  # Other seeds of one setting move CIDEr by 0.03 of it.
+TOLERANCE = 0.05  # Between seeds of one setting, CIDEr differs by 3% of its value.
 
 LoadedRun = tuple[Config, Tokenizer, Captioner]
 
 
-def run_scores(path: Path, run: LoadedRun, anew: bool) -> tuple[float, Sequence[str]]:
-    """CIDEr of a run, and signs of collapse.
+def run_scores(path: Path, run: LoadedRun, reevaluate: bool) -> tuple[float, Sequence[str]]:
+    """CIDEr of a run, and its signs of collapse.
 
     Args:
         path: The run directory.
-        run: What `load_run` finds there.
-        anew: Whether it is scored now even if `metrics.json` tells of the present weights.
+        run: What `load_run` returns for it.
+        reevaluate: Evaluate the run even if `metrics.json` has the scores of its present weights.
     """
-    place = RunDirectory(path)
-    if not anew and place.metrics.is_file():
-        metrics = json.loads(place.metrics.read_text())
-        # Of others if training went on and was interrupted.
-        if metrics.get("weights", {}).get(SPLIT) == place.weights_digest():
+    directory = RunDirectory(path)
+    if not reevaluate and directory.metrics.is_file():
+        metrics = json.loads(directory.metrics.read_text())
+        # The digests differ if training was resumed and interrupted after the evaluation.
+        if metrics.get("weights", {}).get(SPLIT) == directory.weights_digest():
             return metrics[CIDER], metrics["collapsed"][SPLIT]
-    evaluation = evaluate_run(place, *run, SPLIT)
+    evaluation = evaluate_run(directory, *run, SPLIT)
     return evaluation.scores.values[CIDER], evaluation.collapsed
 
 
@@ -45,19 +45,19 @@ def served_cider(version: Path, data: DataConfig) -> float:
     """CIDEr of a served version.
 
     Args:
-        version: Its folder.
-        data: The run's. If the version was scored on other data, across which CIDEr cannot be
-            compared, or not at all, it is scored on these now.
+        version: Folder of the version.
+        data: Data settings of the run. CIDEr on different data cannot be compared, so a version
+            that was not evaluated on these data is evaluated now.
 
     Raises:
-        CaptionGANError: It cannot be scored.
+        CaptionGANError: The version cannot be evaluated.
     """
     metrics, settings = version / METRICS, version / SETTINGS
     if metrics.is_file() and settings.is_file():
-        known = json.loads(metrics.read_text())
+        scores = json.loads(metrics.read_text())
         config = read_config([f"--config={settings}"], prog=str(settings))
-        if CIDER in known and config.data == data:
-            return known[CIDER]
+        if CIDER in scores and config.data == data:
+            return scores[CIDER]
     try:
         evaluation = evaluate_saved_model(
             version, lambda config: dataclasses.replace(config, data=data), SPLIT
@@ -67,28 +67,28 @@ def served_cider(version: Path, data: DataConfig) -> float:
     return evaluation.scores.values[CIDER]
 
 
-def reasons_against(
+def rejection_reasons(
     cider: float,
     collapsed: Sequence[str],
-    served: float | None,
-    least: float,
+    served_cider: float | None,
+    min_cider: float,
     tolerance: float,
 ) -> list[str]:
-    """Why a run is not good enough; nothing if it is.
+    """Why a run must not be served; empty if it is good enough.
 
     Args:
-        cider: Its own.
+        cider: CIDEr of the run.
         collapsed: Its signs of collapse.
-        served: CIDEr of the version that is served now, if there is one.
-        least: What CIDEr must be.
-        tolerance: Share of `served` that may be lost.
+        served_cider: CIDEr of the version that is served now, or None if there is none.
+        min_cider: Smallest CIDEr that is good enough.
+        tolerance: Share of `served_cider` that the run may fall short by.
     """
     reasons = [f"signs of collapse: {sign}" for sign in collapsed]
-    if not cider >= least:  # So that no number is refused, too.
-        reasons.append(f"CIDEr is {cider:.3f}, less than {least:g} (--min_cider)")
-    if served is not None and not cider >= (1 - tolerance) * served:
+    if not cider >= min_cider:  # Written so that NaN is rejected too.
+        reasons.append(f"CIDEr is {cider:.3f}, less than {min_cider:g} (--min_cider)")
+    if served_cider is not None and not cider >= (1 - tolerance) * served_cider:
         reasons.append(
-            f"CIDEr is {cider:.3f}, that of the version served now {served:.3f}, of which "
-            f"{tolerance:.0%} may be lost (--tolerance)"
+            f"CIDEr is {cider:.3f}, more than {tolerance:.0%} below the {served_cider:.3f} of the "
+            "version served now (--tolerance)"
         )
     return reasons

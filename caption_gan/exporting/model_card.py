@@ -1,4 +1,4 @@
-"""The model card of an exported captioner: what it was made from, how good it is, where it fails.
+"""The model card of an exported captioner: its data, its scores and its limitations.
 
 Mitchell et al., "Model Cards for Model Reporting" (2019).
 """
@@ -11,61 +11,68 @@ from caption_gan.config.run import Config
 _LICENCES = {
     "figures": "drawn by this project, Apache-2.0",
     "scenes": "drawn by this project, Apache-2.0",
-    "flickr": "photographs are their owners', for non-commercial research",
+    "flickr": "photographs belong to their owners, for non-commercial research",
     "coco": "captions CC BY 4.0; photographs under the terms of Flickr",
     "scicap": "CC BY-NC-SA 4.0",
 }
-_SHOWN = (
-    *("CIDEr", "BLEU-4", "METEOR", "fact_accuracy", "object_recall", "object_precision"),
-    *("repeated_token_rate", "distinct_captions", "mBLEU-4", "novel_captions"),
+_UNKNOWN_LICENCE = "not known to this project; see the source of the data set"
+_METRICS = (
+    "CIDEr",
+    "BLEU-4",
+    "METEOR",
+    "fact_accuracy",
+    "object_recall",
+    "object_precision",
+    "repeated_token_rate",
+    "distinct_captions",
+    "mBLEU-4",
+    "novel_captions",
 )
 
 
 def model_card(name: str, config: Config, metrics: Mapping[str, Any]) -> str:
-    """Markdown.
+    """The model card in Markdown.
 
     Args:
         name: Of the run.
-        config: Its settings.
-        metrics: Its `metrics.json`.
+        config: Settings of the run.
+        metrics: Contents of its `metrics.json`.
     """
-    licence = _LICENCES.get(config.data.source, "that of whoever gathered them; not known here")
+    licence = _LICENCES.get(config.data.source, _UNKNOWN_LICENCE)
     lines = [
         f"# {name}",
         "",
-        "An image captioner: a generator with attention over an image's regions, trained by "
+        "An image captioner: a generator with attention over image regions, trained by "
         f"{', then '.join(config.stages)}.",
         "",
         "## Data",
         "",
-        f"- Layout `{config.data.source}`; licence of the data: {licence}.",
-        "- All it can name stands in the training captions; it has their language and their gaps.",
+        f"- Data layout: `{config.data.source}`. Licence: {licence}.",
+        "- The captioner names only what occurs in the training captions. It has their language "
+        "and their gaps.",
         "",
         "## Scores",
         "",
-        "Single captions of held-out images, with 95% intervals over images where there are any.",
+        "Of held-out images, one caption per image. Intervals are 95% bootstrap intervals over "
+        "images.",
         "",
-        "| figure | value | interval |",
+        "| metric | value | interval |",
         "|---|---|---|",
     ]
     intervals = metrics.get("intervals", {})
-    for figure, value in metrics.items():
-        split, _, rest = figure.partition("/")
+    for key, value in metrics.items():
+        split, _, rest = key.partition("/")
         decoding, _, metric = rest.partition("/")
-        if metric in _SHOWN and decoding in ("greedy", "sample", "beam"):
-            low, high = intervals.get(figure, ("", ""))
-            ends = f"{low:.3f} to {high:.3f}" if low != "" else ""
-            lines.append(f"| {split}, {decoding}: {metric} | {value:.3f} | {ends} |")
-    lines += ["", "## Known failings", ""]
-    lines += [f"- Signs of collapse: {sign}." for sign in _collapsed(metrics)]
+        if metric in _METRICS and decoding in ("greedy", "sample", "beam"):
+            interval = "{:.3f} to {:.3f}".format(*intervals[key]) if key in intervals else ""
+            lines.append(f"| {split}, {decoding}: {metric} | {value:.3f} | {interval} |")
+    lines += ["", "## Known limitations", ""]
+    for signs in metrics.get("collapsed", {}).values():
+        lines += [f"- Signs of collapse: {sign}." for sign in signs]
     lines += [
-        "- It is as sure of images unlike those it was trained on, and wrong about them.",
-        "- Counts, text in images and the relation of small things are often wrong.",
-        "- What training captions assume of people (gender, age, occupation) it assumes too.",
+        "- Images unlike the training images get wrong captions with scores just as high.",
+        "- Counts, text in images and relations between small objects are often wrong.",
+        "- It repeats what the training captions assume about people (gender, age, occupation).",
         "",
     ]
     return "\n".join(lines)
-
-
-def _collapsed(metrics: Mapping[str, Any]) -> list[str]:
-    return [sign for signs in metrics.get("collapsed", {}).values() for sign in signs]

@@ -1,6 +1,6 @@
-"""A captioner that takes image bytes and gives captions, all in the graph.
+"""The functions behind the served signatures: image bytes in, captions out, all in the graph.
 
-B batch, K captions an image, T time, R regions.
+B batch, K captions per image, T time, R regions.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import tensorflow as tf
 from caption_gan import signature
 from caption_gan.config.run import Config
 from caption_gan.data.image_batches import read_images
-from caption_gan.exporting.small_weights import SmallWeights
+from caption_gan.exporting.quantization import QuantizedWeights
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding.beam_search import beam_search
 from caption_gan.models.decoding.constraints import DecodingConstraints
@@ -24,23 +24,23 @@ from caption_gan.models.decoding.sampling import (
 )
 from caption_gan.text.tokenizer import Tokenizer
 
-LEAST_BEAM = 5  # What a run does not score it may still serve.
+MIN_BEAM = 5  # A run that was scored without beam search still serves it.
 
 Outputs = dict[str, tf.Tensor]
 
 
 class ServedCaptioner:
-    """The served signatures of a captioner.
+    """A captioner with a method for each served signature.
 
-    A row whose bytes are no image has an `error`, an empty caption and the score 0.
+    A row that is not an image gets an `error`, an empty caption and the score 0.
 
     Args:
-        captioner: Trained.
-        tokenizer: Its own.
-        config: Of its run: size of the images, number of samples, width of the beam.
+        captioner: A trained captioner, or an ensemble.
+        tokenizer: The captioner's tokenizer.
+        config: Of the run: image size, number of samples, beam width.
 
     Attributes:
-        small: The weights to export in place of the captioner's own, if any.
+        quantized: Weights to export instead of the captioner's variables, or None.
     """
 
     def __init__(
@@ -49,15 +49,15 @@ class ServedCaptioner:
         self.captioner = captioner
         self.tokenizer = tokenizer
         self.config = config
-        self.small: SmallWeights | None = None
+        self.quantized: QuantizedWeights | None = None
         self.constraints = DecodingConstraints(
             config.decoding.minimum_length, config.decoding.no_repeat_ngram_size
         )
 
     def default(self, image_bytes: tf.Tensor) -> Outputs:
-        """The likeliest words, one after another."""
-        regions, error = self._look(image_bytes)
-        captions, scores = self._spell(self._greedy(regions), error)
+        """Greedy captions."""
+        regions, error = self._encode(image_bytes)
+        captions, scores = self._detokenize(self._greedy(regions), error)
         return {
             signature.CAPTION: captions[:, 0],
             signature.SCORE: scores[:, 0],
@@ -67,9 +67,9 @@ class ServedCaptioner:
     def sample(
         self, image_bytes: tf.Tensor, temperature: tf.Tensor, top_p: tf.Tensor, seed: tf.Tensor
     ) -> Outputs:
-        """K captions that are drawn; a row's depend on nothing but the row."""
-        regions, error = self._look(image_bytes)
-        drawn = sample_rows(
+        """K sampled captions per image; those of a row do not depend on the other rows."""
+        regions, error = self._encode(image_bytes)
+        sampled = sample_rows(
             self.captioner.generator,
             regions,
             self.tokenizer.sequence_length,
@@ -79,30 +79,30 @@ class ServedCaptioner:
             top_p,
             self.constraints,
         )
-        return self._several(drawn, error)
+        return self._all_captions(sampled, error)
 
     def beam(self, image_bytes: tf.Tensor) -> Outputs:
-        """The K best captions of a beam search, best first."""
-        regions, error = self._look(image_bytes)
-        settings = self.config.decoding
-        found = beam_search(
+        """The K best captions of beam search, best first."""
+        regions, error = self._encode(image_bytes)
+        decoding = self.config.decoding
+        beams = beam_search(
             self.captioner.generator,
             regions,
             self.tokenizer.sequence_length,
-            # A run with groups has beams enough for them.
-            settings.beam if settings.beam_groups > 1 else max(settings.beam, LEAST_BEAM),
-            settings.length_penalty,
-            settings.beam_groups,
-            settings.diversity_penalty,
+            # Diverse beam search keeps its width, a multiple of the number of groups.
+            decoding.beam if decoding.beam_groups > 1 else max(decoding.beam, MIN_BEAM),
+            decoding.length_penalty,
+            decoding.beam_groups,
+            decoding.diversity_penalty,
             self.constraints,
         )
-        return self._several(found, error)
+        return self._all_captions(beams, error)
 
     def attention(self, image_bytes: tf.Tensor) -> Outputs:
-        """The default caption, its tokens, and where the generator looked when it wrote them."""
-        regions, error = self._look(image_bytes)
+        """Greedy captions, their tokens, and the attention weights of each token."""
+        regions, error = self._encode(image_bytes)
         decoded = self._greedy(regions)
-        captions, _ = self._spell(decoded, error)
+        captions, _ = self._detokenize(decoded, error)
         tokens = self.tokenizer.token_strings(decoded.token_ids[:, 0])  # [B, T]
         special = tf.reduce_any(tokens[..., None] == ["[PAD]", "[END]"], axis=-1)
         hidden = special | (error != "")[:, None]
@@ -114,57 +114,58 @@ class ServedCaptioner:
         }
 
     def examples(self, examples: tf.Tensor) -> Outputs:
-        """As the default, of serialized `tf.train.Example`s."""
+        """Greedy captions of serialized `tf.train.Example`s."""
         features = {signature.ENCODED: tf.io.FixedLenFeature([], tf.string, default_value="")}
         parsed = tf.io.parse_example(examples, features)
         return self.default(parsed[signature.ENCODED])
 
     def endpoints(self) -> dict[str, tuple[Callable[..., Outputs], list[tf.TensorSpec]]]:
-        """A function for each signature, and its inputs."""
+        """The function and the input specifications of each signature."""
 
-        def of_rows(name: str, dtype: tf.DType = tf.string) -> tf.TensorSpec:
+        def batch_of(name: str, dtype: tf.DType = tf.string) -> tf.TensorSpec:
             return tf.TensorSpec([None], dtype, name)
 
-        image_bytes = of_rows(signature.IMAGE_BYTES)
+        image_bytes = batch_of(signature.IMAGE_BYTES)
         return {
             signature.DEFAULT: (self.default, [image_bytes]),
             signature.SAMPLE: (
                 self.sample,
                 [
                     image_bytes,
-                    of_rows(signature.TEMPERATURE, tf.float32),
-                    of_rows(signature.TOP_P, tf.float32),
-                    of_rows(signature.SEED, tf.int64),
+                    batch_of(signature.TEMPERATURE, tf.float32),
+                    batch_of(signature.TOP_P, tf.float32),
+                    batch_of(signature.SEED, tf.int64),
                 ],
             ),
             signature.BEAM: (self.beam, [image_bytes]),
             signature.ATTENTION: (self.attention, [image_bytes]),
-            signature.EXAMPLES: (self.examples, [of_rows(signature.SERIALIZED)]),
+            signature.EXAMPLES: (self.examples, [batch_of(signature.SERIALIZED)]),
         }
 
     def archive(self) -> keras.export.ExportArchive:
-        """All signatures with all that they need."""
+        """All signatures, with the weights and the vocabulary."""
         archive = keras.export.ExportArchive()
-        for stored in self.small.weights() if self.small else [self.captioner]:
-            archive.track(stored)
+        for resource in self.quantized.weights() if self.quantized else [self.captioner]:
+            archive.track(resource)
         archive.track(self.tokenizer)
         for name, (function, inputs) in self.endpoints().items():
-            archive.add_endpoint(name, _never_empty(self._as_stored(function)), inputs)
+            function = _accept_empty_batches(self._with_exported_weights(function))
+            archive.add_endpoint(name, function, inputs)
         return archive
 
-    def _as_stored(self, function: Callable[..., Outputs]) -> Callable[..., Outputs]:
-        """The function, reading the weights that are exported."""
-        small = self.small
-        if small is None:
+    def _with_exported_weights(self, function: Callable[..., Outputs]) -> Callable[..., Outputs]:
+        """The function, using the quantized weights if there are any."""
+        quantized = self.quantized
+        if quantized is None:
             return function
 
         def call(*inputs: tf.Tensor) -> Outputs:
-            with small.reading():
+            with quantized.scope():
                 return function(*inputs)
 
         return call
 
-    def _look(self, image_bytes: tf.Tensor) -> tuple[RegionsOrSeveral, tf.Tensor]:
+    def _encode(self, image_bytes: tf.Tensor) -> tuple[RegionsOrSeveral, tf.Tensor]:
         size = self.config.encoder.image_height, self.config.encoder.image_width
         pixels, error = read_images(image_bytes, *size)
         return self.captioner.regions({"image": pixels}), error
@@ -174,24 +175,26 @@ class ServedCaptioner:
             self.captioner.generator, regions, self.tokenizer.sequence_length, self.constraints
         )
 
-    def _several(self, decoded: Decoded, error: tf.Tensor) -> Outputs:
-        captions, scores = self._spell(decoded, error)
+    def _all_captions(self, decoded: Decoded, error: tf.Tensor) -> Outputs:
+        captions, scores = self._detokenize(decoded, error)
         return {signature.CAPTIONS: captions, signature.SCORES: scores, signature.ERROR: error}
 
-    def _spell(self, decoded: Decoded, error: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Captions and scores, [B, K] each, of rows without an error."""
-        fine = (error == "")[:, None]
+    def _detokenize(self, decoded: Decoded, error: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Captions and scores, [B, K] each; empty and 0 in rows with an error."""
+        valid = (error == "")[:, None]
         captions = self.tokenizer.detokenize(decoded.token_ids)
-        return tf.where(fine, captions, ""), tf.where(fine, decoded.scores, 0.0)
+        return tf.where(valid, captions, ""), tf.where(valid, decoded.scores, 0.0)
 
 
-def _never_empty(function: Callable[..., Outputs]) -> Callable[..., Outputs]:
-    """The function with a row of its own for no rows, on which some fused operations fail."""
+def _accept_empty_batches(function: Callable[..., Outputs]) -> Callable[..., Outputs]:
+    """Pads an empty batch with a row and removes it: some fused operations fail on no rows."""
 
     def call(*inputs: tf.Tensor) -> Outputs:
         rows = tf.shape(inputs[0])[0]
         missing = tf.cast(rows == 0, tf.int32)
-        padded = [tf.concat([some, tf.zeros([missing], some.dtype)], axis=0) for some in inputs]
-        return {name: some[:rows] for name, some in function(*padded).items()}
+        padded = [
+            tf.concat([tensor, tf.zeros([missing], tensor.dtype)], axis=0) for tensor in inputs
+        ]
+        return {name: tensor[:rows] for name, tensor in function(*padded).items()}
 
     return call

@@ -1,4 +1,4 @@
-"""From a run to a folder that TensorFlow Serving loads, whole or not at all."""
+"""Exports a run as a numbered SavedModel version for TensorFlow Serving, whole or not at all."""
 
 import dataclasses
 import json
@@ -21,20 +21,19 @@ from caption_gan.data.sources.registry import open_source
 from caption_gan.errors import CaptionGANError
 from caption_gan.exporting.allowed_operations import check_operations
 from caption_gan.exporting.model_card import model_card
-from caption_gan.exporting.quantization import round_weights
+from caption_gan.exporting.quantization import QuantizationLoss, WeightType, quantize
 from caption_gan.exporting.served_captioner import ServedCaptioner
-from caption_gan.exporting.small_weights import SmallKind
 from caption_gan.run import RunDirectory, load_ensemble
 
-EXTRA = "assets.extra"
-ROUNDING = "rounding.json"
-WARM_UP = "tf_serving_warmup_requests"
-# Batches of these sizes are asked for before a server says that it is ready.
+ASSETS_EXTRA = "assets.extra"
+QUANTIZATION_FILE = "quantization.json"
+WARM_UP_FILE = "tf_serving_warmup_requests"
+# A server answers warm-up requests of these batch sizes before it reports that it is ready.
 WARM_UP_BATCHES = (1, 8)
-TRIALS = 4
+EXAMPLE_IMAGES = 4
 
-# What a server does, in a process that knows nothing of this project.
-_FRESH = """
+# Loads the model without importing this project, as a server does.
+_FRESH_PROCESS = """
 import json, sys
 import tensorflow as tf, tensorflow_text
 model = tf.saved_model.load(sys.argv[1])
@@ -50,54 +49,60 @@ def export_run(
     directory: Path,
     engine: str,
     others: Sequence[Path] = (),
-    weights: SmallKind | None = None,
+    weights: WeightType | None = None,
 ) -> Path:
     """Exports a run.
 
     Args:
         path: The run directory.
         directory: Folder of versions.
-        others: Run directories whose captioners write together with this one's.
-        engine: Release of TensorFlow Serving, `2.N`, that has to have all operations.
-        weights: What weights are stored as; float32 if left out.
+        engine: Release of TensorFlow Serving, `2.N`, that must have all operations.
+        others: Run directories whose captioners form an ensemble with this one.
+        weights: How weights are stored; float32 if None.
 
     Returns:
-        The version's folder, named after the time in seconds.
+        Folder of the version, named after the time in seconds.
 
     Raises:
-        CaptionGANError: The run cannot be served, or the folder not written.
+        CaptionGANError: The run cannot be served, or the folder cannot be written.
     """
     config, tokenizer, captioner = load_ensemble([path, *others])
     run = RunDirectory(path)
     if not captioner.encoder.needs_pixels:
         raise CaptionGANError(
-            f"{path} was trained on precomputed regions and cannot look at an image, so that "
-            "there is nothing to serve; train with another encoder."
+            f"{path} was trained on precomputed regions and cannot encode images, so it cannot be "
+            "served; train with an encoder that takes pixels."
         )
     served = ServedCaptioner(captioner, tokenizer, config)
-    rounding = round_weights(served, weights) if weights else None
-    trials = trial_images()
+    loss: QuantizationLoss | None = None
+    if weights:
+        served.quantized, loss = quantize(
+            captioner, lambda images: served.default(images)[signature.CAPTION], config, weights
+        )
+    images = example_images()
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        # Beside its place, for a rename within one file system; a server reads only numbers.
+        # Inside the folder of versions, so that the rename stays within one file system. Servers
+        # ignore names that are not numbers.
         with tempfile.TemporaryDirectory(prefix="unfinished-", dir=directory) as temporary:
             model = Path(temporary) / "model"
             served.archive().write_out(str(model), verbose=False)
             check_operations(model, engine)
-            extra = model / EXTRA
+            extra = model / ASSETS_EXTRA
             extra.mkdir()
             shutil.copy(run.config, extra / run.config.name)
-            # Nobody has scored the runs together yet.
-            scored = run.metrics.is_file() and not others
-            metrics = json.loads(run.metrics.read_text()) if scored else {}
+            # An ensemble has not been evaluated: the run's metrics are not its own.
+            evaluated = run.metrics.is_file() and not others
+            metrics = json.loads(run.metrics.read_text()) if evaluated else {}
             (extra / run.metrics.name).write_text(json.dumps(metrics))
             card = model_card(" + ".join(run.name for run in (path, *others)), config, metrics)
-            if rounding:
-                (extra / ROUNDING).write_text(json.dumps(dataclasses.asdict(rounding)))
-                card += f"\n## Rounding\n\nThe scores are those before it; {rounding.line()}.\n"
+            if loss:
+                (extra / QUANTIZATION_FILE).write_text(json.dumps(dataclasses.asdict(loss)))
+                card += "\n## Quantization\n\n"
+                card += f"The scores above are those of float32 weights; {loss.summary()}.\n"
             (extra / "MODEL_CARD.md").write_text(card)
-            _write_warm_up(extra / WARM_UP, trials)
-            check_in_fresh_process(model, served, trials)
+            _write_warm_up(extra / WARM_UP_FILE, images)
+            check_in_fresh_process(model, served, images)
             version = directory / str(next_version(directory))
             model.rename(version)
     except OSError as error:
@@ -108,23 +113,23 @@ def export_run(
 
 
 def next_version(directory: Path) -> int:
-    """The time in seconds, or what comes after the newest version there is."""
+    """The time in seconds, or one more than the newest version if that is larger."""
     versions = [int(entry.name) for entry in directory.iterdir() if entry.name.isdecimal()]
-    # Two exports within a second, or a clock that was set back.
+    # It is larger after two exports within a second, or after a clock was set back.
     return max([int(time.time()), *(version + 1 for version in versions)])
 
 
-def trial_images() -> list[bytes]:
-    """Images on which an export is tried: any will do, as its captions are only compared."""
-    source = open_source(DataConfig(val_images=TRIALS), Skips())
-    return [example.image for example in source.examples("val", range(TRIALS))]
+def example_images() -> list[bytes]:
+    """Encoded images to test an export with. Any images do: their captions are only compared."""
+    source = open_source(DataConfig(val_images=EXAMPLE_IMAGES), Skips())
+    return [example.image for example in source.examples("val", range(EXAMPLE_IMAGES))]
 
 
 def check_in_fresh_process(model: Path, served: ServedCaptioner, images: list[bytes]) -> None:
-    """Compares captions of a fresh process with those of this one.
+    """Checks that a fresh process generates the same captions from the model as this process.
 
     Raises:
-        CaptionGANError: They differ, or the model cannot be loaded.
+        CaptionGANError: The captions differ, or the model cannot be loaded.
     """
     expected = [
         caption.decode() for caption in served.default(tf.constant(images))["caption"].numpy()
@@ -133,20 +138,21 @@ def check_in_fresh_process(model: Path, served: ServedCaptioner, images: list[by
         paths = [Path(folder) / f"{number}.png" for number in range(len(images))]
         for path, image in zip(paths, images, strict=True):
             path.write_bytes(image)
-        command = [sys.executable, "-c", _FRESH, str(model), *map(str, paths)]
+        command = [sys.executable, "-c", _FRESH_PROCESS, str(model), *map(str, paths)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no reason"]
-        raise CaptionGANError(f"The exported model cannot be loaded again: {lines[-1]}")
+        lines = done.stderr.strip().splitlines() or ["no error message"]
+        raise CaptionGANError(f"The exported model cannot be loaded: {lines[-1]}")
     found = json.loads(done.stdout)
     if found != expected:
         raise CaptionGANError(
-            f"The exported model says {found}, the run says {expected}; they must not differ."
+            f"The exported model captions the example images {found}, expected the captions of the "
+            f"run, {expected}."
         )
 
 
-def trial_inputs(name: str, images: Sequence[bytes]) -> dict[str, Sequence[Any]]:
-    """Inputs of a signature by their names, a row an image."""
+def example_inputs(name: str, images: Sequence[bytes]) -> dict[str, Sequence[Any]]:
+    """Inputs of a signature by name, one row per image."""
     rows = len(images)
     if name == signature.EXAMPLES:
         return {signature.SERIALIZED: [_example(image) for image in images]}
@@ -165,7 +171,7 @@ def _example(image: bytes) -> bytes:
 
 
 def _write_warm_up(path: Path, images: list[bytes]) -> None:
-    """Requests of each signature, which an engine answers before it says that it is ready."""
+    """Writes requests to each signature, which a server answers before it reports ready."""
     types = {bytes: tf.string, float: tf.float32, int: tf.int64}
     with tf.io.TFRecordWriter(str(path)) as writer:
         for name in signature.ALL:
@@ -173,7 +179,7 @@ def _write_warm_up(path: Path, images: list[bytes]) -> None:
                 request = predict_pb2.PredictRequest()
                 request.model_spec.name = "captioner"
                 request.model_spec.signature_name = name
-                for key, values in trial_inputs(name, images[:1] * rows).items():
+                for key, values in example_inputs(name, images[:1] * rows).items():
                     tensor = tf.make_tensor_proto(values, types[type(values[0])])
                     request.inputs[key].CopyFrom(tensor)
                 log = prediction_log_pb2.PredictLog(request=request)

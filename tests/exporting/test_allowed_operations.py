@@ -1,4 +1,4 @@
-"""Operations that the serving engine lacks are found, however deep they stand."""
+"""Operations that TensorFlow Serving lacks are found in signatures, nodes and nested functions."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ def export(folder, function, argument=NUMBERS, **tracked):
 
 
 def edit(folder, change):
-    """Changes the first graph of a model by hand."""
+    """Changes the first graph in the file of a SavedModel."""
     path = folder / "saved_model.pb"
     model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
     change(model.meta_graphs[0])
@@ -41,77 +41,77 @@ def function_named(meta_graph, part):
     return next(function for function in functions if part in function.signature.name)
 
 
-def refusal(folder, engine="2.20"):
+def error_of(folder, engine="2.20"):
     with pytest.raises(CaptionGANError) as caught:
         check_operations(folder, engine)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def in_python(numbers):
+def python_identity(numbers):
     return tf.ensure_shape(tf.py_function(lambda x: x, [numbers], tf.float32), numbers.shape)
 
 
-def buried(numbers):
-    """Python in a loop in a condition in a dataset."""
+def nested(numbers):
+    """Calls Python in a loop in a condition in a dataset transformation."""
 
-    def looped(number):
-        return tf.while_loop(lambda x: x < 0.0, lambda x: [in_python(x)], [number])[0]
+    def loop(number):
+        return tf.while_loop(lambda x: x < 0.0, lambda x: [python_identity(x)], [number])[0]
 
-    def chosen(number):
-        return tf.cond(number < 1.0, lambda: looped(number), lambda: number)
+    def choose(number):
+        return tf.cond(number < 1.0, lambda: loop(number), lambda: number)
 
-    return tf.data.Dataset.from_tensor_slices(numbers).map(chosen).batch(9).get_single_element()
+    return tf.data.Dataset.from_tensor_slices(numbers).map(choose).batch(9).get_single_element()
 
 
-def test_python_deep_in_functions_is_found_where_the_summary_of_operations_lacks_it(tmp_path):
-    message = refusal(export(tmp_path, buried))
+def test_python_in_nested_functions_is_found_although_stripped_op_list_lacks_it(tmp_path):
+    message = error_of(export(tmp_path, nested))
     assert "EagerPyFunc (needs Python) in function " in message
-    place, route = message.split("(needs Python) in ")[1].split(", reached from ")
-    assert "while_body" in place
-    way = route.split(". Use")[0].split(" > ")
-    assert way[0] == "signature caption"
-    assert any("Dataset_map_chosen" in name for name in way)
-    assert "cond_true" in way[-1]
+    function, callers = message.split("(needs Python) in ")[1].split(", called from ")
+    assert "while_body" in function
+    path = callers.split(". Use")[0].split(" > ")
+    assert path[0] == "signature caption"
+    assert any("Dataset_map_choose" in name for name in path)
+    assert "cond_true" in path[-1]
 
-    def summary_lacks_it(meta_graph):
+    def check_stripped_op_list(meta_graph):
         listed = {operation.name for operation in meta_graph.meta_info_def.stripped_op_list.op}
         assert "StatefulPartitionedCall" in listed
         assert "EagerPyFunc" not in listed
 
-    edit(tmp_path, summary_lacks_it)
+    edit(tmp_path, check_stripped_op_list)
 
 
-def test_numpy_is_found(tmp_path):
+def test_numpy_functions_are_found(tmp_path):
     def doubled(numbers):
         return tf.ensure_shape(
             tf.numpy_function(np.square, [numbers], tf.float32, stateful=False), [None]
         )
 
-    assert "PyFuncStateless (needs Python)" in refusal(export(tmp_path, doubled))
+    assert "PyFuncStateless (needs Python)" in error_of(export(tmp_path, doubled))
 
 
-def test_a_python_generator_is_found(tmp_path):
+def test_python_generators_are_found(tmp_path):
     def counted(numbers):
         dataset = tf.data.Dataset.from_generator(
             lambda: range(3), output_signature=tf.TensorSpec([])
         )
         return numbers + dataset.reduce(0.0, lambda total, number: total + number)
 
-    assert "PyFunc (needs Python)" in refusal(export(tmp_path, counted))
+    assert "PyFunc (needs Python)" in error_of(export(tmp_path, counted))
 
 
-def test_what_must_be_compiled_is_found(tmp_path):
-    message = refusal(export(tmp_path, tf.function(lambda x: x + 1.0, jit_compile=True)))
-    assert "_XlaMustCompile (needs XLA's compiler or a TPU) in " in message
-    assert "reached from signature caption" in message
+def test_jit_compiled_functions_are_found(tmp_path):
+    message = error_of(export(tmp_path, tf.function(lambda x: x + 1.0, jit_compile=True)))
+    assert "_XlaMustCompile (needs the XLA compiler or a TPU) in " in message
+    assert "called from signature caption" in message
 
 
-def test_what_may_be_compiled_is_allowed(tmp_path):
+def test_functions_without_jit_compile_are_allowed(tmp_path):
     check_operations(export(tmp_path, tf.function(lambda x: x + 1.0, jit_compile=False)))
 
 
-def test_all_of_ours_is_allowed(tmp_path):
+def test_the_operations_of_a_captioner_are_allowed(tmp_path):
     write_vocabulary(tmp_path / "vocabulary.txt", WORDS)
     word_pieces = Tokenizer(tmp_path / "vocabulary.txt", "wordpiece")
 
@@ -147,14 +147,17 @@ TEXT_FUNCTIONS = {
 
 
 @pytest.mark.parametrize("operation", TEXT_FUNCTIONS)
-def test_young_operations_on_text_need_a_young_engine(tmp_path, operation):
+def test_new_operations_of_tensorflow_text_need_a_new_release(tmp_path, operation):
     model = export(tmp_path, TEXT_FUNCTIONS[operation], STRINGS)
     check_operations(model, "2.20")
-    message = refusal(model, "2.19")
-    assert f"{operation} (of tensorflow-text, linked from 2.20 on) in function" in message
+    message = error_of(model, "2.19")
+    assert (
+        f"{operation} (an operation of tensorflow-text, available from 2.20 on) in function"
+        in message
+    )
 
 
-def test_old_operations_on_text_are_allowed(tmp_path):
+def test_old_operations_of_tensorflow_text_are_allowed(tmp_path):
     pieces = tf_text.FastWordpieceTokenizer(WORDS, unknown_token="[UNK]", no_pretokenization=True)
 
     def tokenized(text):
@@ -164,7 +167,7 @@ def test_old_operations_on_text_are_allowed(tmp_path):
     check_operations(export(tmp_path, tokenized, STRINGS, pieces=pieces), "2.13")
 
 
-def test_the_known_operations_on_text_are_those_that_are_registered():
+def test_text_operations_are_those_that_tensorflow_text_registers():
     listing = """
 from tensorflow.core.framework import op_def_pb2
 from tensorflow.python.client import pywrap_tf_session as session
@@ -191,32 +194,32 @@ def test_unknown_operations_are_found_in_functions(tmp_path, operation):
     export(tmp_path, lambda numbers: square(numbers) + 1.0)
     check_operations(tmp_path)
     edit(tmp_path, change)
-    assert f"{operation} (" in refusal(tmp_path)
-    assert "in function __inference_square" in refusal(tmp_path)
+    assert f"{operation} (" in error_of(tmp_path)
+    assert "in function __inference_square" in error_of(tmp_path)
 
 
-def test_functions_that_nothing_calls_are_found_and_so_are_lists_of_functions(tmp_path):
-    def add_lonely(meta_graph):
-        lonely = meta_graph.graph_def.library.function.add()
-        lonely.signature.name = "lonely"
-        lonely.node_def.add(name="mystery", op="MysteryOp")
+def test_functions_that_no_signature_calls_and_lists_of_functions_are_found(tmp_path):
+    def add_uncalled(meta_graph):
+        uncalled = meta_graph.graph_def.library.function.add()
+        uncalled.signature.name = "uncalled"
+        uncalled.node_def.add(name="mystery", op="MysteryOp")
 
-    def call_lonely(meta_graph):
+    def call_uncalled(meta_graph):
         caller = function_named(meta_graph, "signature_wrapper").node_def.add(name="c", op="Case")
-        caller.attr["branches"].list.func.add(name="lonely")
+        caller.attr["branches"].list.func.add(name="uncalled")
 
     export(tmp_path, tf.identity)
-    edit(tmp_path, add_lonely)
-    assert "MysteryOp (not an operation of TensorFlow's own) in function lonely, which no " in (
-        refusal(tmp_path)
+    edit(tmp_path, add_uncalled)
+    assert "MysteryOp (not one of TensorFlow's own operations) in function uncalled, which no " in (
+        error_of(tmp_path)
     )
-    edit(tmp_path, call_lonely)
-    assert "in function lonely, reached from signature caption > function __inf" in refusal(
+    edit(tmp_path, call_uncalled)
+    assert "in function uncalled, called from signature caption > function __inf" in error_of(
         tmp_path
     )
 
 
-def test_graphs_of_version_1(tmp_path):
+def test_graphs_of_tensorflow_1(tmp_path):
     def build(folder, double):
         with tf.Graph().as_default(), tf.compat.v1.Session() as session:
             numbers = tf.compat.v1.placeholder(tf.float32, [None])
@@ -229,8 +232,8 @@ def test_graphs_of_version_1(tmp_path):
 
     check_operations(build(tmp_path / "plain", lambda x: x * 2.0))
     python = build(tmp_path / "python", lambda x: tf.compat.v1.py_func(np.square, [x], tf.float32))
-    assert "PyFunc (needs Python) in node PyFunc, reached from signature serving_default. " in (
-        refusal(python)
+    assert "PyFunc (needs Python) in node PyFunc, called from signature serving_default. " in (
+        error_of(python)
     )
 
 
@@ -244,7 +247,7 @@ def test_a_function_called_by_its_name_is_not_an_operation(tmp_path):
     check_operations(tmp_path)
 
 
-def test_every_graph_and_every_fault_is_told(tmp_path):
+def test_all_forbidden_operations_of_all_graphs_are_reported(tmp_path):
     def change(meta_graph):
         meta_graph.graph_def.node.add(name="first", op="FirstMystery")
         meta_graph.graph_def.node.add(name="second", op="SecondMystery")
@@ -258,19 +261,19 @@ def test_every_graph_and_every_fault_is_told(tmp_path):
     edit(tmp_path, change)
     append(tmp_path / "saved_model.pb")
     for operation in ("FirstMystery", "SecondMystery", "ThirdMystery"):
-        assert operation in refusal(tmp_path)
+        assert operation in error_of(tmp_path)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x12\xff\x01", b"not a model"])
 def test_unreadable_models(tmp_path, content):
     if content is not None:
         (tmp_path / "saved_model.pb").write_bytes(content)
-    message = refusal(tmp_path)
+    message = error_of(tmp_path)
     assert f"{tmp_path}/saved_model.pb" in message
     assert "cannot be read as a SavedModel" in message or "got one without" in message
 
 
 @pytest.mark.parametrize("engine", ["2.21", "2.12", "3.1", "2", "2.20.0", "newest", "2.x", ""])
-def test_unknown_engines(tmp_path, engine):
-    message = refusal(tmp_path, engine)
+def test_unknown_releases(tmp_path, engine):
+    message = error_of(tmp_path, engine)
     assert message.endswith(f"expected 2.13 to 2.20, got {engine!r}")

@@ -1,4 +1,4 @@
-"""What is exported: signatures, rows that depend on themselves alone, files that a server wants."""
+"""Exports: signatures, independent rows, files for a server, the check in a fresh process."""
 
 import io
 import json
@@ -24,9 +24,9 @@ from caption_gan.export import main
 from caption_gan.exporting.served_captioner import ServedCaptioner
 from caption_gan.exporting.versions import (
     check_in_fresh_process,
+    example_images,
     export_run,
     next_version,
-    trial_images,
 )
 from caption_gan.run import RunDirectory, load_ensemble, load_run
 from serving.client import caption_images
@@ -69,7 +69,7 @@ def served(run) -> ServedCaptioner:
     return ServedCaptioner(captioner, tokenizer, config)
 
 
-def drawn(signatures, images, seeds, temperature=1.0, top_p=1.0):
+def sample(signatures, images, seeds, temperature=1.0, top_p=1.0):
     rows = len(images)
     return signatures[signature.SAMPLE](
         image_bytes=tf.constant(images, tf.string),
@@ -79,7 +79,7 @@ def drawn(signatures, images, seeds, temperature=1.0, top_p=1.0):
     )
 
 
-def test_every_signature_has_rows_and_errors(signatures):
+def test_outputs_of_every_signature_have_a_batch_dimension_and_errors(signatures):
     assert set(signatures) == set(signature.ALL)
     for name in signature.ALL:
         for tensor in signatures[name].structured_outputs.values():
@@ -88,7 +88,7 @@ def test_every_signature_has_rows_and_errors(signatures):
         assert not any(key.endswith("_bytes") for key in signatures[name].structured_outputs)
 
 
-def test_the_captions_are_the_runs_own(signatures, served):
+def test_signatures_return_what_the_run_generates(signatures, served):
     images = tf.constant(IMAGES)
     for name, function in (
         (signature.DEFAULT, served.default),
@@ -103,7 +103,7 @@ def test_the_captions_are_the_runs_own(signatures, served):
                 np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=name)
 
 
-def test_the_default_caption_is_the_program_s(signatures, run, tmp_path):
+def test_the_default_caption_is_that_of_the_caption_program(signatures, run, tmp_path):
     (tmp_path / "image.png").write_bytes(IMAGES[0])
     done = call("caption", run.path, tmp_path / "image.png", "--json")
     (row,) = json.loads(done.stdout)["images"]
@@ -112,57 +112,57 @@ def test_the_default_caption_is_the_program_s(signatures, run, tmp_path):
     assert found["score"].numpy()[0] == pytest.approx(row["captions"][0]["score"], abs=1e-4)
 
 
-def test_a_sample_depends_on_its_own_row_alone(signatures):
-    together = drawn(signatures, IMAGES, [7, 8, 9, 10, 11])
+def test_a_sample_does_not_depend_on_other_rows(signatures):
+    together = sample(signatures, IMAGES, [7, 8, 9, 10, 11])
     for row, seed in enumerate([7, 8, 9, 10, 11]):
-        alone = drawn(signatures, IMAGES[row : row + 1], [seed])
+        alone = sample(signatures, IMAGES[row : row + 1], [seed])
         assert alone["captions"].numpy()[0].tolist() == together["captions"].numpy()[row].tolist()
         np.testing.assert_allclose(alone["scores"][0], together["scores"][row], atol=1e-5)
-    again = drawn(signatures, IMAGES[:2], [7, 70])
+    again = sample(signatures, IMAGES[:2], [7, 70])
     assert again["captions"].numpy()[0].tolist() == together["captions"].numpy()[0].tolist()
     assert again["captions"].numpy()[1].tolist() != together["captions"].numpy()[1].tolist()
 
 
-def test_settings_of_a_sample_are_each_rows_own(signatures):
-    likeliest = signatures[signature.DEFAULT](image_bytes=tf.constant(IMAGES[:2]))
+def test_each_row_has_its_own_sampling_settings(signatures):
+    greedy = signatures[signature.DEFAULT](image_bytes=tf.constant(IMAGES[:2]))
     found = signatures[signature.SAMPLE](
         image_bytes=tf.constant([IMAGES[0]] * 2),
         temperature=tf.constant([1.0, 1.0]),
         top_p=tf.constant([1e-9, 1.0]),
         seed=tf.constant([1, 1], tf.int64),
     )["captions"].numpy()
-    # Of the noise in the first state, which sampling has and the default has not, this is little.
+    # More than one caption remains because sampling adds noise to the initial state.
     assert len(set(found[0].tolist())) <= 2
     assert len(set(found[1].tolist())) > 2
-    assert likeliest["caption"].shape == [2]
+    assert greedy["caption"].shape == [2]
 
 
 @pytest.mark.parametrize("name", signature.ALL)
-def test_a_corrupt_row_is_its_own_trouble(signatures, name):
+def test_a_corrupt_image_does_not_affect_other_rows(signatures, name):
     def answer(images: list[bytes]) -> dict[str, np.ndarray]:
         if name == signature.SAMPLE:
-            found = drawn(signatures, images, list(range(len(images))))
+            found = sample(signatures, images, list(range(len(images))))
         elif name == signature.EXAMPLES:
-            found = signatures[name](examples=tf.constant([example(some) for some in images]))
+            found = signatures[name](examples=tf.constant([example(image) for image in images]))
         else:
             found = signatures[name](image_bytes=tf.constant(images))
         return {key: value.numpy() for key, value in found.items()}
 
     good = answer(IMAGES[:3])
-    bad = answer([IMAGES[0], b"no picture", IMAGES[2]])
+    bad = answer([IMAGES[0], b"not an image", IMAGES[2]])
     assert [error != b"" for error in bad[signature.ERROR]] == [False, True, False]
     assert not any(good[signature.ERROR])
     for key in set(good) - {signature.ERROR}:
         for row in (0, 2):
             assert np.array_equal(good[key][row], bad[key][row]), key
-        assert not np.any(bad[key][1])  # Empty captions, scores of 0.
+        assert not np.any(bad[key][1])  # Captions are empty, scores are 0.
 
 
-def test_no_rows_give_no_rows(signatures):
-    nothing = tf.constant([], tf.string)
+def test_empty_batches_give_empty_outputs(signatures):
+    empty = tf.constant([], tf.string)
     for name in (signature.DEFAULT, signature.BEAM, signature.ATTENTION):
-        assert all(len(v) == 0 for v in signatures[name](image_bytes=nothing).values())
-    assert all(len(value) == 0 for value in drawn(signatures, [], []).values())
+        assert all(len(v) == 0 for v in signatures[name](image_bytes=empty).values())
+    assert all(len(value) == 0 for value in sample(signatures, [], []).values())
 
 
 def example(image: bytes) -> bytes:
@@ -171,18 +171,18 @@ def example(image: bytes) -> bytes:
     return message.SerializeToString()
 
 
-def test_attention_is_of_the_tokens(signatures, served):
+def test_attention_sums_to_one_for_each_token(signatures, served):
     found = signatures[signature.ATTENTION](image_bytes=tf.constant(IMAGES[:2]))
     tokens, weights = found["tokens"].numpy(), found["attention"].numpy()
     rows, columns = served.captioner.encoder.grid
     assert weights.shape == (2, LENGTH - 1, rows * columns)
-    written = tokens != b""
-    np.testing.assert_allclose(weights.sum(axis=-1), written, atol=1e-5)
+    is_token = tokens != b""
+    np.testing.assert_allclose(weights.sum(axis=-1), is_token, atol=1e-5)
 
 
 def test_warm_up_requests_are_answered(exported, signatures):
     path = exported / "assets.extra" / "tf_serving_warmup_requests"
-    asked = []
+    requests = []
     for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
         request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
         inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
@@ -190,11 +190,11 @@ def test_warm_up_requests_are_answered(exported, signatures):
         inputs = {key: tf.constant(value) for key, value in inputs.items()}
         found = signatures[name](**inputs)
         assert not any(found[signature.ERROR].numpy())
-        asked.append((name, len(found[signature.ERROR])))
-    assert sorted(asked) == sorted((name, rows) for name in signature.ALL for rows in (1, 8))
+        requests.append((name, len(found[signature.ERROR])))
+    assert sorted(requests) == sorted((name, rows) for name in signature.ALL for rows in (1, 8))
 
 
-def test_it_says_what_it_is(run, exported):
+def test_the_export_holds_model_card_settings_and_metrics(run, exported):
     extra = exported / "assets.extra"
     card = (extra / "MODEL_CARD.md").read_text()
     assert "| val, greedy: CIDEr | 0.500 | 0.400 to 0.600 |" in card
@@ -205,7 +205,7 @@ def test_it_says_what_it_is(run, exported):
     assert "val/greedy/CIDEr" in json.loads((extra / "metrics.json").read_text())
 
 
-AS_BEFORE_VERSION_2 = """
+LOAD_WITH_TENSORFLOW_1 = """
 import sys, tensorflow as tf, tensorflow_text
 with tf.compat.v1.Session(graph=tf.Graph()) as session:
     graph = tf.compat.v1.saved_model.load(session, ["serve"], sys.argv[1])
@@ -216,68 +216,68 @@ with tf.compat.v1.Session(graph=tf.Graph()) as session:
 """
 
 
-def test_the_loader_of_tensorflow_1_loads_it(exported, signatures, tmp_path):
+def test_tensorflow_1_loads_an_export(exported, signatures, tmp_path):
     (tmp_path / "image.png").write_bytes(IMAGES[0])
-    command = [sys.executable, "-c", AS_BEFORE_VERSION_2, exported, tmp_path / "image.png"]
+    command = [sys.executable, "-c", LOAD_WITH_TENSORFLOW_1, exported, tmp_path / "image.png"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = signatures[signature.DEFAULT](image_bytes=tf.constant(IMAGES[:1]))
     assert done.stdout.strip() == found["caption"].numpy()[0].decode()
 
 
-def exporting(monkeypatch, *arguments: object) -> int:
+def export(monkeypatch, *arguments: object) -> int:
     monkeypatch.setattr(sys, "argv", ["export", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
         run_program(main)
     return ended.value.code
 
 
-def test_versions_grow_whatever_the_clock_says(exported, tmp_path):
+def test_version_numbers_increase_even_if_the_clock_is_behind(exported, tmp_path):
     assert exported.name.isdecimal()
     assert [entry.name for entry in exported.parent.iterdir()] == [exported.name]
     (tmp_path / "7").mkdir()
-    (tmp_path / "no version").mkdir()
+    (tmp_path / "not a version").mkdir()
     assert abs(next_version(tmp_path) - time.time()) < 5
     (tmp_path / "99999999999").mkdir()
     assert next_version(tmp_path) == 100000000000
 
 
-def test_a_model_that_cannot_be_served_is_not_there(run, monkeypatch, tmp_path, capsys):
-    def in_python(self, image_bytes):
+def test_a_failed_export_leaves_nothing(run, monkeypatch, tmp_path, capsys):
+    def python_beam(self, image_bytes):
         caption = tf.numpy_function(lambda rows: rows, [image_bytes], tf.string)
         return {"caption": caption, "score": tf.zeros_like(caption, tf.float32)}
 
-    monkeypatch.setattr(ServedCaptioner, "beam", in_python)
-    assert exporting(monkeypatch, run.path, f"--to={tmp_path}") == 1
+    monkeypatch.setattr(ServedCaptioner, "beam", python_beam)
+    assert export(monkeypatch, run.path, f"--to={tmp_path}") == 1
     assert "PyFunc" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unknown_engine_is_refused(run, monkeypatch, tmp_path, capsys):
-    assert exporting(monkeypatch, run.path, f"--to={tmp_path}", "--engine=2.99") == 1
+def test_an_unknown_release_is_an_error(run, monkeypatch, tmp_path, capsys):
+    assert export(monkeypatch, run.path, f"--to={tmp_path}", "--engine=2.99") == 1
     assert "2.13 to 2.20" in capsys.readouterr().err
 
 
-def test_a_folder_that_is_no_run_is_refused(monkeypatch, tmp_path, capsys):
-    assert exporting(monkeypatch, tmp_path) == 1
+def test_a_folder_that_is_not_a_run_is_an_error(monkeypatch, tmp_path, capsys):
+    assert export(monkeypatch, tmp_path) == 1
     assert "not a run directory" in capsys.readouterr().err
 
 
-def test_a_changed_caption_is_caught(run, served, exported, tmp_path):
-    """The check against a fresh process, with a fault planted: weights of another captioner."""
-    check_in_fresh_process(exported, served, trial_images())
+def test_the_fresh_process_check_notices_other_captions(run, served, exported, tmp_path):
+    """Compares the export with a captioner whose embeddings were permuted."""
+    check_in_fresh_process(exported, served, example_images())
     shutil.copytree(exported, tmp_path / "model")
     other = ServedCaptioner(served.captioner.copy(), served.tokenizer, served.config)
     keras.utils.set_random_seed(1)
     embedding = other.captioner.generator.embedding
     (weights, *rest) = embedding.get_weights()
     embedding.set_weights([np.random.default_rng(0).permutation(weights), *rest])
-    with pytest.raises(CaptionGANError, match="they must not differ"):
-        check_in_fresh_process(tmp_path / "model", other, trial_images())
+    with pytest.raises(CaptionGANError, match="expected the captions of the run"):
+        check_in_fresh_process(tmp_path / "model", other, example_images())
 
 
-def test_images_of_any_size_are_served_alike(signatures):
-    """One colour squashed to one size is the same image whatever it was."""
+def test_images_of_any_size_are_captioned(signatures):
+    """Images of one colour are equal after resizing, so they get the same caption."""
     images = []
     for size in ((8000, 8000), (8000, 1), (1, 8000), (1, 1)):
         stream = io.BytesIO()
@@ -289,7 +289,7 @@ def test_images_of_any_size_are_served_alike(signatures):
     assert caption
 
 
-def test_an_ensemble_is_served_as_one(run, tmp_path):
+def test_an_ensemble_is_exported(run, tmp_path):
     other = untrained_run(tmp_path / "other", seed=1)
     version = export_run(run.path, tmp_path / "to", "2.20", [other.path])
     model = tf.saved_model.load(str(version))
@@ -298,21 +298,21 @@ def test_an_ensemble_is_served_as_one(run, tmp_path):
     expected = ServedCaptioner(both, tokenizer, config).default(tf.constant(IMAGES))
     np.testing.assert_array_equal(found[signature.CAPTION], expected[signature.CAPTION])
     _, _, one = load_run(run.path)
-    alone = ServedCaptioner(one, tokenizer, config).default(tf.constant(IMAGES))
-    assert not np.allclose(found[signature.SCORE], alone[signature.SCORE])
+    single = ServedCaptioner(one, tokenizer, config).default(tf.constant(IMAGES))
+    assert not np.allclose(found[signature.SCORE], single[signature.SCORE])
 
 
-def test_runs_of_other_words_cannot_write_together(run, tmp_path):
+def test_runs_with_different_vocabularies_are_no_ensemble(run, tmp_path):
     other = untrained_run(tmp_path / "other", ["three green birds"])
     with pytest.raises(CaptionGANError, match="cannot write together"):
         load_ensemble([run.path, other.path])
 
 
-def test_the_server_says_what_the_run_says(exported, served, tmp_path):
-    """Over gRPC and REST, one by one, in one batch, and merged with others and what is no image."""
-    images = trial_images()
-    said = served.default(tf.constant(images))["caption"].numpy()
-    expected = [caption.decode() for caption in said]
+def test_the_server_returns_the_captions_of_the_run(exported, served, tmp_path):
+    """Over gRPC and REST: one by one, in one batch, and batched with others and a corrupt image."""
+    images = example_images()
+    captions = served.default(tf.constant(images))["caption"].numpy()
+    expected = [caption.decode() for caption in captions]
     parameters = tmp_path / "batching.config"
     parameters.write_text("max_batch_size { value: 8 } batch_timeout_micros { value: 100000 }")
     flags = [
@@ -322,12 +322,12 @@ def test_the_server_says_what_the_run_says(exported, served, tmp_path):
     with serving(tmp_path / "log.txt", *flags) as server:
         for predict in (connect_grpc(server.grpc_address), connect_rest(server.rest_address)):
             assert [row["caption"] for row in caption_images(predict, images)] == expected
-            sent = [[image] for image in (*images, b"no image", *images)]
+            sent = [[image] for image in (*images, b"not an image", *images)]
             with ThreadPoolExecutor(len(sent)) as pool:
                 rows = [rows[0] for rows in pool.map(partial(caption_images, predict), sent)]
             assert [row["caption"] for row in rows] == [*expected, "", *expected]
             assert [bool(row["error"]) for row in rows] == [False] * 4 + [True] + [False] * 4
-            # A header that is none, a hundred megabytes of it.
+            # A hundred megabytes that begin like a PNG.
             (row,) = caption_images(predict, [b"\x89PNG" + bytes(100_000_000)], timeout=60)
             assert row["error"]
         path = tmp_path / "image.png"

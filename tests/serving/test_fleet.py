@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from caption_gan.exporting.allowed_operations import NEWEST
+from caption_gan.exporting.allowed_operations import NEWEST_ENGINE
 from caption_gan.exporting.versions import WARM_UP_BATCHES
 from serving import client
 from serving.config_files import read_batching, read_model_config, read_monitoring
@@ -89,7 +89,7 @@ def test_image_and_deployment_run_the_same():
     assert re.findall(r"--[a-z_]+=\S+", command) == CONTAINER["args"]
     assert f" {CONTAINER['image']} " in command
     # What an export checks its operations against, unless told otherwise.
-    assert re.fullmatch(rf"tensorflow/serving:2\.{NEWEST}\.\d+", CONTAINER["image"])
+    assert re.fullmatch(rf"tensorflow/serving:2\.{NEWEST_ENGINE}\.\d+", CONTAINER["image"])
     assert int(in_dockerfile("USER")) == POD["spec"]["securityContext"]["runAsUser"] > 0
     assert list(map(int, in_dockerfile("EXPOSE").split())) == list(PORTS.values())
 

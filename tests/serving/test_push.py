@@ -18,7 +18,7 @@ from caption_gan import signature
 from caption_gan.command_line import run_program
 from caption_gan.exporting import gate
 from caption_gan.exporting.served_captioner import ServedCaptioner
-from caption_gan.exporting.versions import trial_images, trial_inputs
+from caption_gan.exporting.versions import example_images, example_inputs
 from caption_gan.run import RunDirectory
 from serving import push
 from serving.client import caption_images
@@ -78,7 +78,7 @@ def scored(run, tmp_path) -> RunDirectory:
 def model(tmp_path_factory) -> Path:
     """A folder with version 1 of a model with a captioner's signatures, and quick to load."""
     folder = tmp_path_factory.mktemp("stand-in")
-    (write_byte_counter(folder, 1) / push.EXTRA).mkdir()
+    (write_byte_counter(folder, 1) / push.ASSETS_EXTRA).mkdir()
     return folder
 
 
@@ -86,16 +86,16 @@ def model(tmp_path_factory) -> Path:
 def canaries(model) -> list[Canary]:
     signatures = tf.saved_model.load(str(model / "1")).signatures
     types = {bytes: tf.string, float: tf.float32, int: tf.int64}
-    images = trial_images()
+    images = example_images()
     spoilt = [b"none" if row == SPOILT else image for row, image in enumerate(images)]
     made = []
     for name in signature.ALL:
-        inputs = trial_inputs(name, images)
+        inputs = example_inputs(name, images)
         tensors = {key: tf.constant(some, types[type(some[0])]) for key, some in inputs.items()}
         outputs = {
             key: push._as_answered(value) for key, value in signatures[name](**tensors).items()
         }
-        made.append(Canary(name, inputs, trial_inputs(name, spoilt), outputs))
+        made.append(Canary(name, inputs, example_inputs(name, spoilt), outputs))
     return made
 
 
@@ -131,7 +131,7 @@ def without_server(stand_in, monkeypatch) -> SimpleNamespace:
     ],
 )
 def test_reasons(cider, collapsed, served, words):
-    reasons = gate.reasons_against(cider, collapsed, served, 0.15, 0.05)
+    reasons = gate.rejection_reasons(cider, collapsed, served, 0.15, 0.05)
     assert len(reasons) == len(words)
     for word, reason in zip(words, reasons, strict=True):
         assert word in reason
@@ -163,7 +163,7 @@ def test_the_served_version_is_compared_on_the_same_data(scored, tmp_path, monke
 
     changed: list[int] = []
     monkeypatch.setattr(gate, "evaluate_saved_model", evaluate)
-    extra = tmp_path / "1" / push.EXTRA
+    extra = tmp_path / "1" / push.ASSETS_EXTRA
     extra.mkdir(parents=True)
     shutil.copy(scored.config, extra)
     shutil.copy(scored.metrics, extra)
@@ -195,19 +195,19 @@ def test_versions_follow_each_other(scored, without_server, pushing, tmp_path):
     status, first, _ = pushing(scored.path, "--to", to)
     assert status == 0
     assert visible(to) == [first["version"]]
-    written = json.loads((to / str(first["version"]) / push.EXTRA / push.RECORD).read_text())
+    written = json.loads((to / str(first["version"]) / push.ASSETS_EXTRA / push.RECORD).read_text())
     assert written["infrastructure"] == "INFRA_BLESSED"
     assert written["version"] == first["version"]
     # Its scores and settings, which the real export would have put there.
     for file in (scored.metrics, scored.config):
-        shutil.copy(file, to / str(first["version"]) / push.EXTRA)
+        shutil.copy(file, to / str(first["version"]) / push.ASSETS_EXTRA)
 
     status, second, _ = pushing(scored.path, "--to", to)
     assert status == 0
     assert second["served_before"] == first["version"] < second["version"]
     assert second["served_cider"] == 0.5
     for file in (scored.metrics, scored.config):
-        shutil.copy(file, to / str(second["version"]) / push.EXTRA)
+        shutil.copy(file, to / str(second["version"]) / push.ASSETS_EXTRA)
 
     write_scores(scored, GOOD | {gate.CIDER: 0.4})
     status, third, error = pushing(scored.path, "--to", to)
@@ -346,7 +346,7 @@ def kill(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 def export_run(path, staging, engine):
-    (staging / "1" / push.EXTRA).mkdir(parents=True)
+    (staging / "1" / push.ASSETS_EXTRA).mkdir(parents=True)
     (staging / "1" / "saved_model.pb").touch()
     if moment == "export":
         kill()
@@ -387,7 +387,7 @@ def test_a_killed_push_leaves_nothing_that_servers_see(
         assert len(visible(to)) == (moment == "log")
         if moment == "log":
             (found,) = visible(to)
-            written = to / str(found) / push.EXTRA / push.RECORD
+            written = to / str(found) / push.ASSETS_EXTRA / push.RECORD
             assert json.loads(written.read_text())["version"] == found
         status, record, _ = pushing(scored.path, "--to", to, "--tolerance=1")
         assert status == 0
@@ -403,10 +403,10 @@ def test_a_run_is_pushed_and_served(scored, pushing, tmp_path, monkeypatch):
     status, record, error = pushing(scored.path, "--to", to)
     assert status == 0, error
     assert visible(to) == [record["version"]]
-    assert json.loads((to / str(record["version"]) / push.EXTRA / push.RECORD).read_text())
+    assert json.loads((to / str(record["version"]) / push.ASSETS_EXTRA / push.RECORD).read_text())
     with Serving(to, tmp_path / "socket"):
         predict = connect_grpc(f"unix:{tmp_path / 'socket'}")
-        rows = caption_images(predict, trial_images(), model=MODEL, timeout=60)
+        rows = caption_images(predict, example_images(), model=MODEL, timeout=60)
     assert all(row["caption"] and not row["error"] for row in rows)
 
     def in_python(self, image_bytes):
@@ -484,6 +484,6 @@ def test_a_real_push_is_killed(scored, tmp_path, moment):
 @pytest.mark.slow
 def test_a_model_that_does_not_warm_up_is_refused(model, canaries, tmp_path):
     broken = shutil.copytree(model / "1", tmp_path / "1")
-    (broken / push.EXTRA / "tf_serving_warmup_requests").write_bytes(b"no records" * 10)
+    (broken / push.ASSETS_EXTRA / "tf_serving_warmup_requests").write_bytes(b"no records" * 10)
     with pytest.raises(ServingError, match=r"the server ends with status 1: error: .*warmup"):
         try_out(tmp_path, canaries)
