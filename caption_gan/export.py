@@ -20,20 +20,20 @@ def main() -> None:
         prog="python -m caption_gan.export", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument("run", metavar="RUN", help="run directory that fit wrote")
-    parser.add_argument("--to", default=None, help="folder of versions (default: RUN/export)")
+    parser.add_argument("--to", default=None, help="folder of versions; if not given, RUN/export")
     parser.add_argument(
         "--ensemble", nargs="+", default=[], metavar="RUN", help="more runs, to form an ensemble"
     )
     parser.add_argument(
         "--engine",
         default=f"2.{NEWEST_ENGINE}",
-        help="release of TensorFlow Serving that will serve it (default: %(default)s)",
+        help="release of TensorFlow Serving that will serve it",
     )
     parser.add_argument(
         "--weights",
         choices=WEIGHT_TYPES,
         default=None,
-        help="quantize the weights and print the loss (default: float32)",
+        help="quantize the weights and print the loss in CIDEr; if not given, float32",
     )
     parser.add_argument("--json", action="store_true", help="print only one JSON object")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Asks a model in a fresh server what its clients will ask, and compares with what it must say.
+"""Loads a model in a fresh server and compares its answers to clients with the expected outputs.
 
 B batch.
 """
@@ -20,13 +20,13 @@ from serving.connections import Inputs, Outputs, Predict, connect_grpc, connect_
 from serving.errors import ServingError
 
 MODEL = "captioner"
-SPOILT = 1  # The row that is no image; it has neighbours on both sides.
+CORRUPT_ROW = 1  # The row that is not an image; there are rows before and after it.
 LOAD_SECONDS, ANSWER_SECONDS, STOP_SECONDS = 600, 120, 60
-# Nats a token. The same computation as a graph and step by step differs by 1e-6 on a CPU; on a GPU
-# that rounds products to ten bits, by more.
+# Nats per token. The graph and the same computation run eagerly differ by 1e-6 on a CPU, and by
+# more on a GPU that rounds products to ten bits (TF32).
 TOLERANCE = 1e-3
 
-# The server ends with the push, however that ends: a process that is killed closes its pipes.
+# Ends the server when the push ends, even if it is killed: that closes the pipe to standard input.
 _SERVER = """
 import os, runpy, sys, threading
 
@@ -40,64 +40,64 @@ runpy.run_module("serving.server", run_name="__main__", alter_sys=True)
 
 
 @dataclasses.dataclass(frozen=True)
-class Canary:
-    """What is asked of one signature.
+class SignatureCheck:
+    """Requests to one signature and the expected outputs.
 
     Attributes:
-        signature: Its name.
-        inputs: Of good images, [B] each.
-        spoilt: The same, but what is no image in row `SPOILT`.
-        outputs: What is answered to `inputs`, as `connect_grpc` gives it.
+        signature: Name of the signature.
+        inputs: Inputs [B] of valid images.
+        corrupt_inputs: The same inputs, with bytes that are not an image in row `CORRUPT_ROW`.
+        outputs: Expected for `inputs`, in the form in which `connect_grpc` returns them.
     """
 
     signature: str
     inputs: Inputs
-    spoilt: Inputs
+    corrupt_inputs: Inputs
     outputs: Outputs
 
 
-def try_out(base_path: Path, canaries: Sequence[Canary]) -> float:
-    """Loads a model in a server of its own, asks over gRPC and over REST, and stops the server.
+def validate(base_path: Path, checks: Sequence[SignatureCheck]) -> float:
+    """Loads a model in a fresh server, checks its answers over gRPC and REST, stops the server.
 
     Args:
         base_path: Folder of versions.
-        canaries: What to ask.
+        checks: The requests to send.
 
     Returns:
-        Seconds until the server answered, its warm-up included.
+        Seconds until the server was ready, including warm-up.
 
     Raises:
-        ServingError: It does not load, answer or stop as it must.
+        ServingError: The server failed to load, to answer correctly or to stop.
     """
     started = time.monotonic()
     with _fresh_server(base_path) as (grpc_address, rest_address):
         loaded = time.monotonic() - started
         connected = {"gRPC": connect_grpc(grpc_address), "REST": connect_rest(rest_address)}
         for protocol, predict in connected.items():
-            for canary in canaries:
+            for check in checks:
                 try:
-                    ask(predict, canary)
+                    check_answers(predict, check)
                 except ServingError as error:
-                    raise ServingError(f"{canary.signature} over {protocol}: {error}") from error
+                    raise ServingError(f"{check.signature} over {protocol}: {error}") from error
     return loaded
 
 
-def ask(predict: Predict, canary: Canary) -> None:
-    """Sends a canary's requests.
+def check_answers(predict: Predict, check: SignatureCheck) -> None:
+    """Sends the requests of a check and compares the answers.
 
     Raises:
-        ServingError: There is no answer, or a wrong one.
+        ServingError: An answer is missing or wrong.
     """
-    found = predict(MODEL, canary.signature, canary.inputs, ANSWER_SECONDS)
-    _compare(found, canary.outputs)
-    found = predict(MODEL, canary.signature, canary.spoilt, ANSWER_SECONDS)
-    if not found[ERROR][SPOILT]:
-        raise ServingError("what is no image has no error")
-    neighbours = [row for row in range(len(canary.outputs[ERROR])) if row != SPOILT]
+    found = predict(MODEL, check.signature, check.inputs, ANSWER_SECONDS)
+    _compare(found, check.outputs)
+    found = predict(MODEL, check.signature, check.corrupt_inputs, ANSWER_SECONDS)
+    if not found[ERROR][CORRUPT_ROW]:
+        raise ServingError("a row that is not an image has no error")
+    other_rows = [row for row in range(len(check.outputs[ERROR])) if row != CORRUPT_ROW]
     try:
-        _compare(_rows(found, neighbours), _rows(canary.outputs, neighbours))
+        _compare(_rows(found, other_rows), _rows(check.outputs, other_rows))
     except ServingError as error:
-        raise ServingError(f"beside what is no image, {error}") from error
+        raise ServingError(f"in a batch with a row that is not an image, {error}") from error
 
 
 def _rows(outputs: Outputs, rows: list[int]) -> Outputs:
@@ -110,15 +110,17 @@ def _compare(found: Outputs, expected: Outputs) -> None:
     for name, values in expected.items():
         if found[name].shape != values.shape:
             raise ServingError(f"{name} has the shape {found[name].shape}, expected {values.shape}")
-        for row, (answer, right) in enumerate(zip(found[name], values, strict=True)):
-            if not _same(answer, right):
-                # Attention, in full, fills pages.
-                raise ServingError(f"{name} {row} is {answer!r:.200}, expected {right!r:.200}")
+        for row, (value, expected_value) in enumerate(zip(found[name], values, strict=True)):
+            if not _equal(value, expected_value):
+                # Cut to 200 characters: attention weights would fill pages.
+                raise ServingError(
+                    f"{name} of row {row} is {value!r:.200}, expected {expected_value!r:.200}"
+                )
 
 
-def _same(answer: np.ndarray | str | float, right: np.ndarray | str | float) -> bool:
-    """Numbers have to be finite besides."""
-    one, other = np.asarray(answer), np.asarray(right)
+def _equal(value: np.ndarray | str | float, expected: np.ndarray | str | float) -> bool:
+    """Whether two values are equal; floats must be finite and equal within `TOLERANCE`."""
+    one, other = np.asarray(value), np.asarray(expected)
     if one.dtype.kind == other.dtype.kind == "f":
         return bool(np.isfinite(one).all()) and np.allclose(one, other, rtol=0, atol=TOLERANCE)
     return np.array_equal(one, other)
@@ -126,14 +128,19 @@ def _same(answer: np.ndarray | str | float, right: np.ndarray | str | float) -> 
 
 @contextlib.contextmanager
 def _fresh_server(base_path: Path) -> Iterator[tuple[str, str]]:
-    """Gives its addresses for gRPC and REST."""
-    # A socket's path may have 107 bytes, which that of a model may exceed.
+    """Starts a server and yields its gRPC and REST addresses."""
+    # In a temporary folder: the path of a Unix socket is limited to 107 bytes.
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+") as log:
         port = _free_port()
         command = [
-            *(sys.executable, "-c", _SERVER),
-            *("--port=0", f"--grpc_socket_path={folder}/socket", f"--rest_api_port={port}"),
-            *(f"--model_name={MODEL}", f"--model_base_path={base_path.absolute()}"),
+            sys.executable,
+            "-c",
+            _SERVER,
+            "--port=0",
+            f"--grpc_socket_path={folder}/socket",
+            f"--rest_api_port={port}",
+            f"--model_name={MODEL}",
+            f"--model_base_path={base_path.absolute()}",
         ]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log) as process:
             try:
@@ -141,31 +148,33 @@ def _fresh_server(base_path: Path) -> Iterator[tuple[str, str]]:
                 yield f"unix:{folder}/socket", f"http://localhost:{port}"
                 process.terminate()
                 if status := process.wait(STOP_SECONDS):
-                    raise ServingError(f"the server ends with {_last_words(status, log.name)}")
+                    raise ServingError(f"the server ended with {_last_line(status, log.name)}")
             except subprocess.TimeoutExpired as error:
-                raise ServingError(f"the server runs on {STOP_SECONDS} s after SIGTERM") from error
+                raise ServingError(
+                    f"the server still runs {STOP_SECONDS} s after SIGTERM"
+                ) from error
             finally:
                 process.kill()
 
 
 def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("", 0))
-        return taken.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        return listener.getsockname()[1]
 
 
 def _wait_for(process: subprocess.Popen, port: int, log: Path) -> None:
-    """REST is what a server opens last."""
+    """Waits until the REST port is open, which the server opens last."""
     end = time.monotonic() + LOAD_SECONDS
     while time.monotonic() < end:
         if (status := process.poll()) is not None:
-            raise ServingError(f"the server ends with {_last_words(status, log)}")
+            raise ServingError(f"the server ended with {_last_line(status, log)}")
         with contextlib.suppress(OSError), socket.create_connection(("localhost", port), 1):
             return
         time.sleep(0.1)
-    raise ServingError(f"no server answers within {LOAD_SECONDS} s")
+    raise ServingError(f"the server is not ready after {LOAD_SECONDS} s")
 
 
-def _last_words(status: int, log: str | Path) -> str:
+def _last_line(status: int, log: str | Path) -> str:
     lines = Path(log).read_text(errors="replace").strip().splitlines()
-    return f"status {status}: {lines[-1] if lines else 'no reason'}"
+    return f"status {status}: {lines[-1] if lines else 'no error message'}"

@@ -1,10 +1,15 @@
-"""Pushes a run to where a server takes it: `python -m serving.push RUN --to MODELS/captioner`.
+"""Pushes a run to a model server: `python -m serving.push RUN --to MODELS/captioner`.
 
-A version appears there only if its scores are good, no worse than the version's that is served now,
-and show no collapse (BLESSED), and if a fresh server loads it and says over gRPC and REST what the
-run says (INFRA_BLESSED). It appears whole, by a rename: a push that is killed leaves nothing that
-a server sees. `--rollback --to MODELS/captioner` takes the newest version back. `pushes.jsonl`
-there tells of all pushes, refused ones too.
+Exports the run as a new version in the folder MODELS/captioner if two checks pass, named as in TFX:
+
+1. BLESSED: its scores are good enough, not worse than those of the version that is served now, and
+   show no collapse.
+2. INFRA_BLESSED: a fresh server loads the version and returns over gRPC and REST what the run
+   generates.
+
+The version appears by a rename, so a push that is killed leaves nothing that a server loads.
+`--rollback --to MODELS/captioner` withdraws the newest version. `pushes.jsonl` in that folder logs
+all pushes, failed ones too.
 """
 
 import contextlib
@@ -38,14 +43,14 @@ from caption_gan.exporting.versions import (
 from caption_gan.run import load_run
 from caption_gan.storage.atomic import flush
 from serving.errors import ServingError
-from serving.infra_validation import SPOILT, Canary, try_out
+from serving.infra_validation import CORRUPT_ROW, SignatureCheck, validate
 from serving.version_policy import Policy, aspired_versions
 
-# No name here is a number, so that servers look past them.
+# Servers ignore names that are not numbers.
 UNFINISHED = "unfinished-push-"
 ROLLED_BACK = "rolled-back-"
 LOCK, LOG = ".push.lock", "pushes.jsonl"
-RECORD = "push.json"  # Beside the version's scores.
+RECORD_FILE = "push.json"  # In the version's `assets.extra`.
 
 Record = dict[str, Any]
 
@@ -55,28 +60,32 @@ def main() -> None:
     first_line, _, rest = (__doc__ or "").partition("\n\n")
     parser = ArgumentParser(prog="python -m serving.push", description=f"{first_line} {rest}")
     parser.add_argument("run", nargs="?", metavar="RUN", help="run directory that fit wrote")
-    parser.add_argument("--to", required=True, help="the model's folder of versions")
-    parser.add_argument("--rollback", action="store_true", help="take the newest version back")
-    parser.add_argument("--evaluate", action="store_true", help="score the run anew")
+    parser.add_argument("--to", required=True, help="folder of the model's versions")
+    parser.add_argument("--rollback", action="store_true", help="withdraw the newest version")
+    parser.add_argument("--evaluate", action="store_true", help="evaluate the run again")
     parser.add_argument(
-        "--min_cider", type=NonNegativeFloat, default=gate.MIN_CIDER, help="least CIDEr"
+        "--min_cider",
+        type=NonNegativeFloat,
+        default=gate.MIN_CIDER,
+        help="minimum CIDEr",
     )
     parser.add_argument(
         "--tolerance",
         type=ClosedUnitInterval,
         default=gate.TOLERANCE,
-        help="share of the served version's CIDEr that may be lost; 1: no comparison",
+        help="allowed loss of CIDEr against the served version, as a share of it; "
+        "1 skips the comparison",
     )
     parser.add_argument(
         "--engine",
         default=f"2.{NEWEST_ENGINE}",
-        help="release of TensorFlow Serving it has to run in",
+        help="release of TensorFlow Serving that will serve it",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object and no more")
+    parser.add_argument("--json", action="store_true", help="print only one JSON object")
     arguments = parser.parse_args()
     if bool(arguments.run) == arguments.rollback:
         parser.error("give either RUN or --rollback")
-    # A run, its export and a server share a GPU, of which the first would else take all memory.
+    # This process and the server share a GPU; by default the first would take all of its memory.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
     directory = Path(arguments.to)
@@ -84,15 +93,17 @@ def main() -> None:
     try:
         if arguments.run:
             directory.mkdir(parents=True, exist_ok=True)
-        with _logged(directory, record), _alone(directory):
+        with _logged(directory, record), _locked(directory):
             if arguments.rollback:
                 roll_back(directory, record)
             else:
                 push(
-                    *(Path(arguments.run), directory, record),
-                    least=arguments.min_cider,
+                    Path(arguments.run),
+                    directory,
+                    record,
+                    min_cider=arguments.min_cider,
                     tolerance=arguments.tolerance,
-                    anew=arguments.evaluate,
+                    reevaluate=arguments.evaluate,
                     engine=arguments.engine,
                 )
     except OSError as error:
@@ -105,24 +116,24 @@ def push(
     path: Path,
     directory: Path,
     record: Record,
-    least: float,
+    min_cider: float,
     tolerance: float,
-    anew: bool,
+    reevaluate: bool,
     engine: str,
 ) -> None:
-    """Pushes a run, step by step.
+    """Checks a run, exports it, tests the export in a fresh server and makes it visible.
 
     Args:
         path: The run directory.
         directory: Folder of versions.
-        record: Gets what was done.
-        least: CIDEr that it must have.
-        tolerance: Share of the served version's CIDEr that may be lost.
-        anew: Whether the run is scored although its scores are known.
-        engine: Release of TensorFlow Serving, `2.N`, that has to have all operations.
+        record: The result of each step is added to it.
+        min_cider: CIDEr that the run must reach.
+        tolerance: Allowed loss of CIDEr against the served version, as a share of it.
+        reevaluate: Evaluate the run even if it has up-to-date scores.
+        engine: Release of TensorFlow Serving, `2.N`, that must have all operations.
 
     Raises:
-        CaptionGANError: The version is refused, or a step failed.
+        CaptionGANError: A check or a step failed.
     """
     record["run"] = str(path)
     record["removed"] = remove_unfinished(directory)
@@ -130,43 +141,49 @@ def push(
     record["served_before"] = served
 
     run = load_run(path)
-    cider, collapsed = gate.run_scores(path, run, anew)
+    cider, collapsed = gate.run_scores(path, run, reevaluate)
     served_cider = gate.served_cider(folder, run[0].data) if folder and tolerance < 1 else None
-    reasons = gate.rejection_reasons(cider, collapsed, served_cider, least, tolerance)
+    reasons = gate.rejection_reasons(cider, collapsed, served_cider, min_cider, tolerance)
     record |= {"cider": cider, "served_cider": served_cider}
     record["evaluation"] = "NOT_BLESSED" if reasons else "BLESSED"
     if reasons:
-        raise CaptionGANError(f"NOT_BLESSED: {'; '.join(reasons)}")
+        raise CaptionGANError(
+            f"{path} is not good enough to be served (NOT_BLESSED): {'; '.join(reasons)}"
+        )
 
     with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=directory) as staging:
         model = export_run(path, Path(staging), engine)
         record["operations"] = f"TensorFlow Serving {engine}"
         try:
-            record["loaded_in"] = round(try_out(Path(staging), canaries(run)), 1)
+            record["loaded_in"] = round(validate(Path(staging), signature_checks(run)), 1)
         except ServingError as error:
             record["infrastructure"] = "INFRA_NOT_BLESSED"
-            raise CaptionGANError(f"INFRA_NOT_BLESSED: {error}") from error
+            raise CaptionGANError(
+                f"The export of {path} failed in a fresh server (INFRA_NOT_BLESSED): {error}"
+            ) from error
         record["infrastructure"] = "INFRA_BLESSED"
         record["version"] = next_version(directory)
-        reveal(model, directory / str(record["version"]), record)
+        publish(model, directory / str(record["version"]), record)
 
 
-def canaries(run: gate.LoadedRun) -> list[Canary]:
-    """Requests to every signature, with what the run itself answers."""
+def signature_checks(run: gate.LoadedRun) -> list[SignatureCheck]:
+    """Requests to all signatures, with the outputs of the run."""
     config, tokenizer, captioner = run
     served = ServedCaptioner(captioner, tokenizer, config)
     images = example_images()
-    with_spoilt = [*images[:SPOILT], images[SPOILT][:100], *images[SPOILT + 1 :]]
-    made = []
+    with_corrupt = [*images]
+    with_corrupt[CORRUPT_ROW] = images[CORRUPT_ROW][:100]
+    checks = []
     for name, (function, specifications) in served.endpoints().items():
         inputs = example_inputs(name, images)
         tensors = [tf.constant(inputs[spec.name], spec.dtype) for spec in specifications]
-        outputs = {key: _as_answered(value) for key, value in function(*tensors).items()}
-        made.append(Canary(name, inputs, example_inputs(name, with_spoilt), outputs))
-    return made
+        outputs = {key: to_client_array(value) for key, value in function(*tensors).items()}
+        checks.append(SignatureCheck(name, inputs, example_inputs(name, with_corrupt), outputs))
+    return checks
 
 
-def _as_answered(tensor: tf.Tensor) -> np.ndarray:
+def to_client_array(tensor: tf.Tensor) -> np.ndarray:
+    """The array that a client of the server gets: strings are `str`, not bytes."""
     array = tensor.numpy()
     if array.dtype != object:
         return array
@@ -174,16 +191,16 @@ def _as_answered(tensor: tf.Tensor) -> np.ndarray:
     return np.array(texts, object).reshape(array.shape)
 
 
-def reveal(model: Path, version: Path, record: Record) -> None:
-    """Puts a model where servers see it, at once and for good."""
-    (model / ASSETS_EXTRA / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+def publish(model: Path, version: Path, record: Record) -> None:
+    """Makes a model visible to servers with one rename, after writing all of it to disk."""
+    (model / ASSETS_EXTRA / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n")
     flush(*model.rglob("*"), model)
     model.rename(version)
     flush(version.parent)
 
 
 def remove_unfinished(directory: Path) -> list[str]:
-    """Removes what pushes that were killed have left, and returns the names."""
+    """Removes the folders that killed pushes left behind; returns their names."""
     names = [entry.name for entry in directory.iterdir() if entry.name.startswith(UNFINISHED)]
     for name in names:
         shutil.rmtree(directory / name)
@@ -191,15 +208,16 @@ def remove_unfinished(directory: Path) -> list[str]:
 
 
 def roll_back(directory: Path, record: Record) -> None:
-    """Hides the newest version from servers, which then take the one before.
+    """Renames the newest version so that servers go back to the one before.
 
     Raises:
-        CaptionGANError: There is none before.
+        CaptionGANError: There is no earlier version.
     """
     versions = list(aspired_versions(directory, Policy(all=Policy.All())).folders.items())
     if len(versions) < 2:
         raise CaptionGANError(
-            f"{directory} has {len(versions)} versions, none to which servers could go back."
+            f"{directory} has {len(versions)} of the 2 versions that --rollback needs: "
+            "the newest and the one before."
         )
     (newest, folder), (earlier, _) = versions[:2]
     hidden = folder.rename(directory / f"{ROLLED_BACK}{newest}")
@@ -208,22 +226,22 @@ def roll_back(directory: Path, record: Record) -> None:
 
 
 @contextlib.contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Refuses a folder to which another process pushes right now."""
-    # The lock ends with the process that holds it, however that ends.
+def _locked(directory: Path) -> Iterator[None]:
+    """Locks the folder; raises an error if another push holds the lock."""
+    # The operating system releases the lock when its process ends, even if it is killed.
     with (directory / LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise CaptionGANError(
-                f"Another push to {directory} is running; wait for its end."
+                f"Another push to {directory} is running; wait until it ends."
             ) from error
         yield
 
 
 @contextlib.contextmanager
 def _logged(directory: Path, record: Record) -> Iterator[None]:
-    """Adds what is done to the log, whatever comes of it."""
+    """Appends the record to the log when the push ends, successful or not."""
     started = time.monotonic()
     record["time"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     try:
@@ -239,7 +257,7 @@ def _logged(directory: Path, record: Record) -> Iterator[None]:
 
 
 def _lines(record: Record) -> list[str]:
-    """For the terminal."""
+    """The record as lines for the terminal."""
     shown = {name: value for name, value in record.items() if value and name != "failed"}
     return [f"{name.replace('_', ' ') + ':':18}{value}" for name, value in shown.items()]
 

@@ -1,4 +1,4 @@
-"""What is pushed, what is refused, and what a server sees of pushes that fail or are killed."""
+"""Pushes: the gate, the check in a fresh server, and what servers see of pushes that fail."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ from serving import push
 from serving.client import caption_images
 from serving.connections import connect_grpc
 from serving.errors import ServingError
-from serving.infra_validation import MODEL, SPOILT, Canary, ask, try_out
+from serving.infra_validation import CORRUPT_ROW, MODEL, SignatureCheck, check_answers, validate
 from serving.version_policy import Policy, aspired_versions
 from tests.runs import untrained_run
 from tests.serving.saved_models import write_byte_counter
@@ -39,8 +39,14 @@ def write_scores(run: RunDirectory, scores: dict) -> None:
 
 
 def visible(directory: Path) -> list[int]:
-    """What servers see, newest first."""
+    """The versions that servers see, newest first."""
     return list(aspired_versions(directory, Policy(all=Policy.All())).folders)
+
+
+def stored_record(directory: Path, version: int) -> dict:
+    """The record in the folder of a version."""
+    path = directory / str(version) / push.ASSETS_EXTRA / push.RECORD_FILE
+    return json.loads(path.read_text())
 
 
 def log_of(directory: Path) -> list[dict]:
@@ -49,7 +55,7 @@ def log_of(directory: Path) -> list[dict]:
 
 @pytest.fixture
 def pushing(monkeypatch, capsys):
-    """The program within this process; returns status, record and errors."""
+    """Runs the program in this process; returns exit status, record and the last line of errors."""
 
     def run(*arguments: object) -> tuple[int, dict, str]:
         monkeypatch.setattr(sys, "argv", ["push", *map(str, arguments), "--json"])
@@ -68,7 +74,7 @@ def run(tmp_path_factory) -> RunDirectory:
 
 @pytest.fixture
 def scored(run, tmp_path) -> RunDirectory:
-    """A run whose scores are good."""
+    """A run with good scores."""
     copied = RunDirectory(shutil.copytree(run.path, tmp_path / "scored"))
     write_scores(copied, GOOD)
     return copied
@@ -76,32 +82,35 @@ def scored(run, tmp_path) -> RunDirectory:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    """A folder with version 1 of a model with a captioner's signatures, and quick to load."""
-    folder = tmp_path_factory.mktemp("stand-in")
+    """A folder with version 1 of a small model with the signatures of a captioner."""
+    folder = tmp_path_factory.mktemp("fake")
     (write_byte_counter(folder, 1) / push.ASSETS_EXTRA).mkdir()
     return folder
 
 
 @pytest.fixture(scope="module")
-def canaries(model) -> list[Canary]:
+def checks(model) -> list[SignatureCheck]:
     signatures = tf.saved_model.load(str(model / "1")).signatures
     types = {bytes: tf.string, float: tf.float32, int: tf.int64}
     images = example_images()
-    spoilt = [b"none" if row == SPOILT else image for row, image in enumerate(images)]
-    made = []
+    with_corrupt = [*images]
+    with_corrupt[CORRUPT_ROW] = b"not an image"
+    checks = []
     for name in signature.ALL:
         inputs = example_inputs(name, images)
-        tensors = {key: tf.constant(some, types[type(some[0])]) for key, some in inputs.items()}
-        outputs = {
-            key: push._as_answered(value) for key, value in signatures[name](**tensors).items()
+        tensors = {
+            key: tf.constant(values, types[type(values[0])]) for key, values in inputs.items()
         }
-        made.append(Canary(name, inputs, example_inputs(name, spoilt), outputs))
-    return made
+        outputs = {
+            key: push.to_client_array(value) for key, value in signatures[name](**tensors).items()
+        }
+        checks.append(SignatureCheck(name, inputs, example_inputs(name, with_corrupt), outputs))
+    return checks
 
 
 @pytest.fixture
-def stand_in(model, canaries, monkeypatch) -> SimpleNamespace:
-    """Takes the place of what a run is exported to; `calls` are the versions exported."""
+def fake_export(model, checks, monkeypatch) -> SimpleNamespace:
+    """Exports the small model instead of the run; `calls` are the exported versions."""
     calls: list[Path] = []
 
     def export_run(path: Path, directory: Path, engine: str) -> Path:
@@ -109,54 +118,56 @@ def stand_in(model, canaries, monkeypatch) -> SimpleNamespace:
         return calls[-1]
 
     monkeypatch.setattr(push, "export_run", export_run)
-    monkeypatch.setattr(push, "canaries", lambda run: canaries)
+    monkeypatch.setattr(push, "signature_checks", lambda run: checks)
     return SimpleNamespace(calls=calls)
 
 
 @pytest.fixture
-def without_server(stand_in, monkeypatch) -> SimpleNamespace:
-    monkeypatch.setattr(push, "try_out", lambda base_path, canaries: 1.0)
-    return stand_in
+def without_server(fake_export, monkeypatch) -> SimpleNamespace:
+    monkeypatch.setattr(push, "validate", lambda base_path, checks: 1.0)
+    return fake_export
 
 
 @pytest.mark.parametrize(
-    ("cider", "collapsed", "served", "words"),
+    ("cider", "collapsed", "served_cider", "words"),
     [
         (0.5, [], None, []),
         (0.5, [], 0.52, []),
         (0.1, [], None, ["less than 0.15"]),
         (float("nan"), [], None, ["less than 0.15"]),
-        (0.49, [], 0.52, ["served now 0.520, of which 5%"]),
+        (0.49, [], 0.52, ["more than 5% below the 0.520 of the version served now"]),
         (0.1, ["sample: mbleu is 1.000"], 0.5, ["mbleu", "less than", "served now"]),
     ],
 )
-def test_reasons(cider, collapsed, served, words):
-    reasons = gate.rejection_reasons(cider, collapsed, served, 0.15, 0.05)
+def test_rejection_reasons(cider, collapsed, served_cider, words):
+    reasons = gate.rejection_reasons(cider, collapsed, served_cider, 0.15, 0.05)
     assert len(reasons) == len(words)
     for word, reason in zip(words, reasons, strict=True):
         assert word in reason
 
 
-@pytest.mark.parametrize("why", ["known", "asked", "absent", "other split", "other weights"])
-def test_scores_are_of_the_weights_that_are_there(scored, monkeypatch, why):
+@pytest.mark.parametrize(
+    "case", ["up to date", "requested", "absent", "other split", "other weights"]
+)
+def test_a_run_is_evaluated_unless_its_scores_are_up_to_date(scored, monkeypatch, case):
     evaluation = SimpleNamespace(
-        scores=SimpleNamespace(values={gate.CIDER: 0.3}), collapsed=["greedy: all alike"]
+        scores=SimpleNamespace(values={gate.CIDER: 0.3}), collapsed=["greedy: all captions equal"]
     )
     monkeypatch.setattr(gate, "evaluate_run", lambda *arguments: evaluation)
-    if why == "absent":
+    if case == "absent":
         scored.metrics.unlink()
-    elif why == "other split":
+    elif case == "other split":
         weights = {"test": scored.weights_digest()}
         of_test = {"test/greedy/CIDEr": 0.5, "collapsed": {"test": []}, "weights": weights}
         scored.metrics.write_text(json.dumps(of_test))
-    elif why == "other weights":
+    elif case == "other weights":
         with scored.best_weights.open("ab") as file:
             file.write(b"more")
-    found = gate.run_scores(scored.path, (None, None, None), anew=why == "asked")
-    assert found == ((0.5, []) if why == "known" else (0.3, ["greedy: all alike"]))
+    found = gate.run_scores(scored.path, (None, None, None), reevaluate=case == "requested")
+    assert found == ((0.5, []) if case == "up to date" else (0.3, ["greedy: all captions equal"]))
 
 
-def test_the_served_version_is_compared_on_the_same_data(scored, tmp_path, monkeypatch):
+def test_the_served_version_is_evaluated_on_the_data_of_the_run(scored, tmp_path, monkeypatch):
     def evaluate(version, change, split):
         changed.append(change(scored.read_config()).data.val_images)
         return SimpleNamespace(scores=SimpleNamespace(values={gate.CIDER: 0.4}))
@@ -170,7 +181,7 @@ def test_the_served_version_is_compared_on_the_same_data(scored, tmp_path, monke
     data = scored.read_config().data
     assert gate.served_cider(extra.parent, data) == 0.5
     assert changed == []
-    # Of another data set, and of runs that nobody has scored together yet.
+    # First a version with other data settings, then one without scores.
     other = type(data)(val_images=99)
     assert gate.served_cider(extra.parent, other) == 0.4
     (extra / "metrics.json").write_text("{}")
@@ -178,27 +189,30 @@ def test_the_served_version_is_compared_on_the_same_data(scored, tmp_path, monke
     assert changed == [99, 12]
 
 
-def test_a_collapsed_run_is_refused(scored, stand_in, pushing, tmp_path):
+def test_a_collapsed_run_is_rejected(scored, fake_export, pushing, tmp_path):
     sign = "greedy: image_dependence is 0.000, less than 0.3"
     write_scores(scored, GOOD | {"collapsed": {"val": [sign]}})
     status, record, error = pushing(scored.path, "--to", tmp_path / "to")
     assert status == 1
-    assert error == f"error: NOT_BLESSED: signs of collapse: {sign}"
+    assert error == (
+        f"error: {scored.path} is not good enough to be served (NOT_BLESSED): "
+        f"signs of collapse: {sign}"
+    )
     assert record["evaluation"] == "NOT_BLESSED"
     assert log_of(tmp_path / "to") == [record]
     assert sorted(entry.name for entry in (tmp_path / "to").iterdir()) == [push.LOCK, push.LOG]
-    assert not stand_in.calls
+    assert not fake_export.calls
 
 
-def test_versions_follow_each_other(scored, without_server, pushing, tmp_path):
+def test_each_push_is_compared_with_the_served_version(scored, without_server, pushing, tmp_path):
     to = tmp_path / "to"
     status, first, _ = pushing(scored.path, "--to", to)
     assert status == 0
     assert visible(to) == [first["version"]]
-    written = json.loads((to / str(first["version"]) / push.ASSETS_EXTRA / push.RECORD).read_text())
+    written = stored_record(to, first["version"])
     assert written["infrastructure"] == "INFRA_BLESSED"
     assert written["version"] == first["version"]
-    # Its scores and settings, which the real export would have put there.
+    # A real export contains the scores and settings of the run.
     for file in (scored.metrics, scored.config):
         shutil.copy(file, to / str(first["version"]) / push.ASSETS_EXTRA)
 
@@ -212,72 +226,73 @@ def test_versions_follow_each_other(scored, without_server, pushing, tmp_path):
     write_scores(scored, GOOD | {gate.CIDER: 0.4})
     status, third, error = pushing(scored.path, "--to", to)
     assert status == 1
-    assert "served now 0.500" in error
+    assert "below the 0.500 of the version served now" in error
     status, fourth, _ = pushing(scored.path, "--to", to, "--tolerance=0.3")
     assert visible(to) == [fourth["version"], second["version"], first["version"]]
     assert log_of(to) == [first, second, third, fourth]
     assert not list(to.glob(f"{push.UNFINISHED}*"))
 
 
-def test_what_fails_leaves_nothing(scored, stand_in, canaries, pushing, tmp_path, monkeypatch):
-    """A real server, and an answer that is not what the run says."""
+def test_a_failed_push_leaves_nothing(scored, fake_export, checks, pushing, tmp_path, monkeypatch):
+    """A real server whose answer differs from the expected caption."""
     to = tmp_path / "to"
-    default, *rest = canaries
+    default, *others = checks
     captions = default.outputs["caption"].copy()
     captions[2] += " and more"
     wrong = dataclasses.replace(default, outputs=default.outputs | {"caption": captions})
-    monkeypatch.setattr(push, "canaries", lambda run: [*rest, wrong])
+    monkeypatch.setattr(push, "signature_checks", lambda run: [*others, wrong])
     status, record, error = pushing(scored.path, "--to", to)
     assert status == 1
     assert record["infrastructure"] == "INFRA_NOT_BLESSED"
-    assert error.startswith("error: INFRA_NOT_BLESSED: serving_default over gRPC: caption 2 is")
+    assert "(INFRA_NOT_BLESSED): serving_default over gRPC: caption of row 2 is" in error
     assert "version" not in record
     assert sorted(entry.name for entry in to.iterdir()) == [push.LOCK, push.LOG]
 
 
-def test_a_fresh_server_answers(model, canaries):
-    assert try_out(model, canaries) > 0
+def test_a_model_is_validated_in_a_fresh_server(model, checks):
+    assert validate(model, checks) > 0
 
 
 @pytest.fixture
-def predict(canaries):
-    """A server that does what it must, unless `fault` changes an answer."""
-    default = canaries[0]
+def predict(checks):
+    """A server that answers correctly unless `fault` changes an answer."""
+    default = checks[0]
 
     def answer(name, signature, inputs, timeout):
+        is_corrupt = inputs is default.corrupt_inputs
         found = {key: values.copy() for key, values in default.outputs.items()}
-        if inputs is default.spoilt:
-            found["error"][SPOILT], found["caption"][SPOILT] = "no image", ""
-        answer.fault(found, inputs is default.spoilt)
+        if is_corrupt:
+            found["error"][CORRUPT_ROW], found["caption"][CORRUPT_ROW] = "not an image", ""
+        answer.fault(found, is_corrupt)
         return found
 
-    answer.fault = lambda found, spoilt: None
+    answer.fault = lambda found, is_corrupt: None
     return answer
 
 
-def _drop(found, spoilt):
+def _drop(found, is_corrupt):
     del found["score"]
 
 
-def _widen(found, spoilt):
+def _widen(found, is_corrupt):
     found["caption"] = found["caption"][:, None]
 
 
-def _not_finite(found, spoilt):
+def _not_finite(found, is_corrupt):
     found["score"][0] = np.nan
 
 
-def _other_score(found, spoilt):
+def _other_score(found, is_corrupt):
     found["score"][3] += 0.01
 
 
-def _no_error(found, spoilt):
+def _no_error(found, is_corrupt):
     found["error"][:] = ""
 
 
-def _neighbour(found, spoilt):
-    if spoilt:
-        found["error"][2] = "no image"
+def _error_in_another_row(found, is_corrupt):
+    if is_corrupt:
+        found["error"][2] = "not an image"
 
 
 @pytest.mark.parametrize(
@@ -285,22 +300,22 @@ def _neighbour(found, spoilt):
     [
         (_drop, r"the outputs are \['caption', 'error'\], expected"),
         (_widen, "caption has the shape"),
-        (_not_finite, "score 0 is .*nan"),
-        (_other_score, "score 3 is"),
-        (_no_error, "what is no image has no error"),
-        (_neighbour, "beside what is no image, error 1 is"),
+        (_not_finite, "score of row 0 is .*nan"),
+        (_other_score, "score of row 3 is"),
+        (_no_error, "a row that is not an image has no error"),
+        (_error_in_another_row, "in a batch with a row that is not an image, error of row 1 is"),
     ],
 )
-def test_wrong_answers_are_noticed(canaries, predict, fault, words):
-    ask(predict, canaries[0])
+def test_wrong_answers_are_noticed(checks, predict, fault, words):
+    check_answers(predict, checks[0])
     predict.fault = fault
     with pytest.raises(ServingError, match=words):
-        ask(predict, canaries[0])
+        check_answers(predict, checks[0])
 
 
-def test_two_pushes_at_once(scored, without_server, pushing, tmp_path):
+def test_a_push_fails_while_another_runs(scored, without_server, pushing, tmp_path):
     (tmp_path / "to").mkdir()
-    with push._alone(tmp_path / "to"):
+    with push._locked(tmp_path / "to"):
         status, record, error = pushing(scored.path, "--to", tmp_path / "to")
     assert status == 1
     assert "Another push to" in error
@@ -319,12 +334,12 @@ def test_rollback(pushing, tmp_path):
     assert Path(record["kept_as"]).is_dir()
     status, _, error = pushing("--rollback", "--to", tmp_path)
     assert status == 1
-    assert "has 1 versions" in error
+    assert "has 1 of the 2 versions" in error
     assert visible(tmp_path) == [7]
     assert [line["action"] for line in log_of(tmp_path)] == ["rollback"] * 2
 
 
-def test_a_wrong_folder_ends_with_one_line(pushing, scored, tmp_path):
+def test_a_wrong_folder_is_reported_in_one_line(pushing, scored, tmp_path):
     status, _, error = pushing("--rollback", "--to", tmp_path / "nowhere")
     assert status == 1
     assert "No such file" in error
@@ -336,7 +351,7 @@ def test_a_wrong_folder_ends_with_one_line(pushing, scored, tmp_path):
     assert pushing(tmp_path / "no run", "--to", tmp_path / "to")[0] == 1
 
 
-# A push of next to nothing that is killed, the worst way, at a moment.
+# A push of an empty model that kills itself with SIGKILL at a given moment.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -357,8 +372,8 @@ del sys.argv[1]
 push.load_run = lambda path: (None, None, None)
 push.gate.run_scores = lambda *_: (0.5, [])
 push.export_run = export_run
-push.canaries = lambda run: []
-push.try_out = kill if moment == "canaries" else lambda *_: 1.0
+push.signature_checks = lambda run: []
+push.validate = kill if moment == "validate" else lambda *_: 1.0
 if moment == "rename":
     Path.rename = kill
 if moment == "log":
@@ -369,7 +384,7 @@ push.main()
 
 @pytest.mark.parametrize(
     "moments",
-    [("canaries", "rename"), pytest.param(("export", "log"), marks=pytest.mark.slow)],
+    [("validate", "rename"), pytest.param(("export", "log"), marks=pytest.mark.slow)],
 )
 def test_a_killed_push_leaves_nothing_that_servers_see(
     scored, without_server, pushing, tmp_path, moments
@@ -398,32 +413,32 @@ def test_a_killed_push_leaves_nothing_that_servers_see(
 
 @pytest.mark.slow
 def test_a_run_is_pushed_and_served(scored, pushing, tmp_path, monkeypatch):
-    """All of it as it is: export, server, canaries; then what a client gets of the version."""
+    """Nothing is faked: export, validation in a server, and a client of the pushed version."""
     to = tmp_path / "to"
     status, record, error = pushing(scored.path, "--to", to)
     assert status == 0, error
     assert visible(to) == [record["version"]]
-    assert json.loads((to / str(record["version"]) / push.ASSETS_EXTRA / push.RECORD).read_text())
+    assert stored_record(to, record["version"])
     with Serving(to, tmp_path / "socket"):
         predict = connect_grpc(f"unix:{tmp_path / 'socket'}")
         rows = caption_images(predict, example_images(), model=MODEL, timeout=60)
     assert all(row["caption"] and not row["error"] for row in rows)
 
-    def in_python(self, image_bytes):
+    def python_beam(self, image_bytes):
         caption = tf.numpy_function(lambda rows: rows, [image_bytes], tf.string)
         return {"caption": caption, "score": tf.zeros_like(caption, tf.float32)}
 
-    monkeypatch.setattr(ServedCaptioner, "beam", in_python)
-    status, refused, error = pushing(scored.path, "--to", to)
+    monkeypatch.setattr(ServedCaptioner, "beam", python_beam)
+    status, failed, error = pushing(scored.path, "--to", to)
     assert status == 1
     assert "PyFunc" in error
     assert visible(to) == [record["version"]]
     assert not list(to.glob(f"{push.UNFINISHED}*"))
-    assert log_of(to) == [record, refused]
+    assert log_of(to) == [record, failed]
 
 
 class Serving:
-    """A server of a folder, at a socket."""
+    """A server of a folder, on a Unix socket."""
 
     def __init__(self, to: Path, socket: Path):
         arguments = ["--port=0", f"--grpc_socket_path={socket}", f"--model_name={MODEL}"]
@@ -433,22 +448,22 @@ class Serving:
 
     def __enter__(self):
         self.process = subprocess.Popen(self.command)
-        until(self.socket.exists)
+        wait_until(self.socket.exists)
 
     def __exit__(self, *_):
         self.process.terminate()
         assert self.process.wait(60) == 0
 
 
-def until(happens, seconds: float = 120) -> None:
+def wait_until(condition, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
-    while not happens():
+    while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
 
 
 def processes_of(folder: Path) -> list[str]:
-    """Commands that name it."""
+    """Command lines of processes that contain the path."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -461,29 +476,29 @@ def processes_of(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
-@pytest.mark.parametrize("moment", ["begun", "written", "server"])
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads processes from /proc")
+@pytest.mark.parametrize("moment", ["started", "written", "server"])
 def test_a_real_push_is_killed(scored, tmp_path, moment):
-    """Its server does not outlive it, and nothing is to be seen."""
+    """The server ends with the push, and no version is visible."""
     to = tmp_path / "to"
     reached = {
-        "begun": lambda: list(to.glob(f"{push.UNFINISHED}*")),
+        "started": lambda: list(to.glob(f"{push.UNFINISHED}*")),
         "written": lambda: list(to.glob(f"{push.UNFINISHED}*/**/saved_model.pb")),
         "server": lambda: any("grpc_socket_path" in command for command in processes_of(to)),
     }
     process = subprocess.Popen([sys.executable, "-m", "serving.push", scored.path, "--to", to])
-    until(reached[moment])
+    wait_until(reached[moment])
     process.kill()
     process.wait()
     assert visible(to) == []
     assert list(to.glob(f"{push.UNFINISHED}*"))
-    until(lambda: not processes_of(to), 60)
+    wait_until(lambda: not processes_of(to), 60)
     assert visible(to) == []
 
 
 @pytest.mark.slow
-def test_a_model_that_does_not_warm_up_is_refused(model, canaries, tmp_path):
+def test_a_model_whose_warm_up_fails_is_rejected(model, checks, tmp_path):
     broken = shutil.copytree(model / "1", tmp_path / "1")
     (broken / push.ASSETS_EXTRA / "tf_serving_warmup_requests").write_bytes(b"no records" * 10)
-    with pytest.raises(ServingError, match=r"the server ends with status 1: error: .*warmup"):
-        try_out(tmp_path, canaries)
+    with pytest.raises(ServingError, match=r"the server ended with status 1: error: .*warmup"):
+        validate(tmp_path, checks)
