@@ -1,9 +1,9 @@
-"""Serving: TensorFlow Serving's API on one machine, its clients, and what a fleet needs.
+"""A model server with TensorFlow Serving's API, its clients, and the configuration of a fleet.
 
-Nothing here imports from `caption_gan` but `signature`; `push` alone also calls its programs.
+Of `caption_gan`, modules import only `signature`. `push` also uses its evaluation and export.
 """
 
 import os
 
-# As in `caption_gan`: a dozen lines about the machine, none of which an operator can act on.
+# TensorFlow logs a dozen lines about the machine at the start. Operators cannot act on them.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -1,6 +1,6 @@
-"""Arrays of several calls become those of one, and its outputs theirs.
+"""Runs several calls as one batch: concatenates their inputs and splits the outputs.
 
-Inputs and outputs are arrays [B, ...], B the rows of a call or of several.
+Inputs and outputs are arrays [B, ...], where B is the number of rows of a call or of a batch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class Runnable(Protocol):
-    """A servable, for example."""
+    """The part of `Servable` that batching uses."""
 
     def run(
         self,
@@ -28,21 +28,21 @@ class Runnable(Protocol):
 
 
 class BatchKey(NamedTuple):
-    """What calls have in common if they can be merged."""
+    """What calls must have in common to share a batch."""
 
     servable: Runnable
     signature: str
     outputs: tuple[str, ...]
-    rows: tuple[Any, ...]  # Name, type and shape of a row of each input.
+    rows: tuple[Any, ...]  # Name, data type and row shape of each input.
 
 
 class BatchRunner:
-    """Merges calls of a key.
+    """Runs calls with the same key as one batch.
 
     Args:
-        allowed_rows: Numbers of rows, increasing, to one of which calls are filled up together;
-            any number will do if there are none.
-        pads_rows: Whether rows of one number of dimensions can be merged whatever their shapes.
+        allowed_rows: Allowed batch sizes, increasing. A batch is filled up to the next one. Empty:
+            any size is allowed.
+        pads_rows: Whether to pad rows of different shapes, which must have the same rank.
     """
 
     def __init__(self, allowed_rows: Sequence[int], pads_rows: bool):
@@ -61,14 +61,14 @@ class BatchRunner:
     def run(
         self, key: BatchKey, calls: Sequence[Arrays], timeout: float | None
     ) -> list[dict[str, np.ndarray]]:
-        """Computes the outputs of each of several calls at once.
+        """Returns the outputs of each call, computed in one batch.
 
         Raises:
-            RequestError: Outputs are not rows, or what the servable says.
+            RequestError: Outputs do not have a row per input row, or the servable failed.
         """
         ends = list(accumulate(map(common_rows, calls), initial=0))
         rows = next((size for size in self._allowed_rows if size >= ends[-1]), ends[-1])
-        inputs = {name: self._merged([inputs[name] for inputs in calls], rows) for name in calls[0]}
+        inputs = {name: self._batched([call[name] for call in calls], rows) for name in calls[0]}
         computed = key.servable.run(key.signature, inputs, key.outputs, timeout)
         for array in computed.values():
             _check_rows(array, rows)
@@ -77,10 +77,10 @@ class BatchRunner:
             for start, end in pairwise(ends)
         ]
 
-    def _merged(self, arrays: list[np.ndarray], rows: int) -> np.ndarray:
-        """One array [rows, ...], filled up with copies of the first row."""
+    def _batched(self, arrays: list[np.ndarray], rows: int) -> np.ndarray:
+        """Concatenates arrays to [rows, ...], filled up with copies of the first row."""
         if self._pads_rows:
-            arrays = _of_one_shape(arrays)
+            arrays = _with_padded_rows(arrays)
         missing = rows - sum(map(len, arrays))
         if missing:
             arrays = [*arrays, np.broadcast_to(arrays[0][:1], (missing, *arrays[0].shape[1:]))]
@@ -88,16 +88,16 @@ class BatchRunner:
 
 
 def common_rows(inputs: Arrays) -> int:
-    """Rows of each input; 0 if they have none, or not equally many."""
+    """Returns the number of rows of all inputs; 0 if they differ or an input is a scalar."""
     sizes = {len(array) if array.ndim else 0 for array in inputs.values()}
     return sizes.pop() if len(sizes) == 1 else 0
 
 
-def joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Outputs of a call from those of its parts.
+def concatenated(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Returns the outputs of a split call, concatenated.
 
     Raises:
-        RequestError: Their rows differ in shape.
+        RequestError: The outputs of the parts differ in row shape.
     """
     if len(parts) == 1:
         return parts[0]
@@ -110,15 +110,15 @@ def joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _of_one_shape(arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """Pads rows at their ends with their array's first element."""
+def _with_padded_rows(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """Pads the rows of all arrays to the largest shape, each with its array's first element."""
     shape = tuple(map(max, zip(*(array.shape[1:] for array in arrays), strict=True)))
     return [array if array.shape[1:] == shape else _padded(array, shape) for array in arrays]
 
 
 def _padded(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     padded = np.empty((len(array), *shape), array.dtype)
-    # An array without elements fails here, and whoever merges computes each call by itself.
+    # An empty array raises ValueError here; the scheduler then runs each call alone.
     padded[...] = array[(slice(1),) * array.ndim]
     padded[tuple(map(slice, array.shape))] = array
     return padded

@@ -1,9 +1,9 @@
-"""Classify, Regress and MultiInference, in TensorFlow Serving's words: rows are tf.train.Examples.
+"""Classify, Regress and MultiInference on tf.train.Examples, with TensorFlow Serving's messages.
 
-As that server by default, this one looks at what a signature has, not at the method it was made
-for: models of TensorFlow 2 cannot say.
+Like TensorFlow Serving by default, this module checks the inputs and outputs of a signature, not
+its method name, which models of TensorFlow 2 do not set.
 
-B examples, C classes.
+Shapes: B examples, C classes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,12 +21,12 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.errors import RequestError
-from serving.predict import Run, check_types, invalid, signature_name, used_spec
+from serving.errors import RequestError, invalid
+from serving.predict import Run, check_types, response_spec, signature_name
 from serving.servable import Servable
 from serving.tensor_protos import data_type
 
-INPUTS = tf.saved_model.CLASSIFY_INPUTS  # Of a regression, too.
+INPUTS = tf.saved_model.CLASSIFY_INPUTS  # Regression uses the same name.
 CLASSES, SCORES = tf.saved_model.CLASSIFY_OUTPUT_CLASSES, tf.saved_model.CLASSIFY_OUTPUT_SCORES
 OUTPUTS = tf.saved_model.REGRESS_OUTPUTS
 CLASSIFY, REGRESS = tf.saved_model.CLASSIFY_METHOD_NAME, tf.saved_model.REGRESS_METHOD_NAME
@@ -35,23 +35,23 @@ CLASSIFY, REGRESS = tf.saved_model.CLASSIFY_METHOD_NAME, tf.saved_model.REGRESS_
 def classify(
     servable: Servable, request: classification_pb2.ClassificationRequest, run: Run
 ) -> classification_pb2.ClassificationResponse:
-    """Answers each example with its classes, each with a label, a score or both.
+    """Computes the classes of each example, each with a label, a score or both.
 
     Args:
-        servable: What the request's model spec stands for.
-        request: With one example or more.
-        run: Computes on that servable.
+        servable: Version that the request's model spec names.
+        request: One or more examples.
+        run: Computes outputs on the servable.
 
     Raises:
         RequestError: The signature does not classify, there is no example, outputs are not
-            [B, C], or `run` raised it.
+            [B, C], or `run` failed.
     """
     signature = _signature(servable, request.model_spec, "No signature was found with the name: ")
     outputs = _classification_outputs(signature)
     examples = _examples(request.input, signature)
     computed = run(signature_name(request.model_spec), {INPUTS: examples}, outputs)
     return classification_pb2.ClassificationResponse(
-        model_spec=used_spec(servable, request.model_spec),
+        model_spec=response_spec(servable, request.model_spec),
         result=_classifications(computed, len(examples)),
     )
 
@@ -59,23 +59,23 @@ def classify(
 def regress(
     servable: Servable, request: regression_pb2.RegressionRequest, run: Run
 ) -> regression_pb2.RegressionResponse:
-    """Answers each example with a number.
+    """Computes a number for each example.
 
     Args:
-        servable: What the request's model spec stands for.
-        request: With one example or more.
-        run: Computes on that servable.
+        servable: Version that the request's model spec names.
+        request: One or more examples.
+        run: Computes outputs on the servable.
 
     Raises:
         RequestError: The signature is no regression, there is no example, the output is neither
-            [B] nor [B, 1], or `run` raised it.
+            [B] nor [B, 1], or `run` failed.
     """
     signature = _signature(servable, request.model_spec, "No signature was found with the name: ")
     outputs = _regression_outputs(signature)
     examples = _examples(request.input, signature)
     computed = run(signature_name(request.model_spec), {INPUTS: examples}, outputs)
     return regression_pb2.RegressionResponse(
-        model_spec=used_spec(servable, request.model_spec),
+        model_spec=response_spec(servable, request.model_spec),
         result=_regressions(computed, len(examples)),
     )
 
@@ -83,22 +83,23 @@ def regress(
 def multi_inference(
     servable: Servable, request: inference_pb2.MultiInferenceRequest, run: Run
 ) -> inference_pb2.MultiInferenceResponse:
-    """Answers the same examples by several signatures of a model.
+    """Runs several signatures of a model on the same examples.
 
     Args:
-        servable: What the first task's model spec stands for.
-        request: Each task is a signature and what to do with it.
-        run: Computes on that servable.
+        servable: Version that the first task's model spec names.
+        request: Each task has a signature and a method, classify or regress.
+        run: Computes outputs on the servable.
 
     Raises:
-        RequestError: The tasks do not go together, or as for `classify` and `regress`.
+        RequestError: The tasks differ in model or input, repeat a signature, or fail as in
+            `classify` and `regress`.
     """
-    chosen = _chosen(servable, request.tasks)
-    examples = _examples(request.input, chosen[0][0])
+    signatures = _signatures(servable, request.tasks)
+    examples = _examples(request.input, signatures[0][0])
     response = inference_pb2.MultiInferenceResponse()
-    for task, (_, outputs) in zip(request.tasks, chosen, strict=True):
+    for task, (_, outputs) in zip(request.tasks, signatures, strict=True):
         computed = run(signature_name(task.model_spec), {INPUTS: examples}, outputs)
-        result = response.results.add(model_spec=used_spec(servable, task.model_spec))
+        result = response.results.add(model_spec=response_spec(servable, task.model_spec))
         if task.method_name == CLASSIFY:
             result.classification_result.MergeFrom(_classifications(computed, len(examples)))
         else:
@@ -106,11 +107,11 @@ def multi_inference(
     return response
 
 
-def _chosen(
+def _signatures(
     servable: Servable, tasks: Sequence[inference_pb2.InferenceTask]
 ) -> list[tuple[meta_graph_pb2.SignatureDef, list[str]]]:
-    """Each task's signature, with the names of the outputs that it needs."""
-    chosen: dict[str, tuple[meta_graph_pb2.SignatureDef, list[str]]] = {}
+    """Returns each task's signature and the names of its outputs."""
+    signatures: dict[str, tuple[meta_graph_pb2.SignatureDef, list[str]]] = {}
     inputs = set()
     for task in tasks:
         if not task.model_spec.name:
@@ -120,7 +121,7 @@ def _chosen(
                 "All ModelSpecs in a MultiInferenceRequest must access the same model name."
             )
         name = signature_name(task.model_spec)
-        if name in chosen:
+        if name in signatures:
             raise invalid(f"Duplicate evaluation of signature: {name}")
         signature = _signature(
             servable, task.model_spec, "Requested signature not found in model graph: "
@@ -134,11 +135,11 @@ def _chosen(
                 grpc.StatusCode.UNIMPLEMENTED,
                 f"Unsupported signature method_name: {task.method_name}",
             )
-        chosen[name] = signature, outputs
+        signatures[name] = signature, outputs
         inputs.add(signature.inputs[INPUTS].name)
         if len(inputs) > 1:
             raise invalid("Input tensor must be the same for all Signatures.")
-    return list(chosen.values())
+    return list(signatures.values())
 
 
 def _signature(
@@ -180,7 +181,10 @@ def _regression_outputs(signature: meta_graph_pb2.SignatureDef) -> list[str]:
 
 
 def _examples(request: input_pb2.Input, signature: meta_graph_pb2.SignatureDef) -> np.ndarray:
-    """Serialized examples [B]; two messages, one after the other, are read as one of both."""
+    """Returns serialized examples [B].
+
+    Each begins with the context: parsing concatenated protos merges them.
+    """
     kind = request.WhichOneof("kind")
     examples = getattr(request, kind).examples if kind else []
     if not examples:
@@ -217,22 +221,22 @@ def _classifications(
         )
     result = classification_pb2.ClassificationResult()
     for row in range(count):
-        labels = () if classes is None else classes[row]
-        numbers = () if scores is None else scores[row]
-        result.classifications.add().classes.extend(_classes(labels, numbers))
+        row_labels = () if classes is None else classes[row]
+        row_scores = () if scores is None else scores[row]
+        result.classifications.add().classes.extend(_classes(row_labels, row_scores))
     return result
 
 
 def _classes(
     labels: Sequence[bytes], scores: Sequence[float]
 ) -> Iterable[classification_pb2.Class]:
-    for place in range(max(len(labels), len(scores))):
-        found = classification_pb2.Class()
+    for index in range(max(len(labels), len(scores))):
+        result = classification_pb2.Class()
         if len(labels):
-            found.label = labels[place].decode(errors="replace")
+            result.label = labels[index].decode(errors="replace")
         if len(scores):
-            found.score = scores[place]
-        yield found
+            result.score = scores[index]
+        yield result
 
 
 def _regressions(computed: Mapping[str, np.ndarray], count: int) -> regression_pb2.RegressionResult:

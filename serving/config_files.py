@@ -1,6 +1,7 @@
-"""Files of settings in protobuf's text format, as `tensorflow_model_server` takes them.
+"""Reads `tensorflow_model_server`'s configuration files, which are in protobuf text format.
 
-The package with its API has messages for the models' file only; the others are built here.
+The package `tensorflow-serving-api` has only the message of the model config file. This module
+builds the messages of the others.
 """
 
 import os
@@ -20,7 +21,7 @@ from google.protobuf.message import Message
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from serving.errors import RequestError, ServingError
-from serving.model_configs import checked
+from serving.model_configs import validated_models
 
 _PACKAGE = "tensorflow.serving"
 _FIELDS = {
@@ -44,8 +45,8 @@ _FIELDS = {
         "client_verify": "bool",
     },
 }
-# How a field of a type is written, after its name.
-_FORMS = {
+# Example values by type, for error messages; they follow the field's name.
+_EXAMPLES = {
     "Int64Value": " { value: 8 }",
     "StringValue": ' { value: "text" }',
     "BoolValue": " { value: true }",
@@ -53,23 +54,23 @@ _FORMS = {
     "bool": ": true",
     "string": ': "text"',
 }
-_MODELS_FORM = (
+_MODEL_CONFIG_EXAMPLE = (
     'model_config_list { config { name: "m" base_path: "/models/m" model_platform: "tensorflow" } }'
 )
-_MOST_THREADS = 1024
-METRICS_PATH = "/monitoring/prometheus/metrics"
+_MAX_THREADS = 1024
+DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
 
 
-def read_batching(path: Path | None) -> Any:
-    """What `--batching_parameters_file` says, or would without a file.
+def read_batching_parameters(path: Path | None) -> Any:
+    """Reads `--batching_parameters_file`; without a path, returns the defaults.
 
     Returns:
-        BatchingParameters in which every number is set: what the file does not say is as
-        TensorFlow Serving has it, and `max_execution_batch_size`, the rows of a batch, is
-        `max_batch_size`, the rows of a request, unless large requests are split.
+        BatchingParameters with every number set. Missing values are TensorFlow Serving's defaults.
+        `max_batch_size` limits the rows of a request, `max_execution_batch_size` those of a batch.
+        They are equal unless large requests are split.
 
     Raises:
-        ServingError: The file cannot be read, or has values that do not go together.
+        ServingError: The file cannot be read, or a value is out of range.
     """
     parameters = _read(path, "BatchingParameters") if path else _MESSAGES["BatchingParameters"]()
     _set_default(parameters, "max_batch_size", 1000)
@@ -80,8 +81,8 @@ def read_batching(path: Path | None) -> Any:
     if not parameters.enable_large_batch_splitting.value:
         parameters.ClearField("max_execution_batch_size")
     _set_default(parameters, "max_execution_batch_size", parameters.max_batch_size.value)
-    for fault in _batching_faults(parameters):
-        raise ServingError(f"{path}: {fault}")
+    for error in _batching_errors(parameters):
+        raise ServingError(f"{path}: {error}")
     return parameters
 
 
@@ -90,84 +91,86 @@ def _set_default(parameters: Any, field: str, value: int | str) -> None:
         getattr(parameters, field).value = value
 
 
-def _batching_faults(parameters: Any) -> Iterator[str]:
+def _batching_errors(parameters: Any) -> Iterator[str]:
     ranges = {
         "max_batch_size": (1, None),
         "batch_timeout_micros": (0, None),
         "max_enqueued_batches": (1, None),
-        "num_batch_threads": (1, _MOST_THREADS),
+        "num_batch_threads": (1, _MAX_THREADS),
         "max_execution_batch_size": (1, parameters.max_batch_size.value),
     }
-    for field, (least, most) in ranges.items():
+    for field, (low, high) in ranges.items():
         value = getattr(parameters, field).value
-        if value < least or (most is not None and value > most):
-            limit = f"at least {least}" if most is None else f"{least} to {most}"
-            yield f"expected {field} to be {limit}, got {value}"
+        if value < low or (high is not None and value > high):
+            expected = f"at least {low}" if high is None else f"{low} to {high}"
+            yield f"expected {field} to be {expected}, got {value}"
     allowed, largest = parameters.allowed_batch_sizes, parameters.max_execution_batch_size.value
-    if any(size >= following for size, following in pairwise([0, *allowed])):
+    if any(size >= next_size for size, next_size in pairwise([0, *allowed])):
         yield f"expected allowed_batch_sizes to be positive and to increase, got {list(allowed)}"
     if allowed and allowed[-1] != largest:
-        split = parameters.enable_large_batch_splitting.value
-        name = "max_execution_batch_size" if split else "max_batch_size"
+        splitting = parameters.enable_large_batch_splitting.value
+        name = "max_execution_batch_size" if splitting else "max_batch_size"
         yield f"expected the last of allowed_batch_sizes to be {name}, {largest}, got {allowed[-1]}"
 
 
-def read_monitoring(path: Path) -> Any:
-    """What `--monitoring_config_file` says.
+def read_monitoring_config(path: Path) -> Any:
+    """Reads `--monitoring_config_file`.
 
     Returns:
         MonitoringConfig whose `prometheus_config.path` is set.
 
     Raises:
-        ServingError: The file cannot be read, or the path is none.
+        ServingError: The file cannot be read, or the path does not begin with a slash.
     """
     config = _read(path, "MonitoringConfig")
     prometheus = config.prometheus_config
-    prometheus.path = prometheus.path or METRICS_PATH
+    prometheus.path = prometheus.path or DEFAULT_METRICS_PATH
     if not prometheus.path.startswith("/"):
         raise ServingError(f"{path}: expected a path that begins with /, got {prometheus.path!r}")
     return config
 
 
-def read_ssl(path: Path) -> Any:
-    """What `--ssl_config_file` says.
+def read_ssl_config(path: Path) -> Any:
+    """Reads `--ssl_config_file`.
 
     Returns:
-        SSLConfig; its fields hold PEM, not names of files.
+        SSLConfig; its fields contain PEM text, not names of files.
 
     Raises:
-        ServingError: The file cannot be read, or lacks a field.
+        ServingError: The file cannot be read, or a field is missing.
     """
     config = _read(path, "SSLConfig")
-    needed = ["server_key", "server_cert", *(["custom_ca"] if config.client_verify else [])]
-    for field in needed:
+    required = ["server_key", "server_cert"]
+    if config.client_verify:
+        required.append("custom_ca")
+    for field in required:
         if not getattr(config, field):
-            reason = ", with which clients are verified" if field == "custom_ca" else ""
-            raise ServingError(f"{path}: expected {field} in PEM{reason}; got none")
+            reason = " to verify clients" if field == "custom_ca" else ""
+            raise ServingError(f"{path}: expected {field} (PEM){reason}; got none")
     return config
 
 
 def read_model_config(path: Path) -> ModelServerConfig:
-    """What `--model_config_file` says.
+    """Reads `--model_config_file`.
 
     Raises:
-        ServingError: The file cannot be read, or has models that cannot be served.
+        ServingError: The file cannot be read, or a model's configuration is wrong.
     """
-    config = _parse(path, ModelServerConfig(), _MODELS_FORM)
+    config = _parse(path, ModelServerConfig(), _MODEL_CONFIG_EXAMPLE)
     if config.WhichOneof("config") is None:
-        raise ServingError(f"{path}: expected {_MODELS_FORM}; got no model_config_list")
+        raise ServingError(f"{path}: expected {_MODEL_CONFIG_EXAMPLE}; got no model_config_list")
     try:
-        checked(config)
+        validated_models(config)
     except RequestError as error:
         raise ServingError(f"{path}: {error.message}") from error
     return config
 
 
 def _read(path: Path, name: str) -> Any:
-    return _parse(path, _MESSAGES[name](), _forms(name))
+    return _parse(path, _MESSAGES[name](), _example(name))
 
 
-def _parse(path: Path, message: Any, form: str) -> Any:
+def _parse(path: Path, message: Any, example: str) -> Any:
     try:
         return text_format.Parse(path.read_text("utf-8"), message)
     except OSError as error:
@@ -175,23 +178,22 @@ def _parse(path: Path, message: Any, form: str) -> Any:
     except UnicodeDecodeError as error:
         raise ServingError(f"{path}: expected text in UTF-8, got {error.reason}") from error
     except text_format.ParseError as error:
-        # It quotes the file, which may have a private key.
+        # The parser's message quotes the file, which may contain a private key.
         secret = message.DESCRIPTOR.name == "SSLConfig"
         reason = "it cannot be parsed" if secret else str(error).partition(" : ")[2]
         reason = " ".join(reason.split()).rstrip(".")
-        raise ServingError(f"{path}:{error.GetLine()}: {reason}; expected {form}") from None
+        raise ServingError(f"{path}:{error.GetLine()}: {reason}; expected {example}") from None
 
 
-def _forms(name: str) -> str:
-    """Everything that a message may have."""
-    fields = _FIELDS[name].items()
+def _example(name: str) -> str:
+    """Returns a message with all of its fields, in text format."""
     return ", ".join(
-        field + (_FORMS[kind] if kind in _FORMS else f" {{ {_forms(kind)} }}")
-        for field, kind in fields
+        field + (_EXAMPLES[kind] if kind in _EXAMPLES else f" {{ {_example(kind)} }}")
+        for field, kind in _FIELDS[name].items()
     )
 
 
-def _build() -> dict[str, type[Message]]:
+def _build_messages() -> dict[str, type[Message]]:
     file = descriptor_pb2.FileDescriptorProto(
         name="serving/config_files.proto",
         package=_PACKAGE,
@@ -201,8 +203,8 @@ def _build() -> dict[str, type[Message]]:
     for name, fields in _FIELDS.items():
         message = file.message_type.add(name=name)
         for number, (field, kind) in enumerate(fields.items(), start=1):
-            _describe(message.field.add(name=field, number=number), kind)
-    # A pool of its own: the API's package may have these messages one day.
+            _set_type(message.field.add(name=field, number=number), kind)
+    # Use a separate pool: `tensorflow-serving-api` may add these messages to the default one.
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
     pool.AddSerializedFile(file.SerializeToString())
@@ -212,7 +214,7 @@ def _build() -> dict[str, type[Message]]:
     }
 
 
-def _describe(field: Any, kind: str) -> None:
+def _set_type(field: Any, kind: str) -> None:
     repeated, name = kind.startswith("repeated "), kind.removeprefix("repeated ")
     field.label = field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL
     if name in ("bool", "int64", "string"):
@@ -223,4 +225,4 @@ def _describe(field: Any, kind: str) -> None:
         field.type_name = f".{package}.{name}"
 
 
-_MESSAGES = _build()
+_MESSAGES = _build_messages()

@@ -1,21 +1,21 @@
-"""Errors that are answers: to the one who started a program, or to the one who sent a request."""
+"""Errors for the user of a program and for the client that sent a request."""
 
 import grpc
 
 
 class ServingError(Exception):
-    """What the user did, what was expected and what to do, in one line.
+    """An error that the user can fix: one line with what is wrong, what was expected, what to do.
 
-    Programs print its text to standard error and leave with exit status 1.
+    Programs print the line to standard error and exit with status 1.
     """
 
 
 class RequestError(Exception):
-    """Why a request was not answered.
+    """A request failed.
 
     Args:
-        code: As gRPC has it; REST maps it to an HTTP status.
-        message: TensorFlow Serving's wording, which clients may search.
+        code: Status code of gRPC; the REST API maps it to an HTTP status.
+        message: As TensorFlow Serving words it, since clients may search for its words.
     """
 
     def __init__(self, code: grpc.StatusCode, message: str):
@@ -25,5 +25,5 @@ class RequestError(Exception):
 
 
 def invalid(message: str) -> RequestError:
-    """The error of a request that is wrong in itself."""
+    """Returns an INVALID_ARGUMENT error."""
     return RequestError(grpc.StatusCode.INVALID_ARGUMENT, message)

@@ -1,4 +1,4 @@
-"""Loads the versions of a model that are wanted and do not serve yet, and remembers failures."""
+"""Loads the versions that a model's policy selects, and remembers those that failed."""
 
 import logging
 import threading
@@ -17,7 +17,7 @@ from serving.version_policy import aspired_versions
 from serving.version_states import ModelVersionStatus, VersionStates
 from serving.warm_up import load_and_warm_up
 
-# A version that fails may not be all there yet; the numbers are TensorFlow Serving's.
+# A version that fails to load may still be being copied. The values are TensorFlow Serving's.
 RETRIES = 5
 RETRY_SECONDS = 60.0
 
@@ -25,12 +25,15 @@ logger = logging.getLogger("serving")
 
 
 class NoVersionsError(RequestError):
-    """There is nothing to load, or not yet."""
+    """A model's folder has no version yet that its policy selects."""
 
 
 @dataclass(eq=False)
 class LoadedVersion:
-    """A version, how many requests hold it, and whether it is unloaded after the last of them."""
+    """A loaded version, and the number of requests that use it.
+
+    A retired version is unloaded when its last lease ends.
+    """
 
     servable: Servable
     leases: int = 0
@@ -50,21 +53,23 @@ class LoadFailure:
 
 @dataclass
 class ServedModel:
-    """Once it serves it stays as it is; another one takes its place."""
+    """The versions of a model. A model that serves is replaced, never modified."""
 
     config: ModelConfig
     serving: dict[int, LoadedVersion] = field(default_factory=dict)  # By version.
     failures: dict[Path, LoadFailure] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)  # Said once, not at each poll.
+    warnings: list[str] = field(
+        default_factory=list
+    )  # Already logged, so as not to repeat them at each poll.
 
 
 class Loader:
-    """Loads models, one at a time.
+    """Loads models, one version at a time.
 
     Args:
-        states: Is told what becomes of versions.
+        states: Records the state of each version.
         session_config: Options of the models' sessions.
-        stopping: Once set, no further version is begun.
+        stopping: Once it is set, no further version is loaded.
     """
 
     def __init__(
@@ -77,75 +82,76 @@ class Loader:
         self._session_config = session_config
         self._stopping = stopping
 
-    def refreshed(self, config: ModelConfig, before: ServedModel) -> ServedModel:
-        """Loads what is wanted and does not serve yet; what does is taken over.
+    def load(self, config: ModelConfig, before: ServedModel) -> ServedModel:
+        """Returns the model with the versions that its policy selects; loads the missing ones.
+
+        If none can serve and neither folder nor policy changed, the versions that served before go
+        on serving: an emptied folder does not end a service.
 
         Args:
-            config: Says what is wanted.
-            before: What served until now, perhaps by another configuration.
+            config: Folder and policy of the model.
+            before: The model that serves so far, perhaps with another configuration.
 
         Raises:
-            RequestError: Nothing that is wanted can serve. If the same was wanted before, what
-                served then goes on instead: an emptied folder does not end a service.
+            RequestError: None of the selected versions can serve.
         """
-        wanted, warnings = aspired_versions(Path(config.base_path), config.model_version_policy)
-        paths = set(wanted.values())
-        # A folder that was taken away in between is another chance.
-        failures = {path: failed for path, failed in before.failures.items() if path in paths}
+        aspired, warnings = aspired_versions(Path(config.base_path), config.model_version_policy)
+        paths = set(aspired.values())
+        # A folder that was removed and added again is tried again at once.
+        failures = {path: failure for path, failure in before.failures.items() if path in paths}
         model = ServedModel(config, failures=failures, warnings=warnings)
         pending: dict[int, Path] = {}
-        for version, path in wanted.items():
+        for version, path in aspired.items():
             loaded = before.serving.get(version)
             if loaded and loaded.servable.path == path:
                 model.serving[version] = loaded
             elif path not in failures or failures[path].may_be_retried:
                 pending[version] = path
-                self._states.note(config.name, version, ModelVersionStatus.START)
+                self._states.record(config.name, version, ModelVersionStatus.START)
         for version, path in pending.items():
             if not self._stopping.is_set():
                 self._load(model, version, path)
-        if not wanted:
-            kept = f"; still serving {_list(before.serving)}" if before.serving else ""
-            warnings.append(f"no version of model {config.name} is in {config.base_path}{kept}")
+        if not aspired:
+            served = f"; still serving {_list(before.serving)}" if before.serving else ""
+            warnings.append(f"{config.base_path} has no version of model {config.name}{served}")
         for warning in warnings:
             if warning not in before.warnings:
                 logger.warning("%s", warning)
-        before.warnings = warnings  # Not again, should this fail and be tried again.
+        before.warnings = warnings  # Does not repeat them if this load fails and is retried.
         if not model.serving and _source(config) == _source(before.config):
             model.serving = before.serving
         if not model.serving:
-            raise _nothing_serves(model, wanted)
+            raise _nothing_serves(model, aspired)
         return model
 
     def _load(self, model: ServedModel, version: int, path: Path) -> None:
-        """Adds the version to those that serve, or to the failures."""
+        """Loads a version; adds it to `model.serving` or to `model.failures`."""
         name, start = model.config.name, time.monotonic()
-        self._states.note(name, version, ModelVersionStatus.LOADING)
+        self._states.record(name, version, ModelVersionStatus.LOADING)
         try:
             servable = load_and_warm_up(name, version, path, self._session_config)
         except RequestError as error:
             attempts = model.failures[path].attempts + 1 if path in model.failures else 1
             model.failures[path] = LoadFailure(error.message, attempts, time.monotonic())
-            self._states.note(name, version, ModelVersionStatus.END, error)
-            then = f"once more in {RETRY_SECONDS:.0f} s" if attempts <= RETRIES else "no more"
+            self._states.record(name, version, ModelVersionStatus.END, error)
+            retry = f"retry in {RETRY_SECONDS:.0f} s" if attempts <= RETRIES else "no more retries"
             logger.error(
-                "Version %d of model %s cannot be loaded and is tried %s: %s",
-                *(version, name, then, error.message),
+                "Cannot load version %d of model %s (%s): %s", version, name, retry, error.message
             )
         else:
             model.failures.pop(path, None)
             model.serving[version] = LoadedVersion(servable)
             seconds = time.monotonic() - start
-            logger.info("Version %d of model %s was loaded in %.1f s", version, name, seconds)
+            logger.info("Loaded version %d of model %s in %.1f s", version, name, seconds)
 
 
 def _source(config: ModelConfig) -> tuple[str, bytes]:
     return config.base_path, config.model_version_policy.SerializeToString(deterministic=True)
 
 
-def _nothing_serves(model: ServedModel, wanted: Collection[int]) -> RequestError:
+def _nothing_serves(model: ServedModel, aspired: Collection[int]) -> RequestError:
     name = model.config.name
-    if not wanted:
+    if not aspired:
         return NoVersionsError(
             grpc.StatusCode.NOT_FOUND,
             f"Unable to find a numerical version path for servable {name} at: "
@@ -154,7 +160,7 @@ def _nothing_serves(model: ServedModel, wanted: Collection[int]) -> RequestError
     reasons = "; ".join(failure.reason for failure in model.failures.values())
     return RequestError(
         grpc.StatusCode.UNKNOWN,
-        f"Some models did not become available: {name}, versions {_list(wanted)}: {reasons}",
+        f"Some models did not become available: {name}, versions {_list(aspired)}: {reasons}",
     )
 
 

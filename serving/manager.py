@@ -1,7 +1,7 @@
-"""Which models and versions serve now: folders are watched, versions loaded, swapped and unloaded.
+"""Manages the models that serve: polls their folders, and loads, swaps and unloads versions.
 
-A version that replaces others serves before they go, and they go when the last request that
-computes on them is done.
+A new version serves before the old one is unloaded. A version is unloaded when its last request
+is done.
 """
 
 import logging
@@ -15,7 +15,7 @@ from tensorflow_serving.apis import model_pb2
 
 from serving.errors import RequestError, ServingError, invalid
 from serving.loader import LoadedVersion, Loader, NoVersionsError, ServedModel
-from serving.model_configs import ModelConfig, ModelServerConfig, check_labels, checked
+from serving.model_configs import ModelConfig, ModelServerConfig, check_labels, validated_models
 from serving.servable import Servable
 from serving.version_states import ModelVersionStatus, VersionStates
 
@@ -23,14 +23,14 @@ logger = logging.getLogger("serving")
 
 
 class ModelManager:
-    """Serves what a configuration names; requests, polling and reloading go on at the same time.
+    """Serves the models of a configuration. All methods are safe to call from several threads.
 
     Args:
         config: Models, each with a folder of versions.
-        poll_seconds: How often folders are looked at; with zero or less only at the start and when
+        poll_seconds: Interval at which folders are read. Zero or less: only at the start and when
             a configuration is loaded.
         session_config: Options of the models' sessions.
-        on_unload: Called with a servable on which nothing computes any more, before it is closed.
+        on_unload: Called with each servable after its last request and before it is closed.
     """
 
     def __init__(
@@ -45,18 +45,18 @@ class ModelManager:
         self._on_unload = on_unload
         self._models: Mapping[str, ServedModel] = {}
         self._states = VersionStates()
-        self._lock = threading.Lock()  # Of models and leases; held for moments only.
-        self._changing = threading.Lock()  # One change of what serves at a time, loading included.
+        self._lock = threading.Lock()  # Guards models and leases; held for moments only.
+        self._changing = threading.Lock()  # Held while models load and change.
         self._stopping = threading.Event()
         self._loader = Loader(self._states, session_config, self._stopping)
         self._poller = threading.Thread(target=self._poll, name="versions", daemon=True)
 
     def start(self) -> None:
-        """Loads all models, waiting for those that have no version yet, and begins to poll.
+        """Loads all models, waiting for the first version of each, then starts to poll.
 
         Raises:
-            ServingError: The configuration is wrong, a model cannot be loaded, has no version and
-                is not polled for one, or `stop` was called meanwhile.
+            ServingError: The configuration is wrong; a model cannot be loaded; a model has no
+                version and polling is off; or `stop` was called meanwhile.
         """
         try:
             self._replace(self._config, at_start=True)
@@ -66,10 +66,10 @@ class ModelManager:
             self._poller.start()
 
     def stop(self) -> None:
-        """Ends polling and unloads all models, each when nothing computes on it any more.
+        """Stops polling and unloads all models, each after its last request.
 
-        A version that is being loaded is waited for. Not to be called by a signal handler, which
-        may have interrupted `start`.
+        Waits for a version that is being loaded. Do not call it in a signal handler: it may have
+        interrupted `start`, whose lock it needs.
         """
         self._stopping.set()
         if self._poller.is_alive():
@@ -79,7 +79,7 @@ class ModelManager:
 
     @contextmanager
     def lease(self, model_spec: model_pb2.ModelSpec) -> Iterator[Servable]:
-        """Gives the version that a request means and keeps it loaded meanwhile.
+        """Yields the version that a request asks for, and keeps it loaded meanwhile.
 
         Raises:
             RequestError: There is no such model, version or label.
@@ -93,50 +93,51 @@ class ModelManager:
             with self._lock:
                 loaded.leases -= 1
                 last = loaded.retired and not loaded.leases
-            if last:  # Another thread unloads: in this one an answer waits to be sent.
+            if last:  # Unloads in another thread: this one has a response to send.
                 threading.Thread(target=self._unload, args=[loaded.servable], daemon=False).start()
 
     def status(self, model_spec: model_pb2.ModelSpec) -> list[ModelVersionStatus]:
-        """States of one version or of all, newest first; a label means all, as in the engine.
+        """Returns the states of one version, or of all versions of a model, newest first.
+
+        A label is ignored, as in TensorFlow Serving.
 
         Raises:
-            RequestError: There never was such a version.
+            RequestError: No such version was ever found.
         """
-        return self._states.of(model_spec)
+        return self._states.status(model_spec)
 
     def reload(self, config: ModelServerConfig) -> None:
-        """Replaces the configuration: loads what it names, then unloads what it does not.
+        """Replaces the configuration: loads its models, then unloads those that it does not name.
 
         Raises:
-            RequestError: It is wrong; a model that is new, or is to be found elsewhere, has no
-                version that can be loaded; a label is for a version that does not serve. All that
-                served goes on then.
+            RequestError: The configuration is wrong; a new or moved model has no version that can
+                be loaded; or a label names a version that does not serve. Nothing changes then.
         """
         if config.WhichOneof("config"):
             self._replace(config, at_start=False)
         else:
-            logger.warning("A configuration without model_config_list changes nothing")
+            logger.warning("Ignored a configuration without model_config_list")
 
     def _replace(self, config: ModelServerConfig, at_start: bool) -> None:
-        configs = checked(config)
+        configs = validated_models(config)
         with self._changing:
-            fresh: dict[str, ServedModel] = {}
+            loaded: dict[str, ServedModel] = {}
             try:
                 for name, model_config in configs.items():
                     before = self._models.get(name) or ServedModel(ModelConfig(name=name))
-                    refreshed = self._awaited if at_start else self._loader.refreshed
-                    fresh[name] = refreshed(model_config, before)
+                    load = self._load_when_present if at_start else self._loader.load
+                    loaded[name] = load(model_config, before)
                     if not at_start:
-                        check_labels(model_config, before.config, fresh[name].serving)
+                        check_labels(model_config, before.config, loaded[name].serving)
             except BaseException:
-                self._retire_unused(fresh)
+                self._retire_unused(loaded)
                 raise
-            self._serve(fresh)
+            self._serve(loaded)
 
-    def _awaited(self, config: ModelConfig, before: ServedModel) -> ServedModel:
+    def _load_when_present(self, config: ModelConfig, before: ServedModel) -> ServedModel:
         while True:
             try:
-                return self._loader.refreshed(config, before)
+                return self._loader.load(config, before)
             except NoVersionsError:
                 if self._poll_seconds <= 0 or self._stopping.wait(self._poll_seconds):
                     raise
@@ -146,23 +147,23 @@ class ModelManager:
             with self._changing:
                 for name, model in self._models.items():
                     try:
-                        fresh = self._loader.refreshed(model.config, model)
+                        loaded = self._loader.load(model.config, model)
                     except Exception:
-                        logger.exception("Looking for versions of model %s failed", name)
+                        logger.exception("Cannot look for versions of model %s", name)
                     else:
-                        self._serve({**self._models, name: fresh})
+                        self._serve({**self._models, name: loaded})
 
     def _serve(self, models: Mapping[str, ServedModel]) -> None:
-        """From now on these models serve, and no others."""
+        """Replaces the models that serve."""
         with self._lock:
             before, self._models = self._models, models
         for name, model in models.items():
             for version in model.serving:
-                self._states.note(name, version, ModelVersionStatus.AVAILABLE)
+                self._states.record(name, version, ModelVersionStatus.AVAILABLE)
         self._retire_unused(before)
 
     def _retire_unused(self, models: Mapping[str, ServedModel]) -> None:
-        """Unloads versions of these models that do not serve, each when nothing computes on it."""
+        """Unloads versions of these models that no longer serve, each after its last request."""
         serving = [loaded for model in self._models.values() for loaded in model.serving.values()]
         for name, model in models.items():
             numbers = self._models[name].serving if name in self._models else {}
@@ -170,7 +171,7 @@ class ModelManager:
                 if loaded in serving:
                     continue
                 if version not in numbers:
-                    self._states.note(name, version, ModelVersionStatus.UNLOADING)
+                    self._states.record(name, version, ModelVersionStatus.UNLOADING)
                 with self._lock:
                     loaded.retired = True
                     idle = not loaded.leases
@@ -180,8 +181,8 @@ class ModelManager:
     def _unload(self, servable: Servable) -> None:
         self._on_unload(servable)
         servable.close()
-        self._states.note(servable.name, servable.version, ModelVersionStatus.END)
-        logger.info("Version %d of model %s was unloaded", servable.version, servable.name)
+        self._states.record(servable.name, servable.version, ModelVersionStatus.END)
+        logger.info("Unloaded version %d of model %s", servable.version, servable.name)
 
 
 def _find(models: Mapping[str, ServedModel], model_spec: model_pb2.ModelSpec) -> LoadedVersion:

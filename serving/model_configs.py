@@ -1,4 +1,4 @@
-"""What a configuration of models has to be, in TensorFlow Serving's words."""
+"""Validates the configuration of models, with TensorFlow Serving's error messages."""
 
 import os
 from collections.abc import Collection
@@ -12,11 +12,11 @@ from serving.errors import RequestError, invalid
 PLATFORM = "tensorflow"
 
 
-def checked(config: ModelServerConfig) -> dict[str, ModelConfig]:
-    """Copies of the models' configurations by name.
+def validated_models(config: ModelServerConfig) -> dict[str, ModelConfig]:
+    """Returns copies of the models' configurations by name.
 
     Raises:
-        RequestError: One cannot be served, or there are two of a name.
+        RequestError: A configuration is wrong, or two have the same name.
     """
     if config.WhichOneof("config") == "custom_model_config":
         raise RequestError(
@@ -25,16 +25,16 @@ def checked(config: ModelServerConfig) -> dict[str, ModelConfig]:
             "ModelConfigList to another.",
         )
     models: dict[str, ModelConfig] = {}
-    for given in config.model_config_list.config:
-        if given.name in models:
-            raise invalid(f"Illegal to list model {given.name} multiple times in config list")
-        _check(given)
-        models[given.name] = ModelConfig()
-        models[given.name].CopyFrom(given)
+    for model in config.model_config_list.config:
+        if model.name in models:
+            raise invalid(f"Illegal to list model {model.name} multiple times in config list")
+        _validate(model)
+        models[model.name] = ModelConfig()
+        models[model.name].CopyFrom(model)
     return models
 
 
-def _check(model: ModelConfig) -> None:
+def _validate(model: ModelConfig) -> None:
     if not model.name:
         raise invalid(f"Expected a name for the model in {model.base_path!r}; got none")
     platform = model.model_platform
@@ -52,7 +52,7 @@ def _check(model: ModelConfig) -> None:
         )
     if platform != PLATFORM:
         raise invalid(f"Model {model.name} requests unsupported platform {platform}")
-    # The engine also reads from cloud storage; here it is copied first.
+    # Unlike TensorFlow Serving, this server does not read from cloud storage.
     if not os.path.isabs(model.base_path):
         raise invalid(
             f"Expected model {model.name} to have an absolute path; "
@@ -61,10 +61,15 @@ def _check(model: ModelConfig) -> None:
 
 
 def check_labels(model: ModelConfig, before: ModelConfig, available: Collection[int]) -> None:
-    """Refuses labels for versions that do not serve, unless they were there before.
+    """Checks that each new or changed label names an available version.
+
+    Args:
+        model: The new configuration.
+        before: The configuration that it replaces.
+        available: Versions that serve.
 
     Raises:
-        RequestError: There is one.
+        RequestError: A label names another version.
     """
     for label, version in sorted(model.version_labels.items()):
         unchanged = label in before.version_labels and before.version_labels[label] == version

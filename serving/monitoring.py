@@ -1,6 +1,6 @@
-"""Figures of a running server for Prometheus, with TensorFlow Serving's names.
+"""Metrics of a running server for Prometheus, with TensorFlow Serving's names.
 
-`prometheus_client` cannot write them: it appends `_total` to the names of counters.
+`prometheus_client` cannot write these names: it appends `_total` to those of counters.
 """
 
 import threading
@@ -10,35 +10,35 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import accumulate
 
-_Labels = tuple[str, ...]  # Their values.
+_Labels = tuple[str, ...]  # Names or values of labels.
 
-# Names of figures and of their labels.
+# Names of metrics and of their labels.
 _REQUESTS = ":tensorflow:serving:request_count", ("model_name", "status")
 _IN_FLIGHT = ":caption_gan:serving:requests_in_flight", ("model_name",)
 _REQUEST_LATENCY = ":tensorflow:serving:request_latency", ("model_name", "API", "entrypoint")
 _RUNTIME_LATENCY = ":tensorflow:serving:runtime_latency", ("model_name", "API", "runtime")
 
-# 10 microseconds to 25 minutes.
-_LIMITS = tuple(10 * 1.8**number for number in range(33))
-# Names come from clients that reload the configuration, too.
-_MOST_MODELS = 1000
+# Upper bounds of the buckets in microseconds: 10 microseconds to 25 minutes.
+_BOUNDS = tuple(10 * 1.8**power for power in range(33))
+# Clients can add models with HandleReloadConfigRequest, so their names need a limit.
+_MAX_MODELS = 1000
 
 
 class _Histogram:
     def __init__(self) -> None:
-        self.counts = [0] * (len(_LIMITS) + 1)
+        self.counts = [0] * (len(_BOUNDS) + 1)
         self.sum = 0.0
 
     def add(self, value: float) -> None:
-        self.counts[bisect_left(_LIMITS, value)] += 1
+        self.counts[bisect_left(_BOUNDS, value)] += 1
         self.sum += value
 
 
 class Monitoring:
-    """Counts and times requests of each model; many threads may tell it at once.
+    """Counts and times the requests of each model. All methods are thread-safe.
 
-    Of a model without a name are those requests for which there is no model, and those of models
-    that came after the first 1,000.
+    The empty model name stands for requests to unknown models, and for all models after the first
+    1,000.
     """
 
     def __init__(self) -> None:
@@ -49,36 +49,36 @@ class Monitoring:
         self._request_latencies: dict[_Labels, _Histogram] = defaultdict(_Histogram)
         self._runtime_latencies: dict[_Labels, _Histogram] = defaultdict(_Histogram)
 
-    def request(
+    def record_request(
         self, model: str, method: str, entrypoint: str, status_name: str, seconds: float
     ) -> None:
-        """Counts an answered request, and its time if it was a success.
+        """Counts a request, and adds its latency if it succeeded.
 
         Args:
-            model: Name of the model that answered, empty if there is none of the name asked for.
+            model: Name of the model; empty if the request names an unknown one.
             method: `Predict`, for example.
             entrypoint: `GRPC` or `REST`.
-            status_name: Of gRPC: `OK`, `NOT_FOUND` and so on.
-            seconds: From its arrival to its answer.
+            status_name: Status code of gRPC, such as `OK` or `NOT_FOUND`.
+            seconds: Time from the request's arrival to its response.
         """
-        # TensorFlow Serving writes what it found in the URL.
+        # For REST, TensorFlow Serving writes the method as in the URL, in lower case.
         api = method.lower() if entrypoint == "REST" else method
         with self._lock:
-            model = self._known(model)
+            model = self._limited_name(model)
             self._requests[model, status_name] += 1
             if status_name == "OK":
                 self._request_latencies[model, api, entrypoint].add(seconds * 1e6)
 
-    def runtime(self, model: str, method: str, seconds: float) -> None:
-        """Adds the time of a computation, waiting for a batch included."""
+    def record_runtime(self, model: str, method: str, seconds: float) -> None:
+        """Adds the time of a computation, including the wait for its batch."""
         with self._lock:
-            self._runtime_latencies[self._known(model), method, "TF1"].add(seconds * 1e6)
+            self._runtime_latencies[self._limited_name(model), method, "TF1"].add(seconds * 1e6)
 
     @contextmanager
     def in_flight(self, model: str) -> Iterator[None]:
-        """Counts a request as long as it is being answered."""
+        """Counts a request as in flight within the context."""
         with self._lock:
-            model = self._known(model)
+            model = self._limited_name(model)
             self._in_flight[(model,)] += 1
         try:
             yield
@@ -86,8 +86,8 @@ class Monitoring:
             with self._lock:
                 self._in_flight[(model,)] -= 1
 
-    def text(self) -> str:
-        """All figures as Prometheus reads them; times are in microseconds."""
+    def prometheus_text(self) -> str:
+        """Returns all metrics in Prometheus' text format; times are in microseconds."""
         with self._lock:
             lines = [
                 *_values(*_REQUESTS, "counter", self._requests),
@@ -97,35 +97,37 @@ class Monitoring:
             ]
         return "".join(lines)
 
-    def _known(self, model: str) -> str:
-        if model in self._models or len(self._models) < _MOST_MODELS:
+    def _limited_name(self, model: str) -> str:
+        if model in self._models or len(self._models) < _MAX_MODELS:
             self._models.add(model)
             return model
         return ""
 
 
-def _values(name: str, labels: _Labels, kind: str, values: Mapping[_Labels, int]) -> Iterator[str]:
-    yield f"# TYPE {name} {kind}\n"
+def _values(
+    name: str, labels: _Labels, metric_type: str, values: Mapping[_Labels, int]
+) -> Iterator[str]:
+    yield f"# TYPE {name} {metric_type}\n"
     for key, value in sorted(values.items()):
-        yield f"{name}{{{_written(labels, key)}}} {value}\n"
+        yield f"{name}{{{_label_text(labels, key)}}} {value}\n"
 
 
 def _histograms(
     name: str, labels: _Labels, histograms: Mapping[_Labels, _Histogram]
 ) -> Iterator[str]:
     yield f"# TYPE {name} histogram\n"
-    # As TensorFlow Serving writes them; dashboards have these texts.
-    limits = [*(f"{limit:g}" for limit in _LIMITS), "+Inf"]
+    # Written with six digits, as by TensorFlow Serving: dashboards query these strings.
+    bounds = [*(f"{bound:g}" for bound in _BOUNDS), "+Inf"]
     for key, histogram in sorted(histograms.items()):
-        written = _written(labels, key)
+        label_text = _label_text(labels, key)
         counts = list(accumulate(histogram.counts))
-        for limit, count in zip(limits, counts, strict=True):
-            yield f'{name}_bucket{{{written},le="{limit}"}} {count}\n'
-        yield f"{name}_sum{{{written}}} {histogram.sum}\n"
-        yield f"{name}_count{{{written}}} {counts[-1]}\n"
+        for bound, count in zip(bounds, counts, strict=True):
+            yield f'{name}_bucket{{{label_text},le="{bound}"}} {count}\n'
+        yield f"{name}_sum{{{label_text}}} {histogram.sum}\n"
+        yield f"{name}_count{{{label_text}}} {counts[-1]}\n"
 
 
-def _written(labels: _Labels, values: _Labels) -> str:
+def _label_text(labels: _Labels, values: _Labels) -> str:
     escaped = (
         value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"") for value in values
     )

@@ -1,4 +1,4 @@
-"""Predict and GetModelMetadata on a loaded version, in TensorFlow Serving's words."""
+"""Predict and GetModelMetadata on a loaded version, with TensorFlow Serving's error messages."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -14,27 +14,27 @@ from serving.servable import Servable
 from serving.tensor_protos import read_tensor, type_name, write_tensor
 
 DEFAULT = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
-SIGNATURES = "signature_def"  # The only metadata field that can be asked for.
+SIGNATURES = "signature_def"  # The only supported metadata field.
 
-# Computes outputs of a signature from its inputs: name of the signature, inputs, names of outputs.
+# Takes a signature's name, its inputs and the names of outputs; returns the outputs.
 Run = Callable[[str, Mapping[str, np.ndarray], Sequence[str]], Mapping[str, np.ndarray]]
 
 
 def predict(
     servable: Servable, request: predict_pb2.PredictRequest, run: Run
 ) -> predict_pb2.PredictResponse:
-    """Answers a request for outputs of one signature.
+    """Computes outputs of one signature.
 
     Args:
-        servable: What the request's model spec stands for.
-        request: Its inputs are arrays of any shapes; without `output_filter` all outputs are meant.
-        run: Computes on that servable.
+        servable: Version that the request's model spec names.
+        request: Inputs may have any shape. An empty `output_filter` asks for all outputs.
+        run: Computes outputs on the servable.
 
     Returns:
-        The outputs, with the signature and the version that they are of.
+        The outputs, with the signature and the version that computed them.
 
     Raises:
-        RequestError: The request does not fit the signature, or `run` raised it.
+        RequestError: The request does not match the signature, or `run` failed.
     """
     name = signature_name(request.model_spec)
     signature = servable.signatures.get(name)
@@ -44,10 +44,10 @@ def predict(
         )
     protos = _inputs(signature, request.inputs)
     inputs = {alias: _array(alias, proto) for alias, proto in protos.items()}
-    outputs = _outputs(signature, request.output_filter)
+    outputs = _output_names(signature, request.output_filter)
     check_types(signature, {alias: proto.dtype for alias, proto in protos.items()})
     computed = run(name, inputs, outputs)
-    response = predict_pb2.PredictResponse(model_spec=used_spec(servable, request.model_spec))
+    response = predict_pb2.PredictResponse(model_spec=response_spec(servable, request.model_spec))
     for alias in outputs:
         write_tensor(computed[alias], response.outputs[alias])
     return response
@@ -57,9 +57,9 @@ def signature_name(model_spec: model_pb2.ModelSpec) -> str:
     return model_spec.signature_name or DEFAULT
 
 
-def used_spec(servable: Servable, asked: model_pb2.ModelSpec) -> model_pb2.ModelSpec:
-    """What an answer says of where it is from."""
-    spec = model_pb2.ModelSpec(name=asked.name, signature_name=signature_name(asked))
+def response_spec(servable: Servable, requested: model_pb2.ModelSpec) -> model_pb2.ModelSpec:
+    """Returns the model, signature and version that computed a response."""
+    spec = model_pb2.ModelSpec(name=requested.name, signature_name=signature_name(requested))
     spec.version.value = servable.version
     return spec
 
@@ -102,21 +102,27 @@ def _array(alias: str, proto: tensor_pb2.TensorProto) -> np.ndarray:
         raise invalid(f"tensor parsing error: {alias}") from error
 
 
-def _outputs(signature: meta_graph_pb2.SignatureDef, chosen: Sequence[str]) -> list[str]:
-    for place, alias in enumerate(chosen):
+def _output_names(
+    signature: meta_graph_pb2.SignatureDef, output_filter: Sequence[str]
+) -> list[str]:
+    for index, alias in enumerate(output_filter):
         if alias not in signature.outputs:
             raise invalid(
                 f"output tensor alias not found in signature: {alias} "
                 f"Outputs expected to be in the set {{{_set(signature.outputs)}}}."
             )
-        if alias in chosen[:place]:
+        if alias in output_filter[:index]:
             raise invalid(f"duplicate output tensor alias: {alias}")
-    return list(chosen) or list(signature.outputs)
+    return list(output_filter) or list(signature.outputs)
 
 
 def check_types(signature: meta_graph_pb2.SignatureDef, types: Mapping[str, int]) -> None:
-    """Raises RequestError unless inputs have the types (DT_...) that a signature wants."""
-    # A session numbers its arguments in the order of their tensors' names.
+    """Checks the data types (DT_...) of a signature's inputs.
+
+    Raises:
+        RequestError: An input has another type.
+    """
+    # A session numbers its arguments by the names of their tensors, in alphabetical order.
     arguments = sorted(signature.inputs.items(), key=lambda argument: argument[1].name)
     for number, (alias, info) in enumerate(arguments):
         if types[alias] != info.dtype:
@@ -131,7 +137,11 @@ def _set(names: Iterable[str]) -> str:
 
 
 def check_metadata_fields(fields: Sequence[str]) -> None:
-    """Raises RequestError unless metadata were asked for, and only what there is."""
+    """Checks the fields of a GetModelMetadataRequest.
+
+    Raises:
+        RequestError: There is no field, or one is not supported.
+    """
     if not fields:
         raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
     for field in fields:
@@ -140,7 +150,7 @@ def check_metadata_fields(fields: Sequence[str]) -> None:
 
 
 def model_metadata(servable: Servable) -> get_model_metadata_pb2.GetModelMetadataResponse:
-    """Names, types and shapes of inputs and outputs of each signature."""
+    """Returns the names, types and shapes of the inputs and outputs of each signature."""
     response = get_model_metadata_pb2.GetModelMetadataResponse()
     response.model_spec.name = servable.name
     response.model_spec.version.value = servable.version

@@ -1,4 +1,4 @@
-"""Every request to its answer, however it came: protos in, protos out, RequestError otherwise."""
+"""Handles the requests of the gRPC and REST APIs: protos in, protos or RequestError out."""
 
 import logging
 import time
@@ -29,45 +29,45 @@ from serving.monitoring import Monitoring
 from serving.predict import DEFAULT, Run, check_metadata_fields, model_metadata, predict
 from serving.servable import Servable
 
-_Answer = TypeVar("_Answer")
+_Response = TypeVar("_Response")
 
 
 @contextmanager
-def _nothing_unexpected() -> Iterator[None]:
+def _only_request_errors() -> Iterator[None]:
+    """Turns any other exception into an INTERNAL error, and logs it."""
     try:
         yield
     except RequestError:
         raise
     except Exception as error:
-        logging.getLogger(__name__).exception("A request met a defect of the server or the model.")
+        logging.getLogger(__name__).exception("A request failed unexpectedly")
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise RequestError(grpc.StatusCode.INTERNAL, reason) from error
 
 
 class PredictionService:
-    """All that can be asked of a server.
+    """Methods of TensorFlow Serving's PredictionService and ModelService.
 
-    Each method takes a request and the seconds within which its answer is of use (None: any time),
-    and may be called by many threads at once. It raises RequestError, and nothing else, when the
-    request is wrong, its time is over or something breaks; GetModelMetadata, GetModelStatus and
-    HandleReloadConfigRequest do not look at the time.
+    Each method takes a request and a timeout in seconds (None: no limit). All are thread-safe. They
+    raise only RequestError: the request is wrong, the timeout is over, or the server or the model
+    failed. GetModelMetadata, GetModelStatus and HandleReloadConfigRequest ignore the timeout.
 
     Args:
-        manager: Has the models.
-        batching: Merges what several callers compute, if anything does.
-        monitoring: Is told of each inference.
-        entrypoint: The way in, for monitoring.
+        manager: Manager of the models.
+        scheduler: Batches the inputs of concurrent calls; None for no batching.
+        monitoring: Counts and times each inference.
+        entrypoint: API that the requests come from, for the metrics.
     """
 
     def __init__(
         self,
         manager: ModelManager,
-        batching: BatchScheduler | None,
+        scheduler: BatchScheduler | None,
         monitoring: Monitoring,
         entrypoint: Literal["GRPC", "REST"],
     ):
         self._manager = manager
-        self._batching = batching
+        self._scheduler = scheduler
         self._monitoring = monitoring
         self._entrypoint = entrypoint
 
@@ -92,32 +92,32 @@ class PredictionService:
         spec = request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
         return self._infer("MultiInference", multi_inference, request, spec, timeout)
 
-    @_nothing_unexpected()
+    @_only_request_errors()
     def get_model_metadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest, timeout: float | None = None
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        spec = _given(_model_spec(request))
+        spec = _required(_model_spec(request))
         check_metadata_fields(request.metadata_field)
         with self._manager.lease(spec) as servable:
             return model_metadata(servable)
 
-    @_nothing_unexpected()
+    @_only_request_errors()
     def signature(self, model_spec: model_pb2.ModelSpec, name: str) -> meta_graph_pb2.SignatureDef:
-        """For whoever has to know types before a request can be made: REST."""
+        """Returns a signature, from which the REST API reads the types of a request's inputs."""
         name = name or DEFAULT
         with self._manager.lease(model_spec) as servable:
             if name not in servable.signatures:
                 raise invalid(f'Serving signature name: "{name}" not found in signature def')
             return servable.signatures[name]
 
-    @_nothing_unexpected()
+    @_only_request_errors()
     def get_model_status(
         self, request: get_model_status_pb2.GetModelStatusRequest, timeout: float | None = None
     ) -> get_model_status_pb2.GetModelStatusResponse:
-        versions = self._manager.status(_given(_model_spec(request)))
+        versions = self._manager.status(_required(_model_spec(request)))
         return get_model_status_pb2.GetModelStatusResponse(model_version_status=versions)
 
-    @_nothing_unexpected()
+    @_only_request_errors()
     def reload_config(
         self, request: model_management_pb2.ReloadConfigRequest, timeout: float | None = None
     ) -> model_management_pb2.ReloadConfigResponse:
@@ -132,41 +132,40 @@ class PredictionService:
     def _infer(
         self,
         method: str,
-        answer: Callable[[Servable, Any, Run], _Answer],
+        infer: Callable[[Servable, Any, Run], _Response],
         request: Any,
         model_spec: model_pb2.ModelSpec | None,
         timeout: float | None,
-    ) -> _Answer:
+    ) -> _Response:
         start = time.monotonic()
-        end = None if timeout is None else start + timeout
-        # What is not served is counted without its name: names that anybody can make up would
-        # fill the memory.
+        deadline = None if timeout is None else start + timeout
+        # Unknown models are counted under an empty name: invented names would fill the memory.
         model, status = "", grpc.StatusCode.OK
         try:
-            with _nothing_unexpected(), self._manager.lease(_given(model_spec)) as servable:
+            with _only_request_errors(), self._manager.lease(_required(model_spec)) as servable:
                 model = servable.name
                 with self._monitoring.in_flight(model):
-                    return answer(servable, request, self._run(servable, method, end))
+                    return infer(servable, request, self._runner(servable, method, deadline))
         except RequestError as error:
             status = error.code
             raise
         finally:
             seconds = time.monotonic() - start
-            self._monitoring.request(model, method, self._entrypoint, status.name, seconds)
+            self._monitoring.record_request(model, method, self._entrypoint, status.name, seconds)
 
-    def _run(self, servable: Servable, method: str, end: float | None) -> Run:
+    def _runner(self, servable: Servable, method: str, deadline: float | None) -> Run:
         def run(
             signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
         ) -> Mapping[str, np.ndarray]:
             start = time.monotonic()
-            timeout = None if end is None else end - start
+            timeout = None if deadline is None else deadline - start
             if timeout is not None and timeout <= 0:
                 raise RequestError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
-            if self._batching:
-                computed = self._batching.run(servable, signature, inputs, outputs, timeout)
+            if self._scheduler:
+                computed = self._scheduler.run(servable, signature, inputs, outputs, timeout)
             else:
                 computed = servable.run(signature, inputs, outputs, timeout)
-            self._monitoring.runtime(servable.name, method, time.monotonic() - start)
+            self._monitoring.record_runtime(servable.name, method, time.monotonic() - start)
             return computed
 
         return run
@@ -176,7 +175,7 @@ def _model_spec(request: Any) -> model_pb2.ModelSpec | None:
     return request.model_spec if request.HasField("model_spec") else None
 
 
-def _given(model_spec: model_pb2.ModelSpec | None) -> model_pb2.ModelSpec:
+def _required(model_spec: model_pb2.ModelSpec | None) -> model_pb2.ModelSpec:
     if model_spec is None:
         raise invalid("Missing ModelSpec")
     return model_spec

@@ -119,7 +119,7 @@ class _RestApp:
     async def _answer(self, request: Request) -> Response:
         path = request.scope["raw_path"].decode("latin-1")
         if request.method == "GET" and path == self.metrics_path:
-            text = await run_in_threadpool(self.monitoring.text)
+            text = await run_in_threadpool(self.monitoring.prometheus_text)
             return Response(text, media_type="text/plain; version=0.0.4")
         # To TensorFlow Serving a query is a part of the path, and so of no path that there is.
         query = request.scope["query_string"].decode("latin-1")

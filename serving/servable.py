@@ -1,9 +1,10 @@
-"""One loaded version of a model, computed by a session of TensorFlow 1, as TensorFlow Serving does:
-so any SavedModel with a graph for serving will do, whichever program wrote it.
+"""One loaded version of a model, run by a session of TensorFlow 1, as in TensorFlow Serving.
 
-Python's `Session.run` refuses shapes that contradict a placeholder, where TensorFlow Serving lets
-the computation decide, and takes 0.1 ms to prepare a call, five times what the smallest model
-computes. What it calls underneath does neither; it has no public name.
+It loads any SavedModel with a serving graph, whatever program wrote it.
+
+It calls `Session._call_tf_sessionrun`, which has no public name, instead of `Session.run`. The
+latter rejects shapes that contradict a placeholder, where TensorFlow Serving leaves the check to
+the operations, and takes 0.1 ms to prepare a call: five times the run time of the smallest model.
 """
 
 import math
@@ -14,7 +15,7 @@ from typing import Any
 import grpc
 import numpy as np
 import tensorflow as tf
-import tensorflow_text  # noqa: F401  Models may have its operations.
+import tensorflow_text  # noqa: F401  Registers operations that models may contain.
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow.python.client import pywrap_tf_session
 from tensorflow.python.framework import ops
@@ -22,23 +23,23 @@ from tensorflow.python.framework import ops
 from serving.errors import RequestError
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-_LONGEST = 1e6  # Seconds; more would overflow what counts them.
+_MAX_TIMEOUT = 1e6  # Seconds; larger values overflow TensorFlow's counter.
 
 
 class Servable:
     """A version of a model; several threads may run it at once.
 
     Args:
-        name: The model's.
-        version: Its number.
+        name: Name of the model.
+        version: Number of the version.
         path: Folder of the SavedModel.
-        session_config: Options of the session, numbers of threads for example.
+        session_config: Options of the session, such as its numbers of threads.
 
     Attributes:
-        signatures: What can be run, by name.
+        signatures: Signatures by name.
 
     Raises:
-        RequestError: It cannot be loaded; the message is one line.
+        RequestError: The SavedModel cannot be loaded. The message is one line.
     """
 
     def __init__(
@@ -54,16 +55,16 @@ class Servable:
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=session_config)
         self._endpoints: dict[str, Any] = {}
         try:
-            # Runs what initializes variables and tables, too.
+            # Also initializes variables and tables.
             meta_graph = tf.compat.v1.saved_model.load(
                 self._session, [tf.saved_model.SERVING], str(path)
             )
             self._session._extend_graph()
-        except Exception as error:  # A model may be wrong in any way.
-            failed = _load_error(path, error)
+        except Exception as error:  # A broken model may raise anything.
+            load_error = _load_error(path, error)
             self.close()
-            raise failed from None
-        # Copies, which do not hold the message with all its constants.
+            raise load_error from None
+        # Copies, so that the meta graph with all its constants is freed.
         self.signatures: dict[str, meta_graph_pb2.SignatureDef] = {}
         for key, definition in meta_graph.signature_def.items():
             self.signatures[key] = meta_graph_pb2.SignatureDef()
@@ -76,20 +77,20 @@ class Servable:
         outputs: Sequence[str],
         timeout: float | None = None,
     ) -> dict[str, np.ndarray]:
-        """Computes some outputs of a signature.
+        """Computes outputs of a signature.
 
         Args:
             signature: One of `signatures`.
             inputs: Arrays of the signature's types and of any shapes.
             outputs: Names of the signature's outputs.
-            timeout: Seconds after which the computation is given up: between two operations, so
-                that a single one that takes long is waited for.
+            timeout: Seconds until the computation is cancelled. TensorFlow cancels between
+                operations, so a single long operation finishes first.
 
         Returns:
             The outputs by name; strings are bytes.
 
         Raises:
-            RequestError: It failed or took too long; code and message are TensorFlow's.
+            RequestError: The computation failed or timed out, with TensorFlow's code and message.
         """
         definition = self.signatures[signature]
         feeds = {
@@ -112,11 +113,11 @@ class Servable:
         return dict(zip(outputs, arrays, strict=True))
 
     def _endpoint(self, tensor: str) -> Any:
-        """A tensor of the graph as TensorFlow's C interface has it."""
+        """Returns a tensor of the graph as an output of TensorFlow's C API."""
         if tensor not in self._endpoints:
             try:
                 found = self._session.graph.get_tensor_by_name(tensor)
-            except (KeyError, ValueError) as error:  # Sparse tensors, for example, have no name.
+            except (KeyError, ValueError) as error:  # A sparse tensor, for example, has no name.
                 raise RequestError(
                     grpc.StatusCode.INVALID_ARGUMENT,
                     f"Tensor {tensor}, specified in either feed_devices or fetch_devices was not "
@@ -126,13 +127,13 @@ class Servable:
         return self._endpoints[tensor]
 
     def close(self) -> None:
-        """Frees what it holds; nothing may run then, nor afterwards."""
+        """Frees the session and the graph; no call may run now or later."""
         self._endpoints.clear()
         self._session.close()
         graph = self._session.graph
         del self._session  # The C++ session and its variables go with the object.
-        # The graph and its constants, in cycles of references, would wait for a collection, and to
-        # start one stops all threads for 0.2 s.
+        # The graph is full of reference cycles. Garbage collection would free it later and stop all
+        # threads for 0.2 s, so take it apart.
         for key in graph.get_all_collection_keys():
             graph.clear_collection(key)
         ops.dismantle_graph(graph)
@@ -143,7 +144,7 @@ def _options(timeout: float | None) -> Any:
         return None
     if timeout <= 0:
         raise RequestError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
-    milliseconds = math.ceil(min(timeout, _LONGEST) * 1000)
+    milliseconds = math.ceil(min(timeout, _MAX_TIMEOUT) * 1000)
     options = tf.compat.v1.RunOptions(timeout_in_ms=milliseconds)
     return pywrap_tf_session.TF_NewBufferFromString(options.SerializeToString())
 

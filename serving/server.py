@@ -1,7 +1,8 @@
 """A model server on one machine: `python -m serving.server --model_name=N --model_base_path=/DIR`.
 
-It takes the flags of `tensorflow_model_server`, loads the same folders and gives the same answers.
-From here down: flags -> models (`manager`) -> requests (`prediction_service`) -> gRPC and REST.
+It takes the flags of `tensorflow_model_server`, loads the same folders and returns the same
+responses. `ModelServer` connects the parts: flags -> models (`manager`) -> requests
+(`prediction_service`) -> gRPC and REST.
 """
 
 import argparse
@@ -19,7 +20,12 @@ import tensorflow as tf
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from serving.batch_scheduler import BatchScheduler
-from serving.config_files import read_batching, read_model_config, read_monitoring, read_ssl
+from serving.config_files import (
+    read_batching_parameters,
+    read_model_config,
+    read_monitoring_config,
+    read_ssl_config,
+)
 from serving.errors import RequestError, ServingError
 from serving.grpc_api import start_grpc
 from serving.http_server import GRACE_SECONDS, serve_rest
@@ -34,64 +40,70 @@ logger = logging.getLogger("serving")
 
 
 class ModelServer:
-    """Serves from its making until it is stopped.
+    """A running server: the constructor starts it, `stop` stops it.
 
     Args:
-        options: As `argument_parser` reads them.
+        options: Flags parsed by `argument_parser`.
 
     Raises:
-        ServingError: A setting is wrong, a model cannot be loaded or a port is taken.
+        ServingError: A flag is wrong, a model cannot be loaded or a port is taken.
     """
 
     def __init__(self, options: argparse.Namespace):
-        check(options)
+        check_flags(options)
         if options.profiler_port:
             tf.profiler.experimental.server.start(options.profiler_port)
         monitoring = Monitoring()
-        config = options.monitoring_config_file and read_monitoring(options.monitoring_config_file)
-        metrics = config.prometheus_config if config else None
-        tls = options.ssl_config_file and server_credentials(read_ssl(options.ssl_config_file))
+        metrics_path = None
+        if options.monitoring_config_file:
+            prometheus = read_monitoring_config(options.monitoring_config_file).prometheus_config
+            metrics_path = prometheus.path if prometheus.enable else None
+        credentials = None
+        if options.ssl_config_file:
+            credentials = server_credentials(read_ssl_config(options.ssl_config_file))
         manager = ModelManager(
-            models(options), options.file_system_poll_wait_seconds, session_config(options)
+            model_server_config(options),
+            options.file_system_poll_wait_seconds,
+            session_config(options),
         )
-        batching = None
+        scheduler = None
         if options.enable_batching:
-            batching = BatchScheduler(read_batching(options.batching_parameters_file))
+            scheduler = BatchScheduler(read_batching_parameters(options.batching_parameters_file))
         self._stopping = threading.Event()
-        # The ways in end together and first; then what they need.
-        self._ways_in: list[Callable[[], None]] = []
+        # Both APIs stop first and at the same time, then the scheduler and the models they use.
+        self._stop_apis: list[Callable[[], None]] = []
         with ExitStack() as stack:
             stack.callback(manager.stop)
-            if batching:
-                stack.callback(batching.close)
-            stack.callback(self._close_ways_in)
+            if scheduler:
+                stack.callback(scheduler.close)
+            stack.callback(self._stop_all_apis)
             manager.start()
             if options.port or options.grpc_socket_path:
                 grpc_server = start_grpc(
-                    PredictionService(manager, batching, monitoring, "GRPC"),
+                    PredictionService(manager, scheduler, monitoring, "GRPC"),
                     port=options.port or None,
                     socket_path=options.grpc_socket_path,
-                    credentials=tls,
+                    credentials=credentials,
                     threads=options.grpc_max_threads,
                     with_health=options.enable_grpc_healthcheck_service,
                 )
-                self._ways_in.append(lambda: grpc_server.stop(GRACE_SECONDS))
-                places = [str(place) for place in (options.port, options.grpc_socket_path) if place]
-                logger.info("Running gRPC ModelServer at %s", " and ".join(places))
+                self._stop_apis.append(lambda: grpc_server.stop(GRACE_SECONDS))
+                addresses = filter(None, (options.port, options.grpc_socket_path))
+                logger.info("Running gRPC ModelServer at %s", " and ".join(map(str, addresses)))
             if options.rest_api_port:
                 app = rest_app(
-                    PredictionService(manager, batching, monitoring, "REST"),
+                    PredictionService(manager, scheduler, monitoring, "REST"),
                     options.rest_api_timeout_in_ms / 1000,
-                    metrics.path if metrics and metrics.enable else None,
+                    metrics_path,
                     monitoring,
                 )
                 host = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"
                 http_server = serve_rest(app, host, options.rest_api_port)
-                self._ways_in.append(http_server.stop)
+                self._stop_apis.append(http_server.stop)
                 logger.info("Exporting HTTP/REST API at %d", http_server.port)
             if options.model_config_file and options.model_config_file_poll_wait_seconds > 0:
                 threading.Thread(
-                    target=self._follow_config, args=(options, manager), daemon=True
+                    target=self._poll_config_file, args=(options, manager), daemon=True
                 ).start()
             self._stack = stack.pop_all()
 
@@ -100,28 +112,28 @@ class ModelServer:
         self._stopping.set()
         self._stack.close()
 
-    def _close_ways_in(self) -> None:
-        closings = [threading.Thread(target=close) for close in self._ways_in]
-        for closing in closings:
-            closing.start()
-        for closing in closings:
-            closing.join()
+    def _stop_all_apis(self) -> None:
+        threads = [threading.Thread(target=stop) for stop in self._stop_apis]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
-    def _follow_config(self, options: argparse.Namespace, manager: ModelManager) -> None:
-        """Loads the file of models again whenever it changes; a wrong one changes nothing."""
-        before = models(options)
+    def _poll_config_file(self, options: argparse.Namespace, manager: ModelManager) -> None:
+        """Reloads the model config file when it changes; ignores a wrong file with a warning."""
+        before = model_server_config(options)
         while not self._stopping.wait(options.model_config_file_poll_wait_seconds):
             try:
-                config = models(options)
+                config = model_server_config(options)
                 if config != before:
                     manager.reload(config)
                     before = config
             except (ServingError, RequestError) as error:
-                logger.warning("The models stay as they were: %s", error)
+                logger.warning("The model config is not reloaded: %s", error)
 
 
-def models(options: argparse.Namespace) -> ModelServerConfig:
-    """Which models to serve, from a file or by name."""
+def model_server_config(options: argparse.Namespace) -> ModelServerConfig:
+    """Returns the models to serve, from --model_config_file or --model_base_path."""
     if options.model_config_file:
         return read_model_config(options.model_config_file)
     config = ModelServerConfig()
@@ -132,7 +144,7 @@ def models(options: argparse.Namespace) -> ModelServerConfig:
 
 
 def session_config(options: argparse.Namespace) -> tf.compat.v1.ConfigProto:
-    """Threads of a model's computations; 0 leaves them to TensorFlow."""
+    """Returns the numbers of threads of a model's session; 0 lets TensorFlow choose."""
     return tf.compat.v1.ConfigProto(
         intra_op_parallelism_threads=options.tensorflow_intra_op_parallelism
         or options.tensorflow_session_parallelism,
@@ -141,11 +153,12 @@ def session_config(options: argparse.Namespace) -> tf.compat.v1.ConfigProto:
     )
 
 
-def check(options: argparse.Namespace) -> None:
-    """Refuses flags that do not go together.
+def check_flags(options: argparse.Namespace) -> None:
+    """Checks combinations of flags.
 
     Raises:
-        ServingError: In the engine's words where it has any.
+        ServingError: A flag is missing or needs another one. The message is TensorFlow Serving's
+            if it has one.
     """
     if not (options.model_base_path or options.model_config_file):
         raise ServingError(
@@ -159,12 +172,12 @@ def check(options: argparse.Namespace) -> None:
         )
     if not (options.port or options.grpc_socket_path or options.rest_api_port):
         raise ServingError(
-            "Nothing would answer: give --port, --grpc_socket_path or --rest_api_port"
+            "The server has no address: give --port, --grpc_socket_path or --rest_api_port."
         )
 
 
 def argument_parser() -> argparse.ArgumentParser:
-    """The flags, with the engine's names and defaults."""
+    """Returns a parser of the flags, with the names and defaults of `tensorflow_model_server`."""
     parser = argparse.ArgumentParser(
         prog="python -m serving.server",
         description="Serves SavedModels over TensorFlow Serving's gRPC and REST APIs.",
@@ -175,25 +188,39 @@ def argument_parser() -> argparse.ArgumentParser:
         optional = {"nargs": "?", "const": True} if kind is boolean else {}
         parser.add_argument(f"--{name}", type=kind, default=default, help=text, **optional)  # type: ignore[arg-type]
 
-    add("port", port, 8500, "of gRPC; 0 for none; %(default)s")
-    add("grpc_socket_path", str, None, "a Unix socket for gRPC")
-    add("rest_api_port", port, 0, "of REST; 0, the default, for none")
-    add("rest_api_timeout_in_ms", positive, 30_000, "for a REST request; %(default)s")
-    add("model_name", str, "default", "without a --model_config_file; %(default)s")
-    add("model_base_path", str, "", "its folder of versions, an absolute path")
-    add("model_config_file", Path, None, "several models, a ModelServerConfig in text format")
-    add("model_config_file_poll_wait_seconds", whole, 0, "between looks at it; 0 for never again")
-    add("file_system_poll_wait_seconds", whole, 1, "between looks for versions; 0 for never again")
-    add("enable_batching", boolean, False, "merge requests that come together")
-    add("batching_parameters_file", Path, None, "a BatchingParameters in text format")
-    add("monitoring_config_file", Path, None, "a MonitoringConfig in text format: Prometheus")
-    add("ssl_config_file", Path, None, "an SSLConfig in text format: TLS for gRPC")
-    add("enable_grpc_healthcheck_service", boolean, False, "grpc.health.v1.Health")
-    add("grpc_max_threads", positive, 4 * (os.cpu_count() or 1), "requests at a time; %(default)s")
-    add("tensorflow_session_parallelism", whole, 0, "threads for both of the next; 0 for all cores")
-    add("tensorflow_intra_op_parallelism", whole, 0, "threads within an operation")
-    add("tensorflow_inter_op_parallelism", whole, 0, "operations at a time")
-    add("profiler_port", port, 0, "where TensorBoard captures traces; 0, the default, for none")
+    add("port", port, 8500, "port of the gRPC API; 0 for none; default %(default)s")
+    add("grpc_socket_path", str, None, "path of a Unix socket for the gRPC API")
+    add("rest_api_port", port, 0, "port of the REST API; 0 for none; default %(default)s")
+    add(
+        "rest_api_timeout_in_ms", positive, 30_000, "timeout of a REST request; default %(default)s"
+    )
+    add("model_name", str, "default", "name of the model; default %(default)s")
+    add("model_base_path", str, "", "absolute path of the model's folder of versions")
+    add(
+        "model_config_file",
+        Path,
+        None,
+        "several models: a ModelServerConfig in protobuf text format",
+    )
+    add(
+        "model_config_file_poll_wait_seconds", non_negative, 0, "interval of rereading it; 0: never"
+    )
+    add("file_system_poll_wait_seconds", non_negative, 1, "interval of version scans; 0: only one")
+    add("enable_batching", boolean, False, "batch the inputs of concurrent requests")
+    add("batching_parameters_file", Path, None, "BatchingParameters in protobuf text format")
+    add(
+        "monitoring_config_file",
+        Path,
+        None,
+        "MonitoringConfig (Prometheus) in protobuf text format",
+    )
+    add("ssl_config_file", Path, None, "SSLConfig (TLS for gRPC) in protobuf text format")
+    add("enable_grpc_healthcheck_service", boolean, False, "serve grpc.health.v1.Health too")
+    add("grpc_max_threads", positive, 4 * (os.cpu_count() or 1), "concurrent gRPC requests")
+    add("tensorflow_session_parallelism", non_negative, 0, "default of the next two; 0: all cores")
+    add("tensorflow_intra_op_parallelism", non_negative, 0, "threads per operation")
+    add("tensorflow_inter_op_parallelism", non_negative, 0, "concurrent operations")
+    add("profiler_port", port, 0, "port where TensorBoard captures traces; 0 for none")
     return parser
 
 
@@ -203,46 +230,50 @@ def boolean(text: str) -> bool:
     return text == "true"
 
 
-def whole(text: str, least: int = 0, most: int = 2**31 - 1) -> int:
+def integer(text: str, low: int, high: int = 2**31 - 1) -> int:
     number = int(text)
-    if not least <= number <= most:
-        raise argparse.ArgumentTypeError(f"expected {least} to {most}, got {number}")
+    if not low <= number <= high:
+        raise argparse.ArgumentTypeError(f"expected {low} to {high}, got {number}")
     return number
 
 
+def non_negative(text: str) -> int:
+    return integer(text, 0)
+
+
 def positive(text: str) -> int:
-    return whole(text, least=1)
+    return integer(text, 1)
 
 
 def port(text: str) -> int:
-    return whole(text, most=65_535)
+    return integer(text, 0, 65_535)
 
 
 def main() -> None:
-    """The program."""
+    """Runs the server until SIGTERM or SIGINT."""
     options = argument_parser().parse_args()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     logger.setLevel(logging.INFO)
-    tf.get_logger().setLevel(logging.ERROR)  # Advice to who wrote the code.
+    tf.get_logger().setLevel(logging.ERROR)  # Its warnings are for developers.
     try:
-        # A signal ends it at once here: nobody has asked for anything yet.
+        # Signals still have their default effect: without requests, there is nothing to finish.
         server = ModelServer(options)
     except ServingError as error:
         print(f"error: {error}", file=sys.stderr)
-        leave(1)
-    wanted = threading.Event()
+        exit_now(1)
+    signaled = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: wanted.set())
-    wanted.wait()
-    for number in (signal.SIGTERM, signal.SIGINT):  # Whoever asks twice does not want to wait.
+        signal.signal(number, lambda *_: signaled.set())
+    signaled.wait()
+    for number in (signal.SIGTERM, signal.SIGINT):  # A second signal exits at once.
         signal.signal(number, signal.SIG_DFL)
-    logger.info("Stopping: requests in flight have %d seconds", GRACE_SECONDS)
+    logger.info("Stopping: requests in flight have %d seconds to finish", GRACE_SECONDS)
     server.stop()
-    leave(0)
+    exit_now(0)
 
 
-def leave(status: int) -> None:
-    """Ends the process; an ordinary exit would wait for computations that have no deadline."""
+def exit_now(status: int) -> None:
+    """Exits without waiting for computations that have no deadline, as `sys.exit` would."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

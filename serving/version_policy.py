@@ -1,4 +1,4 @@
-"""Which versions of a model there are, and which of them a policy wants."""
+"""Finds the versions of a model and selects those that its policy asks for."""
 
 import re
 from collections.abc import Collection
@@ -15,47 +15,49 @@ MAX_VERSION = 2**63 - 1
 
 
 class AspiredVersions(NamedTuple):
-    """Folders by version, newest first, and what the operator may have meant otherwise."""
+    """Folders by version, newest first, and warnings for the operator."""
 
     folders: dict[int, Path]
     warnings: list[str]
 
 
 def aspired_versions(base: Path, policy: Policy) -> AspiredVersions:
-    """Looks for versions: folders whose names are numbers, with or without zeros before them.
+    """Returns the versions in a folder that the policy selects.
+
+    A version is a folder whose name is a number; leading zeros are allowed.
 
     Args:
-        base: The model's folder; without it, or with an unreadable one, there are no versions.
-        policy: Without a choice it is the latest version.
+        base: The model's folder. If it is missing or unreadable, there are no versions.
+        policy: Selects the latest version by default.
     """
     warnings: list[str] = []
     folders: dict[int, Path] = {}
     try:
-        # In this order what has zeros comes first and gives way.
+        # Sorted, a name with leading zeros comes before, and yields to, one without.
         for folder in sorted(entry for entry in base.iterdir() if entry.is_dir()):
             version = parse_version(folder.name)
             if version in folders:
-                warnings.append(f"{folders[version]} is ignored: {folder} is that version, too")
+                warnings.append(f"{folders[version]} is ignored: {folder} has the same version")
             if version is not None:
                 folders[version] = folder
     except OSError as error:
         warnings.append(f"{base} cannot be read: {error.strerror}")
     if policy.WhichOneof("policy_choice") == "specific":
         for version in sorted(set(policy.specific.versions) - set(folders)):
-            warnings.append(f"{base} lacks version {version}, which its policy names")
+            warnings.append(f"{base} has no version {version}, which the version policy names")
     return AspiredVersions(
         {version: folders[version] for version in select_versions(folders, policy)}, warnings
     )
 
 
 def parse_version(name: str) -> int | None:
-    """The version that a folder of this name holds, if any: an int64, not negative."""
+    """Returns the version that a folder's name stands for: a non-negative int64, or None."""
     version = int(name) if re.fullmatch("[0-9]+", name) else MAX_VERSION + 1
     return version if version <= MAX_VERSION else None
 
 
 def select_versions(versions: Collection[int], policy: Policy) -> list[int]:
-    """The versions among these that the policy wants, newest first."""
+    """Returns the versions that the policy selects, newest first."""
     newest_first = sorted(versions, reverse=True)
     choice = policy.WhichOneof("policy_choice")
     if choice == "all":

@@ -1,4 +1,4 @@
-"""What has become of each version: START, LOADING, AVAILABLE, UNLOADING, END."""
+"""The state of each version: START, LOADING, AVAILABLE, UNLOADING or END."""
 
 import threading
 from collections import defaultdict
@@ -11,17 +11,19 @@ from serving.errors import RequestError
 
 
 class VersionStates:
-    """States by model and version; those of versions that are gone stay."""
+    """States by model and version; an unloaded version keeps its last state."""
 
     def __init__(self) -> None:
         self._states: dict[str, dict[int, ModelVersionStatus]] = defaultdict(dict)
         self._lock = threading.Lock()
 
-    def note(self, model: str, version: int, state: int, error: RequestError | None = None) -> None:
-        """Takes down a state.
+    def record(
+        self, model: str, version: int, state: int, error: RequestError | None = None
+    ) -> None:
+        """Sets the state of a version.
 
-        A version may be loaded from one folder while one of the same number serves from another, or
-        is on its way out: then the state is of what serves.
+        Two folders may have the same version number: one loads while the other serves or unloads.
+        The state is then that of the serving one.
         """
         status = ModelVersionStatus(version=version, state=state)
         status.status.SetInParent()  # OK.
@@ -30,20 +32,20 @@ class VersionStates:
             status.status.error_message = error.message
         with self._lock:
             states = self._states[model]
-            now = states[version].state if version in states else ModelVersionStatus.UNKNOWN
-            serves = now == ModelVersionStatus.AVAILABLE
-            if serves and state != ModelVersionStatus.UNLOADING:
+            before = states[version].state if version in states else ModelVersionStatus.UNKNOWN
+            serving = before == ModelVersionStatus.AVAILABLE
+            if serving and state != ModelVersionStatus.UNLOADING:
                 return
             unloaded = state == ModelVersionStatus.END and not error
-            if unloaded and now != ModelVersionStatus.UNLOADING:
+            if unloaded and before != ModelVersionStatus.UNLOADING:
                 return
             states[version] = status
 
-    def of(self, model_spec: model_pb2.ModelSpec) -> list[ModelVersionStatus]:
-        """The states of one version, or of all of a model, newest first.
+    def status(self, model_spec: model_pb2.ModelSpec) -> list[ModelVersionStatus]:
+        """Returns the states of one version, or of all versions of a model, newest first.
 
         Raises:
-            RequestError: There never was such a version.
+            RequestError: No such version was ever found.
         """
         model = model_spec.name
         with self._lock:

@@ -1,5 +1,8 @@
-"""Requests that came with a model are answered before it serves, so that no caller waits for what
-a first call builds, and a model that cannot answer them does not replace one that can."""
+"""Loads a version and runs its warm-up requests before it serves.
+
+The first call of a graph is slow, so clients should not make it. A version that fails its warm-up
+requests does not replace the one that serves.
+"""
 
 from pathlib import Path
 
@@ -12,8 +15,8 @@ from serving.errors import RequestError, invalid
 from serving.predict import predict
 from serving.servable import Servable
 
-FILE = "assets.extra/tf_serving_warmup_requests"  # TFRecord of PredictionLog.
-MOST = 1000
+WARM_UP_FILE = "assets.extra/tf_serving_warmup_requests"  # TFRecord of PredictionLog.
+MAX_REQUESTS = 1000
 
 _METHODS = {
     "predict_log": predict,
@@ -26,37 +29,37 @@ _METHODS = {
 def load_and_warm_up(
     name: str, version: int, path: Path, session_config: tf.compat.v1.ConfigProto | None = None
 ) -> Servable:
-    """Loads a version and answers the requests that are in its folder, if there are any.
+    """Loads a version and runs the warm-up requests in its folder, if there are any.
 
     Args:
-        name: The model's.
-        version: Its number.
+        name: Name of the model.
+        version: Number of the version.
         path: Folder of the SavedModel.
         session_config: Options of the session.
 
     Raises:
-        RequestError: It cannot be loaded, or a request failed, is not readable or of a session, or
-            there are more than `MOST`; the message is one line.
+        RequestError: The version cannot be loaded; a request fails, cannot be read or is a
+            session's log; or there are more than `MAX_REQUESTS`. The message is one line.
     """
     servable = Servable(name, version, path, session_config)
-    requests = path / FILE
+    requests = path / WARM_UP_FILE
     try:
         if requests.is_file():
-            _answer_all(servable, requests)
+            _run_all(servable, requests)
     except BaseException:
         servable.close()
         raise
     return servable
 
 
-def _answer_all(servable: Servable, path: Path) -> None:
+def _run_all(servable: Servable, path: Path) -> None:
     count = 0
     try:
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
             count += 1
-            if count > MOST:
-                raise invalid(f"Number of warmup records exceeds the maximum ({MOST})")
-            _answer(servable, prediction_log_pb2.PredictionLog.FromString(record))
+            if count > MAX_REQUESTS:
+                raise invalid(f"Number of warmup records exceeds the maximum ({MAX_REQUESTS})")
+            _run(servable, prediction_log_pb2.PredictionLog.FromString(record))
     except RequestError as error:
         message = " ".join(error.message.split())
         raise RequestError(error.code, f"{path}, request {count}: {message}") from error
@@ -65,10 +68,10 @@ def _answer_all(servable: Servable, path: Path) -> None:
         raise invalid(f"{path}, after request {count}: {reason}") from error
 
 
-def _answer(servable: Servable, log: prediction_log_pb2.PredictionLog) -> None:
+def _run(servable: Servable, log: prediction_log_pb2.PredictionLog) -> None:
     kind = log.WhichOneof("log_type")
     if kind == "session_run_log":
         message = f"Unsupported log_type for warmup: {kind}"
         raise RequestError(grpc.StatusCode.UNIMPLEMENTED, message)
-    if kind in _METHODS:  # Other logs are no requests, and passed over.
+    if kind in _METHODS:  # Logs of other types contain no request.
         _METHODS[kind](servable, getattr(log, kind).request, servable.run)

@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
 
 STEP_LENGTH = 6  # Tokens of a caption in `step_batch`.
 REAL_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
+
+# A loaded machine takes longer than the default of 200 ms per example.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 
 def pytest_addoption(parser):

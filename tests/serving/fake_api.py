@@ -86,5 +86,5 @@ class FakeApi:
 
 
 class FakeMonitoring:
-    def text(self) -> str:
+    def prometheus_text(self) -> str:
         return "# TYPE :tensorflow:serving:request_count counter\n"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from serving.batch_scheduler import BatchScheduler
-from serving.config_files import read_batching
+from serving.config_files import read_batching_parameters
 from serving.errors import RequestError
 from tests.serving.manager_helpers import wait_until
 
@@ -70,7 +70,7 @@ class Harness:
         pad: bool = False,
         **numbers: Any,
     ):
-        parameters = read_batching(None)
+        parameters = read_batching_parameters(None)
         numbers = {"num_batch_threads": 1, "batch_timeout_micros": LONG * MICROS} | numbers
         if "max_batch_size" in numbers:
             numbers.setdefault("max_execution_batch_size", numbers["max_batch_size"])

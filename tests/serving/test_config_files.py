@@ -7,10 +7,15 @@ from google.protobuf import text_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.config_files import read_batching, read_model_config, read_monitoring, read_ssl
+from serving.config_files import (
+    read_batching_parameters,
+    read_model_config,
+    read_monitoring_config,
+    read_ssl_config,
+)
 from serving.errors import ServingError
 
-READERS = (read_batching, read_model_config, read_monitoring, read_ssl)
+READERS = (read_batching_parameters, read_model_config, read_monitoring_config, read_ssl_config)
 PEM = "-----BEGIN\\nSECRET\\n-----END\\n"
 MODEL = 'config {{ name: "{}" base_path: "{}" model_platform: "tensorflow" }}'
 
@@ -67,7 +72,7 @@ def test_what_is_written_is_read(tmp_path_factory, values, pad, splits, data):
         text += f"max_execution_batch_size {{ value: {execution} }}"
     path = tmp_path_factory.getbasetemp() / "batching.config"
     path.write_text(text)
-    parameters = read_batching(path)
+    parameters = read_batching_parameters(path)
     assert numbers(parameters) == values
     assert parameters.thread_pool_name.value == "pool"
     assert list(parameters.allowed_batch_sizes) == allowed
@@ -83,7 +88,7 @@ def test_what_is_not_written_is_as_tensorflow_serving_has_it(write):
         "max_enqueued_batches": 10,
         "num_batch_threads": os.cpu_count(),
     }
-    for parameters in (read_batching(None), read_batching(write(""))):
+    for parameters in (read_batching_parameters(None), read_batching_parameters(write(""))):
         assert numbers(parameters) == expected
         assert not parameters.allowed_batch_sizes
         assert not parameters.enable_large_batch_splitting.value
@@ -93,8 +98,11 @@ def test_what_is_not_written_is_as_tensorflow_serving_has_it(write):
 def test_rows_of_a_batch_are_those_of_a_request_unless_it_is_split(write):
     for splitting, expected in (("", 32), ("enable_large_batch_splitting { value: true }", 8)):
         text = "max_batch_size { value: 32 } max_execution_batch_size { value: 8 }"
-        assert read_batching(write(text + splitting)).max_execution_batch_size.value == expected
-    parameters = read_batching(write("enable_large_batch_splitting { value: true }"))
+        assert (
+            read_batching_parameters(write(text + splitting)).max_execution_batch_size.value
+            == expected
+        )
+    parameters = read_batching_parameters(write("enable_large_batch_splitting { value: true }"))
     assert parameters.max_execution_batch_size.value == 1000
 
 
@@ -123,8 +131,8 @@ def test_rows_of_a_batch_are_those_of_a_request_unless_it_is_split(write):
 )
 def test_settings_that_do_not_go_together(write, text, fault):
     path = write(text)
-    assert refusal(read_batching, path).startswith(f"{path}: ")
-    assert refusal(read_batching, path).endswith(fault)
+    assert refusal(read_batching_parameters, path).startswith(f"{path}: ")
+    assert refusal(read_batching_parameters, path).endswith(fault)
 
 
 @pytest.mark.parametrize(
@@ -140,13 +148,13 @@ def test_settings_that_do_not_go_together(write, text, fault):
 )
 def test_what_cannot_be_parsed_says_where_and_what_is_allowed(write, text, line, token):
     path = write(text)
-    message = refusal(read_batching, path)
+    message = refusal(read_batching_parameters, path)
     assert message.startswith(f"{path}:{line}: ")
     reason, _, form = message.removeprefix(f"{path}:{line}: ").partition("; expected ")
     assert token in reason
     # What it says can be written is so.
     form = form.replace(" 8", " 1000")
-    assert read_batching(write(form)).thread_pool_name.value == "text"
+    assert read_batching_parameters(write(form)).thread_pool_name.value == "text"
 
 
 @pytest.mark.parametrize(
@@ -158,26 +166,26 @@ def test_what_cannot_be_parsed_says_where_and_what_is_allowed(write, text, line,
     ],
 )
 def test_monitoring(write, text, enable, expected):
-    config = read_monitoring(write(text)).prometheus_config
+    config = read_monitoring_config(write(text)).prometheus_config
     assert (config.enable, config.path) == (enable, expected)
 
 
 def test_a_path_of_figures_begins_with_a_slash(write):
-    message = refusal(read_monitoring, write('prometheus_config { path: "x" }'))
+    message = refusal(read_monitoring_config, write('prometheus_config { path: "x" }'))
     assert message.endswith("expected a path that begins with /, got 'x'")
 
 
 def test_ssl(write):
     key_and_certificate = f'server_key: "{PEM}" server_cert: "-----B" "EGIN"'
-    config = read_ssl(write(key_and_certificate))
+    config = read_ssl_config(write(key_and_certificate))
     assert config.server_key == "-----BEGIN\nSECRET\n-----END\n"
     assert (config.server_cert, config.custom_ca, config.client_verify) == ("-----BEGIN", "", False)
-    verifying = read_ssl(write(key_and_certificate + 'custom_ca: "ca" client_verify: true'))
+    verifying = read_ssl_config(write(key_and_certificate + 'custom_ca: "ca" client_verify: true'))
     assert (verifying.custom_ca, verifying.client_verify) == ("ca", True)
-    message = refusal(read_ssl, write(f"{key_and_certificate} client_verify: true"))
-    assert message.endswith("expected custom_ca in PEM, with which clients are verified; got none")
-    message = refusal(read_ssl, write(f'server_key: "{PEM}"'))
-    assert message.endswith("expected server_cert in PEM; got none")
+    message = refusal(read_ssl_config, write(f"{key_and_certificate} client_verify: true"))
+    assert message.endswith("expected custom_ca (PEM) to verify clients; got none")
+    message = refusal(read_ssl_config, write(f'server_key: "{PEM}"'))
+    assert message.endswith("expected server_cert (PEM); got none")
 
 
 @pytest.mark.parametrize(
@@ -192,7 +200,7 @@ def test_ssl(write):
     ],
 )
 def test_a_key_is_not_shown(write, text):
-    message = refusal(read_ssl, write(text))
+    message = refusal(read_ssl_config, write(text))
     assert "SECRET" not in message
     assert 'expected server_key: "text", server_cert: "text"' in message
 

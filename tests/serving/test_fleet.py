@@ -13,7 +13,7 @@ import yaml
 from caption_gan.exporting.allowed_operations import NEWEST_ENGINE
 from caption_gan.exporting.versions import WARM_UP_BATCHES
 from serving import client
-from serving.config_files import read_batching, read_model_config, read_monitoring
+from serving.config_files import read_batching_parameters, read_model_config, read_monitoring_config
 from serving.server import argument_parser
 
 FLEET = Path(client.__file__).parent / "fleet"
@@ -28,8 +28,8 @@ KUSTOMIZATION = yaml.safe_load((FLEET / "kustomization.yaml").read_text())
 DOCKERFILE = (FLEET / "Dockerfile").read_text()
 README = (FLEET / "README.md").read_text()
 (MODEL,) = read_model_config(FLEET / "models.config").model_config_list.config
-BATCHING = read_batching(FLEET / "batching.config")
-PROMETHEUS = read_monitoring(FLEET / "monitoring.config").prometheus_config
+BATCHING = read_batching_parameters(FLEET / "batching.config")
+PROMETHEUS = read_monitoring_config(FLEET / "monitoring.config").prometheus_config
 FLAGS = dict(flag.removeprefix("--").split("=", 1) for flag in CONTAINER["args"])
 
 

@@ -149,7 +149,7 @@ def test_the_start_waits_for_a_first_version(base_path, publish, polls, caplog):
         try:
             polls.wait_for(5)
             assert not started.done()
-            warnings = [text for text in caplog.messages if "no version of model m" in text]
+            warnings = [text for text in caplog.messages if "has no version of model m" in text]
             assert len(warnings) == 1
             publish(4)
             started.result(20)

@@ -49,11 +49,11 @@ def parse(text: str) -> tuple[dict[str, str], dict[tuple, float]]:
 
 
 def values(monitoring: Monitoring) -> dict[tuple, float]:
-    return parse(monitoring.text())[1]
+    return parse(monitoring.prometheus_text())[1]
 
 
 def test_names_and_types_are_tensorflow_serving_s():
-    types, nothing = parse(Monitoring().text())
+    types, nothing = parse(Monitoring().prometheus_text())
     assert types == {
         REQUESTS: "counter",
         IN_FLIGHT: "gauge",
@@ -65,12 +65,12 @@ def test_names_and_types_are_tensorflow_serving_s():
 
 def test_requests_are_counted_and_the_times_of_successes_added():
     monitoring = Monitoring()
-    monitoring.request("m", "Predict", "GRPC", "OK", 15e-6)
-    monitoring.request("m", "Predict", "GRPC", "OK", 1.0)
-    monitoring.request("m", "Predict", "GRPC", "NOT_FOUND", 1.0)
-    monitoring.request("m", "Predict", "REST", "OK", 40e-6)
-    monitoring.request("", "Classify", "GRPC", "NOT_FOUND", 1.0)
-    monitoring.runtime("m", "Classify", 5e-6)
+    monitoring.record_request("m", "Predict", "GRPC", "OK", 15e-6)
+    monitoring.record_request("m", "Predict", "GRPC", "OK", 1.0)
+    monitoring.record_request("m", "Predict", "GRPC", "NOT_FOUND", 1.0)
+    monitoring.record_request("m", "Predict", "REST", "OK", 40e-6)
+    monitoring.record_request("", "Classify", "GRPC", "NOT_FOUND", 1.0)
+    monitoring.record_runtime("m", "Classify", 5e-6)
     found = values(monitoring)
     counts = {key: value for key, value in found.items() if key[0] == REQUESTS}
     assert counts == {
@@ -96,7 +96,7 @@ def test_requests_are_counted_and_the_times_of_successes_added():
 
 def test_limits_are_written_as_dashboards_have_them():
     monitoring = Monitoring()
-    monitoring.runtime("m", "Predict", 1.0)
+    monitoring.record_runtime("m", "Predict", 1.0)
     limits = [key[-1][1] for key in values(monitoring) if key[0] == f"{RUNTIME_LATENCY}_bucket"]
     assert limits[:6] == ["10", "18", "32.4", "58.32", "104.976", "188.957"]
     assert limits[19] == "708235"
@@ -108,7 +108,7 @@ def test_limits_are_written_as_dashboards_have_them():
 def test_buckets_hold_what_is_no_longer_than_their_limit(seconds):
     monitoring = Monitoring()
     for time in seconds:
-        monitoring.runtime("m", "Predict", time)
+        monitoring.record_runtime("m", "Predict", time)
     found = values(monitoring)
     *buckets, total, count = found.values()
     # Limits are written with six digits.
@@ -133,7 +133,7 @@ def test_requests_in_flight():
 @given(st.text())
 def test_any_name_can_be_written(name):
     monitoring = Monitoring()
-    monitoring.request(name, "Predict", "GRPC", "OK", 1.0)
+    monitoring.record_request(name, "Predict", "GRPC", "OK", 1.0)
     with monitoring.in_flight(name):
         for key in values(monitoring):
             assert key[1] == ("model_name", name)
@@ -142,11 +142,11 @@ def test_any_name_can_be_written(name):
 def test_names_do_not_fill_the_memory():
     monitoring = Monitoring()
     for number in range(1100):
-        monitoring.request(f"m{number}", "Predict", "GRPC", "OK", 1.0)
-        monitoring.runtime(f"m{number}", "Predict", 1.0)
+        monitoring.record_request(f"m{number}", "Predict", "GRPC", "OK", 1.0)
+        monitoring.record_runtime(f"m{number}", "Predict", 1.0)
         with monitoring.in_flight(f"m{number}"):
             pass
-    monitoring.request("m7", "Predict", "GRPC", "OK", 1.0)
+    monitoring.record_request("m7", "Predict", "GRPC", "OK", 1.0)
     found = values(monitoring)
     counts = {key[1][1]: value for key, value in found.items() if key[0] == REQUESTS}
     assert len(counts) == 1001
@@ -161,9 +161,9 @@ def test_many_threads_lose_nothing():
     def tell(_: int) -> None:
         for _ in range(500):
             with monitoring.in_flight("m"):
-                monitoring.request("m", "Predict", "GRPC", "OK", 0.5)
-                monitoring.runtime("m", "Predict", 0.25)
-        parse(monitoring.text())
+                monitoring.record_request("m", "Predict", "GRPC", "OK", 0.5)
+                monitoring.record_runtime("m", "Predict", 0.25)
+        parse(monitoring.prometheus_text())
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(tell, range(8)))

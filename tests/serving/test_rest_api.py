@@ -232,7 +232,7 @@ def test_waiting_for_others_takes_of_the_time_but_not_from_the_status(monkeypatc
 
 def test_figures_are_where_they_are_said_to_be(client, api):
     response = client.get("/monitoring/metrics")
-    assert response.text == FakeMonitoring().text()
+    assert response.text == FakeMonitoring().prometheus_text()
     assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     nowhere = TestClient(rest_app(api, None, None, FakeMonitoring()))
     assert nowhere.get("/monitoring/metrics").status_code == 404

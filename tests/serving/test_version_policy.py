@@ -98,7 +98,7 @@ def test_what_a_policy_names_and_is_not_there_is_said(tmp_path):
     (tmp_path / "1").mkdir()
     found = aspired_versions(tmp_path, policy("specific { versions: 1 versions: 5 versions: 5 }"))
     assert found.folders == {1: tmp_path / "1"}
-    assert found.warnings == [f"{tmp_path} lacks version 5, which its policy names"]
+    assert found.warnings == [f"{tmp_path} has no version 5, which the version policy names"]
 
 
 def test_a_folder_that_cannot_be_read_has_no_versions(tmp_path):

@@ -10,30 +10,30 @@ ERROR = RequestError(grpc.StatusCode.DATA_LOSS, "a reason")
 
 
 def state(states: VersionStates) -> ModelVersionStatus:
-    (status,) = states.of(model_spec(version=1))
+    (status,) = states.status(model_spec(version=1))
     return status
 
 
 def test_what_serves_stays_available_until_it_is_unloaded():
     states = VersionStates()
-    states.note("m", 1, AVAILABLE)
+    states.record("m", 1, AVAILABLE)
     for attempt in (START, LOADING, END):
-        states.note("m", 1, attempt, ERROR if attempt == END else None)
+        states.record("m", 1, attempt, ERROR if attempt == END else None)
         assert state(states).state == AVAILABLE
         assert not state(states).status.error_message
-    states.note("m", 1, UNLOADING)
+    states.record("m", 1, UNLOADING)
     assert state(states).state == UNLOADING
-    states.note("m", 1, END)
+    states.record("m", 1, END)
     assert state(states).state == END
 
 
 def test_the_end_of_an_old_copy_is_not_that_of_a_new_one():
     states = VersionStates()
-    states.note("m", 1, UNLOADING)
-    states.note("m", 1, LOADING)
-    states.note("m", 1, END)
+    states.record("m", 1, UNLOADING)
+    states.record("m", 1, LOADING)
+    states.record("m", 1, END)
     assert state(states).state == LOADING
-    states.note("m", 1, END, ERROR)
-    states.note("m", 1, END)
+    states.record("m", 1, END, ERROR)
+    states.record("m", 1, END)
     assert state(states).status.error_code == grpc.StatusCode.DATA_LOSS.value[0]
     assert state(states).status.error_message == "a reason"

@@ -45,21 +45,21 @@ NOT_FOUND = grpc.StatusCode.NOT_FOUND
 
 
 def test_a_new_version_serves_before_the_old_one_goes(base_path, publish, monkeypatch):
-    noted: list[tuple[int, int]] = []
-    note = VersionStates.note
+    recorded_states: list[tuple[int, int]] = []
+    record = VersionStates.record
 
     def recorded(self, name, version, state, error=None):
-        if (version, state) not in noted:  # A poll repeats AVAILABLE.
-            noted.append((version, state))
-        note(self, name, version, state, error)
+        if (version, state) not in recorded_states:  # A poll repeats AVAILABLE.
+            recorded_states.append((version, state))
+        record(self, name, version, state, error)
 
-    monkeypatch.setattr(VersionStates, "note", recorded)
+    monkeypatch.setattr(VersionStates, "record", recorded)
     publish(1)
     with serving(model_config(base_path)) as manager:
         publish(2)
         wait_until(lambda: version_states(manager).get(1) == END)
         assert served_version(manager) == 2
-    assert noted == [
+    assert recorded_states == [
         (1, START),
         (1, LOADING),
         (1, AVAILABLE),

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from serving.servable import Servable
-from serving.warm_up import FILE, load_and_warm_up
+from serving.warm_up import WARM_UP_FILE, load_and_warm_up
 from tests.serving.manager_helpers import request_error
 from tests.serving.saved_models import write_adder, write_broken, write_old, write_warm_up
 
@@ -72,7 +72,7 @@ def test_warm_up_by_examples(tmp_path, monkeypatch):
     task = logs[2].multi_inference_log.request.tasks.add(method_name="tensorflow/serving/regress")
     task.model_spec.name, task.model_spec.signature_name = "old", "regress"
     logs[2].multi_inference_log.request.input.CopyFrom(logs[0].classify_log.request.input)
-    with tf.io.TFRecordWriter(str(model / FILE)) as writer:
+    with tf.io.TFRecordWriter(str(model / WARM_UP_FILE)) as writer:
         for log in logs:  # The last one is empty, and passed over.
             writer.write(log.SerializeToString())
     ran = Ran(monkeypatch)
@@ -84,7 +84,9 @@ def test_a_failing_warm_up_request_fails_the_load(model):
     write_warm_up(model, [warm_up_request(2.0), warm_up_request(3)])
     error = request_error(load_and_warm_up, "adder", 7, model)
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
-    expected = f"{model / FILE}, request 2: Expects arg[0] to be float but int32 is provided"
+    expected = (
+        f"{model / WARM_UP_FILE}, request 2: Expects arg[0] to be float but int32 is provided"
+    )
     assert error.message == expected
 
 
@@ -101,10 +103,10 @@ def test_a_thousand_warm_up_requests_are_the_most(model, monkeypatch):
 
 def test_unreadable_warm_up_requests_fail_the_load(model):
     (model / "assets.extra").mkdir()
-    (model / FILE).write_bytes(b"no records at all, but some text")
+    (model / WARM_UP_FILE).write_bytes(b"no records at all, but some text")
     error = request_error(load_and_warm_up, "adder", 7, model)
     assert "after request 0" in error.message
-    with tf.io.TFRecordWriter(str(model / FILE)) as writer:
+    with tf.io.TFRecordWriter(str(model / WARM_UP_FILE)) as writer:
         writer.write(b"no message")
     assert "after request 1" in request_error(load_and_warm_up, "adder", 7, model).message
 
@@ -113,7 +115,7 @@ def test_a_session_s_log_fails_the_load(model):
     (model / "assets.extra").mkdir()
     log = prediction_log_pb2.PredictionLog()
     log.session_run_log.SetInParent()
-    with tf.io.TFRecordWriter(str(model / FILE)) as writer:
+    with tf.io.TFRecordWriter(str(model / WARM_UP_FILE)) as writer:
         writer.write(log.SerializeToString())
     error = request_error(load_and_warm_up, "adder", 7, model)
     assert error.code is grpc.StatusCode.UNIMPLEMENTED
