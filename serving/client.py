@@ -1,7 +1,7 @@
 """Captions image files: `python -m serving.client IMAGE... [--signature sample --n 3] [--rest]`.
 
-A client of one's own needs `connect_grpc`, `caption_images` and what they import: grpcio, protobuf
-and NumPy, and no TensorFlow.
+To write your own client, copy `connect_grpc`, `caption_images` and what they import. They need
+grpcio, protobuf and NumPy, but not TensorFlow.
 """
 
 import argparse
@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 
-# Read when gRPC is imported, which of its own accord writes about every handshake.
+# gRPC reads this when it is imported; by default it logs every failed handshake.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 from caption_gan import signature as names
 from serving.connections import Predict, connect_grpc, connect_rest
 from serving.errors import ServingError
 
-BATCH = 32  # Images a request; `fleet/batching.config` takes as many.
-GRPC, REST = "localhost:8500", "http://localhost:8501"
-SAMPLING = (names.TEMPERATURE, names.TOP_P, names.SEED)
+BATCH = 32  # Images per request; max_batch_size of `fleet/batching.config`.
+GRPC_ADDRESS, REST_ADDRESS = "localhost:8500", "http://localhost:8501"
+SAMPLING_INPUTS = (names.TEMPERATURE, names.TOP_P, names.SEED)
 
 
 def caption_images(
@@ -40,27 +40,33 @@ def caption_images(
     """Captions encoded images in one request.
 
     Args:
-        predict: Of `connect_grpc` or `connect_rest`.
-        images: At least one.
-        signature: One that takes `image_bytes`; see `caption_gan/signature.py`.
-        model: Its name on the server.
-        timeout: Seconds.
-        temperature: Of samples, as are `top_p` and `seed`; other signatures ignore them.
+        predict: What `connect_grpc` or `connect_rest` returns.
+        images: Encoded images, at least one.
+        signature: A signature that takes `image_bytes`; see `caption_gan/signature.py`.
+        model: Name of the model on the server.
+        timeout: In seconds.
+        temperature: For the signature `sample`; ignored otherwise.
+        top_p: For the signature `sample`; ignored otherwise.
+        seed: For the signature `sample`; ignored otherwise.
 
     Returns:
-        A row an image: outputs by name, each a `str`, a number or an array. What is wrong with an
-        image is the `error` of its row.
+        One row per image: outputs by name, each a `str`, a number or an array. If an image cannot
+        be captioned, the `error` of its row says why; otherwise it is empty.
 
     Raises:
-        ServingError: No answer, or none that a captioner gives.
+        ServingError: The server did not answer, or its model is not a captioner.
     """
     inputs: dict[str, Sequence[Any]] = {names.IMAGE_BYTES: images}
     if signature == names.SAMPLE:
-        for name, value in zip(SAMPLING, (float(temperature), float(top_p), seed), strict=True):
-            inputs[name] = [value] * len(images)
+        rows = len(images)
+        inputs[names.TEMPERATURE] = [float(temperature)] * rows
+        inputs[names.TOP_P] = [float(top_p)] * rows
+        inputs[names.SEED] = [seed] * rows
     outputs = predict(model, signature, inputs, timeout)
     if np.shape(outputs.get(names.ERROR, ())) != (len(images),):
-        raise ServingError(f"{model} answers as no captioner does: with {', '.join(outputs)}.")
+        raise ServingError(
+            f"The model {model} is not a captioner: its outputs are {', '.join(outputs)}."
+        )
     return [{name: rows[row] for name, rows in outputs.items()} for row in range(len(images))]
 
 
@@ -83,11 +89,11 @@ def main() -> None:
 
 
 def _caption_files(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """`image` and its `captions` or `error`, of each file."""
+    """Yields `image` and its `captions` or `error` for each file."""
     connect = connect_rest if arguments.rest else connect_grpc
     address = arguments.rest or arguments.server
     predict = connect(address, arguments.ca, arguments.cert, arguments.key)
-    sampling = {name: getattr(arguments, name) for name in SAMPLING if name in arguments}
+    sampling = {name: getattr(arguments, name) for name in SAMPLING_INPUTS if name in arguments}
     for start in range(0, len(arguments.images), BATCH):
         paths = arguments.images[start : start + BATCH]
         results = {path: {"image": path} for path in paths}
@@ -127,48 +133,73 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m serving.client", description=(__doc__ or "").splitlines()[0]
     )
-    add, left_out = parser.add_argument, argparse.SUPPRESS
+    add, unset = parser.add_argument, argparse.SUPPRESS
     add("images", nargs="+", metavar="IMAGE", help="PNG, JPEG, GIF, BMP or WebP")
-    add("--signature", choices=(names.DEFAULT, names.SAMPLE, names.BEAM), default=names.DEFAULT)
-    add("--temperature", type=within(1e-3, 1e3), default=left_out, help="of samples; 1")
-    add("--top_p", type=within(1e-3, 1), default=left_out, help="of samples; 1")
-    add("--seed", type=within(-(2**63), 2**63 - 1), default=left_out, help="of samples; 0")
-    add("--n", type=within(1, 2**31), help="the first captions of sample or beam; all")
-    add("--json", action="store_true", help="print one JSON object and no more")
-    add("--model", default="captioner", help="its name on the server; %(default)s")
-    add("--timeout", type=within(1e-3, 1e6), default=10.0, help="seconds a request; %(default)g")
+    add(
+        "--signature",
+        choices=(names.DEFAULT, names.SAMPLE, names.BEAM),
+        default=names.DEFAULT,
+        help="how to decode; serving_default is greedy (default: %(default)s)",
+    )
+    add("--temperature", type=within(1e-3, 1e3), default=unset, help="of samples (default: 1)")
+    add("--top_p", type=within(1e-3, 1), default=unset, help="of samples (default: 1)")
+    add("--seed", type=within(-(2**63), 2**63 - 1), default=unset, help="of samples (default: 0)")
+    add(
+        "--n",
+        type=within(1, 2**31),
+        help="print the first n captions of sample or beam (default: all)",
+    )
+    add("--json", action="store_true", help="print only one JSON object")
+    add("--model", default="captioner", help="name on the server (default: %(default)s)")
+    add(
+        "--timeout",
+        type=within(1e-3, 1e6),
+        default=10.0,
+        help="seconds per request (default: %(default)g)",
+    )
     api = parser.add_mutually_exclusive_group()
-    api.add_argument("--server", default=GRPC, help="HOST:PORT or unix:PATH, gRPC; %(default)s")
-    api.add_argument("--rest", nargs="?", const=REST, metavar="URL", help=f"REST instead; {REST}")
-    add("--ca", metavar="FILE", help="PEM of who vouches for the server; asks for TLS")
-    add("--cert", metavar="FILE", help="PEM of who you are, where the server asks for it")
-    add("--key", metavar="FILE", help="PEM of its key")
+    api.add_argument(
+        "--server",
+        default=GRPC_ADDRESS,
+        help="HOST:PORT or unix:PATH of gRPC (default: %(default)s)",
+    )
+    api.add_argument(
+        "--rest",
+        nargs="?",
+        const=REST_ADDRESS,
+        metavar="URL",
+        help=f"use REST (default URL: {REST_ADDRESS})",
+    )
+    add("--ca", metavar="FILE", help="CA certificate (PEM); turns on TLS")
+    add("--cert", metavar="FILE", help="client certificate (PEM), if the server requires one")
+    add("--key", metavar="FILE", help="private key of --cert (PEM)")
     arguments = parser.parse_args()
 
-    if arguments.signature != names.SAMPLE and any(name in arguments for name in SAMPLING):
+    if arguments.signature != names.SAMPLE and any(name in arguments for name in SAMPLING_INPUTS):
         parser.error("--temperature, --top_p and --seed are for --signature sample")
     if arguments.signature == names.DEFAULT and arguments.n:
         parser.error("--n is for --signature sample or beam; serving_default gives one caption")
     if bool(arguments.cert) != bool(arguments.key):
-        parser.error("--cert and --key are of use together only")
+        parser.error("--cert needs --key, and --key needs --cert")
     if arguments.rest and not arguments.rest.startswith(("http://", "https://")):
-        parser.error(f"--rest takes an address such as {REST}; give images before it")
-    plain = arguments.rest and not arguments.rest.startswith("https://")
-    if plain and (arguments.ca or arguments.cert):
-        parser.error("--ca and --cert with --rest need an https:// address")
+        parser.error(f"--rest takes a URL such as {REST_ADDRESS}; give images before --rest")
+    is_plain_http = arguments.rest and not arguments.rest.startswith("https://")
+    if is_plain_http and (arguments.ca or arguments.cert):
+        parser.error("--ca and --cert need an https:// URL with --rest")
     return arguments
 
 
-def within(least: float, most: float) -> Callable[[str], float]:
-    """A number of the kind of `least`."""
+def within(low: float, high: float) -> Callable[[str], float]:
+    """A parser of numbers from `low` to `high`, of the type of `low`."""
 
-    def read(text: str) -> float:
+    def parse(text: str) -> float:
         with contextlib.suppress(ValueError):
-            if least <= (value := type(least)(text)) <= most:
+            if low <= (value := type(low)(text)) <= high:
                 return value
-        raise argparse.ArgumentTypeError(f"{text} is no number from {least} to {most}")
+        kind = "an integer" if isinstance(low, int) else "a number"
+        raise argparse.ArgumentTypeError(f"expected {kind} from {low} to {high}, got {text}")
 
-    return read
+    return parse
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""A server's Predict call as a function of Python values, over gRPC or REST, without TensorFlow.
+"""Calls a model server's Predict method over gRPC or REST with Python values, without TensorFlow.
 
-Either way the same inputs give the same outputs, what was unavailable is tried again and nothing
-else is, and what goes wrong is a `ServingError` of one line.
+Both protocols return the same outputs. Both retry only requests that failed as unavailable, and
+report errors as a `ServingError` with a message of one line.
 """
 
 import json
@@ -23,37 +23,37 @@ from google.protobuf.message import DecodeError, EncodeError
 from serving.errors import ServingError
 from serving.predict_messages import PREDICT, PredictRequest, PredictResponse, to_array, to_tensor
 
-PAUSES = (0.1, 0.2, 0.4, 0.8)  # Seconds before another attempt.
-START = (
+BACKOFF_SECONDS = (0.1, 0.2, 0.4, 0.8)  # Before each further attempt.
+HOW_TO_START = (
     "start one with `python -m serving.server --port=8500 --rest_api_port=8501 "
     "--model_name=captioner --model_base_path=/MODELS/captioner`"
 )
 
 Inputs = Mapping[str, Sequence[bytes] | Sequence[float] | Sequence[int]]
 Outputs = dict[str, np.ndarray]
-# Of model, signature, inputs by name ([B] each) and seconds.
+# Arguments: model, signature, inputs by name ([B] each), timeout in seconds.
 Predict = Callable[[str, str, Inputs, float], Outputs]
 
 
 def connect_grpc(
     address: str, ca: str | None = None, cert: str | None = None, key: str | None = None
 ) -> Predict:
-    """The gRPC API; TLS where a file is given.
+    """A function that sends Predict requests over gRPC, with TLS if `ca` or `cert` is given.
 
     Args:
-        address: `host:port` or `unix:PATH`. Of several addresses that a host's name stands for, one
-            request goes to one and the next to another.
-        ca: PEM file of who vouches for the server.
-        cert: PEM file of who the client is, where the server asks for it.
-        key: PEM file of the key to `cert`.
+        address: `host:port` or `unix:PATH`. If a host name has several addresses, requests are
+            distributed to them in turn.
+        ca: CA certificate (PEM file).
+        cert: Client certificate (PEM file), for servers that require one.
+        key: Private key of `cert` (PEM file).
 
     Raises:
-        ServingError: A file cannot be read, or is none of its kind.
+        ServingError: A file cannot be read or is not a certificate or key in PEM.
     """
     retry = {
-        "maxAttempts": 1 + len(PAUSES),
-        "initialBackoff": f"{PAUSES[0]}s",
-        "maxBackoff": f"{PAUSES[-1]}s",
+        "maxAttempts": 1 + len(BACKOFF_SECONDS),
+        "initialBackoff": f"{BACKOFF_SECONDS[0]}s",
+        "maxBackoff": f"{BACKOFF_SECONDS[-1]}s",
         "backoffMultiplier": 2,
         "retryableStatusCodes": ["UNAVAILABLE"],
     }
@@ -63,12 +63,12 @@ def connect_grpc(
     }
     options = [
         ("grpc.service_config", json.dumps(service)),
-        # What is larger is never sent again; by default that is 256 KiB, less than many an image.
+        # Larger requests are not retried. The default of 256 KiB is less than many images have.
         ("grpc.per_rpc_retry_buffer_size", 2**31 - 1),
         ("grpc.max_receive_message_length", -1),
     ]
     if ca or cert:
-        _trust(ca, cert, key)
+        _tls_context(ca, cert, key)  # Raises an error now if a file cannot be used.
         files = (Path(path).read_bytes() if path else None for path in (ca, key, cert))
         credentials = grpc.ssl_channel_credentials(*files)
         channel = grpc.secure_channel(address, credentials, options)
@@ -88,14 +88,14 @@ def connect_grpc(
             if error.code() == grpc.StatusCode.UNAVAILABLE:
                 raise _unavailable(address, error.details()) from error
             if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise _too_late(address, timeout) from error
-            raise _refused(address, error.details()) from error
+                raise _timed_out(address, timeout) from error
+            raise _error_answer(address, error.details()) from error
         except EncodeError as error:
             raise ServingError(
-                "A request of more than 2 GiB cannot be sent; give smaller images."
+                "gRPC cannot send a request of more than 2 GiB; give smaller or fewer images."
             ) from error
         except (DecodeError, ValueError) as error:
-            raise _not_understood(address, error) from error
+            raise _unexpected_answer(address, error) from error
 
     return predict
 
@@ -103,18 +103,18 @@ def connect_grpc(
 def connect_rest(
     address: str, ca: str | None = None, cert: str | None = None, key: str | None = None
 ) -> Predict:
-    """The REST API; TLS where the address is `https`.
+    """A function that sends Predict requests over REST, with TLS if the address is `https`.
 
     Args:
         address: `http://host:port` or `https://host:port`.
-        ca: PEM file of who vouches for the server; without it, the system's authorities do.
-        cert: PEM file of who the client is, where the server asks for it.
-        key: PEM file of the key to `cert`.
+        ca: CA certificate (PEM file); if None, the CA certificates of the system.
+        cert: Client certificate (PEM file), for servers that require one.
+        key: Private key of `cert` (PEM file).
 
     Raises:
-        ServingError: A file cannot be read, or is none of its kind.
+        ServingError: A file cannot be read or is not a certificate or key in PEM.
     """
-    context = _trust(ca, cert, key) if address.startswith("https:") else None
+    context = _tls_context(ca, cert, key) if address.startswith("https:") else None
 
     def predict(model: str, signature: str, inputs: Inputs, timeout: float) -> Outputs:
         columns = {name: [_to_json(value) for value in values] for name, values in inputs.items()}
@@ -122,28 +122,28 @@ def connect_rest(
         request = urllib.request.Request(
             f"{address.rstrip('/')}/v1/models/{quote(model, '')}:predict", body
         )
-        deadline, pauses = time.monotonic() + timeout, iter(PAUSES)
+        deadline, backoff = time.monotonic() + timeout, iter(BACKOFF_SECONDS)
         while True:
             try:
                 answer = _post(request, max(deadline - time.monotonic(), 1e-3), context)
                 outputs = json.loads(answer)["outputs"]
                 return {name: _from_json(values) for name, values in outputs.items()}
             except ConnectionError as error:
-                pause = next(pauses, timeout)
+                pause = next(backoff, timeout)  # After the last, none fits into the deadline.
                 if time.monotonic() + pause >= deadline:
                     raise _unavailable(address, error) from error
                 time.sleep(pause)
             except TimeoutError as error:
-                raise _too_late(address, timeout) from error
+                raise _timed_out(address, timeout) from error
             except RuntimeError as error:
-                raise _refused(address, error) from error
+                raise _error_answer(address, error) from error
             except (ValueError, LookupError, TypeError, AttributeError) as error:
-                raise _not_understood(address, error) from error
+                raise _unexpected_answer(address, error) from error
 
     return predict
 
 
-def _trust(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLContext:
+def _tls_context(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=ca)
         if cert:
@@ -151,16 +151,18 @@ def _trust(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLContext:
         return context
     except OSError as error:
         files = ", ".join(filter(None, (ca, cert, key)))
-        raise ServingError(f"{files}: {error.strerror or error}; give PEM files.") from error
+        raise ServingError(
+            f"{files}: {error.strerror or error}; expected a certificate or key in PEM."
+        ) from error
 
 
 def _post(request: urllib.request.Request, timeout: float, context: ssl.SSLContext | None) -> bytes:
-    """Sends a request once.
+    """Sends a request once and returns the body of the answer.
 
     Raises:
-        ConnectionError: What gRPC calls UNAVAILABLE.
-        TimeoutError: The time was over.
-        RuntimeError: The server's reason for not answering.
+        ConnectionError: The server is unavailable (UNAVAILABLE in gRPC).
+        TimeoutError: The timeout has passed, here or on the server.
+        RuntimeError: The server answered with an error; the text is its message.
     """
     try:
         try:
@@ -172,12 +174,12 @@ def _post(request: urllib.request.Request, timeout: float, context: ssl.SSLConte
         reason: object = getattr(error, "reason", error)
         kind = TimeoutError if isinstance(reason, TimeoutError) else ConnectionError
         raise kind(str(reason)) from error
-    kinds: dict[int, type[Exception]] = {503: ConnectionError, 504: TimeoutError}
-    raise kinds.get(code, RuntimeError)(_reason(body))
+    errors: dict[int, type[Exception]] = {503: ConnectionError, 504: TimeoutError}
+    raise errors.get(code, RuntimeError)(_error_message(body))
 
 
-def _reason(body: bytes) -> str:
-    """What a server says in the body of an answer that is an error."""
+def _error_message(body: bytes) -> str:
+    """The message in the body of an error."""
     try:
         return json.loads(body)["error"]
     except (ValueError, LookupError, TypeError):
@@ -189,27 +191,29 @@ def _to_json(value: Any) -> Any:
 
 
 def _from_json(values: Any) -> np.ndarray:
-    """As `to_array` gives it."""
+    """An array of the type that `to_array` returns for the same tensor."""
     array = np.asarray(values)
     return array.astype({"f": np.float32, "U": object}.get(array.dtype.kind, array.dtype))
 
 
 def _unavailable(address: str, reason: object) -> ServingError:
     return ServingError(
-        f"{address} is unavailable ({_one_line(reason)}); if no server runs there, {START}."
+        f"{address} is unavailable ({_one_line(reason)}). If no server runs there, {HOW_TO_START}."
     )
 
 
-def _too_late(address: str, timeout: float) -> ServingError:
-    return ServingError(f"No answer from {address} within {timeout:g} s; allow it more.")
+def _timed_out(address: str, timeout: float) -> ServingError:
+    return ServingError(f"No answer from {address} within {timeout:g} s; increase the timeout.")
 
 
-def _refused(address: str, reason: object) -> ServingError:
-    return ServingError(f"{address} refuses: {_one_line(reason)}")
+def _error_answer(address: str, reason: object) -> ServingError:
+    return ServingError(f"{address} answered with an error: {_one_line(reason)}")
 
 
-def _not_understood(address: str, reason: object) -> ServingError:
-    return ServingError(f"{address} does not answer as a model server: {_one_line(reason)}.")
+def _unexpected_answer(address: str, reason: object) -> ServingError:
+    return ServingError(
+        f"The answer of {address} is not that of a model server: {_one_line(reason)}."
+    )
 
 
 def _one_line(reason: object) -> str:

@@ -1,6 +1,6 @@
-"""Parts of the demo's page as HTML; `demo.css` says how they look.
+"""HTML of the demo page; `demo.css` has its styles.
 
-T words, R regions of the image: a square grid, row after row, over all of it.
+T words, R regions: a square grid over the whole image, in row-major order.
 """
 
 import io
@@ -12,68 +12,70 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-HOW = "Point at a word, or pick it, to see where the model looked when it wrote it."
-NO_GRID = "Where the model looked cannot be shown: its regions are no square grid."
+INSTRUCTION = "Point at a word or select it to see what the model attended to."
+NO_GRID = "Attention cannot be shown: the image regions are not a square grid."
 
 
 def hint(text: str) -> str:
-    """What could be here, or why it is not."""
+    """A note in place of content, or below it."""
     return f'<p class="hint">{escape(text)}</p>'
 
 
-def failure(message: str) -> str:
-    """What went wrong, in place of what was asked for."""
-    return f'<p class="failure" role="alert">{escape(message)}</p>'
+def error(message: str) -> str:
+    """An error message in place of content."""
+    return f'<p class="error" role="alert">{escape(message)}</p>'
 
 
-def picture(url: str, words: Sequence[str], attention: np.ndarray, score: float) -> str:
-    """An image with its caption, each word of which lights what the model looked at.
+def captioned_image(url: str, words: Sequence[str], attention: np.ndarray, score: float) -> str:
+    """An image with its caption; each word highlights the regions that the model attended to.
 
     Args:
-        url: Of the image.
-        words: T of the caption's.
-        attention: Weights [T, R], none negative.
-        score: Of the caption.
+        url: URL of the image.
+        words: Words [T] of the caption.
+        attention: Attention weights [T, R], not negative.
+        score: Score of the caption.
     """
     masks = _masks(attention)
-    chosen = "".join(_word(url, *each) for each in zip(words, masks, strict=True))
+    caption = "".join(_word(url, word, mask) for word, mask in zip(words, masks, strict=True))
     if not words:
-        chosen = hint("The caption is empty.")
-    explanation = hint(HOW if any(masks) else NO_GRID) if words else ""
+        caption = hint("The caption is empty.")
+    note = hint(INSTRUCTION if any(masks) else NO_GRID) if words else ""
     return (
-        f'<figure class="picture"><img src="{escape(url)}" alt="Your picture">'
+        f'<figure class="captioned-image"><img src="{escape(url)}" alt="Your image">'
         f'<figcaption><div class="words" role="radiogroup" aria-label="Words of the caption">'
-        f"{chosen}{_score(score)}</div>{explanation}</figcaption></figure>"
+        f"{caption}{_score(score)}</div>{note}</figcaption></figure>"
     )
 
 
-def scored(captions: Iterable[str], scores: Iterable[float]) -> str:
-    """Captions with their scores, one below the other."""
+def scored_captions(captions: Iterable[str], scores: Iterable[float]) -> str:
+    """A list of captions with their scores."""
     rows = (
         f"<li><span>{escape(caption) or hint('(empty)')}</span>{_score(score)}</li>"
         for caption, score in zip(captions, scores, strict=True)
     )
-    return f'<ol class="scored">{"".join(rows)}</ol>'
+    return f'<ol class="captions">{"".join(rows)}</ol>'
 
 
 def _score(score: float) -> str:
-    return f'<span class="score" title="mean log-probability of a word">{score:.2f}</span>'
+    return f'<span class="score" title="mean log-probability per word">{score:.2f}</span>'
 
 
 def _word(url: str, word: str, mask: str) -> str:
-    # All of the image dark and grey, and above it what was looked at, as it is.
+    # The whole image dark and grey, and on top of it the attended regions in colour.
     source = escape(url)
-    lit = f'<img src="{source}" alt=""><img src="{source}" alt="" style="mask-image: url({mask})">'
+    highlight = (
+        f'<img src="{source}" alt=""><img src="{source}" alt="" style="mask-image: url({mask})">'
+    )
     return (
         f'<label><input type="radio" name="word"><span class="word">{escape(word)}</span>'
-        f'<span class="lit">{lit if mask else ""}</span></label>'
+        f'<span class="highlight">{highlight if mask else ""}</span></label>'
     )
 
 
 def _masks(attention: np.ndarray) -> list[str]:
-    """An opaque image of the grid for each word, by URL; empty where the regions are no square.
+    """A mask image for each word, as a data URL; empty if the regions are not a square grid.
 
-    What is looked at most is opaque, so that even attention leaves the whole image lit.
+    Opacity is relative to the largest weight of a word, so uniform attention shows the whole image.
     """
     side = math.isqrt(attention.shape[1])
     if side**2 != attention.shape[1] or not side:

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's gRPC services, and the standard health service, on a port and a socket."""
+"""TensorFlow Serving's gRPC services and the health service, on a port, a Unix socket or both."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,19 +17,19 @@ SERVICES = ("tensorflow.serving.PredictionService", "tensorflow.serving.ModelSer
 OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
-    # Otherwise a second server could share the port, and answer some of the requests.
+    # Otherwise a second server could share the port and answer some of the requests.
     ("grpc.so_reuseport", 0),
 )
-NO_DEADLINE = 1e9  # Seconds; gRPC gives some more where there is no deadline.
-# Bytes of UTF-8. An error travels in a header, where clients allow 8 KiB; escapes triple it.
-LONGEST_MESSAGE = 2000
+NO_DEADLINE = 1e9  # Seconds. Without a deadline, gRPC reports more remaining time than this.
+# Bytes of UTF-8. Errors are sent in a header, which clients limit to 8 KiB; escaping triples them.
+MAX_MESSAGE_BYTES = 2000
 
 
 class GrpcServer:
-    """A server that answers until it is stopped.
+    """A running gRPC server.
 
     Attributes:
-        port: Where it listens; 0 if nowhere but at a socket.
+        port: The port on which it listens; 0 if it only listens on a Unix socket.
     """
 
     def __init__(self, server: grpc.Server, port: int, health_service: "_Health | None"):
@@ -38,7 +38,7 @@ class GrpcServer:
         self._health = health_service
 
     def stop(self, grace_seconds: float) -> None:
-        """Refuses new requests, finishes those in flight, breaks off what lasts longer."""
+        """Refuses new requests, finishes those in flight, aborts them after the grace period."""
         if self._health:
             self._health.stop()
         self._server.stop(grace_seconds).wait()
@@ -53,21 +53,21 @@ def start_grpc(
     threads: int,
     with_health: bool = False,
 ) -> GrpcServer:
-    """Starts to answer, so models should be loaded.
+    """Starts a server and returns it. Load the models first.
 
     Args:
         api: Finds the answers.
-        port: Of all of the machine's addresses; 0 stands for any that is free, None for none.
-        socket_path: A Unix socket's file.
-        credentials: For TLS, on both.
-        threads: As many requests are worked on at a time; others wait.
-        with_health: Whether to offer `grpc.health.v1.Health`.
+        port: On all addresses of the machine; 0 for any free port, None for no port.
+        socket_path: File of a Unix socket.
+        credentials: For TLS, on the port and the socket.
+        threads: Number of requests that are processed at a time; others wait.
+        with_health: Whether to add the service `grpc.health.v1.Health`.
 
     Raises:
-        ServingError: The port is taken, or the socket cannot be made.
+        ServingError: The port is in use, or the socket cannot be created.
     """
     pool = ThreadPoolExecutor(threads, "grpc")
-    server = grpc.server(pool, interceptors=[_Parsing()], options=OPTIONS)
+    server = grpc.server(pool, interceptors=[_RequestParser()], options=OPTIONS)
     _add_services(server, api)
     health_service = _Health() if with_health else None
     if health_service:
@@ -81,10 +81,10 @@ def start_grpc(
     return GrpcServer(server, bound, health_service)
 
 
-class _Parsing(grpc.ServerInterceptor):
-    """Parses requests where an error can be answered.
+class _RequestParser(grpc.ServerInterceptor):
+    """Parses requests in the handler, where a parse error can be answered.
 
-    gRPC keeps 15 KB for good of each request that it cannot parse, and logs a stack trace.
+    gRPC itself leaks 15 KB for each request that it cannot parse, and logs a stack trace.
     """
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
@@ -111,8 +111,8 @@ def _listen(server: grpc.Server, address: str, credentials: grpc.ServerCredentia
         return server.add_secure_port(address, credentials)
     except RuntimeError as error:
         raise ServingError(
-            f"Cannot listen at {address}: another program may do so already, or this one may not. "
-            "Choose another place."
+            f"Cannot listen on {address}: it is in use, or access is denied; "
+            "choose another port or socket."
         ) from error
 
 
@@ -142,14 +142,14 @@ def _handler(answer: Callable[[Any, float | None], Any]) -> Callable[[Any, Any],
             remaining = context.time_remaining()
             return answer(request, remaining if remaining < NO_DEADLINE else None)
         except RequestError as error:
-            message = error.message.encode(errors="replace")[:LONGEST_MESSAGE]
+            message = error.message.encode(errors="replace")[:MAX_MESSAGE_BYTES]
             context.abort(error.code, message.decode(errors="ignore"))
 
     return handle
 
 
 class _Health(health.HealthServicer):
-    """Everything is served until it stops; those who watch then do not hold up the end."""
+    """Reports SERVING until the server stops, then ends all watches, which would delay the stop."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Carries an ASGI application over HTTP."""
+"""Serves an ASGI application over HTTP."""
 
 import socket
 import threading
@@ -8,56 +8,56 @@ from starlette.types import ASGIApp
 
 from serving.errors import ServingError
 
-BACKLOG = 2048  # Connections that wait to be accepted.
-# Longer than load balancers keep idle connections, so that none sends into one that is closing.
+BACKLOG = 2048  # Connections waiting to be accepted.
+# Longer than load balancers keep idle connections, so none of them sends on a closing connection.
 KEEP_ALIVE_SECONDS = 75
 GRACE_SECONDS = 30
 
 
 class HttpServer:
-    """A server that answers until it is stopped.
+    """A running HTTP server.
 
     Attributes:
-        port: Where it listens.
+        port: The port on which it listens.
     """
 
     def __init__(self, server: uvicorn.Server, listener: socket.socket):
         self.port: int = listener.getsockname()[1]
         self._server = server
-        # Whoever does not stop it need not wait for it.
+        # A daemon, so that a process can exit without calling stop().
         self._thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         self._thread.start()
 
     def stop(self, grace_seconds: int = GRACE_SECONDS) -> None:
-        """Refuses new requests, finishes those in flight, breaks off what lasts longer."""
+        """Refuses new requests, finishes those in flight, aborts them after the grace period."""
         self._server.config.timeout_graceful_shutdown = grace_seconds
         self._server.should_exit = True
         self._thread.join()
 
 
 def serve_rest(app: ASGIApp, host: str, port: int) -> HttpServer:
-    """Starts to answer.
+    """Starts a server and returns it.
 
     Args:
-        app: What to serve.
-        host: Name or number of the addresses to listen at; "::" is all of them, of IPv4 too.
-        port: 0 stands for any that is free.
+        app: The application to serve.
+        host: Name or address to listen on; "::" for all addresses, IPv4 included.
+        port: 0 for any free port.
 
     Raises:
-        ServingError: The port is taken, or there is no such address.
+        ServingError: The port is in use, or the address does not exist.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        # It listens from here on, so that nobody is refused until the server runs.
+        # Connections wait in the backlog from here on, until the server runs.
         listener = socket.create_server(
             (host, port), family=family, dualstack_ipv6=host == "::", backlog=BACKLOG
         )
-        # Connections inherit it. Without it the last part of an answer waits for an
-        # acknowledgement, which comes 40 ms later.
+        # Connections inherit this option. Without it, the last packet of an answer waits 40 ms for
+        # an acknowledgement.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except (OSError, OverflowError) as error:
         raise ServingError(
-            f"{host}:{port} cannot be listened at: {error}; choose another --rest_api_port."
+            f"Cannot listen on {host}:{port}: {error}; choose another --rest_api_port."
         ) from error
     config = uvicorn.Config(
         app,

@@ -1,10 +1,10 @@
-"""The messages of a Predict call, for clients without TensorFlow.
+"""The protobuf messages of a Predict call, for clients without TensorFlow.
 
-`tensorflow_serving.apis` imports all of TensorFlow: four seconds and two gigabytes. What a client
-sends and reads is little, so it is declared here, by the numbers of TensorFlow Serving's own files.
-Two declarations of one name cannot stand beside each other in protobuf's common pool, which
-`import tensorflow` fills; these have a pool of their own and may be imported before it, after it or
-without it. Fields that are not declared here are skipped when read, as protobuf has it.
+`tensorflow_serving.apis` imports all of TensorFlow: four seconds and two gigabytes. A client needs
+few fields, so they are declared here, with the field numbers of TensorFlow Serving's .proto files.
+Protobuf's default pool, which `import tensorflow` fills, does not accept a second declaration of a
+name; these messages have a separate pool and can be imported before TensorFlow, after it or without
+it. Protobuf skips fields that are not declared.
 """
 
 import re
@@ -16,7 +16,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
-# On the wire an enumeration is an int32, and a map is its entries, repeated.
+# On the wire an enum is an int32, and a map is a repeated message of key and value.
 _DECLARATIONS = """
 message Dimension { int64 size = 1; }
 message Shape { repeated Dimension dim = 2; }
@@ -33,15 +33,14 @@ message ModelSpec { string name = 1; string signature_name = 3; }
 message PredictRequest { ModelSpec model_spec = 1; repeated NamedTensor inputs = 2; }
 message PredictResponse { repeated NamedTensor outputs = 1; }
 """
-# Number of a DataType, and how Python and NumPy have it: DT_FLOAT, DT_STRING, DT_INT64.
-_FLOAT, _STRING, _INT64 = 1, 7, 9
-_NUMBERS = {float: _FLOAT, bytes: _STRING, int: _INT64}
+_FLOAT, _STRING, _INT64 = 1, 7, 9  # DT_FLOAT, DT_STRING and DT_INT64 of DataType.
+_DATA_TYPES = {float: _FLOAT, bytes: _STRING, int: _INT64}
 _FIELDS = {_FLOAT: "float_val", _STRING: "string_val", _INT64: "int64_val"}
-_NUMERIC = {_FLOAT: np.float32, _INT64: np.int64}
+_ARRAY_TYPES = {_FLOAT: np.float32, _INT64: np.int64}
 
 
 def _declare(declarations: str) -> dict[str, Any]:
-    """Message classes by name."""
+    """Message classes by full name, from declarations in the syntax of .proto files."""
     field_type = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="predict", package="serving", syntax="proto3")
     for message, body in re.findall(r"message (\w+) {(.*?)}", declarations, re.DOTALL):
@@ -68,24 +67,24 @@ def to_tensor(values: Sequence[bytes] | Sequence[float] | Sequence[int]):
     """A `TensorProto` of shape [B].
 
     Args:
-        values: At least one, all of the first one's type: bytes, float (32 bits) or int (64 bits).
+        values: At least one; all bytes, all float (sent with 32 bits) or all int (64 bits).
     """
-    number = _NUMBERS[type(values[0])]
-    tensor = TensorProto(dtype=number)
+    data_type = _DATA_TYPES[type(values[0])]
+    tensor = TensorProto(dtype=data_type)
     tensor.tensor_shape.dim.add(size=len(values))
-    getattr(tensor, _FIELDS[number]).extend(values)
+    getattr(tensor, _FIELDS[data_type]).extend(values)
     return tensor
 
 
 def to_array(tensor) -> np.ndarray:
-    """What a `TensorProto` holds: float32, int64, or `str` as objects.
+    """The array in a `TensorProto`: float32, int64, or objects of type `str`.
 
     Raises:
-        ValueError: It holds something else, or not as many values as its shape says.
+        ValueError: The tensor has another type, or the number of values does not match its shape.
     """
     if tensor.dtype not in _FIELDS:
-        raise ValueError(f"a tensor of TensorFlow's type {tensor.dtype}")
-    dtype = _NUMERIC.get(tensor.dtype, object)
+        raise ValueError(f"unexpected tensor of TensorFlow's data type {tensor.dtype}")
+    dtype = _ARRAY_TYPES.get(tensor.dtype, object)
     shape = [dimension.size for dimension in tensor.tensor_shape.dim]
     if tensor.tensor_content:
         return np.frombuffer(tensor.tensor_content, dtype).reshape(shape)

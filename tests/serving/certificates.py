@@ -1,4 +1,4 @@
-"""Keys and certificates for tests of TLS."""
+"""A key and a certificate for tests of TLS."""
 
 import datetime
 from ipaddress import ip_address
@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 
 class Certificates:
-    """Files of a certificate for localhost that vouches for itself."""
+    """Files of a self-signed certificate for localhost and its key."""
 
     def __init__(self, folder: Path):
         key = ec.generate_private_key(ec.SECP256R1())

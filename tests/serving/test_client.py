@@ -1,6 +1,6 @@
-"""The client against a small captioner of the test's own, which speaks gRPC and REST.
+"""The client with a small captioner behind gRPC and REST servers of the test.
 
-B batch, K captions an image, T time, R regions.
+B batch, K captions per image, T time, R regions.
 """
 
 import base64
@@ -42,36 +42,36 @@ HTTP = {
 LARGE = 6 << 20  # Bytes; more than gRPC's own limit of 4 MiB.
 
 
-class Captioner:
-    """Says of each image what came with it; images that begin with `bad` are none."""
+class FakeCaptioner:
+    """Captions state the size and the settings; images that begin with `bad` get an error."""
 
     def __init__(self):
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
-        self.failures: list[Code] = []  # Of the next calls.
+    def reset(self) -> None:
+        self.failures: list[Code] = []  # Status codes of the next calls.
         self.batches: list[int] = []
         self.calls = 0
         self.hold = threading.Event()
         self.hold.set()
 
     def answer(self, name: str, inputs: dict[str, list]) -> dict[str, np.ndarray]:
-        """Raises the status of a failure."""
+        """The outputs, unless `failures` has a status code to raise."""
         self.calls += 1
         self.hold.wait(30)
         if self.failures:
-            raise Refusal(self.failures.pop(0))
+            raise CallError(self.failures.pop(0))
         images = inputs.pop("image_bytes")
         rows = len(images)
         self.batches.append(rows)
-        fine = np.array([not image.startswith(b"bad") for image in images])
-        said = [f"{len(image)} ä" for image in images]
+        valid = np.array([not image.startswith(b"bad") for image in images])
+        texts = [f"{len(image)} ä" for image in images]
         for key, values in sorted(inputs.items()):
-            said = [f"{words} {key}={value:g}" for words, value in zip(said, values, strict=True)]
-        captions = np.array([[f"{words} {k}" for k in range(3)] for words in said], object)
+            texts = [f"{text} {key}={value:g}" for text, value in zip(texts, values, strict=True)]
+        captions = np.array([[f"{text} {k}" for k in range(3)] for text in texts], object)
         scores = -np.array([[len(image) + k for k in range(3)] for image in images]) / 3
-        captions[~fine], scores[~fine] = "", 0
-        error = np.where(fine, "", "no image").astype(object)
+        captions[~valid], scores[~valid] = "", 0
+        error = np.where(valid, "", "not an image").astype(object)
         if name in (signature.SAMPLE, signature.BEAM):
             return {"captions": captions, "scores": scores, "error": error}
         if name == signature.ATTENTION:
@@ -88,16 +88,16 @@ class Captioner:
         return {"caption": captions[:, 0], "score": scores[:, 0], "error": error}
 
 
-class Refusal(Exception):  # noqa: N818
+class CallError(Exception):
     def __init__(self, code: Code):
-        super().__init__(f"told to say\n {code.name}")
+        super().__init__(f"planned error\n {code.name}")
         self.code = code
 
 
-class OverGrpc(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """With TensorFlow's own messages."""
+class GrpcService(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """Uses the messages of TensorFlow Serving."""
 
-    def __init__(self, captioner: Captioner):
+    def __init__(self, captioner: FakeCaptioner):
         self.captioner = captioner
 
     def Predict(self, request, context):  # noqa: N802
@@ -105,18 +105,18 @@ class OverGrpc(prediction_service_pb2_grpc.PredictionServiceServicer):
         assert request.model_spec.name == "captioner"
         try:
             outputs = self.captioner.answer(request.model_spec.signature_name, inputs)
-        except Refusal as failure:
+        except CallError as failure:
             context.abort(failure.code, str(failure))
         response = predict_pb2.PredictResponse()
         for name, array in outputs.items():
             dtype = tf.string if array.dtype == object else tf.float32
             response.outputs[name].CopyFrom(tf.make_tensor_proto(array, dtype))
-        # What a client without the field's declaration has to skip.
+        # The client does not declare this field and must skip it.
         response.model_spec.version.value = 7
         return response
 
 
-def over_rest(captioner: Captioner) -> type[http.server.BaseHTTPRequestHandler]:
+def rest_handler(captioner: FakeCaptioner) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
             assert self.path == "/v1/models/captioner:predict"
@@ -128,7 +128,7 @@ def over_rest(captioner: Captioner) -> type[http.server.BaseHTTPRequestHandler]:
             try:
                 outputs = captioner.answer(body["signature_name"], inputs)
                 code, answer = 200, {"outputs": {n: a.tolist() for n, a in outputs.items()}}
-            except Refusal as failure:
+            except CallError as failure:
                 code, answer = HTTP[failure.code], {"error": str(failure)}
             self.send_response(code)
             self.end_headers()
@@ -141,16 +141,16 @@ def over_rest(captioner: Captioner) -> type[http.server.BaseHTTPRequestHandler]:
 
 
 class Servers:
-    """Both servers of one captioner, and one more of each with TLS."""
+    """A gRPC and a REST server of one captioner, each also with TLS."""
 
     def __init__(self, tls: Certificates):
-        self.captioner = Captioner()
+        self.captioner = FakeCaptioner()
         self.grpc_server = grpc.server(
             ThreadPoolExecutor(4),
             options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],
         )
         add = prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server
-        add(OverGrpc(self.captioner), self.grpc_server)
+        add(GrpcService(self.captioner), self.grpc_server)
         self.grpc = f"localhost:{self.grpc_server.add_insecure_port('localhost:0')}"
         pair = (tls.key.read_bytes(), tls.cert.read_bytes())
         credentials = grpc.ssl_server_credentials([pair], tls.ca.read_bytes(), True)
@@ -169,7 +169,7 @@ class Servers:
         )
 
     def _http_server(self):
-        server = http.server.ThreadingHTTPServer(("localhost", 0), over_rest(self.captioner))
+        server = http.server.ThreadingHTTPServer(("localhost", 0), rest_handler(self.captioner))
         server.handle_error = lambda *_: None
         threading.Thread(target=server.serve_forever, daemon=True).start()
         return server
@@ -195,14 +195,14 @@ def running(certificates):
 
 @pytest.fixture
 def servers(running):
-    """As if just started."""
-    running.captioner.forget()
+    """The servers, with the captioner reset."""
+    running.captioner.reset()
     return running
 
 
 @pytest.fixture(params=["grpc", "rest"])
 def api(request, servers):
-    """Options of the program, and the function, for one of the two."""
+    """Options of the program, and the Predict function, for one protocol."""
     if request.param == "grpc":
         return [f"--server={servers.grpc}"], connect_grpc(servers.grpc)
     return [f"--rest={servers.rest}"], connect_rest(servers.rest)
@@ -217,7 +217,7 @@ def call(monkeypatch, capsys):
         with pytest.raises(SystemExit) as left:
             client.main()
         out, err = capsys.readouterr()
-        if isinstance(left.value.code, str):  # Python prints it to standard error, and says 1.
+        if isinstance(left.value.code, str):  # Printed by Python; status 1.
             return 1, out, left.value.code
         return left.value.code, out, err
 
@@ -235,7 +235,7 @@ def images(tmp_path) -> list[Path]:
 @pytest.mark.parametrize(
     "name", [signature.DEFAULT, signature.SAMPLE, signature.BEAM, signature.ATTENTION]
 )
-def test_both_apis_give_the_same(servers, name):
+def test_grpc_and_rest_return_the_same(servers, name):
     images = [b"ok", b"bad", bytes(range(256))]
     settings = {"temperature": 0.7, "top_p": 0.9, "seed": -(2**63)}
     over_grpc = caption_images(connect_grpc(servers.grpc), images, name, **settings)
@@ -246,11 +246,11 @@ def test_both_apis_give_the_same(servers, name):
         for key in first:
             np.testing.assert_array_equal(first[key], second[key])
             assert np.asarray(first[key]).dtype == np.asarray(second[key]).dtype
-    assert [row["error"] for row in over_grpc] == ["", "no image", ""]
+    assert [row["error"] for row in over_grpc] == ["", "not an image", ""]
     assert servers.captioner.batches == [3, 3]
 
 
-def test_settings_arrive_with_samples_alone(api):
+def test_only_samples_use_sampling_settings(api):
     _, predict = api
     (row,) = caption_images(predict, [b"ok"], signature.SAMPLE, temperature=2, top_p=0.5, seed=9)
     assert row["captions"].tolist() == [f"2 ä seed=9 temperature=2 top_p=0.5 {k}" for k in range(3)]
@@ -259,7 +259,7 @@ def test_settings_arrive_with_samples_alone(api):
     np.testing.assert_allclose(row["scores"], [-2 / 3, -1, -4 / 3], rtol=1e-6)
 
 
-def test_attention_has_its_shape(api):
+def test_attention_keeps_its_shape(api):
     _, predict = api
     rows = caption_images(predict, [b"ok", b"fine"], signature.ATTENTION)
     assert rows[0]["attention"].shape == (3, 4)
@@ -268,15 +268,15 @@ def test_attention_has_its_shape(api):
     assert rows[1]["tokens"].tolist() == ["4 ä 0", "4 ä 1", "4 ä 2"]
 
 
-def test_captions_are_printed_and_errors_beside_them(api, call, images):
+def test_captions_go_to_standard_output_and_errors_to_standard_error(api, call, images):
     options, _ = api
     code, out, err = call(*images, *options)
     assert code == 1
     assert out == f"{images[0]}: 2 ä 0\n{images[2]}: 4 ä 0\n"
-    assert err == f"{images[1]}: no image\n"
+    assert err == f"{images[1]}: not an image\n"
 
 
-def test_the_first_n_are_printed_with_scores(api, call, images):
+def test_the_first_n_captions_are_printed_with_scores(api, call, images):
     options, _ = api
     code, out, err = call(images[0], "--signature=beam", "--n=2", *options)
     assert (code, err) == (0, "")
@@ -285,21 +285,21 @@ def test_the_first_n_are_printed_with_scores(api, call, images):
     assert out.splitlines()[2] == f"{images[0]}: 2 ä seed=3 temperature=0.5 top_p=1 2 (-1.333)"
 
 
-def test_json_is_one_object(api, call, images, tmp_path):
+def test_json_prints_one_object(api, call, images, tmp_path):
     options, _ = api
     missing = tmp_path / "missing.png"
     code, out, err = call(*images, missing, "--json", "--signature=beam", "--n=1", *options)
     first, second, third, fourth = json.loads(out)["images"]
     assert first["image"] == str(images[0])
     assert first["captions"] == [{"caption": "2 ä 0", "score": pytest.approx(-2 / 3)}]
-    assert second == {"image": str(images[1]), "error": "no image"}
+    assert second == {"image": str(images[1]), "error": "not an image"}
     assert third["captions"][0]["score"] == pytest.approx(-4 / 3)
     assert fourth["error"] == "cannot be read: No such file or directory"
     assert code == 1
     assert len(err.splitlines()) == 2
 
 
-def test_unreadable_files_are_said_and_the_others_captioned(api, call, images, tmp_path, servers):
+def test_unreadable_files_do_not_stop_the_others(api, call, images, tmp_path, servers):
     options, _ = api
     code, out, err = call(tmp_path, images[0], *options)
     assert (code, out) == (1, f"{images[0]}: 2 ä 0\n")
@@ -307,10 +307,10 @@ def test_unreadable_files_are_said_and_the_others_captioned(api, call, images, t
     assert servers.captioner.batches == [1]
     code, _, _ = call(tmp_path, *options)
     assert code == 1
-    assert servers.captioner.calls == 1  # Nothing to ask for.
+    assert servers.captioner.calls == 1  # There was no image to send.
 
 
-def test_many_images_go_in_chunks(api, call, tmp_path, servers):
+def test_many_images_are_sent_in_batches(api, call, tmp_path, servers):
     options, _ = api
     paths = [tmp_path / f"{number}.png" for number in range(70)]
     for number, path in enumerate(paths):
@@ -321,7 +321,7 @@ def test_many_images_go_in_chunks(api, call, tmp_path, servers):
     assert servers.captioner.batches == [32, 32, 6]
 
 
-def test_unavailable_is_tried_again(api, servers):
+def test_unavailable_is_retried(api, servers):
     _, predict = api
     servers.captioner.failures = [Code.UNAVAILABLE] * 2
     (row,) = caption_images(predict, [b"ok"])
@@ -329,16 +329,16 @@ def test_unavailable_is_tried_again(api, servers):
     assert servers.captioner.calls == 3
 
 
-def test_requests_go_round_and_away_from_who_is_unavailable(servers, certificates):
+def test_requests_alternate_between_servers_and_avoid_unavailable_ones(servers, certificates):
     other = Servers(certificates)
     ports = [address.rpartition(":")[2] for address in (servers.grpc, other.grpc)]
     predict = connect_grpc(f"ipv4:127.0.0.1:{ports[0]},127.0.0.1:{ports[1]}")
-    for _ in range(200):  # The second connection may be ready later than the first.
+    for _ in range(200):  # The second connection may take longer.
         caption_images(predict, [b"ok"])
         if min(servers.captioner.calls, other.captioner.calls) >= 3:
             break
     else:
-        pytest.fail("All requests went to one of two servers.")
+        pytest.fail("All requests went to one of the two servers.")
     other.captioner.failures = [Code.UNAVAILABLE] * 100
     for _ in range(4):
         caption_images(predict, [b"ok"])
@@ -346,26 +346,26 @@ def test_requests_go_round_and_away_from_who_is_unavailable(servers, certificate
     caption_images(predict, [b"ok"])
 
 
-def test_unavailable_is_tried_again_with_large_images(api, servers):
+def test_large_requests_are_retried(api, servers):
     _, predict = api
     servers.captioner.failures = [Code.UNAVAILABLE]
     (row,) = caption_images(predict, [b"x" * LARGE])
     assert row["caption"] == f"{LARGE} ä 0"
 
 
-def test_what_stays_unavailable_is_given_up(api, servers):
+def test_the_client_gives_up_if_the_server_stays_unavailable(api, servers):
     _, predict = api
     servers.captioner.failures = [Code.UNAVAILABLE] * 9
-    with pytest.raises(ServingError, match=r"told to say UNAVAILABLE.*serving\.server"):
+    with pytest.raises(ServingError, match=r"planned error UNAVAILABLE.*serving\.server"):
         caption_images(predict, [b"ok"])
     assert servers.captioner.calls == 5
 
 
 @pytest.mark.parametrize("code", [Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.RESOURCE_EXHAUSTED])
-def test_nothing_else_is_tried_again(api, servers, code, call, images):
+def test_other_errors_are_not_retried(api, servers, code, call, images):
     options, predict = api
     servers.captioner.failures = [code] * 2
-    with pytest.raises(ServingError, match=f"refuses: told to say {code.name}"):
+    with pytest.raises(ServingError, match=f"answered with an error: planned error {code.name}"):
         caption_images(predict, [b"ok"])
     assert servers.captioner.calls == 1
     status, out, err = call(images[0], *options)
@@ -373,7 +373,7 @@ def test_nothing_else_is_tried_again(api, servers, code, call, images):
     assert err.startswith("error: ") and "\n" not in err
 
 
-def test_the_deadline_ends_the_wait(api, servers):
+def test_the_timeout_ends_the_wait(api, servers):
     _, predict = api
     servers.captioner.hold.clear()
     start = time.monotonic()
@@ -384,7 +384,7 @@ def test_the_deadline_ends_the_wait(api, servers):
     servers.captioner.hold.set()
 
 
-def test_attempts_share_the_deadline(api, servers):
+def test_attempts_share_the_timeout(api, servers):
     _, predict = api
     servers.captioner.failures = [Code.UNAVAILABLE] * 9
     with pytest.raises(ServingError):
@@ -392,7 +392,7 @@ def test_attempts_share_the_deadline(api, servers):
     assert servers.captioner.calls <= 3
 
 
-def test_the_server_s_own_deadline_is_told(api, servers):
+def test_a_timeout_of_the_server_is_reported(api, servers):
     _, predict = api
     servers.captioner.failures = [Code.DEADLINE_EXCEEDED]
     with pytest.raises(ServingError, match="No answer"):
@@ -400,41 +400,43 @@ def test_the_server_s_own_deadline_is_told(api, servers):
     assert servers.captioner.calls == 1
 
 
-def test_large_messages_pass_both_ways(api):
+def test_large_requests_and_answers(api):
     _, predict = api
     (row,) = caption_images(predict, [b"x" * LARGE], "long")
     assert len(row["captions"][0]) == LARGE
 
 
 @pytest.mark.parametrize("options", [["--server=localhost:1"], ["--rest=http://localhost:1"]])
-def test_without_a_server_the_user_learns_how_to_start_one(call, images, options):
+def test_without_a_server_the_error_says_how_to_start_one(call, images, options):
     code, out, err = call(images[0], *options)
     assert (code, out) == (1, "")
     assert "python -m serving.server" in err and "\n" not in err
 
 
-def test_tls_both_sides_are_known(servers, certificates, call, images):
+def test_mutual_tls(servers, certificates, call, images):
     files = [f"--{name}={getattr(certificates, name)}" for name in ("ca", "cert", "key")]
     for address in (f"--server={servers.grpc_tls}", f"--rest={servers.rest_tls}"):
         code, out, err = call(images[0], address, *files)
         assert (code, out) == (0, f"{images[0]}: 2 ä 0\n"), err
-        assert call(images[0], address, files[0], "--timeout=.5")[0] == 1  # Who asks?
+        assert (
+            call(images[0], address, files[0], "--timeout=.5")[0] == 1
+        )  # Without a client certificate.
 
 
-def test_tls_strangers_are_not_spoken_to(servers, tmp_path, call, images):
-    stranger = Certificates(tmp_path)
+def test_a_server_with_an_unknown_certificate_is_an_error(servers, tmp_path, call, images):
+    other = Certificates(tmp_path)
     for address in (f"--server={servers.grpc_tls}", f"--rest={servers.rest_tls}"):
-        code, out, err = call(images[0], address, f"--ca={stranger.ca}")
+        code, out, err = call(images[0], address, f"--ca={other.ca}")
         assert (code, out) == (1, "")
         assert "certificate" in err.lower()
     assert servers.captioner.calls == 0
 
 
-def test_an_error_is_one_line_of_a_process(servers, certificates, images, tmp_path):
-    """The libraries of the client do not add any."""
-    stranger = Certificates(tmp_path)
-    command = [sys.executable, "-m", "serving.client", images[0], f"--ca={stranger.ca}"]
-    # What importing the client here has set must not be what keeps that process silent.
+def test_an_error_is_one_line(servers, certificates, images, tmp_path):
+    """Libraries log nothing else to standard error."""
+    other = Certificates(tmp_path)
+    command = [sys.executable, "-m", "serving.client", images[0], f"--ca={other.ca}"]
+    # Importing the client here has set GRPC_VERBOSITY; the process must set it by itself.
     environment = {key: value for key, value in os.environ.items() if "GRPC" not in key}
     done = subprocess.run(
         [*command, f"--server={servers.grpc_tls}", "--timeout=1"],
@@ -447,7 +449,7 @@ def test_an_error_is_one_line_of_a_process(servers, certificates, images, tmp_pa
 
 
 @pytest.mark.parametrize("options", [[], ["--rest=https://localhost:1"]])
-def test_tls_files_have_to_be_pem(call, images, options):
+def test_tls_files_must_be_pem(call, images, options):
     for file in (images[0], "missing.pem"):
         code, _, err = call(images[0], f"--ca={file}", *options)
         assert code == 1
@@ -474,24 +476,24 @@ def test_tls_files_have_to_be_pem(call, images, options):
         ["IMAGE", "--rest", "IMAGE"],
     ],
 )
-def test_wrong_calls_end_before_a_request(call, arguments):
+def test_wrong_arguments_are_errors(call, arguments):
     code, out, err = call(*arguments)
     assert (code, out) == (2, "")
     assert "error:" in err
 
 
-def test_another_model_is_told_from_a_captioner(api):
+def test_a_model_that_is_not_a_captioner_is_an_error(api):
     def predict(*_):
         return {"y": np.zeros(1)}
 
-    with pytest.raises(ServingError, match="with y"):
+    with pytest.raises(ServingError, match="its outputs are y"):
         caption_images(predict, [b"ok"])
 
 
 @pytest.mark.parametrize(
     "body", [b"hello", b"{}", b'{"outputs": [1]}', b'{"outputs": {"error": [[1], 2]}}']
 )
-def test_another_web_server_is_told_from_ours(body):
+def test_a_server_that_is_not_a_model_server_is_an_error(body):
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
             self.rfile.read(int(self.headers["Content-Length"]))
@@ -505,11 +507,11 @@ def test_another_web_server_is_told_from_ours(body):
     with http.server.HTTPServer(("localhost", 0), Handler) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
         predict = connect_rest(f"http://localhost:{server.server_port}")
-        with pytest.raises(ServingError, match="does not answer as a model server"):
+        with pytest.raises(ServingError, match="is not that of a model server"):
             caption_images(predict, [b"ok"])
 
 
-def test_no_tensorflow_is_imported(servers, images):
+def test_the_client_does_not_import_tensorflow(servers, images):
     program = (
         "import sys; from serving.client import main\n"
         "try: main()\n"
@@ -529,7 +531,7 @@ def test_no_tensorflow_is_imported(servers, images):
         st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1),
     )
 )
-def test_tensors_are_tensorflow_s(values):
+def test_tensorflow_reads_the_tensors_of_the_client(values):
     sent = predict_messages.to_tensor(values).SerializeToString()
     read = tf.make_ndarray(tensor_pb2.TensorProto.FromString(sent))
     assert read.shape == (len(values),)
@@ -547,7 +549,7 @@ def test_tensors_are_tensorflow_s(values):
     ],
 )
 @pytest.mark.parametrize("as_content", [True, False])
-def test_tensorflow_s_tensors_are_read(array, as_content):
+def test_the_client_reads_the_tensors_of_tensorflow(array, as_content):
     proto = tf.make_tensor_proto(array)
     if not as_content and proto.tensor_content:
         proto.ClearField("tensor_content")
@@ -560,7 +562,7 @@ def test_tensorflow_s_tensors_are_read(array, as_content):
     np.testing.assert_array_equal(read, array)
 
 
-def test_other_types_are_named():
+def test_other_data_types_are_errors():
     proto = tf.make_tensor_proto(np.array([True])).SerializeToString()
     with pytest.raises(ValueError, match="type 10"):
         predict_messages.to_array(predict_messages.TensorProto.FromString(proto))

@@ -1,4 +1,4 @@
-"""The demo's page in a browser, before a server of a small captioner."""
+"""The demo page in a browser, with a server of a small captioner."""
 
 import importlib.util
 import io
@@ -26,7 +26,7 @@ pytestmark = [
 ]
 needs_browser = pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(BROWSERS)}")
 
-# As dragged from a folder.
+# Simulates dragging a file onto the page.
 DROP = """
 ([target, bytes, name]) => {
   const data = new DataTransfer();
@@ -50,7 +50,7 @@ def demo(*arguments: object) -> subprocess.Popen:
 
 
 class Server:
-    """A server that may stop and come back."""
+    """A server that can be stopped and started again."""
 
     def __init__(self, folder):
         write_captioner(folder, 1)
@@ -95,34 +95,34 @@ def browser():
 
 
 class Visit:
-    """A page just opened, and the addresses that it asked."""
+    """An open page, and the URLs that it has requested."""
 
     def __init__(self, browser, address: str):
         self.page = browser.new_page()
         self.page.set_default_timeout(10_000)
-        self.asked: list[str] = []
-        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.requested: list[str] = []
+        self.page.on("request", lambda request: self.requested.append(request.url))
         self.page.goto(address)
         self.words = self.page.locator(".words .word")
-        self.failure = self.page.get_by_role("alert")
-        self.beam, self.samples = (self.page.locator(".scored").nth(place) for place in (0, 1))
+        self.error = self.page.get_by_role("alert")
+        self.beam, self.samples = (self.page.locator(".captions").nth(place) for place in (0, 1))
 
     def drop(self, content: bytes, name: str) -> None:
         target = self.page.get_by_label("drop files")
         self.page.evaluate(DROP, [target.element_handle(), list(content), name])
 
-    def drop_picture(self) -> None:
+    def drop_image(self) -> None:
         buffer = io.BytesIO()
         Image.new("RGB", (SIDE, SIDE), "red").save(buffer, format="PNG")
-        self.drop(buffer.getvalue(), "Ann's picture #1.png")
+        self.drop(buffer.getvalue(), "Ann's image #1.png")
         self.samples.get_by_text("drawn").first.wait_for()
 
     def rows(self, place) -> list[str]:
         return place.locator("li").all_inner_texts()
 
-    def light(self) -> np.ndarray:
-        """Brightness in the middle of the four regions, [2, 2]."""
-        png = self.page.locator(".picture > img").screenshot()
+    def brightness(self) -> np.ndarray:
+        """Brightness of the image in a grid, [2, 2]."""
+        png = self.page.locator(".captioned-image > img").screenshot()
         return np.asarray(Image.open(io.BytesIO(png)).convert("RGB").resize((2, 2)))[..., 0]
 
 
@@ -134,85 +134,83 @@ def visit(browser, address):
 
 
 @needs_browser
-def test_a_dropped_picture_is_captioned(visit, address):
-    visit.drop_picture()
+def test_a_dropped_image_is_captioned(visit, address):
+    visit.drop_image()
     assert visit.words.all_inner_texts() == ["a", "red", "star"]
     assert visit.page.locator(".words .score").inner_text() == "-0.25"
     assert visit.rows(visit.beam) == ["a star\n-0.50", "one star\n-0.75"]
     assert visit.rows(visit.samples) == [f"drawn 10 0 {n}\n-{n}.00" for n in (1, 2, 3)]
-    # Not even a font is from elsewhere.
-    assert [url for url in visit.asked if not url.startswith((address, "data:", "blob:"))] == []
+    # Everything comes from this machine, fonts too.
+    assert [url for url in visit.requested if not url.startswith((address, "data:", "blob:"))] == []
 
 
 @needs_browser
-def test_words_light_what_they_looked_at(visit):
-    visit.drop_picture()
-    assert visit.light().min() > 240
+def test_words_highlight_the_regions_they_attend_to(visit):
+    visit.drop_image()
+    assert visit.brightness().min() > 240
     for place in (0, 2):
         visit.words.nth(place).click()
         visit.page.mouse.move(0, 0)
-        assert visit.light().argmax() == place
-        assert np.sort(visit.light(), axis=None)[-2] < 180
+        assert visit.brightness().argmax() == place
+        assert np.sort(visit.brightness(), axis=None)[-2] < 180
     visit.words.nth(1).hover()
-    assert visit.light().argmax() == 1
-    visit.page.keyboard.press("ArrowLeft")  # From the word that was picked.
+    assert visit.brightness().argmax() == 1
+    visit.page.keyboard.press("ArrowLeft")  # From the selected word.
     visit.page.mouse.move(0, 0)
-    assert visit.light().argmax() == 1
+    assert visit.brightness().argmax() == 1
 
 
 @needs_browser
-def test_sliders_change_what_is_drawn(visit):
-    visit.drop_picture()
+def test_sliders_change_the_samples(visit):
+    visit.drop_image()
     for _ in range(3):
         visit.page.get_by_role("slider", name="Temperature").press("ArrowRight")
     visit.samples.get_by_text("drawn 13 0").first.wait_for()
-    visit.page.get_by_role("spinbutton").first.fill("")  # Its number, which counts as 1 then.
+    visit.page.get_by_role("spinbutton").first.fill("")  # An erased number counts as 1.
     visit.samples.get_by_text("drawn 10 0").first.wait_for()
-    visit.page.get_by_role("button", name="Draw again").click()
+    visit.page.get_by_role("button", name="Sample again").click()
     visit.samples.get_by_text("drawn 10 1").first.wait_for()
 
     number = visit.page.get_by_role("slider", name="Number")
-    assert number.get_attribute("max") == "3"  # As many as the server draws.
+    assert number.get_attribute("max") == "3"  # The number of samples that the server returns.
     number.press("ArrowLeft")
     visit.samples.get_by_text("drawn 10 1 3").wait_for(state="detached")
     assert len(visit.rows(visit.samples)) == 2
 
 
 @needs_browser
-def test_what_is_no_picture_is_told_and_the_next_one_is_captioned(visit):
+def test_a_file_that_is_not_an_image_is_an_error_and_the_next_image_is_captioned(visit):
     visit.drop(b"text", "notes.txt")
-    visit.failure.wait_for()
-    assert visit.failure.inner_text() == "The server says of this picture: no picture."
-    visit.drop_picture()
+    visit.error.wait_for()
+    assert visit.error.inner_text() == "The server cannot caption this file: no picture."
+    visit.drop_image()
     assert visit.words.all_inner_texts() == ["a", "red", "star"]
-    assert visit.failure.count() == 0
+    assert visit.error.count() == 0
 
 
 @needs_browser
-def test_a_stopped_server_is_told_until_it_is_back(visit, server):
-    visit.drop_picture()
+def test_a_stopped_server_is_an_error_until_it_is_back(visit, server):
+    visit.drop_image()
     server.stop()
     try:
-        visit.page.get_by_role("button", name="Draw again").click()
-        visit.failure.wait_for()
-        told = visit.failure.inner_text()
+        visit.page.get_by_role("button", name="Sample again").click()
+        visit.error.wait_for()
+        message = visit.error.inner_text()
     finally:
         server.start()
-    assert re.match(rf"localhost:{server.port} is unavailable .*start one with", told)
+    assert re.match(rf"localhost:{server.port} is unavailable .*start one with", message)
 
     until = time.monotonic() + 20
-    while visit.failure.count() and time.monotonic() < until:
-        visit.page.get_by_role("button", name="Draw again").click()
+    while visit.error.count() and time.monotonic() < until:
+        visit.page.get_by_role("button", name="Sample again").click()
         visit.page.wait_for_timeout(500)
     assert visit.rows(visit.samples)
 
 
-def test_a_taken_port_is_told_in_one_line(server):
+def test_a_taken_port_is_reported_in_one_line(server):
     _, errors = (process := demo("--port", server.port)).communicate()
     assert process.returncode == 1
-    assert errors == (
-        f"error: localhost:{server.port} cannot be listened at; choose another --port\n"
-    )
+    assert errors == (f"error: cannot listen on localhost:{server.port}; choose another --port\n")
 
 
 def test_it_needs_no_tensorflow():

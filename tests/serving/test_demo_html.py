@@ -1,4 +1,4 @@
-"""Parts of the demo's page, as HTML."""
+"""HTML of the demo page: highlighted regions, captions, escaped text."""
 
 import base64
 import io
@@ -12,7 +12,7 @@ from serving import demo_html
 
 
 def masks(html: str) -> list[np.ndarray]:
-    """Opacity of each word's mask, [rows, columns]."""
+    """Opacity of the mask of each word, [rows, columns]."""
     found = re.findall(r"base64,([^)]*)\)", html)
     return [
         np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))[..., 1].tolist()
@@ -20,41 +20,41 @@ def masks(html: str) -> list[np.ndarray]:
     ]
 
 
-def test_words_are_lit_relative_to_their_strongest_region():
+def test_highlights_are_relative_to_the_largest_weight_of_a_word():
     weights = np.array([[0.1, 0.2, 0, 0.1], [0.25, 0.25, 0.25, 0.25]], np.float32)
-    html = demo_html.picture("file=x", ["red", "star"], weights, -0.5)
+    html = demo_html.captioned_image("file=x", ["red", "star"], weights, -0.5)
     assert masks(html) == [[[128, 255], [0, 128]], [[255, 255], [255, 255]]]
-    assert demo_html.HOW in html
+    assert demo_html.INSTRUCTION in html
     assert "-0.50" in html
 
 
 @pytest.mark.parametrize("weights", [[0.0] * 4, [np.nan] * 4], ids=["zero", "nan"])
-def test_words_that_look_nowhere_leave_the_image_dark(weights):
-    html = demo_html.picture("file=x", ["red"], np.array([weights], np.float32), 0)
+def test_words_without_attention_highlight_nothing(weights):
+    html = demo_html.captioned_image("file=x", ["red"], np.array([weights], np.float32), 0)
     assert masks(html) == [[[0, 0], [0, 0]]]
 
 
 @pytest.mark.parametrize("regions", [0, 6])
-def test_regions_that_are_no_square_are_not_shown(regions):
-    html = demo_html.picture("file=x", ["red"], np.ones([1, regions], np.float32), 0)
+def test_regions_that_are_not_a_square_grid_are_not_highlighted(regions):
+    html = demo_html.captioned_image("file=x", ["red"], np.ones([1, regions], np.float32), 0)
     assert not masks(html)
     assert demo_html.NO_GRID in html
 
 
 def test_a_caption_may_be_empty():
-    html = demo_html.picture("file=x", [], np.ones([0, 4], np.float32), 0)
+    html = demo_html.captioned_image("file=x", [], np.ones([0, 4], np.float32), 0)
     assert "The caption is empty." in html
-    assert "(empty)" in demo_html.scored([""], [0])
+    assert "(empty)" in demo_html.scored_captions([""], [0])
 
 
-def test_what_is_said_is_text():
-    said = '<img src=x onerror="alert()">'
+def test_text_is_escaped():
+    text = '<img src=x onerror="alert()">'
     weights = np.ones([1, 4], np.float32)
     for html in (
-        demo_html.picture("file=x", [said], weights, 0),
-        demo_html.picture('"><img src=x onerror="alert()', ["red"], weights, 0),
-        demo_html.scored([said], [0]),
-        demo_html.failure(said),
-        demo_html.hint(said),
+        demo_html.captioned_image("file=x", [text], weights, 0),
+        demo_html.captioned_image('"><img src=x onerror="alert()', ["red"], weights, 0),
+        demo_html.scored_captions([text], [0]),
+        demo_html.error(text),
+        demo_html.hint(text),
     ):
         assert "<img src=x" not in html

@@ -96,8 +96,8 @@ def test_image_and_deployment_run_the_same():
 
 def test_ports_agree():
     assert {"grpc": int(FLAGS["port"]), "rest": int(FLAGS["rest_api_port"])} == PORTS
-    assert client.GRPC.endswith(f":{PORTS['grpc']}")
-    assert client.REST.endswith(f":{PORTS['rest']}")
+    assert client.GRPC_ADDRESS.endswith(f":{PORTS['grpc']}")
+    assert client.REST_ADDRESS.endswith(f":{PORTS['rest']}")
     served = {port["name"]: port for port in MANIFESTS["service"]["spec"]["ports"]}
     assert {name: port["port"] for name, port in served.items()} == PORTS
     assert all(port["targetPort"] == name for name, port in served.items())

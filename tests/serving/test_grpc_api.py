@@ -1,4 +1,4 @@
-"""The gRPC services as clients see them: answers, codes, deadlines, health, and how they end."""
+"""The gRPC services: answers, status codes, deadlines, health, stopping."""
 
 import socket
 import threading
@@ -26,7 +26,7 @@ from tensorflow_serving.apis import (
 from tensorflow_serving.config import model_server_config_pb2
 
 from serving.errors import ServingError
-from serving.grpc_api import LONGEST_MESSAGE, SERVICES, start_grpc
+from serving.grpc_api import MAX_MESSAGE_BYTES, SERVICES, start_grpc
 from serving.manager import ModelManager
 from serving.monitoring import Monitoring
 from serving.prediction_service import PredictionService
@@ -101,13 +101,13 @@ def slow_request(seconds: float) -> predict_pb2.PredictRequest:
     return request_of("slow", seconds=[seconds])
 
 
-def refusal(call, *arguments, **options) -> tuple[grpc.StatusCode, str]:
+def error_of(call, *arguments, **options) -> tuple[grpc.StatusCode, str]:
     with pytest.raises(grpc.RpcError) as caught:
         call(*arguments, **options)
     return caught.value.code(), caught.value.details()
 
 
-def test_every_method_of_the_prediction_service(stub):
+def test_all_methods_of_the_prediction_service(stub):
     assert list(stub.Predict(request_of()).outputs["y"].float_val) == [4]
     example = {"features": {"feature": {"x": {"float_list": {"value": [2]}}}}}
     examples = {"example_list": {"examples": [example]}}
@@ -127,7 +127,7 @@ def test_every_method_of_the_prediction_service(stub):
     assert stub.GetModelMetadata(request).model_spec.version.value == 3
 
 
-def test_every_method_of_the_model_service(model_stub, config):
+def test_all_methods_of_the_model_service(model_stub, config):
     request = get_model_status_pb2.GetModelStatusRequest(model_spec={"name": "adder"})
     (version,) = model_stub.GetModelStatus(request).model_version_status
     assert (version.version, version.state) == (3, 30)
@@ -158,17 +158,17 @@ def test_every_method_of_the_model_service(model_stub, config):
     ],
 )
 def test_errors_reach_the_client(request_, code, message, stub):
-    assert refusal(stub.Predict, request_) == (code, message)
+    assert error_of(stub.Predict, request_) == (code, message)
 
 
-def test_a_long_message_is_cut_rather_than_lost(stub):
-    code, message = refusal(stub.Predict, request_of("adder", "\u00e9\n" * 50_000))
+def test_long_error_messages_are_cut(stub):
+    code, message = error_of(stub.Predict, request_of("adder", "\u00e9\n" * 50_000))
     assert code is grpc.StatusCode.FAILED_PRECONDITION
     assert message.startswith('Serving signature key "\u00e9\n\u00e9')
-    assert LONGEST_MESSAGE - 2 < len(message.encode()) <= LONGEST_MESSAGE
+    assert MAX_MESSAGE_BYTES - 2 < len(message.encode()) <= MAX_MESSAGE_BYTES
 
 
-def test_a_hundred_megabytes_there_and_back(stub):
+def test_a_hundred_megabytes_in_both_directions(stub):
     large = bytes(100_000_000)
     inputs = {
         "text": [large], "image_bytes": [b""], "floats": np.zeros([1, 1], np.float32),
@@ -179,16 +179,16 @@ def test_a_hundred_megabytes_there_and_back(stub):
     assert stub.Predict(request).outputs["text"].string_val[0] == large
 
 
-def test_a_deadline_stops_the_computation_and_frees_its_thread(api):
+def test_a_deadline_cancels_the_computation_and_frees_its_thread(api):
     with serving(api, threads=1) as server, channel_to(server) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        code, _ = refusal(stub.Predict, slow_request(60), timeout=0.5)
+        code, _ = error_of(stub.Predict, slow_request(60), timeout=0.5)
         assert code is grpc.StatusCode.DEADLINE_EXCEEDED
         assert stub.Predict(request_of(), timeout=10).model_spec.version.value == 3
 
 
 class Spy:
-    """An API that notes how long each request has, and asks a function for answers."""
+    """A prediction service that records timeouts and returns the answers of a function."""
 
     def __init__(self, answer=predict_pb2.PredictResponse):
         self.answer = answer
@@ -202,7 +202,7 @@ class Spy:
     get_model_metadata = get_model_status = reload_config = predict
 
 
-def test_the_time_that_is_left_is_told():
+def test_the_remaining_time_is_passed_on():
     spy = Spy()
     with serving(spy) as server, channel_to(server) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
@@ -213,35 +213,35 @@ def test_the_time_that_is_left_is_told():
 
 
 @pytest.mark.parametrize("timeout", [None, 0.1], ids=["cancelled", "deadline"])
-def test_what_was_given_up_while_it_waited_is_not_computed(timeout):
-    free = threading.Event()
-    busy = threading.Event()
+def test_requests_abandoned_while_waiting_are_not_computed(timeout):
+    finish = threading.Event()
+    started = threading.Event()
 
     def answer():
-        busy.set()
-        free.wait(10)
+        started.set()
+        finish.wait(10)
         return predict_pb2.PredictResponse()
 
     spy = Spy(answer)
     with serving(spy, threads=1) as server, channel_to(server) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         first = stub.Predict.future(request_of())
-        assert busy.wait(10)
+        assert started.wait(10)
         waiting = stub.Predict.future(request_of(), timeout=timeout)
-        time.sleep(0.3)  # Until the server has it.
+        time.sleep(0.3)  # Until the server has received it.
         waiting.cancel()
-        time.sleep(0.3)  # Until the server knows.
-        free.set()
+        time.sleep(0.3)  # Until the server knows of the cancellation.
+        finish.set()
         first.result()
         stub.Predict(request_of())
     assert len(spy.timeouts) == 2
 
 
-def test_anything_unexpected_is_an_internal_error_and_the_server_goes_on(channel, api, monkeypatch):
+def test_an_unexpected_exception_is_an_internal_error(channel, api, monkeypatch):
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
     with monkeypatch.context() as patch:
         patch.setattr("serving.prediction_service.predict", lambda *_: 1 // 0)
-        code, message = refusal(stub.Predict, request_of())
+        code, message = error_of(stub.Predict, request_of())
     assert code is grpc.StatusCode.INTERNAL
     assert message == "ZeroDivisionError: integer division or modulo by zero"
     assert stub.Predict(request_of()).model_spec.version.value == 3
@@ -268,8 +268,8 @@ VALID = [
 
 
 @st.composite
-def spoilt(draw) -> bytes:
-    """A request with some bytes changed, cut or repeated; or any bytes at all."""
+def corrupted(draw) -> bytes:
+    """A request with bytes changed, cut off or repeated; or arbitrary bytes."""
     if draw(st.booleans()):
         return draw(st.binary(max_size=60))
     data = bytearray(draw(st.sampled_from(VALID)))
@@ -279,8 +279,8 @@ def spoilt(draw) -> bytes:
 
 
 @settings(max_examples=200, deadline=None)
-@given(method=st.sampled_from(METHODS), data=spoilt())
-def test_any_bytes_are_answered_or_refused(channel, stub, method, data):
+@given(method=st.sampled_from(METHODS), data=corrupted())
+def test_arbitrary_bytes_get_an_answer_or_an_error(channel, stub, method, data):
     try:
         channel.unary_unary(method)(data, timeout=10)
     except grpc.RpcError as error:
@@ -289,35 +289,35 @@ def test_any_bytes_are_answered_or_refused(channel, stub, method, data):
             grpc.StatusCode.NOT_FOUND,
             grpc.StatusCode.FAILED_PRECONDITION,
             grpc.StatusCode.UNIMPLEMENTED,
-            grpc.StatusCode.INTERNAL,  # No message of that kind.
+            grpc.StatusCode.INTERNAL,  # The bytes are not a message of this type.
         ), (error.code(), error.details())
         if error.code() is grpc.StatusCode.INTERNAL:
             assert error.details() == "Exception deserializing request!"
 
 
-def test_bytes_that_are_no_message_leave_no_trace_in_the_log(channel, caplog):
+def test_parse_errors_are_not_logged(channel, caplog):
     call = channel.unary_unary(METHODS[0])
-    assert refusal(call, b"\xff") == (
+    assert error_of(call, b"\xff") == (
         grpc.StatusCode.INTERNAL, "Exception deserializing request!"
     )  # fmt: skip
     assert not caplog.text
 
 
-def test_the_server_outlived_all_that(stub):
+def test_the_server_still_answers(stub):
     assert stub.Predict(request_of()).model_spec.version.value == 3
 
 
 def test_a_port_is_not_shared(api):
     with serving(api) as server:
-        with pytest.raises(ServingError, match=rf"Cannot listen at 0\.0\.0\.0:{server.port}: "):
+        with pytest.raises(ServingError, match=rf"Cannot listen on 0\.0\.0\.0:{server.port}: "):
             start_grpc(api, port=server.port, threads=1)
         with socket.create_server(("0.0.0.0", 0)) as other:
             port = other.getsockname()[1]
-            with pytest.raises(ServingError, match=rf"Cannot listen at 0\.0\.0\.0:{port}: "):
+            with pytest.raises(ServingError, match=rf"Cannot listen on 0\.0\.0\.0:{port}: "):
                 start_grpc(api, port=port, threads=1)
 
 
-def test_a_unix_socket_beside_the_port_or_alone(api, tmp_path):
+def test_a_unix_socket_with_and_without_a_port(api, tmp_path):
     path = tmp_path / "grpc"
     for port in (0, None):
         with serving(api, port=port, socket_path=str(path)) as server:
@@ -325,7 +325,7 @@ def test_a_unix_socket_beside_the_port_or_alone(api, tmp_path):
             with channel_to(server, f"unix:{path}") as channel:
                 stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
                 assert stub.Predict(request_of()).model_spec.version.value == 3
-    with pytest.raises(ServingError, match="Cannot listen at unix:/nowhere/socket: "):
+    with pytest.raises(ServingError, match="Cannot listen on unix:/nowhere/socket: "):
         start_grpc(api, port=0, socket_path="/nowhere/socket", threads=1)
 
 
@@ -335,14 +335,14 @@ def test_health(api):
         stub = health_pb2_grpc.HealthStub(channel)
         for service in ("", *SERVICES):
             assert stub.Check(check(service=service)).status == 1
-        code, _ = refusal(stub.Check, check(service="other"))
+        code, _ = error_of(stub.Check, check(service="other"))
         assert code is grpc.StatusCode.NOT_FOUND
     with serving(api) as server, channel_to(server) as channel:
-        code, _ = refusal(health_pb2_grpc.HealthStub(channel).Check, check())
+        code, _ = error_of(health_pb2_grpc.HealthStub(channel).Check, check())
         assert code is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_stopping_finishes_what_is_in_flight_and_takes_nothing_new(api):
+def test_stopping_finishes_requests_in_flight_and_refuses_new_ones(api):
     with serving(api, with_health=True, threads=1) as server, channel_to(server) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         health_stub = health_pb2_grpc.HealthStub(channel)
@@ -353,23 +353,23 @@ def test_stopping_finishes_what_is_in_flight_and_takes_nothing_new(api):
         )
         watcher.start()
         running = stub.Predict.future(slow_request(0.7))
-        waiting = stub.Predict.future(request_of())  # For the only thread.
+        waiting = stub.Predict.future(request_of())  # Waits for the only thread.
         time.sleep(0.3)
         start = time.monotonic()
         stopping = threading.Thread(target=server.stop, args=[30])
         stopping.start()
         time.sleep(0.1)
-        assert refusal(stub.Predict, request_of())[0] is grpc.StatusCode.UNAVAILABLE
+        assert error_of(stub.Predict, request_of())[0] is grpc.StatusCode.UNAVAILABLE
         assert running.result().model_spec.version.value == 3
         assert waiting.result().model_spec.version.value == 3
         stopping.join()
-        assert time.monotonic() - start < 10  # It does not wait for those who watch.
+        assert time.monotonic() - start < 10  # It does not wait for watchers.
         watcher.join(10)
         serving_status = health_pb2.HealthCheckResponse
         assert watched == [serving_status.SERVING, serving_status.NOT_SERVING]
 
 
-def test_stopping_breaks_off_what_lasts(api):
+def test_stopping_aborts_requests_after_the_grace_period(api):
     with serving(api) as server, channel_to(server) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         running = stub.Predict.future(slow_request(2), timeout=60)

@@ -1,4 +1,4 @@
-"""Over real sockets: starting, stopping, and clients that break off or send what is no HTTP."""
+"""The HTTP server on real sockets: starting, stopping, broken connections, invalid HTTP."""
 
 import http.client
 import json
@@ -20,7 +20,7 @@ ANSWER = {"predictions": [2.0]}
 
 
 class Waiting(FakeApi):
-    """Answers predictions when it is let."""
+    """Answers predictions only after `finish` is set."""
 
     def __init__(self):
         super().__init__()
@@ -51,7 +51,7 @@ def server(api):
     server.stop()
 
 
-def ask(server: HttpServer, body: bytes = BODY) -> tuple[int, dict]:
+def post(server: HttpServer, body: bytes = BODY) -> tuple[int, dict]:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
     try:
         connection.request("POST", PATH, body)
@@ -61,7 +61,7 @@ def ask(server: HttpServer, body: bytes = BODY) -> tuple[int, dict]:
         connection.close()
 
 
-def begin(server: HttpServer, body: bytes = BODY, length: int = len(BODY)) -> socket.socket:
+def start_request(server: HttpServer, body: bytes = BODY, length: int = len(BODY)) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=10)
     head = f"POST {PATH} HTTP/1.1\r\nHost: here\r\nContent-Length: {length}\r\n\r\n"
     connection.sendall(head.encode() + body)
@@ -69,12 +69,12 @@ def begin(server: HttpServer, body: bytes = BODY, length: int = len(BODY)) -> so
 
 
 def received(connection: socket.socket) -> bytes:
-    """All that comes until the other side closes."""
+    """Everything received until the server closes the connection."""
     with connection, connection.makefile("rb") as stream:
         return stream.read()
 
 
-def test_connections_are_kept_and_nothing_is_told_of_the_software(server, api):
+def test_connections_are_kept_open_and_answers_do_not_name_the_software(server, api):
     api.finish.set()
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
     connection.connect()
@@ -90,8 +90,8 @@ def test_connections_are_kept_and_nothing_is_told_of_the_software(server, api):
     connection.close()
 
 
-def test_no_answer_waits_for_an_acknowledgement(server, api):
-    """That would take 40 ms each."""
+def test_answers_do_not_wait_for_acknowledgements(server, api):
+    """Waiting would take 40 ms per answer."""
     api.finish.set()
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
     seconds = []
@@ -104,17 +104,17 @@ def test_no_answer_waits_for_an_acknowledgement(server, api):
     assert sorted(seconds)[5] < 0.03
 
 
-def test_large_bodies_and_answers_are_whole(server, api):
+def test_large_requests_and_answers_are_complete(server, api):
     api.finish.set()
     text = "x" * (10 << 20)
     body = json.dumps({"signature_name": "text", "instances": [text]}).encode()
-    assert ask(server, body) == (200, {"predictions": [2 * text]})
+    assert post(server, body) == (200, {"predictions": [2 * text]})
 
 
-def test_many_are_answered_at_a_time(server, api):
+def test_requests_are_answered_concurrently(server, api):
     with ThreadPoolExecutor(32) as pool:
-        answers = [pool.submit(ask, server) for _ in range(32)]
-        for _ in answers:  # All are being computed before any is done.
+        answers = [pool.submit(post, server) for _ in range(32)]
+        for _ in answers:  # All have started before the first is answered.
             assert api.started.acquire(timeout=10)
         api.finish.set()
         assert {answer.result()[0] for answer in answers} == {200}
@@ -123,48 +123,48 @@ def test_many_are_answered_at_a_time(server, api):
 @pytest.mark.parametrize(
     ("host", "port"), [("127.0.0.1", None), ("no.such.host.invalid", 0), ("127.0.0.1", 1 << 16)]
 )
-def test_addresses_that_cannot_be_listened_at(server, host, port):
-    """None stands for the port of another server."""
+def test_addresses_that_cannot_be_used_are_errors(server, host, port):
+    """A port of None stands for the port of the other server."""
     port = server.port if port is None else port
-    with pytest.raises(ServingError, match=f"^{host}:{port} cannot be listened at: .+; choose"):
+    with pytest.raises(ServingError, match=f"^Cannot listen on {host}:{port}: .+; choose"):
         serve_rest(rest_app(FakeApi(), None, None, FakeMonitoring()), host, port)
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="the machine has no IPv6")
-def test_all_addresses_of_both_families(api):
+def test_ipv4_clients_reach_a_server_on_all_addresses(api):
     api.finish.set()
     server = serve_rest(rest_app(api, None, None, FakeMonitoring()), "::", 0)
-    assert ask(server) == (200, ANSWER)
+    assert post(server) == (200, ANSWER)
     server.stop()
 
 
-def test_stopping_finishes_what_is_in_flight_and_refuses_what_comes(server, api):
+def test_stopping_finishes_requests_in_flight_and_refuses_new_ones(server, api):
     idle = socket.create_connection(("127.0.0.1", server.port), timeout=10)
     with ThreadPoolExecutor(2) as pool:
-        answer = pool.submit(ask, server)
+        answer = pool.submit(post, server)
         assert api.started.acquire(timeout=10)
         stopped = pool.submit(server.stop)
-        assert idle.recv(1) == b""  # Closed, since nothing was asked.
+        assert idle.recv(1) == b""  # Closed, because it is idle.
         with pytest.raises(OSError):
-            ask(server)
+            post(server)
         assert not stopped.done()
         assert not answer.done()
         api.finish.set()
         assert answer.result() == (200, ANSWER)
         stopped.result(timeout=5)
     idle.close()
-    server.stop()  # Once more does no harm.
+    server.stop()  # A second call does no harm.
 
 
-def test_stopping_breaks_off_what_lasts_longer(api, capfd, caplog):
+def test_stopping_aborts_requests_after_the_grace_period(api, capfd, caplog):
     server = serve(api)
-    computed = begin(server)
+    complete = start_request(server)
     assert api.started.acquire(timeout=10)
-    incomplete = begin(server, BODY[:5])
+    incomplete = start_request(server, BODY[:5])
     start = time.monotonic()
     server.stop(grace_seconds=1)
     assert 1 <= time.monotonic() - start < 4
-    answer = received(computed)
+    answer = received(complete)
     assert answer.startswith(b"HTTP/1.1 503")
     assert b'"The server is stopping"' in answer
     assert received(incomplete).startswith(b"HTTP/1.1 503")
@@ -172,22 +172,22 @@ def test_stopping_breaks_off_what_lasts_longer(api, capfd, caplog):
 
 
 @pytest.mark.parametrize("complete", [True, False])
-def test_clients_that_break_off_do_no_harm(server, api, complete, capfd, caplog):
+def test_broken_connections_do_no_harm(server, api, complete, capfd, caplog):
     for _ in range(5):
-        connection = begin(server) if complete else begin(server, BODY[:5])
+        connection = start_request(server) if complete else start_request(server, BODY[:5])
         if complete:
             assert api.started.acquire(timeout=10)
         connection.close()
     api.finish.set()
-    assert ask(server) == (200, ANSWER)
+    assert post(server) == (200, ANSWER)
     assert caplog.text + capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("sent", [b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"\xff" * 100])
-def test_what_is_no_http_is_refused_quietly(server, api, sent, capfd, caplog):
+def test_invalid_http_is_answered_without_logging(server, api, sent, capfd, caplog):
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
         connection.sendall(sent + b"\r\n\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 400")
     api.finish.set()
-    assert ask(server) == (200, ANSWER)
+    assert post(server) == (200, ANSWER)
     assert caplog.text + capfd.readouterr().err == ""

@@ -91,7 +91,7 @@ def test_a_port_that_is_taken(adder):
         port = taken.getsockname()[1]
         done = run_to_exit(*flags_of(adder, f"--port={port}"))
     assert done.returncode == 1
-    assert f"error: Cannot listen at 0.0.0.0:{port}" in done.stderr.splitlines()[-1]
+    assert f"error: Cannot listen on 0.0.0.0:{port}" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
 
 

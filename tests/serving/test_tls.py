@@ -1,4 +1,4 @@
-"""Who may talk to a server with TLS, and which keys and certificates it refuses to start with."""
+"""TLS: which clients and servers accept each other, and errors of keys and certificates."""
 
 import shutil
 import subprocess
@@ -19,13 +19,13 @@ CURVE = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
 
 @pytest.fixture(scope="module")
 def pem(tmp_path_factory) -> dict[str, str]:
-    """Keys and certificates by name.
+    """Keys and certificates by file name.
 
-    `server` and `other` are signed by themselves, `client` by `server`; `rsa` is of another kind,
-    `encrypted` is the server's key.
+    `server`, `other` and `rsa` are self-signed, `client` is signed by `server`; `encrypted` is the
+    key of the server, encrypted.
     """
     if not shutil.which("openssl"):
-        pytest.skip("openssl, which makes keys and certificates, is not installed")
+        pytest.skip("openssl is not installed; it creates the keys and certificates")
     folder = tmp_path_factory.mktemp("pem")
 
     def openssl(arguments: str) -> None:
@@ -50,8 +50,8 @@ def config(key: str, certificate: str, custom_ca: str = "", client_verify: bool 
 
 
 @contextmanager
-def answering(ssl_config) -> Iterator[str]:
-    """The address of a server that says what it is told."""
+def echo_server(ssl_config) -> Iterator[str]:
+    """Runs a server that echoes requests; yields its address."""
     server = grpc.server(ThreadPoolExecutor(1))
     echo = grpc.unary_unary_rpc_method_handler(lambda request, context: request)
     handler = grpc.method_handlers_generic_handler("test", {"Echo": echo})
@@ -64,15 +64,15 @@ def answering(ssl_config) -> Iterator[str]:
         server.stop(None).wait()
 
 
-def is_served(address: str, trusted: str, key: str | None = None, certificate: str | None = None):
+def answers(address: str, trusted: str, key: str | None = None, certificate: str | None = None):
     credentials = grpc.ssl_channel_credentials(
         trusted.encode(), key and key.encode(), certificate and certificate.encode()
     )
     with grpc.secure_channel(address, credentials) as channel:
-        return _is_served(channel)
+        return _answers(channel)
 
 
-def _is_served(channel: grpc.Channel) -> bool:
+def _answers(channel: grpc.Channel) -> bool:
     try:
         return channel.unary_unary("/test/Echo")(b"hello", timeout=20) == b"hello"
     except grpc.RpcError as error:
@@ -83,34 +83,34 @@ def _is_served(channel: grpc.Channel) -> bool:
 @pytest.mark.parametrize("custom_ca", ["", "other.crt"])
 def test_clients_verify_the_server(pem, custom_ca):
     ca = custom_ca and pem[custom_ca]
-    with answering(config(pem["server.key"], pem["server.crt"], ca)) as address:
-        assert is_served(address, pem["server.crt"])
-        assert not is_served(address, pem["other.crt"])
+    with echo_server(config(pem["server.key"], pem["server.crt"], ca)) as address:
+        assert answers(address, pem["server.crt"])
+        assert not answers(address, pem["other.crt"])
         with grpc.insecure_channel(address) as channel:
-            assert not _is_served(channel)
+            assert not _answers(channel)
 
 
-def test_the_server_verifies_clients_if_wanted(pem):
+def test_the_server_verifies_clients_if_configured(pem):
     server = pem["server.crt"]
-    with answering(config(pem["server.key"], server, server, True)) as address:
-        assert is_served(address, server, pem["client.key"], pem["client.crt"])
-        assert not is_served(address, server)
-        assert not is_served(address, server, pem["other.key"], pem["other.crt"])
+    with echo_server(config(pem["server.key"], server, server, True)) as address:
+        assert answers(address, server, pem["client.key"], pem["client.crt"])
+        assert not answers(address, server)
+        assert not answers(address, server, pem["other.key"], pem["other.crt"])
 
 
-def test_a_certificate_may_be_followed_by_others(pem):
+def test_the_certificate_may_include_a_chain(pem):
     chain = pem["rsa.crt"] + pem["server.crt"]
-    with answering(config(pem["rsa.key"], chain)) as address:
-        assert is_served(address, pem["rsa.crt"])
+    with echo_server(config(pem["rsa.key"], chain)) as address:
+        assert answers(address, pem["rsa.crt"])
 
 
-NO_MATCH = "server_key does not belong to server_cert"
+NO_MATCH = "server_key does not match server_cert"
 NO_KEY = "server_key cannot be used"
-NO_CERTIFICATE = "server_cert is no certificate"
+NO_CERTIFICATE = "server_cert is not a certificate"
 
 
 @pytest.mark.parametrize(
-    ("key", "certificate", "fault"),
+    ("key", "certificate", "problem"),
     [
         ("other.key", "server.crt", NO_MATCH),
         ("rsa.key", "server.crt", NO_MATCH),
@@ -125,30 +125,32 @@ NO_CERTIFICATE = "server_cert is no certificate"
         ("server.key", "\N{LATIN SMALL LETTER E WITH ACUTE}", NO_CERTIFICATE),
     ],
 )
-def test_what_cannot_be_used_is_refused(pem, monkeypatch, tmp_path, key, certificate, fault):
+def test_wrong_keys_and_certificates_are_errors(
+    pem, monkeypatch, tmp_path, key, certificate, problem
+):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    message = refusal(config(pem.get(key, key), pem.get(certificate, certificate)))
-    assert message.startswith(f"SSL configuration: {fault}")
-    # Nothing of a key is left behind.
+    message = error_of(config(pem.get(key, key), pem.get(certificate, certificate)))
+    assert message.startswith(f"SSL configuration: {problem}")
+    # The temporary file with the key has been deleted.
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("field", ["server.key", "server.crt"])
-def test_half_a_text_is_refused(pem, field):
+def test_truncated_text_is_an_error(pem, field):
     pem = pem | {field: pem[field][: len(pem[field]) // 2]}
-    message = refusal(config(pem["server.key"], pem["server.crt"]))
+    message = error_of(config(pem["server.key"], pem["server.crt"]))
     assert (NO_KEY if field == "server.key" else NO_CERTIFICATE) in message
 
 
-def test_who_verifies_clients_has_to_be_a_certificate(pem):
-    message = refusal(config(pem["server.key"], pem["server.crt"], "ca.crt", True))
+def test_custom_ca_has_to_be_a_certificate(pem):
+    message = error_of(config(pem["server.key"], pem["server.crt"], "ca.crt", True))
     assert message == (
-        "SSL configuration: custom_ca is no certificate; expected PEM, which begins with "
+        "SSL configuration: custom_ca is not a certificate; expected PEM text, which begins with "
         "-----BEGIN CERTIFICATE-----, not the name of a file"
     )
 
 
-def refusal(ssl_config) -> str:
+def error_of(ssl_config) -> str:
     with pytest.raises(ServingError) as raised:
         server_credentials(ssl_config)
     message = str(raised.value)
