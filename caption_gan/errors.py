@@ -1,9 +1,13 @@
-"""The one exception that is a message to the user rather than a fault in the program."""
+"""Errors that are messages to the user rather than faults in the program."""
 
 
 class CaptionGANError(Exception):
-    """What the user did, what was expected and what to do, in one line.
+    """A mistake of the user: what is wrong, what was expected and what to do, in one line.
 
-    Programs print its text to standard error and leave with a non-zero exit status; no stack
-    trace is shown. Everything else that is raised is a bug in this project.
+    Programs print the message to standard error without a stack trace and exit with status 1. Any
+    other exception is a bug in this project.
     """
+
+
+class UsageError(CaptionGANError):
+    """A wrong call of a program or a wrong settings file; programs exit with status 2."""

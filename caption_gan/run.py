@@ -21,9 +21,10 @@ from typing import Any
 
 import keras
 
-from caption_gan.command_line import ArgumentParser
+from caption_gan.command_line import ArgumentParser, RaisingArgumentParser
+from caption_gan.config.renamed import RENAMED, RENAMED_VALUES
 from caption_gan.config.run import Config
-from caption_gan.errors import CaptionGANError
+from caption_gan.errors import CaptionGANError, UsageError
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding.ensemble import CaptionerEnsemble
 from caption_gan.models.encoders.encoder import Encoder, build_encoder
@@ -71,13 +72,18 @@ class RunDirectory:
 
         Raises:
             CaptionGANError: The folder holds no run.
+            UsageError: A setting is unknown or has a wrong value.
         """
         if not self.config.is_file():
             raise CaptionGANError(
                 f"{self.path} is not a run directory: it has no {self.config.name}. Give the "
                 "folder that `python -m caption_gan.fit` named at its end."
             )
-        return read_config([f"--config={self.config}"], prog=str(self.config))
+        arguments = [f"--config={self.config}"]
+        try:
+            return read_config(arguments, str(self.config), parser_class=RaisingArgumentParser)
+        except UsageError as error:
+            raise UsageError(f"{self.config}: {error}") from error
 
     def write_config(self, config: Config) -> None:
         """Makes these the settings of the run."""
@@ -135,28 +141,37 @@ def _flat(config: Any, prefix: str = "") -> list[tuple[str, Any]]:
     return pairs
 
 
-def config_parser(prog: str, description: str = "") -> ArgumentParser:
-    """A parser with `--config` and every setting of a run."""
-    parser = ArgumentParser(prog=prog, description=description)
+def config_parser(
+    prog: str, description: str = "", parser_class: type[ArgumentParser] = ArgumentParser
+) -> ArgumentParser:
+    """Returns a parser with `--config` and all settings of a run."""
+    parser = parser_class(
+        prog=prog, description=description, renamed=RENAMED, renamed_values=RENAMED_VALUES
+    )
     parser.add_argument("--config", action="config", help="YAML file with settings")
     parser.add_class_arguments(Config)
     return parser
 
 
-def read_config(arguments: list[str] | None, prog: str, description: str = "") -> Config:
-    """Settings from a command line: defaults, then a file, then single settings."""
-    parser = config_parser(prog, description)
+def read_config(
+    arguments: list[str] | None,
+    prog: str,
+    description: str = "",
+    parser_class: type[ArgumentParser] = ArgumentParser,
+) -> Config:
+    """Returns the settings of a command line: defaults, then files, then single settings."""
+    parser = config_parser(prog, description, parser_class)
     return config_from(parser, parser.parse_args(arguments))
 
 
 def config_from(parser: ArgumentParser, arguments: Any) -> Config:
-    """Settings of what a parser made by `config_parser` has parsed."""
+    """Returns the settings in the parsed arguments of a parser of `config_parser`."""
     settings = parser.instantiate(arguments)
     return Config(**{field.name: settings[field.name] for field in dataclasses.fields(Config)})
 
 
 def dump_config(config: Config) -> str:
-    """The settings as YAML that `read_config` reads."""
+    """Returns the settings as YAML that `read_config` reads."""
     parser = config_parser("config")
     return parser.dump(parser.parse_object(dataclasses.asdict(config)))
 

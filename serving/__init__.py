@@ -3,7 +3,6 @@
 Of `caption_gan`, modules import only `signature`. `push` also uses its evaluation and export.
 """
 
-import os
+from caption_gan import quiet_tensorflow
 
-# TensorFlow logs a dozen lines about the machine at the start. Operators cannot act on them.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+quiet_tensorflow.install()

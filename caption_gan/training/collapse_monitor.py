@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from tqdm import tqdm
 
 from caption_gan.config.objectives import MonitorConfig
 from caption_gan.metrics.collapse import out_of_bounds
@@ -98,7 +99,7 @@ class CollapseMonitor(keras.callbacks.Callback):
 
     @staticmethod
     def _tell(text: str) -> None:
-        print(text, file=sys.stderr)
+        tqdm.write(text, file=sys.stderr)
 
 
 def _variable(value: Any) -> keras.Variable:

@@ -7,6 +7,7 @@ from itertools import islice
 
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from caption_gan.config.run import Config
 from caption_gan.data.example import Example
@@ -85,7 +86,7 @@ class Monitor:
         values = {name: figure.value for name, figure in figures.items()}
         rate = {"repeated_token_rate": values["repeated_token_rate"]}
         if signs := out_of_bounds(rate, self.config.monitor):
-            print(f"signs of collapse: {signs[0]}", file=sys.stderr)
+            tqdm.write(f"signs of collapse: {signs[0]}", file=sys.stderr)  # Keeps the bar's line.
         return values
 
     def health(self) -> dict[str, float]:
