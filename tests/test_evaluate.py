@@ -75,7 +75,7 @@ def test_a_results_file_is_scored(files):
     for name in ("BLEU-1", "BLEU-4", "ROUGE-L", "CIDEr", "object_recall", "CIDEr_drop"):
         low, high = metrics["intervals"][name]
         assert 0 <= low <= metrics[name] <= high, name
-    assert metrics["not_run"] == {"METEOR": "no java", "SPICE": "no java"}
+    assert metrics["not_run"] == {"METEOR": "no java on the PATH", "SPICE": "no java on the PATH"}
     assert not {"METEOR", "SPICE"} & (set(metrics) | set(metrics["intervals"]))
     assert metrics["collapsed"] == []
     assert len(metrics["notes"]) == 2
@@ -85,7 +85,7 @@ def test_people_read_it_too(files, evaluate):
     _, output, _ = evaluate(f"--results={files[0]}", f"--references={files[1]}")
     assert re.search(r"^CIDEr +\d\.\d{4}  \[", output, re.MULTILINE)
     for line in (
-        "METEOR                not run: no java",
+        "METEOR                not run: no java on the PATH",
         "1 captions are empty and score 0",
         f"1 images of {files[1]} have no caption and do not count",
     ):
@@ -144,7 +144,7 @@ def test_scores_are_judged_by_ratings(files, tmp_path, evaluate):
     assert judged["pairs"] == 6
     assert all(0.5 < tau <= 1.1 for tau in judged["correlation"].values())
     assert set(judged["correlation"]) == {"BLEU-1", "BLEU-4", "ROUGE-L", "CIDEr"}
-    assert judged["not_run"]["METEOR"] == "no java"
+    assert judged["not_run"]["METEOR"] == "no java on the PATH"
     _, text, _ = evaluate(*arguments)
     assert "Kendall's tau-c" in text
     assert re.search(r"^CIDEr +\+0\.", text, re.MULTILINE)

@@ -65,7 +65,7 @@ def score_captions(
             scores.metrics[name] = scored.metric
     if len(captions) > 1:
         scores.metrics["CIDEr_drop"] = grounding.cider_drop(captions, references, seed)
-    scores.metrics |= grounding.named(captions, references)
+    scores.metrics |= grounding.mentions(captions, references)
     scores.metrics |= collapse_metrics([[caption] for caption in captions.values()])
     return scores
 

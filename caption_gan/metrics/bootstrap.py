@@ -1,10 +1,10 @@
-"""How sure a metric is: confidence intervals, and whether two captioners really differ.
+"""Confidence intervals of metrics, and significance of the difference between two captioners.
 
-The images of a split are a sample of all that might be captioned; so would be others drawn from
-them with replacement (Efron, 1979; for pairs of systems Koehn, "Statistical Significance Tests for
-Machine Translation Evaluation", 2004).
+The bootstrap treats the images of a split as a sample of all images that might be captioned, and
+draws from them with replacement (Efron, 1979; for pairs of systems Koehn, "Statistical Significance
+Tests for Machine Translation Evaluation", 2004).
 
-N images, W samples of them.
+N images, W resamples of them.
 """
 
 import dataclasses
@@ -13,22 +13,22 @@ import math
 import numpy as np
 
 from caption_gan.errors import CaptionGANError
-from caption_gan.metrics.metric import DistinctCount, Metric
+from caption_gan.metrics.metric import AnyMetric, DistinctCount, Metric
 
 LEVEL = 0.95
-_DEVIATIONS = 1.959964  # Of a normal distribution, to either side of which 2.5% lie.
-_TOGETHER = 100  # Samples whose counts are held as real numbers at once.
+_DEVIATIONS = 1.959964  # 2.5% of a normal distribution lie beyond this on either side.
+_BLOCK = 100  # Resamples whose counts are converted to floats at a time.
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """What one captioner has more of a metric than another, on the same images.
+    """How much higher one captioner scores than another on the same images.
 
     Attributes:
         value: The difference.
         low: Lower end of its 95% interval.
-        high: Upper end.
-        p: How likely a difference as large, either way, were if there was none.
+        high: Upper end of its 95% interval.
+        p: Two-sided p-value: the probability of a difference at least as large if there is none.
     """
 
     value: float
@@ -38,16 +38,16 @@ class Difference:
 
 
 class Bootstrap:
-    """Samples of images, the same for all metrics, so that metrics can be compared in pairs.
+    """Resamples of images, shared by all metrics so that captioners can be compared in pairs.
 
-    Metrics of distinct things are the exception. A sample with replacement holds less than two
-    thirds of the images, some twice, and so too few distinct things; theirs is the jackknife's
-    standard error (Quenouille, 1956), from leaving out each image once.
+    Counts of distinct items are the exception. A resample holds less than two thirds of the images,
+    some of them twice, and so has too few distinct items. Their intervals use the jackknife's
+    standard error (Quenouille, 1956), from leaving out one image at a time.
 
     Args:
         images: N.
-        samples: W; from 1,000 on, the ends of the intervals hardly move.
-        seed: Of the samples.
+        samples: W; from 1,000 on, the ends of the intervals hardly change.
+        seed: Seed of the resamples.
     """
 
     def __init__(self, images: int, samples: int = 1000, seed: int = 0):
@@ -57,52 +57,51 @@ class Bootstrap:
             drawn = generator.integers(0, images, images)
             counts[:] = np.bincount(drawn, minlength=images)
 
-    def interval(self, metric: Metric | DistinctCount) -> tuple[float, float]:
-        """Lower and upper end of a metric's 95% interval."""
+    def interval(self, metric: AnyMetric) -> tuple[float, float]:
+        """Lower and upper end of the metric's 95% interval."""
         if isinstance(metric, DistinctCount):
             half = _DEVIATIONS * _standard_error(metric.leave_one_out())
-            most = 1.0 if metric.is_share else math.inf
-            return max(metric.value - half, 0.0), min(metric.value + half, most)
-        return _ends(self._of(metric))
+            upper_bound = 1.0 if metric.is_share else math.inf
+            return max(metric.value - half, 0.0), min(metric.value + half, upper_bound)
+        return _percentiles(self._resampled(metric))
 
-    def difference(
-        self, ours: Metric | DistinctCount, theirs: Metric | DistinctCount
-    ) -> Difference:
-        """How much more ours is than theirs, both of the same images in the same order.
+    def difference(self, ours: AnyMetric, theirs: AnyMetric) -> Difference:
+        """How much higher ours is than theirs, both over the same images in the same order.
 
         Raises:
-            CaptionGANError: They are of different numbers of images.
+            CaptionGANError: If the numbers of images differ.
         """
         value = ours.value - theirs.value
         if isinstance(ours, DistinctCount) and isinstance(theirs, DistinctCount):
-            self._expect(len(ours.things), len(theirs.things))
+            self._expect_images(len(ours.items), len(theirs.items))
             error = _standard_error(ours.leave_one_out() - theirs.leave_one_out())
             half = _DEVIATIONS * error
             p = math.erfc(abs(value) / error / math.sqrt(2)) if error else float(value == 0)
             return Difference(value, value - half, value + half, p)
         if isinstance(ours, DistinctCount) or isinstance(theirs, DistinctCount):
-            raise TypeError("a number of distinct things can only be compared with its like")
-        self._expect(len(ours.per_image), len(theirs.per_image))
-        drawn = self._of(ours) - self._of(theirs)
-        # Of the side that holds less; the samples themselves are never quite none.
-        beyond = min(np.mean(drawn <= 0), np.mean(drawn >= 0))
-        return Difference(value, *_ends(drawn), float(min(1.0, 2 * max(beyond, 1 / len(drawn)))))
+            raise TypeError("a DistinctCount can only be compared with another DistinctCount")
+        self._expect_images(len(ours.per_image), len(theirs.per_image))
+        differences = self._resampled(ours) - self._resampled(theirs)
+        # Share of the smaller tail; at least one resample, as W resamples cannot show p = 0.
+        tail = min(np.mean(differences <= 0), np.mean(differences >= 0))
+        p = float(min(1.0, 2 * max(tail, 1 / len(differences))))
+        return Difference(value, *_percentiles(differences), p)
 
-    def _expect(self, *sizes: int) -> None:
+    def _expect_images(self, *sizes: int) -> None:
         images = self.counts.shape[1]
         if set(sizes) != {images}:
             raise CaptionGANError(
-                f"metrics must be of the same {images} images to be compared; they are of "
-                f"{' and '.join(map(str, sizes))}"
+                f"metrics to compare: expected both over the same {images} images; received "
+                f"metrics over {' and '.join(map(str, sizes))} images"
             )
 
-    def _of(self, metric: Metric) -> np.ndarray:
-        """The metric [W] of each sample."""
-        blocks = np.array_split(self.counts, math.ceil(len(self.counts) / _TOGETHER))
+    def _resampled(self, metric: Metric) -> np.ndarray:
+        """The values [W] of all resamples."""
+        blocks = np.array_split(self.counts, math.ceil(len(self.counts) / _BLOCK))
         return np.concatenate([metric.resampled(block.astype(float)) for block in blocks])
 
 
-def _ends(values: np.ndarray) -> tuple[float, float]:
+def _percentiles(values: np.ndarray) -> tuple[float, float]:
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 

@@ -1,8 +1,8 @@
-"""How varied captions are, and whether a generator has collapsed onto a few words.
+"""Diversity of captions, and signs that a generator has collapsed onto a few words.
 
-Every function takes the raw captions of each image, one or several of them, and splits them as the
-quality scores do. Metrics of distinct things are of the captions given: twice as many captions have
-fewer new n-grams, so compare lists of one size only.
+All functions take the raw captions of each image, one or several, and tokenize them as the quality
+metrics do. Counts of distinct n-grams depend on the number of captions: twice as many captions have
+fewer new n-grams, so compare only lists of the same size.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,37 +21,41 @@ Captions = Sequence[Sequence[str]]
 def repeated_token_rate(captions: Captions) -> Metric:
     """The share of tokens that equal the token just before them, in [0, 1].
 
-    Over all captions: pairs of equal neighbours divided by pairs of neighbours, pairs never
-    crossing from one caption to the next. A first token has none before it and is not counted, so
-    `a a a a` gives 1 and `a dog and a dog` gives 0; 0 where there is no pair. A generator
-    that has collapsed onto one word approaches 1. A metric of this project's own.
+    Over all captions: pairs of equal neighbours divided by pairs of neighbours. A pair never spans
+    two captions, and the first token of a caption has no neighbour before it. So `a a a a` gives 1,
+    `a dog and a dog` gives 0, and captions without any pair give 0. A generator that has collapsed
+    onto one word approaches 1. This metric is the project's own.
     """
-    pairs = [[pair for words in some for pair in pairwise(words)] for some in _words(captions)]
-    repeated = [sum(first == second for first, second in some) for some in pairs]
-    return ratio_of(repeated, [len(some) for some in pairs])
+    pairs = [
+        [pair for words in of_image for pair in pairwise(words)] for of_image in _words(captions)
+    ]
+    repeated = [sum(first == second for first, second in of_image) for of_image in pairs]
+    return ratio_of(repeated, [len(of_image) for of_image in pairs])
 
 
 def distinct_captions(captions: Captions) -> DistinctCount:
     """The number of distinct captions divided by the number of captions, in [0, 1].
 
-    Captions are equal when their words are: case and punctuation do not count. 0 for none.
+    Captions are equal if their tokens are; case and punctuation do not count. No captions give 0.
     """
-    return DistinctCount([[tokenize(caption) for caption in some] for some in captions], True)
+    return DistinctCount(
+        [[tokenize(caption) for caption in of_image] for of_image in captions], True
+    )
 
 
 def distinct_n(captions: Captions, n: int) -> DistinctCount:
     """The number of distinct n-grams divided by the number of n-grams, in [0, 1].
 
-    Over all captions, n-grams never crossing from one to the next; 0 where there is none (Li et
-    al., "A Diversity-Promoting Objective Function for Neural Conversation Models", 2016, there per
-    number of words; Shetty et al., "Speaking the Same Language: Matching Machine to Human Captions
-    by Adversarial Training", 2017, as Div-n over an image's captions).
+    Over all captions; an n-gram never spans two captions; 0 if there is none (Li et al., "A
+    Diversity-Promoting Objective Function for Neural Conversation Models", 2016, there per number
+    of words; Shetty et al., "Speaking the Same Language: Matching Machine to Human Captions by
+    Adversarial Training", 2017, as Div-n over the captions of one image).
 
     Raises:
         CaptionGANError: If `n` is less than 1.
     """
     if n < 1:
-        raise CaptionGANError(f"n: expected a length of n-grams of at least 1, received {n}")
+        raise CaptionGANError(f"n: expected an n-gram length of at least 1, received {n}")
     return DistinctCount(list(_ngrams(captions, n)), True)
 
 
@@ -61,34 +65,34 @@ def vocabulary_size(captions: Captions) -> DistinctCount:
 
 
 def mbleu(captions: Captions) -> dict[str, Metric]:
-    """How alike the captions sampled for one image are: 1 identical, 0 nothing shared.
+    """Similarity among the captions sampled for one image: 1 identical, 0 nothing shared.
 
-    Each caption is scored with BLEU-n against the other captions of its image; a metric is the mean
-    over the position within the K samples of the corpus-level BLEU-n over images, as in Shetty et
-    al. (2017), there mBleu; pycocoevalcap's BLEU. (Zhu et al., "Texygen", 2018, call the like over
-    a whole list of texts Self-BLEU.)
+    Scores each caption with BLEU-n against the other captions of its image. The metric is the mean
+    over the K sample positions of the corpus-level BLEU-n over images, as in Shetty et al. (2017),
+    there mBleu, with pycocoevalcap's BLEU. (Zhu et al., "Texygen", 2018, call the analogue over a
+    whole list of texts Self-BLEU.)
 
     Args:
-        captions: For each image K captions, K being the same for all images.
+        captions: K captions for each image; K is the same for all images.
 
     Returns:
         `mBLEU-1` to `mBLEU-4`.
 
     Raises:
-        CaptionGANError: If there is no image, or K is less than 2 or differs.
+        CaptionGANError: If there is no image, or K is less than 2 or differs between images.
     """
-    sizes = {len(some) for some in captions}
+    sizes = {len(of_image) for of_image in captions}
     if len(sizes) != 1 or min(sizes) < 2:
         raise CaptionGANError(
-            "captions: expected for every image the same number of captions, at least two; "
+            "captions: expected the same number of captions for each image, at least two; "
             f"received the numbers {sorted(sizes)}"
         )
     size = sizes.pop()
-    texts = [[tokenize(caption) for caption in some] for some in captions]
+    texts = [[tokenize(caption) for caption in of_image] for of_image in captions]
     counts = [
         count_matches(
-            [some[position] for some in texts],
-            [some[:position] + some[position + 1 :] for some in texts],
+            [of_image[position] for of_image in texts],
+            [of_image[:position] + of_image[position + 1 :] for of_image in texts],
         )
         for position in range(size)
     ]
@@ -105,47 +109,49 @@ def mbleu(captions: Captions) -> dict[str, Metric]:
 
 
 def novel_captions(captions: Captions, training: Iterable[str]) -> Metric:
-    """The share of captions that no training caption equals word for word, in [0, 1].
+    """The share of captions that equal no training caption, in [0, 1].
 
-    Case and punctuation do not count; 0 for no captions (Shetty et al., 2017, "% novel").
+    Case and punctuation do not count; no captions give 0 (Shetty et al., 2017, "% novel").
     """
-    known = {tokenize(caption) for caption in training}
-    novel = [sum(tokenize(caption) not in known for caption in some) for some in captions]
-    return ratio_of(novel, [len(some) for some in captions])
+    seen = {tokenize(caption) for caption in training}
+    novel = [sum(tokenize(caption) not in seen for caption in of_image) for of_image in captions]
+    return ratio_of(novel, [len(of_image) for of_image in captions])
 
 
 def novel_ngrams(captions: Captions, training: Iterable[str], n: int) -> Metric:
-    """The share of n-grams that stand in no training caption, in [0, 1]; 0 for none.
+    """The share of n-grams that occur in no training caption, in [0, 1]; 0 if there is none.
 
-    Each n-gram counts as often as it is written.
+    An n-gram counts as often as it occurs in the captions.
     """
-    written = list(_ngrams(captions, n))
-    of_interest = {ngram for some in written for ngram in some}
-    # Those of the training captions are too many to hold.
-    known = {
+    generated = list(_ngrams(captions, n))
+    candidates = {ngram for of_image in generated for ngram in of_image}
+    # Keeps only the training n-grams that occur in the captions: all of them take too much memory.
+    seen = {
         ngram
         for ngrams in _ngrams([[caption] for caption in training], n)
         for ngram in ngrams
-        if ngram in of_interest
+        if ngram in candidates
     }
-    novel = [sum(ngram not in known for ngram in some) for some in written]
-    return ratio_of(novel, [len(some) for some in written])
+    novel = [sum(ngram not in seen for ngram in of_image) for of_image in generated]
+    return ratio_of(novel, [len(of_image) for of_image in generated])
 
 
 def mean_length(captions: Captions) -> Metric:
-    """The mean number of words of a caption, punctuation not counted; 0 for none."""
-    lengths = [sum(map(len, some)) for some in _words(captions)]
-    return ratio_of(lengths, [len(some) for some in captions])
+    """The mean number of words per caption, punctuation not counted; 0 for no captions."""
+    lengths = [sum(map(len, of_image)) for of_image in _words(captions)]
+    return ratio_of(lengths, [len(of_image) for of_image in captions])
 
 
 def _words(captions: Captions) -> Iterator[list[list[str]]]:
-    """The words of each caption of each image."""
-    return ([tokenize(caption).split() for caption in some] for some in captions)
+    """Yields the words of each caption, image by image."""
+    return ([tokenize(caption).split() for caption in of_image] for of_image in captions)
 
 
 def _ngrams(captions: Captions, n: int) -> Iterator[list[tuple[str, ...]]]:
-    """The n-grams of each image."""
-    for some in _words(captions):
+    """Yields the n-grams of all captions of an image, image by image."""
+    for of_image in _words(captions):
         yield [
-            tuple(words[start : start + n]) for words in some for start in range(len(words) - n + 1)
+            tuple(words[start : start + n])
+            for words in of_image
+            for start in range(len(words) - n + 1)
         ]

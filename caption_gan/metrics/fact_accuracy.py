@@ -1,4 +1,4 @@
-"""Whether captions are true, for data sets that know what is true of an image."""
+"""Fact accuracy: whether captions are correct, for data sets that know the facts."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,26 +6,29 @@ from typing import Any
 from caption_gan.errors import CaptionGANError
 from caption_gan.metrics.metric import Metric, mean_of
 
+# Returns whether all statements of a caption are correct, given the facts of its image.
 FactChecker = Callable[[str, Any], bool]
 
 
-def fact_accuracy(captions: Sequence[str], facts: Sequence[Any], is_true: FactChecker) -> Metric:
-    """The share of captions all of whose statements are true of their image, in [0, 1].
+def fact_accuracy(
+    captions: Sequence[str], facts: Sequence[Any], fact_checker: FactChecker
+) -> Metric:
+    """The share of captions that are entirely correct, in [0, 1].
 
-    A metric of this project's, for its generated data sets. One false word makes a caption false,
-    and so does saying nothing that can be checked, as far as `is_true` holds to that.
+    One wrong word makes a caption wrong. To the fact checkers of the built-in data sets, a caption
+    that they cannot parse is wrong too. This metric is the project's own.
 
     Args:
-        captions: Raw text, one caption an image.
-        facts: What is known of each image, in the same order.
-        is_true: Tells whether every statement of a caption is true, given the image's facts.
+        captions: Raw text, one caption per image.
+        facts: The facts of each image, in the same order.
+        fact_checker: Returns whether a caption is correct, given the facts of its image.
 
     Raises:
-        CaptionGANError: If there is no caption, or not as many facts as captions.
+        CaptionGANError: If there is no caption, or the number of facts differs.
     """
     if not captions or len(captions) != len(facts):
         raise CaptionGANError(
             "captions and facts: expected the same number of both, at least one; "
             f"received {len(captions)} captions and {len(facts)} facts"
         )
-    return mean_of(list(map(is_true, captions, facts)))
+    return mean_of(list(map(fact_checker, captions, facts)))

@@ -1,8 +1,8 @@
-"""METEOR and SPICE, which run in Java, or the reason why one of them did not.
+"""METEOR and SPICE, which run in Java, or the reason why they did not run.
 
-Both programs are those that pycocoevalcap ships, which the literature on COCO reports; the words
-come from `caption_gan.metrics.tokenization`. Nothing is downloaded here, and whatever goes wrong
-in Java is a `NotRun`: it can never be taken for a score.
+Both programs are pycocoevalcap's, whose scores the literature on COCO reports. The tokens come from
+`caption_gan.metrics.tokenization`. This module downloads nothing. A failure in Java gives a
+`NotRun`, never a score.
 
 N images, M matchers, K kinds of words (content, function), T texts (caption, reference).
 """
@@ -24,19 +24,24 @@ from caption_gan.metrics.quality import tokenize_all
 
 _TOOLKIT = Path(next(iter(pycocoevalcap.__path__)))
 _MODELS = ["stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar"]
-# Seconds that an image may take, and a start; generous, as this is for a program that hangs.
+# Time limits in seconds, per image and for the start. Generous: they only end a program that hangs.
 _METEOR_SECONDS, _SPICE_SECONDS, _START_SECONDS = 0.1, 2.0, 900.0
 
-# METEOR 1.5, English, task `rank` (Denkowski & Lavie 2014): recall against precision, exponent
-# and weight of the fragmentation penalty, content against function words, and a match by exact
-# word, stem, synonym and paraphrase.
+# METEOR 1.5, English, task `rank` (Denkowski & Lavie 2014): alpha weighs recall against precision,
+# beta and gamma are exponent and weight of the fragmentation penalty, delta weighs content against
+# function words. Matchers: exact word, stem, synonym, paraphrase.
 _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
 _KIND_WEIGHTS = np.array([_DELTA, 1 - _DELTA])  # [K]
 _MATCHER_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])  # [M]
 
 
 class Scored(NamedTuple):
-    """Each image's score in [0, 1], in the order of the captions, and the corpus's."""
+    """Scores in [0, 1].
+
+    Attributes:
+        per_image: The score of each image, by image id in the order of the captions.
+        metric: The score of the corpus.
+    """
 
     per_image: dict[str, float]
     metric: Metric
@@ -44,7 +49,7 @@ class Scored(NamedTuple):
 
 @dataclass(frozen=True)
 class NotRun:
-    """There is no score, for this reason."""
+    """A metric could not be computed, for this reason."""
 
     reason: str
 
@@ -53,92 +58,92 @@ class NotRun:
 
 
 def meteor(captions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> Scored | NotRun:
-    """Scores captions by words matched to the reference that agrees best, and by their order.
+    """METEOR: words matched with the reference that agrees best, and their order.
 
-    A word matches as it is, by stem, by synonym or within a paraphrase; matches that lie in many
-    pieces cost a penalty (Denkowski & Lavie, "Meteor Universal: Language Specific Translation
-    Evaluation for Any Target Language", 2014). The corpus's score is that of the statistics
-    summed over images, as in METEOR itself, not the mean of the images' scores. As there, an
-    empty caption scores 0, and the words of its first reference count as words not found.
+    A word matches exactly, by stem, by synonym or within a paraphrase. Matches that are fragmented
+    into many chunks cost a penalty (Denkowski & Lavie, "Meteor Universal: Language Specific
+    Translation Evaluation for Any Target Language", 2014). As in METEOR itself,
+    the corpus score comes from the statistics summed over images and is not the mean of the image
+    scores. An empty caption scores 0, and the words of its first reference count as not found.
 
     Args:
         captions: Raw text of each image's caption, by image id.
         references: Raw text of each image's references, by the same ids.
 
     Raises:
-        CaptionGANError: As `quality.quality` does, if captions and references do not match.
+        CaptionGANError: As `quality.quality`, if captions and references do not match.
     """
     candidates, targets = tokenize_all(captions, references)
     lines = [
-        # METEOR parts its fields with `|||`; the official toolkit too drops it from captions.
+        # `|||` separates METEOR's fields; pycocoevalcap drops it from captions too.
         " ||| ".join(text.replace("|||", "") for text in ("SCORE", *targets[image], *candidate))
         for image, candidate in candidates.items()
     ]
-    # The whole question is handed over at once, hence neither side ever waits for the other.
+    # Sends the whole input at once, so that neither side can wait for the other.
     program = ["-Xmx2G", "-jar", str(_TOOLKIT / "meteor" / "meteor-1.5.jar")]
-    answer = _java(
+    output = _java(
         [*program, "-", "-", "-stdio", "-l", "en", "-norm"],
         _METEOR_SECONDS * len(lines),
         "METEOR needs 2 GB of memory",
         "".join(f"{line}\n" for line in lines),
     )
-    if isinstance(answer, NotRun):
-        return answer
+    if isinstance(output, NotRun):
+        return output
     try:
-        statistics = np.array([line.split() for line in answer.splitlines()], float)
+        statistics = np.array([line.split() for line in output.splitlines()], float)
     except ValueError:
-        return NotRun("METEOR answered something other than statistics")
+        return NotRun("METEOR returned something other than statistics")
     are_counts = ((statistics >= 0) & (statistics < np.inf)).all()
     if statistics.shape != (len(lines), 23) or not are_counts:
-        return NotRun("METEOR did not answer 23 statistics for each caption")
+        return NotRun("METEOR did not return 23 statistics for each caption")
     sums = _meteor_sums(statistics)
     scores = _meteor_of_sums(sums).tolist()
     return Scored(dict(zip(candidates, scores, strict=True)), Metric(sums, _meteor_of_sums))
 
 
 def spice(captions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> Scored | NotRun:
-    """Scores captions by the objects, attributes and relations they share with the references.
+    """SPICE: objects, attributes and relations that captions share with the references.
 
     The F-measure of the tuples of two scene graphs, averaged over images (Anderson et al.,
-    "SPICE: Semantic Propositional Image Caption Evaluation", 2016). That of all tuples is 0 for
-    a caption without any; only those of subsets such as colours, which are not read here, can
-    be NaN. The official toolkit would let a NaN make the mean NaN; here it is a `NotRun`.
+    "SPICE: Semantic Propositional Image Caption Evaluation", 2016). The score over all tuples is 0
+    for a caption without any. Only the scores of subsets such as colours, which this function does
+    not read, can be NaN. In pycocoevalcap a NaN makes the mean NaN; here it gives a `NotRun`.
 
     Args:
         captions: Raw text of each image's caption, by image id.
         references: Raw text of each image's references, by the same ids.
 
     Raises:
-        CaptionGANError: As `quality.quality` does, if captions and references do not match.
+        CaptionGANError: As `quality.quality`, if captions and references do not match.
     """
     candidates, targets = tokenize_all(captions, references)
     program = ["-Xmx8G", "-jar", str(_TOOLKIT / "spice" / "spice-1.0.jar")]
     has_models = all((_TOOLKIT / "spice" / "lib" / name).is_file() for name in _MODELS)
-    if not has_models and shutil.which("java"):  # without Java that is the reason to give
+    if not has_models and shutil.which("java"):  # Without Java, that is the reason to report.
         return NotRun(
-            "Stanford CoreNLP's models are not there; "
-            "`python -m pycocoevalcap.spice.get_stanford_models` fetches them"
+            "Stanford CoreNLP's models are missing; fetch them with "
+            "`python -m pycocoevalcap.spice.get_stanford_models`"
         )
-    question = [
+    inputs = [
         {"image_id": number, "test": candidate[0], "refs": targets[image]}
         for number, (image, candidate) in enumerate(candidates.items())
     ]
     with tempfile.TemporaryDirectory() as folder:
-        asked, answered = Path(folder, "question.json"), Path(folder, "answer.json")
-        asked.write_text(json.dumps(question), encoding="ascii")
-        # No `-cache`: it would go with the folder, and its library exists for few machines.
+        input_file, output_file = Path(folder, "input.json"), Path(folder, "output.json")
+        input_file.write_text(json.dumps(inputs), encoding="ascii")
+        # No `-cache`: it would be deleted with the folder, and its library supports few platforms.
         ran = _java(
-            [*program, str(asked), "-out", str(answered), "-subset", "-silent"],
-            _SPICE_SECONDS * len(question),
-            # It writes with the JavaScript engine that Java lost in version 15.
+            [*program, str(input_file), "-out", str(output_file), "-subset", "-silent"],
+            _SPICE_SECONDS * len(inputs),
+            # SPICE uses the JavaScript engine that Java 15 removed.
             "SPICE needs 8 GB of memory and Java 8 to 14",
         )
         if isinstance(ran, NotRun):
             return ran
         try:
-            rows = json.loads(answered.read_text(encoding="utf-8"))
+            rows = json.loads(output_file.read_text(encoding="utf-8"))
             found = {row["image_id"]: float(row["scores"]["All"]["f"]) for row in rows}
-            scores = [found[number] for number in range(len(question))]
+            scores = [found[number] for number in range(len(inputs))]
         except (OSError, ValueError, LookupError, TypeError):
             return NotRun("SPICE did not write a score for each caption")
     if not all(0 <= score <= 1 for score in scores):
@@ -147,24 +152,26 @@ def spice(captions: Mapping[str, str], references: Mapping[str, Sequence[str]]) 
 
 
 def _meteor_sums(statistics: np.ndarray) -> np.ndarray:
-    """The weighted matches [T], weighted lengths [T], chunks and matches of each image, [N, 6].
+    """Per image: weighted matches [T], weighted lengths [T], chunks and matches; [N, 6].
 
     Args:
-        statistics: As METEOR writes them, [N, 23]: lengths [T], function words [T], matches
-            [M, K, T], chunks, matched words [T].
+        statistics: METEOR's output [N, 23]: lengths [T], function words [T], matches [M, K, T],
+            chunks, matched words [T].
     """
     lengths, functions = statistics[:, 0:2], statistics[:, 2:4]  # [N, T] each
     matches = statistics[:, 4:20].reshape(-1, 4, 2, 2)  # [N, M, K, T]
     chunks, matched = statistics[:, 20], statistics[:, 21:23]  # [N], [N, T]
     weighted_matches = np.einsum("nmkt,m,k->nt", matches, _MATCHER_WEIGHTS, _KIND_WEIGHTS)
     weighted_lengths = np.stack([lengths - functions, functions], axis=-1) @ _KIND_WEIGHTS
-    # Matched whole and in one piece is not fragmented; METEOR drops the chunk from sums as well.
+    # A caption that matches whole and in one chunk is not fragmented; METEOR drops that chunk from
+    # sums too.
     is_whole = (matched == lengths).all(axis=1) & (chunks == 1)
     chunks = np.where(is_whole, 0, chunks)
     return np.column_stack([weighted_matches, weighted_lengths, chunks, matched.mean(axis=1)])
 
 
 def _meteor_of_sums(sums: np.ndarray) -> np.ndarray:
+    """METEOR [...] of summed statistics [..., 6]."""
     matches, lengths, (chunks, matched) = np.split(np.moveaxis(sums, -1, 0), 3)  # [T, ...] each
     with np.errstate(divide="ignore", invalid="ignore"):
         precision, recall = matches / lengths
@@ -174,25 +181,32 @@ def _meteor_of_sums(sums: np.ndarray) -> np.ndarray:
 
 
 def _java(arguments: list[str], seconds: float, needs: str, text: str = "") -> str | NotRun:
-    """Returns what Java writes to standard output when it reads the text."""
+    """Runs Java and returns its standard output.
+
+    Args:
+        arguments: Command line after `java`.
+        seconds: Time limit, in addition to that of the start.
+        needs: What the program needs, for the message if it fails.
+        text: Standard input.
+    """
     java = shutil.which("java")
     if java is None:
-        return NotRun("no java")
-    # The language is set lest numbers have a decimal comma or `I` become a dotless `i`.
+        return NotRun("no java on the PATH")
+    # Other languages write numbers with a decimal comma, or lower-case `I` to a dotless `i`.
     command = [java, "-Duser.language=en", *arguments]
-    # Half of a surrogate pair, as a broken file may hold, has no encoding.
-    question, limit = text.encode(errors="replace"), _START_SECONDS + seconds
+    # A broken file may hold half of a surrogate pair, which cannot be encoded.
+    encoded, limit = text.encode(errors="replace"), _START_SECONDS + seconds
     try:
-        # On any exception, Ctrl-C too, this kills the process before the exception goes on.
-        done = subprocess.run(command, input=question, capture_output=True, timeout=limit)
+        # On any exception, including Ctrl-C, `run` kills the process before it re-raises.
+        done = subprocess.run(command, input=encoded, capture_output=True, timeout=limit)
     except subprocess.TimeoutExpired:
-        return NotRun(f"java had not finished after {limit:g} seconds")
+        return NotRun(f"java did not finish within {limit:g} seconds")
     except OSError as error:
-        return NotRun(f"java cannot be started: {error}")
+        return NotRun(f"java could not be started: {error}")
     if done.returncode:
-        said = done.stderr.decode(errors="replace").split("\n")
-        said = [line for line in said if line.strip()] or ["no message"]
-        # A stack trace ends with its least telling line.
-        telling = next((line for line in said if "Exception" in line), said[-1])[:200]
-        return NotRun(f"java left with exit status {done.returncode}: {telling}; {needs}")
+        lines = done.stderr.decode(errors="replace").split("\n")
+        lines = [line for line in lines if line.strip()] or ["no message"]
+        # The last line of a stack trace is its least informative one.
+        reason = next((line for line in lines if "Exception" in line), lines[-1])[:200]
+        return NotRun(f"java ended with exit status {done.returncode}: {reason}; {needs}")
     return done.stdout.decode(errors="replace")

@@ -1,6 +1,6 @@
-"""Metrics of a corpus of captions, kept so that they can be had again of other samples of images.
+"""Corpus metrics that keep what each image contributes, so that resampled images can be scored.
 
-N images, S sums, W samples of images.
+N images, S sums, W resamples of the images.
 """
 
 import dataclasses
@@ -11,11 +11,11 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """A metric that depends on the images through sums over them, as means, ratios and BLEU do.
+    """A metric that is a function of sums over images: means, ratios, BLEU.
 
     Attributes:
-        per_image: What each image adds, [N, S].
-        from_sums: Maps sums [..., S] to the metric [...].
+        per_image: What each image adds to the sums, [N, S].
+        from_sums: Maps sums [..., S] to values [...].
     """
 
     per_image: np.ndarray
@@ -23,66 +23,73 @@ class Metric:
 
     @property
     def value(self) -> float:
-        """The metric of all images."""
+        """The value over all images."""
         return float(self.from_sums(self.per_image.sum(axis=0)))
 
     def resampled(self, counts: np.ndarray) -> np.ndarray:
-        """The metric [W] of samples that hold each image so many times, [W, N]."""
+        """The values [W] of resamples; `counts` [W, N] says how often each image is drawn."""
         return self.from_sums(counts @ self.per_image)
 
 
 @dataclasses.dataclass(frozen=True)
 class DistinctCount:
-    """A number of distinct things in all images together, alone or as a share.
+    """The number of distinct items in all images together, or its share of all items.
 
     Attributes:
-        things: Those of each image.
-        is_share: Whether the number is divided by that of all things.
+        items: The items of each image, such as its n-grams.
+        is_share: Whether the count is divided by the number of all items.
     """
 
-    things: Sequence[Collection[Hashable]]
+    items: Sequence[Collection[Hashable]]
     is_share: bool
 
     @property
     def value(self) -> float:
-        """The metric of all images."""
-        kinds = {thing for some in self.things for thing in some}
-        return self._of(len(kinds), sum(map(len, self.things)))
+        """The value over all images."""
+        distinct = {item for of_image in self.items for item in of_image}
+        return self._value_of(len(distinct), sum(map(len, self.items)))
 
     def leave_one_out(self) -> np.ndarray:
-        """The metric [N] of all images but one."""
-        images: dict[Hashable, set[int]] = {}
-        for image, some in enumerate(self.things):
-            for thing in some:
-                images.setdefault(thing, set()).add(image)
-        only_here = np.zeros(len(self.things), int)
-        for found in images.values():
-            if len(found) == 1:
-                only_here[next(iter(found))] += 1
-        total = sum(map(len, self.things))
+        """The values [N] over all images but one."""
+        images_with: dict[Hashable, set[int]] = {}
+        for image, of_image in enumerate(self.items):
+            for item in of_image:
+                images_with.setdefault(item, set()).add(image)
+        only_here = np.zeros(len(self.items), int)
+        for images in images_with.values():
+            if len(images) == 1:
+                only_here[next(iter(images))] += 1
+        total = sum(map(len, self.items))
         return np.array(
             [
-                self._of(len(images) - lost, total - len(some))
-                for lost, some in zip(only_here, self.things, strict=True)
+                self._value_of(len(images_with) - lost, total - len(of_image))
+                for lost, of_image in zip(only_here, self.items, strict=True)
             ]
         )
 
-    def _of(self, kinds: int, total: int) -> float:
+    def _value_of(self, distinct: int, total: int) -> float:
         if not self.is_share:
-            return float(kinds)
-        return kinds / total if total else 0.0
+            return float(distinct)
+        return distinct / total if total else 0.0
+
+
+AnyMetric = Metric | DistinctCount
 
 
 def mean_of(values: Sequence[float] | np.ndarray) -> Metric:
-    """The mean over images of a number of each, [N]."""
+    """The mean over images of per-image values [N]."""
     return ratio_of(values, np.ones(len(values)))
 
 
-def ratio_of(parts: Sequence[float] | np.ndarray, wholes: Sequence[float] | np.ndarray) -> Metric:
-    """The sum of the images' parts [N] divided by that of their wholes [N]; 0 for no whole."""
-    return Metric(np.stack([parts, wholes], axis=-1).astype(float), _ratio)
+def ratio_of(
+    numerators: Sequence[float] | np.ndarray, denominators: Sequence[float] | np.ndarray
+) -> Metric:
+    """The sum of the numerators [N] divided by the sum of the denominators [N]; 0 for 0 / 0."""
+    return Metric(np.stack([numerators, denominators], axis=-1).astype(float), _ratio)
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:
-    parts, wholes = sums[..., 0], sums[..., 1]
-    return np.divide(parts, wholes, out=np.zeros_like(parts), where=wholes != 0)
+    numerators, denominators = sums[..., 0], sums[..., 1]
+    return np.divide(
+        numerators, denominators, out=np.zeros_like(numerators), where=denominators != 0
+    )

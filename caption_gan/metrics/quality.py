@@ -1,7 +1,7 @@
-"""How well captions agree with what people wrote of the same images: BLEU, ROUGE-L, CIDEr.
+"""Agreement of captions with reference captions: BLEU, ROUGE-L and CIDEr.
 
-The scorers are pycocoevalcap's, which the literature on COCO reports; the words come from
-`caption_gan.metrics.tokenization`, so that no Java is needed and the scores still agree.
+The scorers are pycocoevalcap's, which the literature on COCO reports. The tokens come from
+`caption_gan.metrics.tokenization`, which gives the same scores without Java.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,20 +18,20 @@ from caption_gan.metrics.tokenization import tokenize
 def quality(
     captions: Mapping[str, str], references: Mapping[str, Sequence[str]]
 ) -> dict[str, Metric]:
-    """Scores one caption an image against its references, over the whole corpus.
+    """Scores one caption per image against its references, over the whole corpus.
 
     * `BLEU-1` .. `BLEU-4`: geometric mean of the clipped precisions of 1- to n-grams pooled over
-      all captions, times the brevity penalty with the closest reference's length (Papineni et
-      al., "BLEU: a Method for Automatic Evaluation of Machine Translation", 2002). An order with
-      no match counts as zero and is never left out: leaving it out would reward a caption that
-      repeats one word. In [0, 1].
+      all captions, times the brevity penalty against the length of the closest reference
+      (Papineni et al., "BLEU: a Method for Automatic Evaluation of Machine Translation", 2002).
+      An order without a match counts as zero. Leaving it out of the mean would reward captions
+      that repeat one word. In [0, 1].
     * `ROUGE-L`: mean over images of the F-measure (beta 1.2) of the longest common subsequence,
-      with the best precision and the best recall over the references (Lin, "ROUGE: A Package for
+      with the best precision and the best recall over all references (Lin, "ROUGE: A Package for
       Automatic Evaluation of Summaries", 2004). In [0, 1].
     * `CIDEr`: see `per_image_cider`; the mean over images. In [0, 10].
 
-    As in the official toolkit, an empty caption scores zero, save that an empty text among its
-    references gives it a ROUGE-L of 1.
+    As in pycocoevalcap, an empty caption scores zero, except that an empty reference gives it a
+    ROUGE-L of 1.
 
     Args:
         captions: Raw text of each image's caption, by image id.
@@ -41,8 +41,8 @@ def quality(
         The six metrics by name: `BLEU-1`, `BLEU-2`, `BLEU-3`, `BLEU-4`, `ROUGE-L`, `CIDEr`.
 
     Raises:
-        CaptionGANError: If nothing is given, the ids differ, or an image has no reference with a
-            word in it.
+        CaptionGANError: If there is no image, the ids differ, or an image has no reference that
+            contains a word.
     """
     candidates, targets = tokenize_all(captions, references)
     counts = count_matches([text for (text,) in candidates.values()], list(targets.values()))
@@ -60,27 +60,27 @@ def quality(
 def per_image_cider(
     captions: Mapping[str, str], references: Mapping[str, Sequence[str]]
 ) -> dict[str, float]:
-    """Scores each image's caption by its consensus with the references.
+    """CIDEr of each image: the consensus of its caption with its references.
 
     Ten times the mean over 1- to 4-grams and references of the cosine similarity of TF-IDF
     vectors (Vedantam et al., "CIDEr: Consensus-based Image Description Evaluation", 2015).
-    As coco-caption and pycocoevalcap compute it, this is the paper's CIDEr-D: counts are clipped
-    to the reference's and a Gaussian (sigma 6) penalises a difference in length. Document
-    frequencies are those of the references given here, so an image's score depends on the other
-    images: compare only scores of the same set. An n-gram in every image's references weighs
-    log(1) = 0, so with a single image every weight and therefore the score is 0, whatever the
-    caption says.
+    As in coco-caption and pycocoevalcap, this is the paper's CIDEr-D: n-gram counts are clipped
+    to those of the reference, and a Gaussian (sigma 6) penalises a difference in length. Document
+    frequencies come from the references given here, so the score of an image depends on the other
+    images: compare only scores over the same set. An n-gram that occurs in the references of all
+    images weighs log(1) = 0. With a single image all weights are 0, and therefore the score is 0
+    by definition, whatever the caption says.
 
     Args:
         captions: Raw text of each image's caption, by image id.
         references: Raw text of each image's references, by the same ids.
 
     Returns:
-        The score of each image, in [0, 10], by image id in the order of `captions`.
+        Scores in [0, 10] by image id, in the order of `captions`.
 
     Raises:
-        CaptionGANError: If nothing is given, the ids differ, or an image has no reference with a
-            word in it.
+        CaptionGANError: If there is no image, the ids differ, or an image has no reference that
+            contains a word.
     """
     return _cider(*tokenize_all(captions, references))
 
@@ -95,7 +95,7 @@ def _cider(
 def tokenize_all(
     captions: Mapping[str, str], references: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Checks and splits captions and references.
+    """Checks and tokenizes captions and references.
 
     Args:
         captions: Raw text of each image's caption, by image id.
@@ -105,8 +105,8 @@ def tokenize_all(
         Candidates and targets in pycocoevalcap's form, both in the order of `captions`.
 
     Raises:
-        CaptionGANError: If nothing is given, the ids differ, or an image has no reference with a
-            word in it.
+        CaptionGANError: If there is no image, the ids differ, or an image has no reference that
+            contains a word.
     """
     if not captions:
         raise CaptionGANError("captions: expected at least one image, received none")
@@ -116,11 +116,11 @@ def tokenize_all(
     targets = {}
     for image_id in captions:
         texts = references[image_id]
-        # A string is a sequence too: each letter would pass for a reference.
+        # A string is a sequence too: each of its letters would pass for a reference.
         targets[image_id] = [] if isinstance(texts, str) else [tokenize(text) for text in texts]
         if not any(targets[image_id]):
             raise CaptionGANError(
-                "references: expected a list of texts, at least one of them with a word in it, "
+                "references: expected a list of texts, at least one of which contains a word, "
                 f"for image {image_id!r}; received {texts!r}"
             )
     return candidates, targets

@@ -1,11 +1,11 @@
-"""Splits captions into words as the official caption evaluation does, without Java.
+"""Tokenizes captions as the official COCO evaluation does, without Java.
 
-The published scores of captioners rest on coco-caption and pycocoevalcap, which split text with
+Published scores of captioners come from coco-caption and pycocoevalcap, which tokenize with
 Stanford's `PTBTokenizer` (CoreNLP 3.4.1, `-preserveLines -lowerCase`), a Java program, and then
-drop punctuation. BLEU, ROUGE-L and CIDEr shift when another tokenizer is used, so this module
-yields the same words with one regular expression. Its rules were found by giving the Java program
-text and looking at the answer. Left out is what captions do not have, such as telephone numbers,
-attributes of markup and most emoticons.
+drop punctuation. BLEU, ROUGE-L and CIDEr change with the tokenizer, so this module yields the same
+tokens with one regular expression. Its rules were derived from the output of the Java program. They
+do not cover text that captions do not contain, such as telephone numbers, attributes of markup and
+most emoticons.
 
 Sources: Marcus et al., "Building a Large Annotated Corpus of English: The Penn Treebank" (1993),
 for the conventions; Chen et al., "Microsoft COCO Captions" (2015), for their use on captions.
@@ -14,8 +14,8 @@ for the conventions; Chen et al., "Microsoft COCO Captions" (2015), for their us
 import functools
 import re
 
-# pycocoevalcap's list less its brackets: it writes them in capitals (-LRB-), which never match
-# the lower-cased text, so brackets stay and count as words.
+# pycocoevalcap's list without its brackets. That list has them in capitals (-LRB-), which never
+# match the lower-cased text, so brackets stay and count as words.
 _PUNCTUATION = frozenset(["''", "'", "``", "`", '"', ".", "?", "!", ",", ":", "-", "--", ";"])
 _DROPPED = re.compile(r"-{2,4}|\.{3}")
 
@@ -33,7 +33,7 @@ _BRACKETS_AND_COINS = str.maketrans(
     }
 )
 
-# Typographic variants become the plain characters first, which leaves one form to match.
+# Replaces typographic variants by plain characters first, so that there is one form to match.
 _PLAIN = str.maketrans(
     {
         **dict.fromkeys("\u2018\u2019\u2039\u203a", "'"),  # single quotation marks
@@ -42,7 +42,7 @@ _PLAIN = str.maketrans(
         **dict.fromkeys("\u00a0\u200b\ufeff", " "),
         "\u00ad": None,
         "\u2026": " ... ",
-        # Two spaces before, lest `1½` be taken for the one word that `1 1/2` is.
+        # Two spaces, as `1½` is two tokens but `1 1/2` is one.
         "½": "  1/2 ",
         "¼": "  1/4 ",
         "¾": "  3/4 ",
@@ -59,12 +59,13 @@ _ABBREVIATIONS = (
     r"rt|sen|sept?|sgt|sq|sr|ste?|supt|tel|tenn|thurs?|treas|tues?|univ|va|vs|vt|wed|wisc?|wm|wyo|"
     r"ph\.d"
 )
-# Ordinary words too, hence abbreviations only where they are capitalised.
+# These are ordinary words too: abbreviations only if capitalised.
 _CAPITALISED_ABBREVIATIONS = (
     "Ark|ARK|Az|AZ|Del|DEL|Ill|ILL|La|LA|Mass|MASS|Miss|MISS|Ore|ORE|Pa|PA|Tex|TEX|Wash|WASH"
 )
 _ABBREVIATIONS_BEFORE_NUMBERS = "art|ca|figs?|nos?|op|pp"
-# After these a single letter's full stop ends the sentence: `group a. The`, but `plan b. Dog`.
+# Before these words, a full stop after a single letter ends the sentence: `group a. The`, but
+# `plan b. Dog`.
 _SENTENCE_STARTS = (
     "About|After|An?|As|At|But|He|Here?|If|In|It|Last|Many|More|Once|One|Other|Our|She|Since|So|"
     "Some|That|The|Their|Then|There|These|They|This|We|What|When|While|Yet|You"
@@ -79,18 +80,18 @@ _WITH_APOSTROPHE = (
 )
 _WORD = rf"(?:{_WITH_APOSTROPHE}|{_DOTTED}|{_CORE})(?:[-/](?:{_DOTTED}|{_CORE}))*"
 
-# The Java program takes the longest match; here the order of the alternatives stands for that.
+# The Java program takes the longest match; here the order of the alternatives has that effect.
 _TOKEN = re.compile(
     rf"""
-    # Nine words in ten; without this line a caption takes four times as long.
+    # Nine words in ten; without this line a caption takes four times as long to tokenize.
     (?!(?i:cannot|gonna|wanna|gotta|gimme|lemme)\b)[a-zA-Z]+(?!\S)
   | https?://[^\s<>"()]+ | www(?:\.[\w-]+)+ | [\w.+-]+@\w[\w-]*(?:\.[\w-]+)*
   | </?[a-zA-Z][a-zA-Z\d]*\s*/?>
   | [@\#][a-zA-Z]\w*
-  # An apostrophe that belongs to the word it opens.
+  # An apostrophe that belongs to the word after it.
   | '(?:[nN]'|\d0s|\d\d(?!\S)|(?i:em|till?|cause|n)(?!\w)|t(?=(?i:is|was)\b))
   | {_CLITIC}
-  # One word in writing, two in the Penn Treebank.
+  # One written word, two tokens in the Penn Treebank.
   | (?i:n't)(?!\w) | {_LETTER}+?(?=(?i:n't)(?!\w))
   | (?i:can(?=not\b)|(?:gon|wan)(?=na\b)|got(?=ta\b)|(?:gim|lem)(?=me\b)|y'(?=all\b))
   | (?i:o'clock|ma'am|s'mores)\b | (?i:ol|somethin)'(?!\w)
@@ -111,22 +112,21 @@ _TOKEN = re.compile(
 )
 
 
-# Each metric asks for the same captions again, and references come with every decoding.
+# Each metric tokenizes the same captions, and each decoding has the same references.
 @functools.lru_cache(maxsize=2**17)
 def tokenize(caption: str) -> str:
-    """Returns the caption's words in lower case, without punctuation, joined by single spaces.
+    """Returns the caption's tokens in lower case, without punctuation, joined by single spaces.
 
-    Contractions and possessives are split (`isn't` -> `is n't`, `dog's` -> `dog 's`), hyphenated
-    words stay whole, brackets become `-lrb-` and the like, and a mixed number is one word that
-    holds a no-break space (`5 1/2`), as in the Java program. That program looks ahead into the
-    caption on the next line and so reads a last `a.` in one of two ways; here a caption is read
-    by itself.
+    As in the Java program, contractions and possessives are split (`isn't` -> `is n't`, `dog's` ->
+    `dog 's`), hyphenated words stay whole, brackets become `-lrb-` and so on, and a mixed number is
+    one token with a no-break space (`5 1/2`). The Java program looks ahead into the caption on the
+    next line, and so tokenizes a final `a.` in one of two ways. This function sees one caption.
 
     Args:
         caption: Raw text; line breaks count as spaces.
 
     Returns:
-        The words, or an empty string where the caption has none.
+        The tokens, or an empty string if there is none.
     """
     if "&" in caption:
         caption = _ENTITY.sub(lambda found: _ENTITIES[found[0]], caption)

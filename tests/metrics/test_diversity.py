@@ -1,4 +1,4 @@
-"""Each metric against a value worked out by hand, then what must hold of any captions."""
+"""Diversity metrics: values computed by hand, then properties that hold for any captions."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,16 +14,16 @@ from caption_gan.metrics.diversity import mbleu
 
 
 def one_each(metric: Callable, captions: Sequence[str], *arguments) -> float:
-    """The metric of captions of as many images."""
+    """The value for images with one caption each."""
     return metric([[caption] for caption in captions], *arguments).value
 
 
 repeated_token_rate = partial(one_each, diversity.repeated_token_rate)
-distinct_share = partial(one_each, diversity.distinct_captions)
+distinct_captions = partial(one_each, diversity.distinct_captions)
 distinct_n = partial(one_each, diversity.distinct_n)
 vocabulary_size = partial(one_each, diversity.vocabulary_size)
 mean_length = partial(one_each, diversity.mean_length)
-novel_share = partial(one_each, diversity.novel_captions)
+novel_captions = partial(one_each, diversity.novel_captions)
 novel_ngrams = partial(one_each, diversity.novel_ngrams)
 
 
@@ -39,15 +39,15 @@ def test_repeated_token_rate() -> None:
     assert repeated_token_rate(CAPTIONS) == pytest.approx(2 / 10)
     assert repeated_token_rate(["a a a a"]) == 1.0
     assert repeated_token_rate(["a dog and a dog"]) == 0.0
-    assert repeated_token_rate(["dog", "dog", ""]) == 0.0  # no pair spans two captions
+    assert repeated_token_rate(["dog", "dog", ""]) == 0.0  # No pair spans two captions.
 
 
-def test_distinct_share() -> None:
-    assert distinct_share(CAPTIONS) == pytest.approx(3 / 4)
+def test_distinct_captions() -> None:
+    assert distinct_captions(CAPTIONS) == pytest.approx(3 / 4)
 
 
 def test_distinct_n() -> None:
-    # 14 words of 4 kinds; 10 bigrams: a-dog, dog-runs, dog-a, a-a, a-cat are distinct.
+    # 14 words, 4 of them distinct; 10 bigrams, of which a-dog, dog-runs, dog-a, a-a, a-cat.
     assert distinct_n(CAPTIONS, 1) == pytest.approx(4 / 14)
     assert distinct_n(CAPTIONS, 2) == pytest.approx(5 / 10)
     assert distinct_n(CAPTIONS, 9) == 0.0
@@ -63,19 +63,19 @@ def test_mean_length() -> None:
     assert mean_length(CAPTIONS) == pytest.approx(14 / 4)
 
 
-def test_novel_share() -> None:
-    assert novel_share(CAPTIONS, ["a dog runs!", "a cat"]) == pytest.approx(2 / 4)
-    assert novel_share(CAPTIONS, []) == 1.0
+def test_novel_captions() -> None:
+    assert novel_captions(CAPTIONS, ["a dog runs!", "a cat"]) == pytest.approx(2 / 4)
+    assert novel_captions(CAPTIONS, []) == 1.0
 
 
 def test_novel_ngrams() -> None:
-    # Of 10 bigrams `a dog` and `dog runs` are known: 2 + 2 + 0 + 2.
+    # `a dog` and `dog runs` are not novel: 2 + 2 + 0 + 2 of 10 bigrams.
     assert novel_ngrams(CAPTIONS, iter(["a dog runs!", "a cow"]), 2) == pytest.approx(4 / 10)
     assert novel_ngrams(CAPTIONS, [], 2) == 1.0
     assert novel_ngrams(["a dog"], [], 5) == 0.0
 
 
-def test_captions_of_one_image_count_like_those_of_others() -> None:
+def test_grouping_captions_by_image_changes_nothing() -> None:
     for metric in (
         diversity.repeated_token_rate,
         diversity.distinct_captions,
@@ -88,7 +88,7 @@ def test_captions_of_one_image_count_like_those_of_others() -> None:
 
 
 def test_mbleu_by_hand() -> None:
-    # Either way round 3 of 4 words match and lengths agree; of 3 bigrams, 2 match.
+    # In both directions 3 of 4 words and 2 of 3 bigrams match, and the lengths agree.
     samples = [["a red dog runs", "a red dog sleeps"]]
     assert mbleu_value(samples, n=1) == pytest.approx(3 / 4, abs=1e-6)
     assert mbleu_value(samples, n=2) == pytest.approx((3 / 4 * 2 / 3) ** 0.5, abs=1e-6)
@@ -101,13 +101,13 @@ def test_mbleu_of_extremes() -> None:
 
 
 def test_mbleu_pools_counts_over_images() -> None:
-    """A mean of each image's own BLEU would be 0.5: the definition is the corpus-level one."""
+    """BLEU is corpus-level: a mean of per-image BLEU would be 0.5."""
     samples = [["a b c d e f", "a b c d e f"], ["p q", "r s"]]
     # Of 8 words 6 match, of 6 bigrams 5, of 4 trigrams 4, of 3 four-grams 3.
     assert mbleu_value(samples) == pytest.approx((6 / 8 * 5 / 6) ** 0.25, abs=1e-6)
 
 
-def test_mbleu_is_the_mean_of_the_toolkits_corpus_bleu() -> None:
+def test_mbleu_is_the_mean_of_pycocoevalcap_corpus_bleu() -> None:
     samples = [["a red dog", "a dog runs", "red dog runs"], ["two cats", "two red cats", "cats"]]
     expected = []
     for held_out in range(3):
@@ -121,15 +121,15 @@ def test_mbleu_is_the_mean_of_the_toolkits_corpus_bleu() -> None:
 
 
 @pytest.mark.parametrize("samples", [[], [["a"]], [["a", "b"], ["a", "b", "c"]]])
-def test_mbleu_names_wrong_samples(samples: list[list[str]]) -> None:
+def test_mbleu_refuses_wrong_numbers_of_samples(samples: list[list[str]]) -> None:
     with pytest.raises(CaptionGANError, match="captions: expected"):
         mbleu(samples)
 
 
 def test_no_captions_give_zero() -> None:
-    for metric in (repeated_token_rate, distinct_share, vocabulary_size, mean_length):
+    for metric in (repeated_token_rate, distinct_captions, vocabulary_size, mean_length):
         assert metric([]) == 0
-    assert distinct_n([], 2) == novel_share([], ["a"]) == 0.0
+    assert distinct_n([], 2) == novel_captions([], ["a"]) == 0.0
 
 
 caption_texts = st.lists(st.sampled_from(["a", "dog", "runs", "red", "."]), max_size=6).map(
@@ -144,9 +144,9 @@ def test_bounds_and_order(pair: tuple[list[str], list[str]]) -> None:
     captions, shuffled = pair
     shares: list[Callable[[list[str]], float]] = [
         repeated_token_rate,
-        distinct_share,
+        distinct_captions,
         lambda texts: distinct_n(texts, 2),
-        lambda texts: novel_share(texts, ["a dog", "red"]),
+        lambda texts: novel_captions(texts, ["a dog", "red"]),
     ]
     for share in shares:
         assert 0.0 <= share(captions) <= 1.0

@@ -1,4 +1,4 @@
-"""Captions that ignore the image must be caught; what is named must be counted as by hand."""
+"""Grounding metrics: counts computed by hand, and captions that ignore the image score low."""
 
 import csv
 import subprocess
@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from caption_gan.errors import CaptionGANError
 from caption_gan.metrics import grounding
-from caption_gan.metrics.grounding import _named_in, _singular, cider_drop, named, retrieval
+from caption_gan.metrics.grounding import (
+    _singular,
+    cider_drop,
+    mentions,
+    objects_and_attributes,
+    retrieval,
+)
 from caption_gan.metrics.metric import Metric
 from caption_gan.metrics.tokenization import tokenize
 
@@ -36,10 +42,10 @@ def values(metrics: dict[str, Metric]) -> dict[str, float]:
     return {name: metric.value for name, metric in metrics.items()}
 
 
-def test_named_by_hand() -> None:
-    # To recall: dog, grass, brown; cat, sofa, black; man.
-    # Named: dog, grass, brown; cat, ball, black, red; man, tennis.
-    assert values(named(CAPTIONS, REFERENCES)) == pytest.approx(
+def test_mentions_by_hand() -> None:
+    # Agreed by the references: dog, grass, brown; cat, sofa, black; man.
+    # In the captions: dog, grass, brown; cat, ball, black, red; man, tennis.
+    assert values(mentions(CAPTIONS, REFERENCES)) == pytest.approx(
         {
             "object_recall": 4 / 5,
             "object_precision": 5 / 6,
@@ -49,15 +55,15 @@ def test_named_by_hand() -> None:
     )
 
 
-def test_named_of_a_sample_of_images() -> None:
-    metric = named(CAPTIONS, REFERENCES)["object_recall"]
+def test_mentions_of_resampled_images() -> None:
+    metric = mentions(CAPTIONS, REFERENCES)["object_recall"]
     assert metric.resampled(np.array([[1, 0, 0], [0, 2, 0], [0, 1, 3]])) == pytest.approx(
         [1, 1 / 2, 4 / 5]
     )
 
 
-def test_nothing_named_is_zero() -> None:
-    assert set(values(named({"1": "."}, {"1": ["they run"]})).values()) == {0.0}
+def test_no_mentions_give_zero() -> None:
+    assert set(values(mentions({"1": "."}, {"1": ["they run"]})).values()) == {0.0}
 
 
 @pytest.mark.parametrize(
@@ -76,37 +82,43 @@ def test_nothing_named_is_zero() -> None:
         ("", "", ""),
     ],
 )
-def test_what_a_caption_names(caption: str, objects: str, attributes: str) -> None:
-    assert _named_in(tokenize(caption)) == (set(objects.split()), set(attributes.split()))
+def test_objects_and_attributes_of_captions(caption: str, objects: str, attributes: str) -> None:
+    assert objects_and_attributes(tokenize(caption)) == (
+        set(objects.split()),
+        set(attributes.split()),
+    )
 
 
-def test_singulars() -> None:
-    kept = "glass bus dress grass princess series axis tennis lens gas trellis octopus news dog"
-    assert [_singular(word) for word in kept.split()] == kept.split()
+def test_singular_forms() -> None:
+    unchanged = (
+        "glass bus dress grass princess series axis tennis lens gas trellis octopus news dog"
+    )
+    assert [_singular(word) for word in unchanged.split()] == unchanged.split()
     plurals = "people men skis glasses buses shelves leaves knives pies ties canoes oranges zorps"
     singulars = "person man ski glass bus shelf leaf knife pie tie canoe orange zorp"
     assert [_singular(word) for word in plurals.split()] == singulars.split()
 
 
-def assert_made_up_things_cost_precision(name: Callable[[Texts, References], dict]) -> None:
-    made_up = {**CAPTIONS, "dog": "a brown dog and a cat with a hat on grass"}
-    before, after = values(name(CAPTIONS, REFERENCES)), values(name(made_up, REFERENCES))
+def assert_hallucinations_cost_precision(metrics_of: Callable[[Texts, References], dict]) -> None:
+    hallucinated = {**CAPTIONS, "dog": "a brown dog and a cat with a hat on grass"}
+    before = values(metrics_of(CAPTIONS, REFERENCES))
+    after = values(metrics_of(hallucinated, REFERENCES))
     assert after["object_precision"] < before["object_precision"]
     assert after["object_recall"] == before["object_recall"]
 
 
-def test_made_up_things_cost_precision() -> None:
-    assert_made_up_things_cost_precision(named)
+def test_hallucinations_cost_precision() -> None:
+    assert_hallucinations_cost_precision(mentions)
 
 
-def test_the_precision_test_catches_references_that_are_pooled() -> None:
+def test_hallucination_test_fails_for_pooled_references() -> None:
     def pooled(captions: Texts, references: References) -> dict:
-        """The faulty double: anything that any image's references name counts as true."""
+        """A wrong variant: words from the references of any image count as confirmed."""
         everything = [text for texts in references.values() for text in texts]
-        return named(captions, {image_id: [*everything, "a hat"] for image_id in captions})
+        return mentions(captions, {image_id: [*everything, "a hat"] for image_id in captions})
 
     with pytest.raises(AssertionError):
-        assert_made_up_things_cost_precision(pooled)
+        assert_hallucinations_cost_precision(pooled)
 
 
 TEXTS = ["a red dog runs", "two cats sleep on a sofa", "a man plays tennis", "a bus on a street"]
@@ -119,22 +131,23 @@ IMAGES = st.lists(st.tuples(*[st.sampled_from(TEXTS)] * 3), min_size=2, max_size
 def test_bounds_and_order(images: list[tuple[str, str, str]], seed: int) -> None:
     captions = {str(number): caption for number, (caption, *_) in enumerate(images)}
     references = {str(number): texts for number, (_, *texts) in enumerate(images)}
-    metrics = named(captions, references)
+    metrics = mentions(captions, references)
     assert all(0 <= metric.value <= 1 for metric in metrics.values())
-    turned = dict(reversed(captions.items()))
-    assert values(named(turned, references)) == pytest.approx(values(metrics))
+    reordered = dict(reversed(captions.items()))
+    assert values(mentions(reordered, references)) == pytest.approx(values(metrics))
     assert -10 <= cider_drop(captions, references, seed).value <= 10
-    by_themselves = named(captions, {image_id: [text] * 2 for image_id, text in captions.items()})
-    assert by_themselves["object_recall"].value == by_themselves["object_precision"].value == 1
+    same = {image_id: [text] * 2 for image_id, text in captions.items()}
+    against_itself = mentions(captions, same)
+    assert against_itself["object_recall"].value == against_itself["object_precision"].value == 1
 
 
 @given(st.integers(2, 7), st.integers(0, 99))
-def test_captions_are_dealt_to_other_images(number: int, seed: int) -> None:
+def test_swap_moves_each_caption_to_another_image(number: int, seed: int) -> None:
     captions = {str(image): f"zorp{image} blick{image} runs fast" for image in range(number)}
     references = {image_id: [text] for image_id, text in captions.items()}
     metric = cider_drop(captions, references, seed)
     assert metric.value == cider_drop(captions, references, seed).value
-    # Each loses what it had, so not one was dealt its own.
+    # Each image loses its whole score, so no caption stayed with its image.
     assert metric.per_image[:, 0] == pytest.approx(
         list(grounding.per_image_cider(captions, references).values())
     )
@@ -148,27 +161,27 @@ def test_cider_drop_of_two_images_by_hand() -> None:
     assert cider_drop(swapped, references, 0).value == pytest.approx(-10.0)
 
 
-def test_a_captioner_that_ignores_the_image_loses_nothing() -> None:
+def test_cider_drop_of_identical_captions_is_zero() -> None:
     same = dict.fromkeys(CAPTIONS, "a brown dog on grass")
     for seed in range(5):
         assert cider_drop(same, REFERENCES, seed).value == 0.0
 
 
-def test_a_single_image_cannot_be_dealt() -> None:
+def test_cider_drop_of_a_single_image_is_refused() -> None:
     with pytest.raises(CaptionGANError, match="at least two images"):
         cider_drop({"1": "a dog"}, {"1": ["a dog"]}, 0)
 
 
-def test_ids_that_differ_are_named() -> None:
+def test_different_image_ids_are_refused() -> None:
     with pytest.raises(CaptionGANError, match="no reference for image '2'"):
-        named({"1": "a", "2": "b"}, {"1": ["a"]})
+        mentions({"1": "a", "2": "b"}, {"1": ["a"]})
     with pytest.raises(CaptionGANError, match="no reference for image '2'"):
         cider_drop({"1": "a", "2": "b"}, {"1": ["a"]}, 0)
 
 
 def test_retrieval_by_hand() -> None:
     images = np.array([[1, 0], [0, 2], [3, 4]])
-    texts = np.array([[5, 0], [4, 3], [0, -1]])  # The second is nearer to the third image.
+    texts = np.array([[5, 0], [4, 3], [0, -1]])  # The second text is closer to the third image.
     metrics = values(retrieval(images, texts))
     assert metrics == pytest.approx(
         {
@@ -183,36 +196,38 @@ def recall(images: np.ndarray, texts: np.ndarray, k: int) -> float:
     return retrieval(images, texts)[f"retrieval_recall@{k}"].value
 
 
-def test_the_same_text_for_all_images_is_at_chance() -> None:
+def test_recall_of_the_same_text_for_all_images_is_at_chance() -> None:
     images = np.random.default_rng(0).normal(size=(40, 6))
     same = np.tile(np.random.default_rng(1).normal(size=6), (40, 1))
     assert recall(images, same, 1) == pytest.approx(1 / 40)
     assert recall(images, same, 5) == pytest.approx(5 / 40)
 
 
-def assert_collapse_finds_nothing(recall_at: Callable[[np.ndarray, np.ndarray, int], float]):
+def assert_ties_retrieve_nothing(recall_at: Callable[[np.ndarray, np.ndarray, int], float]):
     alike = np.tile([0.3, 0.1, 0.7], (40, 1)).astype(np.float32)
-    # Encoders repeat an embedding but for its last digits.
+    # Encoders reproduce an embedding except for its last digits.
     noisy = alike + np.random.default_rng(0).uniform(-1e-8, 1e-8, alike.shape)
     assert recall_at(noisy, alike, 5) == 0.0
 
 
-def test_embeddings_all_alike_find_nothing() -> None:
-    assert_collapse_finds_nothing(recall)
+def test_identical_embeddings_retrieve_nothing() -> None:
+    assert_ties_retrieve_nothing(recall)
 
 
-def test_the_collapse_test_catches_hopeful_ties() -> None:
-    def hopeful(images: np.ndarray, texts: np.ndarray, k: int) -> float:
-        """The faulty double: only what is more similar comes before."""
+def test_tie_test_fails_if_ties_rank_after_the_own_image() -> None:
+    def optimistic(images: np.ndarray, texts: np.ndarray, k: int) -> float:
+        """A wrong variant: only images that are strictly more similar rank before."""
         similarities = texts @ images.T
         return float(((similarities > similarities.diagonal()[:, None]).sum(axis=1) < k).mean())
 
     with pytest.raises(AssertionError):
-        assert_collapse_finds_nothing(hopeful)
+        assert_ties_retrieve_nothing(optimistic)
 
 
 @given(st.integers(1, 30), st.integers(0, 99), st.integers(1, 31))
-def test_retrieval_is_that_of_the_whole_table(number: int, seed: int, block: int) -> None:
+def test_retrieval_equals_ranking_the_full_similarity_matrix(
+    number: int, seed: int, block: int
+) -> None:
     images, texts = np.random.default_rng(seed).normal(size=(2, number, 4))
     cosines = (texts / np.linalg.norm(texts, axis=1)[:, None]) @ (
         images / np.linalg.norm(images, axis=1)[:, None]
@@ -228,7 +243,7 @@ def test_retrieval_is_that_of_the_whole_table(number: int, seed: int, block: int
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, 0.0])
-def test_embeddings_that_have_no_direction_are_named(wrong: float) -> None:
+def test_embeddings_without_a_direction_are_refused(wrong: float) -> None:
     good, bad = np.ones((3, 2)), np.ones((3, 2))
     bad[1] = wrong
     with pytest.raises(CaptionGANError, match="image 1"):
@@ -237,17 +252,17 @@ def test_embeddings_that_have_no_direction_are_named(wrong: float) -> None:
         retrieval(good, bad)
 
 
-def test_shapes_that_differ_are_named() -> None:
+def test_different_shapes_are_refused() -> None:
     with pytest.raises(CaptionGANError, match=r"images \[3, 2\] and texts \[3, 4\]"):
         retrieval(np.ones((3, 2)), np.ones((3, 4)))
 
 
-def test_no_tensorflow_is_needed() -> None:
+def test_import_loads_no_tensorflow() -> None:
     program = "import sys, caption_gan.metrics.grounding; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
-def test_captions_of_people_name_what_others_name(real_data: Path) -> None:
+def test_human_captions_agree_with_the_other_human_captions(real_data: Path) -> None:
     texts: References = {}
     with open(real_data / "flickr8k" / "captions.txt", newline="") as file:
         for row in csv.DictReader(file):
@@ -255,11 +270,14 @@ def test_captions_of_people_name_what_others_name(real_data: Path) -> None:
     ids = (real_data / "flickr8k" / "Flickr_8k.devImages.txt").read_text().split()
     references = {image_id: texts[image_id][1:] for image_id in ids}
     own = {image_id: texts[image_id][0] for image_id in ids}
-    dealt = dict(zip(ids, [*list(own.values())[1:], own[ids[0]]], strict=True))
+    swapped = dict(zip(ids, [*list(own.values())[1:], own[ids[0]]], strict=True))
     expected = {"object_recall": 0.54, "object_precision": 0.66, "attribute_recall": 0.41}
-    metrics, figures_dealt = values(named(own, references)), values(named(dealt, references))
+    metrics, swapped_metrics = (
+        values(mentions(own, references)),
+        values(mentions(swapped, references)),
+    )
     for name, value in expected.items():
         assert metrics[name] == pytest.approx(value, abs=0.02)
-        assert figures_dealt[name] < 0.2 * value
+        assert swapped_metrics[name] < 0.2 * value
     assert cider_drop(own, references, 0).value == pytest.approx(0.77, abs=0.03)
-    assert cider_drop(dealt, references, 0).value == pytest.approx(0.0, abs=0.01)
+    assert cider_drop(swapped, references, 0).value == pytest.approx(0.0, abs=0.01)

@@ -1,4 +1,4 @@
-"""Correlation with people's ratings: the definition, the literature's conventions, the toolkit."""
+"""Rank correlation with human ratings: definition, conventions of the literature, pycocoevalcap."""
 
 import itertools
 import json
@@ -27,7 +27,7 @@ RATED = st.lists(
 
 
 def by_definition(scores, ratings, variant):
-    """Over all pairs of observations, in quadratic time."""
+    """Kendall's tau from all pairs of observations, in quadratic time."""
     observations = [(s, r) for s, some in zip(scores, ratings, strict=True) for r in some]
     difference, tied_scores, tied_ratings, pairs = 0, 0, 0, 0
     for (s, r), (other_s, other_r) in itertools.combinations(observations, 2):
@@ -45,7 +45,7 @@ def by_definition(scores, ratings, variant):
 
 @pytest.mark.parametrize("variant", ["b", "c"])
 @given(rated=RATED)
-def test_it_is_what_the_definition_says(variant, rated):
+def test_correlation_matches_the_definition(variant, rated):
     scores, ratings = zip(*rated, strict=True)
     expected = by_definition(scores, ratings, variant)
     found = correlation(scores, ratings, variant)
@@ -60,19 +60,21 @@ def test_it_is_what_the_definition_says(variant, rated):
         ([1, 2, 3], [[1], [2], [3]], 1, 1),
         ([3, 2, 1], [[1], [2], [3]], -1, -1),
         ([0.1, 0.2, 0.3, 0.4], [[1], [1], [2], [2]], 4 / math.sqrt(6 * 4), 2 * 4 * 2 / 16),
-        # Four observations, of whose six pairs two tie in the score: C = 3, D = 0, one rating ties.
+        # Four observations: of six pairs two tie in the score, one in the rating; C = 3, D = 0.
         ([5, 7], [[1, 2], [2, 3]], 3 / math.sqrt(4 * 5), 2 * 3 * 2 / 16),
         ([1, 2, 3], [[2], [1], [3]], 1 / 3, 1 / 3),
     ],
 )
-def test_values_by_hand(scores, ratings, tau_b, tau_c):
+def test_correlation_by_hand(scores, ratings, tau_b, tau_c):
     assert correlation(scores, ratings, "b") == pytest.approx(tau_b)
     assert correlation(scores, ratings) == pytest.approx(tau_c)
 
 
-def test_each_rating_counts_by_itself():
+def test_each_rating_is_one_observation():
     scores, ratings = [1, 2, 3], [[1, 4], [2], [4]]
-    assert correlation(scores, ratings) == 0.375  # C = 3, D = 1, one tie; means would give 1/3.
+    assert (
+        correlation(scores, ratings) == 0.375
+    )  # C = 3, D = 1, one tie; averaged ratings give 1/3.
     assert correlation([1, 1, 2, 3], [[1], [4], [2], [4]]) == 0.375
 
 
@@ -80,7 +82,7 @@ def test_each_rating_counts_by_itself():
 @pytest.mark.parametrize(
     ("scores", "ratings"), [([1, 1, 1], [[1], [2], [3]]), ([1, 2], [[3], [3, 3]]), ([1], [[2]])]
 )
-def test_it_is_none_where_all_are_the_same(scores, ratings):
+def test_correlation_is_none_if_all_values_are_equal(scores, ratings):
     assert correlation(scores, ratings) is None
     assert correlations({"METEOR": scores}, ratings, "b") == {"METEOR": None}
 
@@ -94,7 +96,7 @@ def test_it_is_none_where_all_are_the_same(scores, ratings):
         ([1, 2], [[1], [math.nan]], "received NaN"),
     ],
 )
-def test_what_has_no_rank_is_refused(scores, ratings, expected):
+def test_values_without_a_rank_are_refused(scores, ratings, expected):
     with pytest.raises(CaptionGANError, match=expected):
         correlation(scores, ratings)
 
@@ -105,7 +107,7 @@ CAPTIONS = ["a brown dog runs on grass", "a cat", "", "a cat sleeps on a sofa"]
 REFERENCES = [DOG, DOG, CAT, CAT]
 
 
-def test_scores_are_those_of_the_toolkit():
+def test_scores_equal_pycocoevalcap():
     scores = caption_scores([f"{caption.title()}." for caption in CAPTIONS], REFERENCES)
     assert list(scores) == ["BLEU-1", "BLEU-4", "ROUGE-L", "CIDEr"]
     candidates = {pair: [caption] for pair, caption in enumerate(CAPTIONS)}
@@ -120,7 +122,7 @@ def test_scores_are_those_of_the_toolkit():
     assert all(some[2] < 1e-6 for some in scores.values())
 
 
-def test_published_captions_get_the_scores_of_the_toolkit(real_data):
+def test_golden_captions_score_as_in_pycocoevalcap(real_data):
     folder = real_data / "metric_golden"
     expected = json.loads((folder / "fakecap_subset_scores_pycocoevalcap.json").read_text())
     results = json.loads((folder / "fakecap_subset_results.json").read_text())
@@ -142,16 +144,20 @@ def test_published_captions_get_the_scores_of_the_toolkit(real_data):
         ([], [], "received 0 captions and 0 lists of references"),
         (["a"], [], "received 1 captions and 0 lists of references"),
         (["a", "b"], [["a"], []], r"references of pair 1: .* received \[\]"),
-        (["a"], [["", "."]], r"references of pair 0: expected at least one text with a word"),
+        (
+            ["a"],
+            [["", "."]],
+            r"references of pair 0: expected at least one text that contains a word",
+        ),
     ],
 )
-def test_pairs_that_cannot_be_scored_are_refused(captions, references, expected):
+def test_unusable_pairs_are_refused(captions, references, expected):
     with pytest.raises(CaptionGANError, match=expected):
         caption_scores(captions, references)
 
 
-def test_as_many_pairs_as_flickr8k_has():
-    """5,664 pairs of 1,000 images with three ratings each take seconds."""
+def test_time_for_as_many_pairs_as_flickr8k():
+    """Scores 5,664 pairs of 1,000 images with three ratings each within seconds."""
     generator = random.Random(0)
     words = [f"word{number}" for number in range(500)]
 

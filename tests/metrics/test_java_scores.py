@@ -1,4 +1,4 @@
-"""METEOR must be METEOR's own, of any sample; whatever fails in Java must not look like a score."""
+"""METEOR equals the Java program for any resample; a failure in Java never looks like a score."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ from caption_gan.metrics import java_scores
 from caption_gan.metrics.java_scores import NotRun, Scored, meteor, spice
 from caption_gan.metrics.metric import Metric, mean_of
 
-needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="there is no java here")
+needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="no java on the PATH")
 
 CAPTIONS = {
     "whole": "two men play tennis",
@@ -48,7 +48,7 @@ REFERENCES = {
 }
 
 
-def counts_of_samples() -> np.ndarray:
+def resample_counts() -> np.ndarray:
     everything = np.ones((1, len(CAPTIONS)), int)
     random = np.random.default_rng(0).integers(0, 3, (20, len(CAPTIONS)))
     return np.concatenate([everything, 2 * everything, random])
@@ -56,48 +56,48 @@ def counts_of_samples() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def scored_and_statistics() -> tuple[Scored, list[str]]:
-    """The scores of the captions above, and what METEOR wrote of them."""
-    answers = []
+    """The scores of `CAPTIONS`, and the lines of statistics that METEOR wrote."""
+    runs = []
 
-    def listen(*args: Any, **options: Any) -> subprocess.CompletedProcess[bytes]:
-        answers.append(run(*args, **options))
-        return answers[-1]
+    def recording(*args: Any, **options: Any) -> subprocess.CompletedProcess[bytes]:
+        runs.append(run(*args, **options))
+        return runs[-1]
 
     run = subprocess.run
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(java_scores.subprocess, "run", listen)
+        patch.setattr(java_scores.subprocess, "run", recording)
         scored = meteor(CAPTIONS, REFERENCES)
     assert isinstance(scored, Scored), scored
-    return scored, answers[0].stdout.decode().splitlines()
+    return scored, runs[0].stdout.decode().splitlines()
 
 
 @pytest.fixture(scope="module")
 def scores_of_meteor(scored_and_statistics: tuple[Scored, list[str]]) -> list[list[float]]:
-    """For each sample METEOR's own scores of its images and, last, of all of them."""
+    """METEOR's scores for each resample: those of its images, then that of the corpus."""
     _, statistics = scored_and_statistics
-    counts = counts_of_samples()
+    counts = resample_counts()
     samples = [np.repeat(np.arange(len(statistics)), row) for row in counts]
-    question = [" ||| ".join(["EVAL", *(statistics[n] for n in sample)]) for sample in samples]
+    lines = [" ||| ".join(["EVAL", *(statistics[n] for n in sample)]) for sample in samples]
     jar = str(java_scores._TOOLKIT / "meteor" / "meteor-1.5.jar")
-    answer = subprocess.run(
+    done = subprocess.run(
         ["java", "-jar", jar, "-", "-", "-stdio", "-l", "en", "-norm"],
-        input="".join(line + "\n" for line in question),
+        input="".join(line + "\n" for line in lines),
         capture_output=True,
         text=True,
         check=True,
     )
-    found = iter(map(float, answer.stdout.split()))
+    found = iter(map(float, done.stdout.split()))
     scores = [[next(found) for _ in range(row.sum() + 1)] for row in counts]
     assert next(found, None) is None
     return scores
 
 
 @needs_java
-def test_each_image_scores_as_meteor_has_it(
+def test_image_scores_equal_meteor(
     scored_and_statistics: tuple[Scored, list[str]], scores_of_meteor: list[list[float]]
 ) -> None:
     scored, statistics = scored_and_statistics
-    assert len(statistics) == len(CAPTIONS)  # no line break or `|||` upset the protocol
+    assert len(statistics) == len(CAPTIONS)  # No line break or `|||` broke the protocol.
     assert list(scored.per_image) == list(CAPTIONS)
     assert list(scored.per_image.values()) == pytest.approx(scores_of_meteor[0][:-1], abs=1e-9)
     assert scored.per_image["whole"] == pytest.approx(1)
@@ -106,19 +106,19 @@ def test_each_image_scores_as_meteor_has_it(
         assert 0.2 < scored.per_image[name] < 1, name
 
 
-def assert_aggregates_as_meteor(metric: Metric, scores: list[list[float]]) -> None:
+def assert_corpus_scores_equal_meteor(metric: Metric, scores: list[list[float]]) -> None:
     of_all = [sample[-1] for sample in scores]
-    assert metric.resampled(counts_of_samples()) == pytest.approx(of_all, abs=1e-6)
+    assert metric.resampled(resample_counts()) == pytest.approx(of_all, abs=1e-6)
     assert metric.value == pytest.approx(of_all[0], abs=1e-6)
 
 
 @needs_java
-def test_samples_score_as_meteor_has_them(
+def test_corpus_scores_of_resamples_equal_meteor(
     scored_and_statistics: tuple[Scored, list[str]], scores_of_meteor: list[list[float]]
 ) -> None:
     metric = scored_and_statistics[0].metric
-    assert_aggregates_as_meteor(metric, scores_of_meteor)
-    once, twice, *_ = metric.resampled(counts_of_samples())
+    assert_corpus_scores_equal_meteor(metric, scores_of_meteor)
+    once, twice, *_ = metric.resampled(resample_counts())
     assert once == pytest.approx(twice)
 
 
@@ -134,13 +134,13 @@ def with_chunks_of_whole_matches(scored: Scored, statistics: list[str]) -> Metri
 
 @needs_java
 @pytest.mark.parametrize("fault", [mean_of_images, with_chunks_of_whole_matches])
-def test_a_faulty_aggregation_is_caught(
+def test_corpus_score_test_fails_for_wrong_aggregation(
     fault: Callable[[Scored, list[str]], Metric],
     scored_and_statistics: tuple[Scored, list[str]],
     scores_of_meteor: list[list[float]],
 ) -> None:
     with pytest.raises(AssertionError):
-        assert_aggregates_as_meteor(fault(*scored_and_statistics), scores_of_meteor)
+        assert_corpus_scores_equal_meteor(fault(*scored_and_statistics), scores_of_meteor)
 
 
 @needs_java
@@ -159,11 +159,11 @@ def test_golden_scores(real_data: Path) -> None:
     assert scored.per_image == pytest.approx(dict(expected), abs=1e-4)
 
 
-# From here on Java is a script, and the models of SPICE are empty files.
+# Below, a script replaces Java and empty files replace the models of SPICE.
 
 FEW = {"dog": "a dog runs", "cat": "a red cat", "none": ""}
 FEW_REFERENCES = {"cat": ["a cat"], "none": ["a man"], "dog": ["the dog runs fast", "a dog"]}
-# Answers in reverse order; the metric is a tenth of the number of the caption's words.
+# Answers in reverse order; the score is a tenth of the number of words of the caption.
 SPICE = """
 import json, sys
 arguments = sys.argv[1:]
@@ -184,7 +184,7 @@ json.dump(answer, open(arguments[arguments.index("-out") + 1], "w"))
 
 @pytest.fixture
 def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Puts a script in Java's place."""
+    """Returns a function that replaces Java by a script."""
     (tmp_path / "spice" / "lib").mkdir(parents=True)
     for name in java_scores._MODELS:
         (tmp_path / "spice" / "lib" / name).touch()
@@ -203,7 +203,7 @@ def spice_with(change: str) -> str:
     return f"#!{sys.executable}\n{SPICE.replace('CHANGE', change)}"
 
 
-def test_spice_reads_what_java_wrote(plant: Callable[[str], None]) -> None:
+def test_spice_reads_the_output_file(plant: Callable[[str], None]) -> None:
     plant(spice_with(""))
     scored = spice(FEW, FEW_REFERENCES)
     assert isinstance(scored, Scored), scored
@@ -226,7 +226,7 @@ def test_spice_reads_what_java_wrote(plant: Callable[[str], None]) -> None:
         "open(arguments[arguments.index('-out') + 1], 'w').write('[{'); sys.exit()",
     ],
 )
-def test_a_broken_answer_of_spice_is_no_score(plant: Callable[[str], None], change: str) -> None:
+def test_broken_output_of_spice_is_no_score(plant: Callable[[str], None], change: str) -> None:
     plant(spice_with(change))
     outcome = spice(FEW, FEW_REFERENCES)
     assert isinstance(outcome, NotRun)
@@ -237,7 +237,7 @@ def test_a_broken_answer_of_spice_is_no_score(plant: Callable[[str], None], chan
     "line", ["rubbish", "0.5", "", "1,0 " * 23, "1.0 " * 22, "NaN " * 23, "-1.0 " * 23]
 )
 @pytest.mark.parametrize("times", [len(FEW), 1])
-def test_a_broken_answer_of_meteor_is_no_score(
+def test_broken_output_of_meteor_is_no_score(
     plant: Callable[[str], None], line: str, times: int
 ) -> None:
     plant("#!/bin/sh\ncat > /dev/null\n" + f"echo '{line}'\n" * times)
@@ -246,7 +246,7 @@ def test_a_broken_answer_of_meteor_is_no_score(
     assert "METEOR" in outcome.reason
 
 
-def test_meteor_must_answer_for_each_caption(plant: Callable[[str], None]) -> None:
+def test_missing_output_of_meteor_is_no_score(plant: Callable[[str], None]) -> None:
     plant("#!/bin/sh\ncat > /dev/null\n" + f"echo '{'1.0 ' * 23}'\n" * (len(FEW) - 1))
     assert isinstance(meteor(FEW, FEW_REFERENCES), NotRun)
 
@@ -265,7 +265,7 @@ both = pytest.mark.parametrize("score", [meteor, spice])
             "exit status 1: Exception in main: no heap; ",
         ),
         ("#!/bin/sh\nkill -9 $$\n", "exit status -9"),
-        ("#!/no/such/program\n", "java cannot be started"),
+        ("#!/no/such/program\n", "java could not be started"),
     ],
 )
 def test_a_crash_is_no_score(
@@ -282,22 +282,22 @@ def test_without_java_there_is_no_score(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score: Callable
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert str(score(FEW, FEW_REFERENCES)) == "not run: no java"
+    assert str(score(FEW, FEW_REFERENCES)) == "not run: no java on the PATH"
 
 
-def test_without_models_spice_does_not_begin(plant: Callable[[str], None], tmp_path: Path) -> None:
-    plant(f"#!/bin/sh\ntouch {tmp_path}/began\n")
+def test_spice_does_not_start_without_models(plant: Callable[[str], None], tmp_path: Path) -> None:
+    plant(f"#!/bin/sh\ntouch {tmp_path}/started\n")
     for name in java_scores._MODELS:
         (tmp_path / "spice" / "lib" / name).unlink()
         outcome = spice(FEW, FEW_REFERENCES)
         assert isinstance(outcome, NotRun)
         assert "get_stanford_models" in outcome.reason
         (tmp_path / "spice" / "lib" / name).touch()
-    assert not (tmp_path / "began").exists()
+    assert not (tmp_path / "started").exists()
 
 
 @needs_java
-def test_without_its_program_meteor_has_no_score(
+def test_meteor_without_its_jar_is_no_score(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(java_scores, "_TOOLKIT", tmp_path)
@@ -308,7 +308,7 @@ def test_without_its_program_meteor_has_no_score(
 
 def ends(process: int) -> bool:
     for _ in range(100):
-        # A killed child keeps its number until somebody waits for it.
+        # A killed child keeps its process id until its parent waits for it.
         with contextlib.suppress(ChildProcessError):
             os.waitpid(process, os.WNOHANG)
         try:
@@ -320,18 +320,18 @@ def ends(process: int) -> bool:
 
 
 @both
-def test_a_program_that_hangs_is_ended(
+def test_program_that_hangs_is_killed(
     plant: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score: Callable
 ) -> None:
     plant(f"#!/bin/sh\necho $$ > {tmp_path}/process\nexec sleep 60\n")
     monkeypatch.setattr(java_scores, "_START_SECONDS", 0.5)
     monkeypatch.setattr(java_scores, "_SPICE_SECONDS", 0.1)
     outcome = score(FEW, FEW_REFERENCES)
-    assert outcome == NotRun("java had not finished after 0.8 seconds")
+    assert outcome == NotRun("java did not finish within 0.8 seconds")
     assert ends(int((tmp_path / "process").read_text()))
 
 
-def test_interruption_leaves_no_process(plant: Callable[[str], None], tmp_path: Path) -> None:
+def test_interrupt_kills_the_process(plant: Callable[[str], None], tmp_path: Path) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -347,7 +347,7 @@ def test_interruption_leaves_no_process(plant: Callable[[str], None], tmp_path: 
     assert ends(int((tmp_path / "process").read_text()))
 
 
-def test_many_captions_and_chatter_cause_no_deadlock(plant: Callable[[str], None]) -> None:
+def test_many_captions_and_warnings_cause_no_deadlock(plant: Callable[[str], None]) -> None:
     number = 25_000
     plant(
         f"#!{sys.executable}\nimport sys\n"

@@ -1,4 +1,4 @@
-"""Our metrics must be the official toolkit's, and must not reward a collapsed caption."""
+"""Quality metrics equal pycocoevalcap and do not reward collapsed captions."""
 
 import json
 import math
@@ -16,7 +16,6 @@ from pycocoevalcap.rouge.rouge import Rouge
 from caption_gan.errors import CaptionGANError
 from caption_gan.metrics import quality as scores_of
 from caption_gan.metrics.bleu import bleu, count_matches
-from caption_gan.metrics.fact_accuracy import fact_accuracy
 from caption_gan.metrics.quality import per_image_cider
 from caption_gan.metrics.tokenization import tokenize
 
@@ -51,7 +50,7 @@ REFERENCES: References = {
 @pytest.fixture(scope="module")
 def golden() -> tuple[Texts, References, dict[str, dict[str, float]]]:
     if not GOLDEN.is_dir():
-        pytest.skip(f"golden captions are not on this machine: no folder {GOLDEN}")
+        pytest.skip(f"no golden captions: {GOLDEN} is missing")
     annotations = json.loads((GOLDEN / "fakecap_subset_annotations.json").read_text())
     results = json.loads((GOLDEN / "fakecap_subset_results.json").read_text())
     scores = json.loads((GOLDEN / "fakecap_subset_scores_pycocoevalcap.json").read_text())
@@ -92,7 +91,7 @@ def test_golden_bleu_and_rouge_of_each_image(
     assert dict(zip(captions, rouge, strict=True)) == pytest.approx(expected["ROUGE_L"], abs=1e-4)
 
 
-def test_made_up_captions_score_as_the_toolkit_scores_them() -> None:
+def test_scores_equal_pycocoevalcap() -> None:
     ids = list(CAPTIONS)
     targets = {image_id: REFERENCES[image_id] for image_id in ids}
     candidates = {image_id: [CAPTIONS[image_id]] for image_id in ids}
@@ -106,7 +105,7 @@ def test_made_up_captions_score_as_the_toolkit_scores_them() -> None:
     )
 
 
-def test_perfect_captions_reach_the_top() -> None:
+def test_perfect_captions_reach_the_maximum() -> None:
     references = {"1": ["a red dog runs fast"], "2": ["two blue cats sleep here"]}
     captions = {image_id: texts[0] for image_id, texts in references.items()}
     scores = quality(captions, references)
@@ -124,21 +123,21 @@ OF_COLLAPSED: References = {
 def bleu4_that_skips_orders_without_a_match(
     captions: Mapping[str, str], references: Mapping[str, Sequence[str]]
 ) -> float:
-    """The faulty double: the mean is over the orders that match, as some quick BLEUs have it."""
+    """A wrong variant, as in some simple BLEUs: the mean leaves out orders without a match."""
     precisions = []
     for n in range(1, 5):
-        correct = guessed = 0
+        matches = total = 0
         for image_id, caption in captions.items():
             words = caption.split()
             counts = Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
-            most: Counter[tuple[str, ...]] = Counter()
+            clipped: Counter[tuple[str, ...]] = Counter()
             for text in references[image_id]:
-                of = text.split()
-                most |= Counter(tuple(of[i : i + n]) for i in range(len(of) - n + 1))
-            correct += (counts & most).total()
-            guessed += counts.total()
-        if correct:
-            precisions.append(correct / guessed)
+                others = text.split()
+                clipped |= Counter(tuple(others[i : i + n]) for i in range(len(others) - n + 1))
+            matches += (counts & clipped).total()
+            total += counts.total()
+        if matches:
+            precisions.append(matches / total)
     return math.exp(sum(map(math.log, precisions)) / len(precisions)) if precisions else 0.0
 
 
@@ -150,15 +149,17 @@ def assert_collapse_scores_nothing(
 
 def test_collapsed_captions_score_nothing() -> None:
     assert_collapse_scores_nothing(lambda *texts: quality(*texts)["BLEU-4"])
-    assert quality(COLLAPSED, OF_COLLAPSED)["BLEU-1"] > 0.3  # the match that must not carry over
+    assert (
+        quality(COLLAPSED, OF_COLLAPSED)["BLEU-1"] > 0.3
+    )  # BLEU-1 matches; BLEU-4 must not profit from it.
 
 
-def test_the_collapse_test_catches_a_faulty_bleu() -> None:
+def test_collapse_test_fails_for_the_wrong_bleu() -> None:
     with pytest.raises(AssertionError):
         assert_collapse_scores_nothing(bleu4_that_skips_orders_without_a_match)
 
 
-def test_one_image_has_no_cider() -> None:
+def test_cider_of_a_single_image_is_zero() -> None:
     scores = quality({"1": "a red dog runs"}, {"1": ["a red dog runs"]})
     assert scores["CIDEr"] == 0.0
     assert scores["BLEU-4"] == pytest.approx(1.0)
@@ -167,10 +168,12 @@ def test_one_image_has_no_cider() -> None:
 def test_empty_captions_score_zero() -> None:
     scores = quality({"1": "", "2": "."}, {"1": ["a dog"], "2": ["two cats", "."]})
     assert [scores[name] for name in NAMES if name != "ROUGE-L"] == pytest.approx([0.0] * 5)
-    assert scores["ROUGE-L"] == pytest.approx(0.5)  # as the toolkit has it: "" equals ""
+    assert scores["ROUGE-L"] == pytest.approx(
+        0.5
+    )  # As in pycocoevalcap: the empty caption equals the empty reference.
 
 
-def test_standard_output_stays_clean(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     quality(CAPTIONS, REFERENCES)
     assert capsys.readouterr().out == ""
 
@@ -182,11 +185,11 @@ def test_standard_output_stays_clean(capsys: pytest.CaptureFixture[str]) -> None
         ({"1": "a", "2": "b"}, {"1": ["a"]}, "no reference for image '2'"),
         ({"1": "a"}, {"1": ["a"], "2": ["a"], "3": ["b"]}, "no caption for image '2' and 1 others"),
         ({"1": "a"}, {"1": []}, "image '1'"),
-        ({"1": "a"}, {"1": ["."]}, "with a word in it"),
+        ({"1": "a"}, {"1": ["."]}, "contains a word"),
         ({"1": "a"}, {"1": "a dog"}, "list of texts"),
     ],
 )
-def test_wrong_input_is_named(captions: Texts, references: References, words: str) -> None:
+def test_wrong_input_is_refused(captions: Texts, references: References, words: str) -> None:
     for score in (quality, per_image_cider):
         with pytest.raises(CaptionGANError, match=words):
             score(captions, references)
@@ -204,21 +207,8 @@ def test_bounds_and_order(images: list[tuple[str, list[str]]]) -> None:
     scores = quality(captions, references)
     for name in NAMES:
         assert 0.0 <= scores[name] <= (10.0 if name == "CIDEr" else 1.0) + 1e-9
-    turned = dict(reversed(captions.items()))
-    assert quality(turned, references) == pytest.approx(scores, abs=1e-9)
+    reordered = dict(reversed(captions.items()))
+    assert quality(reordered, references) == pytest.approx(scores, abs=1e-9)
     each = per_image_cider(captions, references)
-    assert per_image_cider(turned, references) == pytest.approx(each, abs=1e-9)
+    assert per_image_cider(reordered, references) == pytest.approx(each, abs=1e-9)
     assert sum(each.values()) / len(each) == pytest.approx(scores["CIDEr"], abs=1e-9)
-
-
-def test_fact_accuracy_is_the_share_of_true_captions() -> None:
-    captions = ["a red dog", "a blue dog", "a red cat", "dog"]
-    facts = [{"red", "dog"}, {"red", "dog"}, {"red", "cat"}, set()]
-
-    def is_true(caption: str, known: set[str]) -> bool:
-        return set(caption.split()) - {"a"} <= known
-
-    assert fact_accuracy(captions, facts, is_true).value == 0.5
-    for wrong in ([], captions[:2]):
-        with pytest.raises(CaptionGANError, match="captions and facts"):
-            fact_accuracy(wrong, facts, is_true)

@@ -1,4 +1,4 @@
-"""The words must be those of the Java program, on real captions and on odd ones."""
+"""Tokens equal those of the Java program, on real captions and on edge cases."""
 
 import json
 from pathlib import Path
@@ -11,8 +11,8 @@ from caption_gan.metrics.tokenization import tokenize
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "data" / "metric_golden"
 
-# Each answer is the Java program's, pycocoevalcap's list of punctuation removed.
-ANSWERS = {
+# Output of the Java program, after removing pycocoevalcap's list of punctuation.
+EXPECTED = {
     "A man's dog isn't here.": "a man 's dog is n't here",
     "Two dogs' toys, a black-and-white t-shirt; that's all!": (
         "two dogs toys a black-and-white t-shirt that 's all"
@@ -40,14 +40,14 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("caption", ANSWERS)
-def test_answers_of_the_java_program(caption: str) -> None:
-    assert tokenize(caption) == ANSWERS[caption]
+@pytest.mark.parametrize("caption", EXPECTED)
+def test_tokens_equal_the_java_program(caption: str) -> None:
+    assert tokenize(caption) == EXPECTED[caption]
 
 
 def test_golden_captions_and_references() -> None:
     if not GOLDEN.is_dir():
-        pytest.skip(f"golden captions are not on this machine: no folder {GOLDEN}")
+        pytest.skip(f"no golden captions: {GOLDEN} is missing")
     annotations = json.loads((GOLDEN / "fakecap_subset_annotations.json").read_text())
     results = json.loads((GOLDEN / "fakecap_subset_results.json").read_text())
     expected = json.loads((GOLDEN / "fakecap_subset_ptb_tokenized.json").read_text())
@@ -61,7 +61,7 @@ def test_golden_captions_and_references() -> None:
 
 
 @given(st.text())
-def test_any_text_gives_words_joined_by_single_spaces(text: str) -> None:
+def test_tokens_are_joined_by_single_spaces(text: str) -> None:
     words = tokenize(text)
     assert words == " ".join(words.split(" "))
     assert words == words.strip()
@@ -69,6 +69,6 @@ def test_any_text_gives_words_joined_by_single_spaces(text: str) -> None:
 
 
 @given(st.lists(st.sampled_from(["man", "dog", "t-shirt", "red", "is", "frisbee"]), min_size=1))
-def test_plain_words_only_change_case(words: list[str]) -> None:
+def test_plain_words_only_become_lower_case(words: list[str]) -> None:
     caption = " ".join(words)
     assert tokenize(caption.upper() + ".") == caption
