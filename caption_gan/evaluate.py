@@ -1,10 +1,11 @@
-"""Scores captioners: `python -m caption_gan.evaluate RUN... [--split val] [--frontier] [--json]`.
+"""Evaluates captioners: `python -m caption_gan.evaluate RUN... [--split val] [--json]`.
 
-RUN is a run directory or a SavedModel that was exported from one. Several are compared, the others
-with the first. `--results R.json --references REFS.json` scores any captioner's captions, in COCO's
-format; `--ratings R --references REFS` tells how well each score agrees with people's ratings.
+RUN is a run directory or a SavedModel exported from one. Several runs are compared with the first.
+`--results R.json --references REFS.json` scores captions of any system, in COCO's format.
+`--ratings R --references REFS` correlates the metrics with human ratings.
 """
 
+import argparse
 import dataclasses
 import json
 import shlex
@@ -15,9 +16,10 @@ from typing import Any
 from caption_gan.command_line import ArgumentParser, run_program
 from caption_gan.config.run import Config
 from caption_gan.evaluation.coco_results import results_lines, score_results
-from caption_gan.evaluation.human_ratings import correlation_lines, judge
+from caption_gan.evaluation.human_ratings import correlate_with_ratings, correlation_lines
+from caption_gan.evaluation.result import Evaluation, summary
 from caption_gan.evaluation.run_comparison import compare, comparison_lines, write_comparison
-from caption_gan.evaluation.runs import SHOWN, Evaluation, evaluate_run, places, summary
+from caption_gan.evaluation.runs import evaluate_run, output_paths
 from caption_gan.evaluation.saved_models import evaluate_saved_model, is_saved_model
 from caption_gan.run import RunDirectory, load_run
 
@@ -25,47 +27,55 @@ PROGRAM = "python -m caption_gan.evaluate"
 
 
 def main() -> None:
-    """The program."""
+    """Runs the program."""
     first_line, _, rest = (__doc__ or "").partition("\n\n")
     parser = ArgumentParser(prog=PROGRAM, description=f"{first_line} {rest}")
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="run directory, or SavedModel")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="run directory or SavedModel")
     parser.add_argument("--split", default="val", help="train, val or test")
     parser.add_argument(
-        "--frontier", action="store_true", help="quality against variety, at many temperatures"
+        "--frontier",
+        action="store_true",
+        help="sample at many temperatures, for the quality-diversity frontier",
     )
     parser.add_argument(
-        "--dual_encoder", default=None, help="SavedModel that tells whether captions find images"
+        "--dual_encoder",
+        default=None,
+        help="SavedModel of a dual encoder such as CLIP, for retrieval metrics",
     )
     parser.add_argument(
-        "--to", default="comparison.html", help="page on which several runs are compared"
+        "--to", default="comparison.html", help="HTML file of the comparison of several runs"
     )
     parser.add_argument("--results", default=None, help="captions in COCO's format")
-    parser.add_argument("--ratings", default=None, help="ratings by people, in Flickr8k's formats")
-    parser.add_argument("--references", default=None, help="references of --results or --ratings")
-    parser.add_argument("--json", action="store_true", help="print one JSON object and no more")
+    parser.add_argument(
+        "--ratings", default=None, help="human ratings, in Flickr8k's formats or JSON lines"
+    )
+    parser.add_argument("--references", default=None, help="references for --results or --ratings")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object and nothing else"
+    )
     arguments = parser.parse_args()
     given = [bool(arguments.runs), arguments.results is not None, arguments.ratings is not None]
     if sum(given) != 1:
-        parser.error("give either RUN... or --results or --ratings")
+        parser.error("give exactly one of RUN..., --results and --ratings")
     if bool(arguments.runs) != (arguments.references is None):
-        parser.error("--results and --ratings need --references, and RUN takes none")
+        parser.error("give --references with --results or --ratings, and not with RUN")
 
     if arguments.results:
         scored = score_results(arguments.results, arguments.references)
         output, lines = scored.to_json(), results_lines(scored)
     elif arguments.ratings:
-        output = judge(arguments.ratings, arguments.references)
+        output = correlate_with_ratings(arguments.ratings, arguments.references)
         lines = correlation_lines(output)
     else:
         output, lines = evaluate_all(arguments)
     print(json.dumps(output) if arguments.json else "\n".join(lines))
 
 
-def evaluate_all(arguments: Any) -> tuple[dict[str, Any], list[str]]:
-    """Evaluates runs, and compares them where there are several.
+def evaluate_all(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    """Evaluates runs, and compares them if there are several.
 
     Returns:
-        What to print as JSON, and what to print for people.
+        The output as JSON, and its lines for the terminal.
     """
     evaluations: dict[str, Evaluation] = {}
     lines = []
@@ -73,18 +83,18 @@ def evaluate_all(arguments: Any) -> tuple[dict[str, Any], list[str]]:
         evaluations[path] = evaluation = evaluate_one(Path(path), arguments)
         lines += ["", f"{path}, {arguments.split}", summary(evaluation)]
         if not is_saved_model(Path(path)):
-            lines += ["", places(RunDirectory(path))]
-    output: dict[str, Any] = {path: some.to_json() for path, some in evaluations.items()}
+            lines += ["", output_paths(RunDirectory(path))]
+    output: dict[str, Any] = {path: result.to_json() for path, result in evaluations.items()}
     if len(evaluations) > 1:
         comparison = compare(evaluations)
         command = shlex.join(["python", "-m", "caption_gan.evaluate", *sys.argv[1:]])
         write_comparison(Path(arguments.to), comparison, command)
         output["comparison"] = comparison.to_json()
-        lines += [*comparison_lines(comparison, SHOWN), "", f"{'comparison:':18}{arguments.to}"]
+        lines += [*comparison_lines(comparison), "", f"{'comparison:':18}{arguments.to}"]
     return output, lines
 
 
-def evaluate_one(path: Path, arguments: Any) -> Evaluation:
+def evaluate_one(path: Path, arguments: argparse.Namespace) -> Evaluation:
     """Evaluates a run or a SavedModel."""
 
     def with_encoder(config: Config) -> Config:

@@ -20,7 +20,8 @@ from caption_gan.data.pipeline import Pipeline
 from caption_gan.data.shards.prepare import prepare_splits
 from caption_gan.distribution import precision, strategies
 from caption_gan.errors import CaptionGANError
-from caption_gan.evaluation.runs import evaluate_run, places, summary
+from caption_gan.evaluation.result import summary
+from caption_gan.evaluation.runs import evaluate_run, output_paths
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.encoders.encoder import build_encoder
 from caption_gan.reporting.data_summary import overlaps
@@ -91,7 +92,7 @@ def fit(config: Config, run: RunDirectory) -> str:
 
     def evaluate() -> str:
         evaluation = evaluate_run(run, config, tokenizer, captioner, "val", notes)
-        return "\n".join([summary(evaluation), "", places(run), *notes])
+        return "\n".join([summary(evaluation), "", output_paths(run), *notes])
 
     return strategies.from_chief(evaluate)
 

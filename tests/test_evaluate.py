@@ -1,4 +1,4 @@
-"""The evaluation program on what others have written: results files, ratings, SavedModels."""
+"""The program `evaluate` on results files, human ratings and SavedModels."""
 
 import json
 import re
@@ -48,7 +48,7 @@ def write_references(path: Path) -> Path:
 
 @pytest.fixture
 def evaluate(monkeypatch, capsys):
-    """The program within this process, where there is no Java; returns status and output."""
+    """Runs the program in this process without Java; returns exit status and output."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, arguments)])
@@ -66,7 +66,7 @@ def files(tmp_path_factory) -> tuple[Path, Path]:
     return write_results(folder / "results.json"), write_references(folder / "references.json")
 
 
-def test_a_results_file_is_scored(files):
+def test_results_file_is_scored(files):
     results, references = files
     done = call("evaluate", f"--results={results}", f"--references={references}", "--json")
     assert done.returncode == 0, done.stderr
@@ -81,7 +81,7 @@ def test_a_results_file_is_scored(files):
     assert len(metrics["notes"]) == 2
 
 
-def test_people_read_it_too(files, evaluate):
+def test_terminal_output_of_a_results_file(files, evaluate):
     _, output, _ = evaluate(f"--results={files[0]}", f"--references={files[1]}")
     assert re.search(r"^CIDEr +\d\.\d{4}  \[", output, re.MULTILINE)
     for line in (
@@ -93,7 +93,7 @@ def test_people_read_it_too(files, evaluate):
 
 
 @pytest.mark.skipif(shutil.which("java") is None, reason="java is not on the PATH")
-def test_java_is_used_where_it_is(files):
+def test_meteor_runs_if_java_is_installed(files):
     arguments = [f"--results={files[0]}", f"--references={files[1]}", "--json"]
     done = call("evaluate", *arguments, java=True)
     metrics = json.loads(done.stdout)
@@ -101,7 +101,7 @@ def test_java_is_used_where_it_is(files):
     assert "METEOR" not in metrics["not_run"]
 
 
-def test_a_collapsed_results_file_is_flagged(files, tmp_path, evaluate):
+def test_collapsed_results_file_is_reported(files, tmp_path, evaluate):
     same = write_results(tmp_path / "same.json", dict.fromkeys(CAPTIONS, "a a a a a a"))
     _, output, _ = evaluate(f"--results={same}", f"--references={files[1]}")
     assert output.startswith("COLLAPSED: repeated_token_rate is 1.000")
@@ -123,7 +123,7 @@ def test_bad_results_end_with_one_line(files, tmp_path, evaluate, captions, word
     assert len(errors.splitlines()) == 1
 
 
-def test_scores_are_judged_by_ratings(files, tmp_path, evaluate):
+def test_metrics_are_correlated_with_human_ratings(files, tmp_path, evaluate):
     ratings = tmp_path / "ratings.jsonl"
     rows = [
         (1, "a red dog runs on grass", [4, 4]),
@@ -135,16 +135,16 @@ def test_scores_are_judged_by_ratings(files, tmp_path, evaluate):
     ]
     ratings.write_text(
         "\n".join(
-            json.dumps({"image_id": key, "caption": caption, "ratings": some})
-            for key, caption, some in rows
+            json.dumps({"image_id": key, "caption": caption, "ratings": ratings_of_pair})
+            for key, caption, ratings_of_pair in rows
         )
     )
     arguments = [f"--ratings={ratings}", f"--references={files[1]}"]
-    judged = json.loads(evaluate(*arguments, "--json")[1])
-    assert judged["pairs"] == 6
-    assert all(0.5 < tau <= 1.1 for tau in judged["correlation"].values())
-    assert set(judged["correlation"]) == {"BLEU-1", "BLEU-4", "ROUGE-L", "CIDEr"}
-    assert judged["not_run"]["METEOR"] == "no java on the PATH"
+    result = json.loads(evaluate(*arguments, "--json")[1])
+    assert result["pairs"] == 6
+    assert all(0.5 < tau <= 1.1 for tau in result["correlation"].values())
+    assert set(result["correlation"]) == {"BLEU-1", "BLEU-4", "ROUGE-L", "CIDEr"}
+    assert result["not_run"]["METEOR"] == "no java on the PATH"
     _, text, _ = evaluate(*arguments)
     assert "Kendall's tau-c" in text
     assert re.search(r"^CIDEr +\+0\.", text, re.MULTILINE)
@@ -160,21 +160,21 @@ def test_scores_are_judged_by_ratings(files, tmp_path, evaluate):
         ["--results=r.json", "--ratings=t.txt", "--references=s.json"],
     ],
 )
-def test_a_wrong_call_ends_with_one_line(evaluate, arguments):
+def test_wrong_call_ends_with_one_line(evaluate, arguments):
     status, output, errors = evaluate(*arguments)
     assert (status, output) == (2, "")
     assert len(errors.splitlines()) == 1
 
 
-class Saying(tf.Module):
-    """An exported captioner that tells the size of the image's file, whatever is in it."""
+class FileSizeCaptioner(tf.Module):
+    """An exported captioner whose captions are the size of the image file."""
 
     def __init__(self, word: str):
         super().__init__()
         self.word = word
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
-    def likeliest(self, image_bytes):
+    def greedy(self, image_bytes):
         size = tf.strings.as_string(tf.strings.length(image_bytes))
         captions = tf.strings.join(["a chart of ", size, f" {self.word}"])
         return {"caption": captions, "score": tf.zeros(tf.shape(image_bytes))}
@@ -187,8 +187,8 @@ class Saying(tf.Module):
             tf.TensorSpec([None], tf.int64, name="seed"),
         ]
     )
-    def drawn(self, image_bytes, temperature, top_p, seed):
-        first = self.likeliest(image_bytes)["caption"]
+    def sample(self, image_bytes, temperature, top_p, seed):
+        first = self.greedy(image_bytes)["caption"]
         second = tf.strings.join([first, tf.strings.as_string(seed)], " ")
         scores = tf.stack([temperature, top_p], axis=1)
         return {"captions": tf.stack([first, second], axis=1), "scores": scores}
@@ -197,8 +197,8 @@ class Saying(tf.Module):
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("export") / "1"
-    module = Saying("bytes")
-    signatures = {"serving_default": module.likeliest, "sample": module.drawn}
+    module = FileSizeCaptioner("bytes")
+    signatures = {"serving_default": module.greedy, "sample": module.sample}
     tf.saved_model.save(module, str(path), signatures)
     (path / "assets.extra").mkdir()
     cache = tmp_path_factory.mktemp("cache")
@@ -207,7 +207,7 @@ def exported(tmp_path_factory) -> Path:
     return path
 
 
-def test_a_saved_model_is_scored_on_its_data(exported):
+def test_saved_model_is_scored_on_its_data_set(exported):
     before = sorted(exported.rglob("*"))
     done = call("evaluate", exported, "--json")
     assert done.returncode == 0, done.stderr
@@ -220,7 +220,7 @@ def test_a_saved_model_is_scored_on_its_data(exported):
     assert sorted(exported.rglob("*")) == before
 
 
-def test_a_saved_model_without_its_settings_is_refused(exported, tmp_path, evaluate):
+def test_saved_model_without_settings_is_refused(exported, tmp_path, evaluate):
     shutil.copytree(exported, tmp_path / "bare")
     shutil.rmtree(tmp_path / "bare" / "assets.extra")
     status, _, errors = evaluate(tmp_path / "bare")
@@ -228,7 +228,7 @@ def test_a_saved_model_without_its_settings_is_refused(exported, tmp_path, evalu
     assert "has no assets.extra/config.yaml" in errors
 
 
-def test_another_saved_model_is_refused(exported, tmp_path, evaluate):
+def test_saved_model_of_another_program_is_refused(exported, tmp_path, evaluate):
     module = tf.Module()
     module.double = tf.function(lambda x: 2 * x, input_signature=[tf.TensorSpec([], tf.float32)])
     tf.saved_model.save(module, str(tmp_path / "other"))

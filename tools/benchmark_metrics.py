@@ -1,7 +1,7 @@
 """Measures the metrics: `python tools/benchmark_metrics.py [--images 5000]`.
 
 Prints the seconds for BLEU, ROUGE-L and CIDEr of one caption per image with five references each
-(5,000 images is COCO's test size), for all metrics of variety among five samples per image, for
+(5,000 images is COCO's test size), for all metrics of sample_diversity among five samples per image, for
 1,000 bootstrap samples of each metric, and for METEOR if Java is installed. The captions are those
 of the built-in scenes.
 """
@@ -14,7 +14,7 @@ from typing import Any
 from caption_gan.config.data import DataConfig
 from caption_gan.data.skips import Skips
 from caption_gan.data.sources.registry import open_source
-from caption_gan.evaluation.text_metrics import collapse_metrics, novelty, variety
+from caption_gan.evaluation.text_metrics import collapse_metrics, novelty, sample_diversity
 from caption_gan.metrics import java_scores
 from caption_gan.metrics.bootstrap import Bootstrap
 from caption_gan.metrics.quality import quality
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def diversity() -> dict[str, Any]:
         return {
             **collapse_metrics([drawn[:1] for drawn in samples]),
-            **variety(samples),
+            **sample_diversity(samples),
             **novelty(samples, training),
         }
 

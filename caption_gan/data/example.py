@@ -1,6 +1,9 @@
-"""What every source yields: one image with its captions."""
+"""One image with its reference captions, and with the captions generated for it."""
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -22,3 +25,46 @@ class Example:
     captions: tuple[str, ...]
     facts: str = ""
     image_text: str = ""
+
+
+@dataclass
+class CaptionedImage:
+    """An image with the captions that a captioner generated for it.
+
+    Attributes:
+        example: The image with its references.
+        captions: For each decoding (`greedy`, `sample`, `beam`) captions with their scores. A score
+            is the mean log-probability per token, in nats.
+        tokens: The T tokens of the greedy caption, without the end token.
+        attention: Attention weights of these tokens, [T, rows, columns].
+        cider: CIDEr of the greedy caption.
+        is_correct: Whether the greedy caption is entirely correct; None if the data set has no
+            facts.
+    """
+
+    example: Example
+    captions: dict[str, list[tuple[str, float]]]
+    tokens: list[str]
+    attention: np.ndarray
+    cider: float = 0.0
+    is_correct: bool | None = None
+
+    @property
+    def greedy(self) -> str:
+        """The greedy caption; empty if there is none."""
+        captions = self.captions.get("greedy")
+        return captions[0][0] if captions else ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The line of `captions.jsonl`."""
+        return {
+            "image_id": self.example.image_id,
+            "captions": {
+                decoding: [
+                    {"caption": caption, "score": round(score, 4)} for caption, score in captions
+                ]
+                for decoding, captions in self.captions.items()
+            },
+            "references": list(self.example.captions),
+            "CIDEr": round(self.cider, 4),
+        } | ({} if self.is_correct is None else {"is_true": self.is_correct})

@@ -1,4 +1,4 @@
-"""What a captioner reaches that does not see, or does not understand, the image."""
+"""Fact accuracy that a captioner reaches without seeing, or without understanding, the image."""
 
 import json
 from collections.abc import Sequence
@@ -14,39 +14,40 @@ from caption_gan.metrics.metric import Metric
 def baselines(
     examples: Sequence[Example],
     training: Sequence[Example],
-    is_true: FactChecker,
+    fact_checker: FactChecker,
     constants: int = 500,
     side: int = 32,
 ) -> dict[str, Metric]:
-    """What a captioner reaches that does not see, or does not understand, the image.
+    """Fact accuracy of the best constant caption and of nearest-neighbour captions.
 
     Args:
-        examples: Of the split.
-        training: Of the training split.
-        is_true: Tells whether a caption is true of facts.
-        constants: Number of training captions that are tried as the one caption for all images.
-        side: Images are compared as thumbnails of so many pixels a side.
+        examples: Examples of the split.
+        training: Examples of the training split.
+        fact_checker: Returns whether a caption is correct, given the facts of its image.
+        constants: Number of training captions to try as the same caption for all images.
+        side: Side in pixels of the thumbnails on which images are compared.
 
     Returns:
-        `blind/fact_accuracy`: of the best constant caption;
-        `nearest/fact_accuracy`: of the captions of the training image with the smallest
-        Euclidean distance in pixels.
+        `blind/fact_accuracy`: of the best constant caption, chosen on this split.
+        `nearest/fact_accuracy`: of the captions of the training images with the smallest Euclidean
+        distance in pixels.
     """
     facts = [json.loads(example.facts) for example in examples]
     blind = max(
         (
-            fact_accuracy([example.captions[0]] * len(facts), facts, is_true)
+            fact_accuracy([example.captions[0]] * len(facts), facts, fact_checker)
             for example in training[:constants]
         ),
         key=lambda metric: metric.value,
     )
-    ours, theirs = (
-        thumbnails([example.image for example in some], side) for some in (examples, training)
+    queries, candidates = (
+        thumbnails([example.image for example in of_split], side)
+        for of_split in (examples, training)
     )
-    # Of |a - b|^2 = |a|^2 - 2 a.b + |b|^2 the first term is the same for every neighbour.
-    nearest = np.argmin((theirs**2).sum(axis=1) - 2 * ours @ theirs.T, axis=1)
+    # In |a - b|^2 = |a|^2 - 2 a.b + |b|^2, |a|^2 does not change which neighbour is nearest.
+    nearest = np.argmin((candidates**2).sum(axis=1) - 2 * queries @ candidates.T, axis=1)
     captions = [training[index].captions[0] for index in nearest]
     return {
         "blind/fact_accuracy": blind,
-        "nearest/fact_accuracy": fact_accuracy(captions, facts, is_true),
+        "nearest/fact_accuracy": fact_accuracy(captions, facts, fact_checker),
     }

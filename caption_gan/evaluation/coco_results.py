@@ -1,7 +1,7 @@
-"""Captions that any program wrote, and their references, in the files of COCO's evaluation server.
+"""Scores captions of any system, given in the results format of COCO's evaluation server.
 
-Chen et al., "Microsoft COCO Captions: Data Collection and Evaluation Server" (2015). Ids are texts
-here: a file with the number 42 and one with the text "42" mean the same image.
+Chen et al., "Microsoft COCO Captions: Data Collection and Evaluation Server" (2015). Image ids
+become strings: the number 42 and the string "42" mean the same image.
 """
 
 import itertools
@@ -23,14 +23,14 @@ REFERENCES = f'{{"images": [{{"id": 42}}, ...], "annotations": {RESULTS}}}'
 
 
 @dataclass(frozen=True)
-class Matched:
+class MatchedReferences:
     """The references of captioned images.
 
     Attributes:
-        references: Of exactly the captioned images, by image id, in the order of the captions.
-        left_out: How many images of the references have no caption. They do not count, as in the
-            official toolkit, whose scores are of the captioned images.
-        empty: How many captions are empty; the official toolkit scores them with zero.
+        references: References of the captioned images, by image id in the order of the captions.
+        left_out: Number of images with references but without caption. As in the official toolkit,
+            they do not count.
+        empty: Number of empty captions; the official toolkit scores them 0.
     """
 
     references: dict[str, list[str]]
@@ -39,10 +39,10 @@ class Matched:
 
 
 def read_results(path: str) -> dict[str, str]:
-    """The caption of each image, by image id, in the file's order.
+    """Reads captions by image id, in the order of the file.
 
     Raises:
-        CaptionGANError: The file is missing or no results, or one of them cannot be used.
+        CaptionGANError: If the file is missing, has another format, or has an unusable entry.
     """
     content = parse(read_utf8(path, RESULTS), path, RESULTS)
     if not isinstance(content, list) or not content:
@@ -50,7 +50,7 @@ def read_results(path: str) -> dict[str, str]:
     captions: dict[str, str] = {}
     for number, entry in enumerate(content, start=1):
         where = f"{path}, number {number}"
-        image_id, caption = captioned(entry, where)
+        image_id, caption = read_entry(entry, where)
         if image_id in captions:
             first = list(captions).index(image_id) + 1
             raise CaptionGANError(
@@ -61,10 +61,10 @@ def read_results(path: str) -> dict[str, str]:
 
 
 def read_references(path: str) -> dict[str, list[str]]:
-    """The captions of each image, by image id, in the file's order; none for some, perhaps.
+    """Reads references by image id, in the order of the file; an image may have none.
 
     Raises:
-        CaptionGANError: The file is missing or no references, or one of them cannot be used.
+        CaptionGANError: If the file is missing, has another format, or has an unusable entry.
     """
     content = parse(read_utf8(path, REFERENCES), path, REFERENCES)
     lists = content if isinstance(content, dict) else {}
@@ -77,49 +77,56 @@ def read_references(path: str) -> dict[str, list[str]]:
         _expect_keys(image, where, "id")
         references[_as_id(image["id"], where)] = []
     for number, entry in enumerate(annotations, start=1):
-        image_id, caption = captioned(entry, f"{path}, annotations, number {number}")
+        image_id, caption = read_entry(entry, f"{path}, annotations, number {number}")
         references.setdefault(image_id, []).append(caption)
     return references
 
 
-def matched(results: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> Matched:
-    """The references of the captioned images, given what the two functions above return.
+def match_references(
+    captions: Mapping[str, str], references: Mapping[str, Sequence[str]]
+) -> MatchedReferences:
+    """Selects the references of the captioned images.
+
+    Args:
+        captions: As returned by `read_results`.
+        references: As returned by `read_references`.
 
     Raises:
-        CaptionGANError: A captioned image has no reference, or only empty ones.
+        CaptionGANError: If a captioned image has no reference, or only empty ones.
     """
-    lacking = [key for key in results if not has_text(references.get(key, ()))]
-    if lacking:
+    missing = [key for key in captions if not has_text(references.get(key, ()))]
+    if missing:
         example = next(filter(references.get, references), "(none)")
         raise CaptionGANError(
-            f"{len(lacking)} of {len(results)} captioned images have no reference, or empty ones "
-            f"only: {_listed(lacking)}; add references, whose image ids are such as "
-            f"{_short(example)}, or leave these captions out."
+            f"{len(missing)} of {len(captions)} captioned images have no reference, or only empty "
+            f"ones: {_listed(missing)}; add references (their image ids look like "
+            f"{_short(example)}), or remove these captions."
         )
-    return Matched(
-        references={key: list(references[key]) for key in results},
-        left_out=sum(key not in results for key in references),
-        empty=sum(not caption.strip() for caption in results.values()),
+    return MatchedReferences(
+        references={key: list(references[key]) for key in captions},
+        left_out=sum(key not in captions for key in references),
+        empty=sum(not caption.strip() for caption in captions.values()),
     )
 
 
-def captioned(entry: Any, where: str) -> tuple[str, str]:
-    """The image id and the caption of an entry.
+def read_entry(entry: Any, where: str) -> tuple[str, str]:
+    """Returns the image id and the caption of an entry.
 
     Args:
-        entry: As JSON has it; `where` names it in messages.
+        entry: Parsed JSON.
+        where: Names the entry in messages.
 
     Raises:
-        CaptionGANError: Either is missing or cannot be used.
+        CaptionGANError: If the image id or the caption is missing or unusable.
     """
     _expect_keys(entry, where, "image_id", "caption")
     image_id, caption = _as_id(entry["image_id"], where), entry["caption"]
     if not isinstance(caption, str):
         raise CaptionGANError(
             f"{where}: the caption of image {_short(image_id)} is {_found(caption)}; expected a "
-            'text, which is "" if there is no caption.'
+            'string, "" if there is no caption.'
         )
-    return image_id, _whole(caption, f"{where}: the caption of image {_short(image_id)}")
+    return image_id, _valid_unicode(caption, f"{where}: the caption of image {_short(image_id)}")
 
 
 def has_text(captions: Sequence[str]) -> bool:
@@ -128,10 +135,14 @@ def has_text(captions: Sequence[str]) -> bool:
 
 
 def read_utf8(path: str, expected: str) -> str:
-    """The content of a text file, of which no byte may be lost, as scores depend on it.
+    """Reads a text file. Refuses invalid UTF-8 instead of repairing it: scores depend on the text.
+
+    Args:
+        path: The file.
+        expected: The format to name in messages.
 
     Raises:
-        CaptionGANError: There is no such file, or it is not UTF-8.
+        CaptionGANError: If the file is missing, unreadable or not UTF-8.
     """
     try:
         return filesystem.read_bytes(path).decode("utf-8-sig")
@@ -146,26 +157,31 @@ def read_utf8(path: str, expected: str) -> str:
 
 
 def parse(text: str, where: str, expected: str) -> Any:
-    """What a text in JSON holds.
+    """Parses JSON.
+
+    Args:
+        text: The JSON.
+        where: Names the text in messages.
+        expected: The format to name in messages.
 
     Raises:
-        CaptionGANError: It is no JSON.
+        CaptionGANError: If the text is not valid JSON.
     """
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise CaptionGANError(
-            f"{where} is no JSON, or only a part of it: {error}; expected {expected}."
+            f"{where} is not valid or not complete JSON: {error}; expected {expected}."
         ) from None
 
 
 def _as_id(value: Any, where: str) -> str:
     if isinstance(value, str):
-        return _whole(value, f"{where}: the image id {_short(value)}")
+        return _valid_unicode(value, f"{where}: the image id {_short(value)}")
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     raise CaptionGANError(
-        f"{where}: the image id is {_found(value)}; expected a whole number or a text."
+        f"{where}: the image id is {_found(value)}; expected an integer or a string."
     )
 
 
@@ -176,19 +192,20 @@ def _expect_keys(entry: Any, where: str, *keys: str) -> None:
         )
 
 
-def _whole(text: str, what: str) -> str:
-    """A text without halves of characters, which JSON can escape and nothing can write."""
+def _valid_unicode(text: str, what: str) -> str:
+    """Refuses lone surrogates, which JSON can escape but which cannot be encoded."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise CaptionGANError(
-            f"{what} has {text[error.start]!r}, half a character; write the whole or leave it out."
+            f"{what} has the lone surrogate {text[error.start]!r}; write the whole character or "
+            "remove it."
         ) from None
     return text
 
 
 def _found(value: Any) -> str:
-    """Something of JSON for a message, as JSON writes it; the keys of an object."""
+    """Describes a JSON value for a message: an object by its keys."""
     if isinstance(value, dict):
         return f"the keys {_listed(value) or '(none)'}"
     return f"a list of {len(value)}" if isinstance(value, list) else json.dumps(value)[:80]
@@ -205,14 +222,14 @@ def _short(text: str) -> str:
 
 @dataclass(frozen=True)
 class ScoredResults:
-    """Metrics of a results file.
+    """The metrics of a results file.
 
     Attributes:
-        scores: By name.
-        intervals: Of 95%.
+        scores: Metrics by name.
+        intervals: 95% confidence intervals by name.
         images: Number of captioned images.
-        notes: What does not count, a line each.
-        collapsed: Signs of a collapse, a line each.
+        notes: Lines on images that do not count and on empty captions.
+        collapsed: Signs of collapse, one line each.
     """
 
     scores: Scores
@@ -222,7 +239,7 @@ class ScoredResults:
     collapsed: list[str]
 
     def to_json(self) -> dict[str, Any]:
-        """Metrics by name, and beside them what else is known of them."""
+        """Values by name, then intervals, metrics that did not run, notes and signs of collapse."""
         return {
             **{name: round(value, 6) for name, value in self.scores.values.items()},
             "intervals": {name: list(ends) for name, ends in self.intervals.items()},
@@ -234,32 +251,32 @@ class ScoredResults:
 
 
 def score_results(results: str, references: str) -> ScoredResults:
-    """Scores one file of captions against another of references.
+    """Scores a file of captions against a file of references.
 
     Args:
-        results: `[{"image_id": 42, "caption": "a dog"}, ...]`.
-        references: COCO's captions format.
+        results: File in the form `[{"image_id": 42, "caption": "a dog"}, ...]`.
+        references: File in COCO's caption format.
 
     Raises:
-        CaptionGANError: A file cannot be used.
+        CaptionGANError: If a file is unusable.
     """
     captions = read_results(results)
-    found = matched(captions, read_references(references))
+    matched = match_references(captions, read_references(references))
     notes = []
-    if found.left_out:
-        notes.append(f"{found.left_out} images of {references} have no caption and do not count")
-    if found.empty:
-        notes.append(f"{found.empty} captions are empty and score 0")
-    scores = score_captions(captions, found.references)
+    if matched.left_out:
+        notes.append(f"{matched.left_out} images of {references} have no caption and do not count")
+    if matched.empty:
+        notes.append(f"{matched.empty} captions are empty and score 0")
+    scores = score_captions(captions, matched.references)
     bootstrap = Bootstrap(len(captions), EvaluationConfig().bootstrap_samples)
     signs = collapse_signs(scores.values, MonitorConfig())
     return ScoredResults(scores, scores.intervals(bootstrap), len(captions), notes, signs)
 
 
 def results_lines(scored: ScoredResults) -> list[str]:
-    """For the terminal: every metric with its interval."""
+    """All metrics with their intervals, for the terminal."""
     lines = [f"COLLAPSED: {sign}" for sign in scored.collapsed]
-    lines.append(f"{scored.images} images; metric, 95% interval")
+    lines.append(f"{scored.images} images; metric, value, 95% interval")
     for name, value in scored.scores.values.items():
         low, high = scored.intervals[name]
         lines.append(f"{name:22}{value:8.4f}  [{low:.4f}, {high:.4f}]")

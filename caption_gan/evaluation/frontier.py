@@ -1,10 +1,10 @@
-"""Quality against variety: what a captioner reaches at every temperature.
+"""The quality-diversity frontier of a captioner over sampling temperatures.
 
-A language GAN is worth its trouble only if it beats maximum likelihood that is sampled at a lower
-temperature (Caccia et al., "Language GANs Falling Short", 2020; for captions Luo and
-Shakhnarovich, "Analysis of diversity-accuracy tradeoff in image captioning", 2020).
+A language GAN is worth its cost only if it beats maximum likelihood sampled at a lower temperature
+(Caccia et al., "Language GANs Falling Short", 2020; for captions Luo and Shakhnarovich, "Analysis
+of diversity-accuracy tradeoff in image captioning", 2020).
 
-B batch, K captions an image.
+B batch, K captions per image.
 """
 
 import json
@@ -15,22 +15,23 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from caption_gan.data.example import Example
-from caption_gan.evaluation.text_metrics import variety
+from caption_gan.evaluation.text_metrics import sample_diversity
 from caption_gan.metrics.diversity import mean_length
 from caption_gan.metrics.fact_accuracy import FactChecker, fact_accuracy
 from caption_gan.metrics.quality import per_image_cider
+from caption_gan.metrics.table import Place, shown_in
 from caption_gan.models.critic import Critic
 from caption_gan.models.decoding import sampling
 from caption_gan.models.decoding.reranking import rerank
 from caption_gan.models.decoding.text_decoder import TextDecoder
 
-Points = list[dict[str, float]]  # Each has metrics by name.
+Points = list[dict[str, float]]  # The points of a curve: metrics by name.
 
 TEMPERATURES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2)
 NUCLEI = (0.5, 0.7, 0.8, 0.9, 0.95)
-# Of so many samples at temperature 1 the critic keeps one.
+# The critic keeps one of this many samples at temperature 1.
 CHOICES = (1, 2, 3)
-# Images at a time; many samples of each are held at once.
+# Images at a time; many samples of each are in memory at once.
 BATCH = 50
 
 
@@ -38,56 +39,57 @@ class Frontier:
     """Draws and scores samples of the images of a split.
 
     Args:
-        batches: Of the split.
-        examples: Of the split, in the same order.
-        is_true: Tells whether a caption is true of facts, for data that know them.
-        samples: K; variety is measured among them.
-        seed: Of the samples; curves with the same seed differ by their captioners alone.
+        batches: Batches of the split.
+        examples: Examples of the split, in the same order.
+        fact_checker: Returns whether a caption is correct, given the facts of its image; None if
+            the data set has no facts.
+        samples: K, the number of captions per image among which diversity is measured.
+        seed: Seed of the samples; curves with the same seed differ only by their captioners.
     """
 
     def __init__(
         self,
         batches: tf.data.Dataset,
         examples: Sequence[Example],
-        is_true: FactChecker | None,
+        fact_checker: FactChecker | None,
         samples: int,
         seed: int,
     ):
         self.batches = batches.unbatch().batch(BATCH)
         self.examples = examples
-        self.is_true = is_true
+        self.fact_checker = fact_checker
         self.samples = samples
         self.seed = seed
 
     def temperatures(self, decoder: TextDecoder, name: str) -> Points:
-        """A point for each temperature: metrics by name, `temperature` among them.
+        """A point for each temperature.
 
         Args:
-            decoder: Of the captioner.
-            name: Of the curve, for the progress bar.
+            decoder: Decoder of the captioner.
+            name: Name of the curve, for the progress bar.
         """
-        draw = self._drawing(decoder, self.samples, None)
+        sample_split = self._sampler(decoder, self.samples, None)
         return [
-            {"temperature": temperature, **self.score(draw(temperature))}
+            {"temperature": temperature, **self.score(sample_split(temperature))}
             for temperature in tqdm(TEMPERATURES, desc=f"frontier of {name}", unit=" points")
         ]
 
     def nuclei(self, decoder: TextDecoder, name: str) -> Points:
-        """A point for each share of probability that samples at temperature 1 are drawn from.
+        """A point for each nucleus, the probability mass from which top-p sampling draws.
 
         Args:
-            decoder: Of the captioner.
-            name: Of the curve, for the progress bar.
+            decoder: Decoder of the captioner.
+            name: Name of the curve, for the progress bar.
         """
         return [
-            {"top_p": share, **self.score(self._drawing(decoder, self.samples, None, share)(1.0))}
+            {"top_p": share, **self.score(self._sampler(decoder, self.samples, None, share)(1.0))}
             for share in tqdm(NUCLEI, desc=f"frontier of {name}", unit=" points")
         ]
 
     def choices(self, decoder: TextDecoder, critic: Critic) -> Points:
-        """A point for each number of samples, `drawn`, of which the critic keeps the best."""
+        """A point for each number `drawn` of samples, of which the critic keeps the best K."""
         return [
-            {"drawn": drawn, **self.score(self._drawing(decoder, drawn, critic)(1.0))}
+            {"drawn": drawn, **self.score(self._sampler(decoder, drawn, critic)(1.0))}
             for drawn in tqdm(
                 [choice * self.samples for choice in CHOICES],
                 desc="frontier of the critic's choice",
@@ -95,10 +97,10 @@ class Frontier:
             )
         ]
 
-    def _drawing(
+    def _sampler(
         self, decoder: TextDecoder, drawn: int, critic: Critic | None, top_p: float = 1.0
     ) -> Callable[[float], list[list[str]]]:
-        """A function from a temperature to K captions of each image; compiled once."""
+        """Returns a function from a temperature to K captions of each image; compiled once."""
 
         @tf.function(reduce_retracing=True)
         def draw(
@@ -113,7 +115,7 @@ class Frontier:
             )
             return rerank(critic, regions, captions, self.samples) if critic else captions
 
-        def every(temperature: float) -> list[list[str]]:
+        def sample_split(temperature: float) -> list[list[str]]:
             return [
                 [caption for caption, _ in captions]
                 for number, batch in enumerate(self.batches)
@@ -122,28 +124,28 @@ class Frontier:
                 )
             ]
 
-        return every
+        return sample_split
 
-    def score(self, every: Sequence[Sequence[str]]) -> dict[str, float]:
-        """Metrics of K captions of each image; CIDEr is the mean of single ones."""
+    def score(self, captions: Sequence[Sequence[str]]) -> dict[str, float]:
+        """Metrics of K captions per image; CIDEr is the mean over single captions."""
         ids = [example.image_id for example in self.examples]
         references = {example.image_id: example.captions for example in self.examples}
-        # One caption an image at a time, as the score is defined: words that no reference has
-        # weigh the more, the more images there are.
+        # CIDEr is defined for one caption per image, and depends on the number of images: scoring
+        # K captions as K images would change the weight of words that occur in no reference.
         scores = [
-            per_image_cider(dict(zip(ids, captions, strict=True)), references)
-            for captions in zip(*every, strict=True)
+            per_image_cider(dict(zip(ids, position, strict=True)), references)
+            for position in zip(*captions, strict=True)
         ]
-        metrics = {"CIDEr": float(np.mean([list(some.values()) for some in scores]))}
-        for name, metric in {**variety(every), "mean_length": mean_length(every)}.items():
-            if name not in ("mBLEU-1", "mBLEU-2", "mBLEU-3"):
-                metrics[name] = metric.value
-        if self.is_true:
+        values = {"CIDEr": float(np.mean([list(of_images.values()) for of_images in scores]))}
+        diversity = {**sample_diversity(captions), "mean_length": mean_length(captions)}
+        shown = shown_in(Place.FRONTIER)
+        values |= {name: metric.value for name, metric in diversity.items() if name in shown}
+        if self.fact_checker:
             facts = [
                 json.loads(example.facts)
-                for example, captions in zip(self.examples, every, strict=True)
-                for _ in captions
+                for example, of_image in zip(self.examples, captions, strict=True)
+                for _ in of_image
             ]
-            flat = [caption for captions in every for caption in captions]
-            metrics["fact_accuracy"] = fact_accuracy(flat, facts, self.is_true).value
-        return metrics
+            flat = [caption for of_image in captions for caption in of_image]
+            values["fact_accuracy"] = fact_accuracy(flat, facts, self.fact_checker).value
+        return values

@@ -1,8 +1,9 @@
-"""What people think of captions: the ratings by which automatic scores are judged.
+"""Correlates automatic metrics with human ratings of captions.
 
-Hodosh et al., "Framing Image Description as a Ranking Task" (2013), gathered those of Flickr8k;
-Anderson et al., "SPICE: Semantic Propositional Image Caption Evaluation" (2016), and Hessel et al.,
-"CLIPScore: A Reference-free Evaluation Metric for Image Captioning" (2021), set how they are used.
+Hodosh et al., "Framing Image Description as a Ranking Task" (2013), collected the ratings of
+Flickr8k. Anderson et al., "SPICE: Semantic Propositional Image Caption Evaluation" (2016), and
+Hessel et al., "CLIPScore: A Reference-free Evaluation Metric for Image Captioning" (2021),
+established how they are used.
 """
 
 import io
@@ -16,9 +17,9 @@ from caption_gan.data.skips import Skips
 from caption_gan.data.sources.flickr import read_captions
 from caption_gan.errors import CaptionGANError
 from caption_gan.evaluation.coco_results import (
-    captioned,
     has_text,
     parse,
+    read_entry,
     read_references,
     read_utf8,
 )
@@ -29,15 +30,15 @@ EXPERTS = "three ratings from 1 to 4"
 CROWD = "the share, the number of yes and the number of no"
 PLAIN = '{"image_id": 42, "caption": "a dog", "ratings": [1, 4]}'
 FORMS = (
-    f"a line a pair: {PLAIN}, or, as in Flickr8k, image, caption#number and either {EXPERTS} or "
-    f"{CROWD}, parted by tabs"
+    f"one pair per line: {PLAIN}, or, as in Flickr8k, image, caption#number and either {EXPERTS} "
+    f"or {CROWD}, separated by tabs"
 )
 References = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
-class Rated:
-    """An image and a caption, raw, that people rated once or more, higher if it is better."""
+class RatedCaption:
+    """A raw caption of an image with one or more human ratings; higher is better."""
 
     image_id: str
     caption: str
@@ -46,17 +47,17 @@ class Rated:
 
 @dataclass(frozen=True)
 class Ratings:
-    """Rated pairs, none of whose captions is among the references it is compared with.
+    """Rated captions; none of them is among the references it is compared with.
 
     Attributes:
-        pairs: In the file's order; an image may have several.
-        references: Of each rated image, by its id.
-        left_out: How many pairs were left out, as their caption is a reference of the image.
-        references_left_out: How many references were left out, as they are rated captions.
-        tau: The variant of Kendall's rank correlation that the literature reports for them.
+        pairs: Rated captions in the order of the file; an image may have several.
+        references: References of each rated image, by image id.
+        left_out: Number of pairs left out because their caption is a reference of the image.
+        references_left_out: Number of references left out because they are rated captions.
+        tau: The variant of Kendall's rank correlation that the literature reports.
     """
 
-    pairs: list[Rated]
+    pairs: list[RatedCaption]
     references: dict[str, list[str]]
     left_out: int = 0
     references_left_out: int = 0
@@ -64,23 +65,23 @@ class Ratings:
 
 
 def read_ratings(path: str, references: str) -> Ratings:
-    """Rated pairs with the references of their images; the first line tells the form.
+    """Reads rated captions and the references of their images; the first line decides the format.
 
-    * Flickr8k's `ExpertAnnotations.txt`: image, caption id, three ratings from 1 to 4. Pairs whose
-      caption is a reference of the image are left out, as by SPICE's authors (158 of 5,822).
+    * Flickr8k's `ExpertAnnotations.txt`: image, caption id, three ratings from 1 to 4. Leaves out
+      pairs whose caption is a reference of the image, as SPICE's authors do (158 of 5,822).
     * Flickr8k's `CrowdFlowerAnnotations.txt`: image, caption id, share of yes, numbers of yes and
-      of no. The rating is the share. All pairs stay and references that are rated captions of their
-      image are left out instead, and the correlation is tau-b, as by CLIPScore's authors.
-    * JSON lines, `{"image_id": 42, "caption": "a dog", "ratings": [1, 4]}`: as the first.
+      of no. The rating is the share. Keeps all pairs, leaves out references that are rated captions
+      of their image instead, and uses tau-b, as CLIPScore's authors do.
+    * JSON lines, `{"image_id": 42, "caption": "a dog", "ratings": [1, 4]}`: treated like experts.
 
     Args:
-        path: The ratings.
-        references: For Flickr8k's, its captions, `Flickr8k.token.txt` or `captions.txt`, where the
-            caption id `name.jpg#2` means the third caption of that image. For JSON lines, a file
-            of captions in COCO's format.
+        path: File of ratings.
+        references: For Flickr8k its captions, `Flickr8k.token.txt` or `captions.txt`, where the
+            caption id `name.jpg#2` means the third caption of that image. For JSON lines a file in
+            COCO's caption format.
 
     Raises:
-        CaptionGANError: A file is missing or something else, or a line cannot be used.
+        CaptionGANError: If a file is missing or has another format, or a line is unusable.
     """
     text = io.StringIO(read_utf8(path, FORMS), newline=None)
     lines = {
@@ -92,18 +93,18 @@ def read_ratings(path: str, references: str) -> Ratings:
         raise CaptionGANError(f"{path} is empty; expected {FORMS}.")
     where, first = next(iter(lines.items()))
     if first.startswith("{"):
-        plain = read_references(references)
-        pairs = [_plain(line, plain, where) for where, line in lines.items()]
-        return _without_pairs(pairs, plain, path)
+        coco = read_references(references)
+        pairs = [_read_json_line(line, coco, where) for where, line in lines.items()]
+        return _leave_out_pairs(pairs, coco, path)
     form = _form(first.split("\t")[2:])
     if form is None:
         raise CaptionGANError(f"{where}: expected {FORMS}; found {first[:80]!r}.")
     skips = Skips()
     captions = read_captions(references, skips)
-    if skips.all:  # One caption less would give the image's others another number.
-        raise CaptionGANError(f"{references}: {skips.lines()[0]}; fetch the file again.")
-    pairs = [_flickr(line, form, captions, where) for where, line in lines.items()]
-    leave_out = _without_pairs if form == EXPERTS else _without_references
+    if skips.all:  # A skipped caption would renumber the others of its image.
+        raise CaptionGANError(f"{references}: {skips.lines()[0]}; download the file again.")
+    pairs = [_read_flickr_line(line, form, captions, where) for where, line in lines.items()]
+    leave_out = _leave_out_pairs if form == EXPERTS else _leave_out_references
     return leave_out(pairs, captions, path)
 
 
@@ -112,9 +113,10 @@ def _form(columns: Sequence[str]) -> str | None:
 
 
 def _ratings(columns: Sequence[str], form: str) -> tuple[float, ...] | None:
-    """The ratings in the columns after the ids; None if they have another form.
+    """Returns the ratings in the columns after the ids; None if the columns have another form.
 
-    No columns have both: experts' first number as a share is 1, but neither of the others is none.
+    No columns have both forms: an expert's rating that is a share is 1, which requires a count of 0
+    after it, and experts do not rate 0.
     """
     try:
         share, yes, no = map(float, columns)
@@ -127,41 +129,41 @@ def _ratings(columns: Sequence[str], form: str) -> tuple[float, ...] | None:
     return (yes / total,) if is_share else None
 
 
-def _flickr(line: str, form: str, captions: References, where: str) -> Rated:
+def _read_flickr_line(line: str, form: str, captions: References, where: str) -> RatedCaption:
     columns = [column.strip() for column in line.split("\t")]
     ratings = _ratings(columns[2:], form)
     if ratings is None:
         raise CaptionGANError(
-            f"{where}: expected image, caption#number and, as in the first line, {form}, parted by "
-            f"tabs; found {line[:80]!r}."
+            f"{where}: expected image, caption#number and, as in the first line, {form}, separated "
+            f"by tabs; found {line[:80]!r}."
         )
     image_id, caption_id = columns[:2]
     name, _, number = caption_id.rpartition("#")
-    numbered = {str(place): caption for place, caption in enumerate(captions.get(name, ()))}
+    numbered = {str(index): caption for index, caption in enumerate(captions.get(name, ()))}
     if number not in numbered:
         raise CaptionGANError(
-            f"{where}: {caption_id!r} is not among the captions; expected an image's name, # and "
-            "the caption's number from 0, and the captions of the data set that was rated."
+            f"{where}: {caption_id!r} is not among the captions; expected the name of an image, # "
+            "and the number of the caption from 0, and the captions of the rated data set."
         )
     _expect_references(image_id, captions, where)
-    return Rated(image_id, numbered[number], ratings)
+    return RatedCaption(image_id, numbered[number], ratings)
 
 
-def _plain(line: str, references: References, where: str) -> Rated:
+def _read_json_line(line: str, references: References, where: str) -> RatedCaption:
     entry = parse(line, where, PLAIN)
-    image_id, caption = captioned(entry, where)
+    image_id, caption = read_entry(entry, where)
     ratings = entry.get("ratings")
     if not isinstance(ratings, list) or not ratings or not all(map(_is_number, ratings)):
         raise CaptionGANError(
-            f"{where}: the ratings of image {image_id!r} are missing or no numbers; expected "
+            f"{where}: the ratings of image {image_id!r} are missing or not numbers; expected "
             f"{PLAIN}."
         )
     _expect_references(image_id, references, where)
-    return Rated(image_id, caption, tuple(map(float, ratings)))
+    return RatedCaption(image_id, caption, tuple(map(float, ratings)))
 
 
 def _is_number(value: Any) -> bool:
-    # Finite, and no integer that is too large for a float.
+    # Refuses NaN, infinity, and integers that are too large for a float.
     return type(value) in (int, float) and abs(value) < 1e300
 
 
@@ -172,63 +174,65 @@ def _expect_references(image_id: str, references: References, where: str) -> Non
         )
 
 
-def _without_pairs(pairs: Sequence[Rated], references: References, path: str) -> Ratings:
-    own = {image_id: set(map(str.strip, texts)) for image_id, texts in references.items()}
-    kept = [pair for pair in pairs if pair.caption.strip() not in own[pair.image_id]]
-    if not kept:
+def _leave_out_pairs(pairs: Sequence[RatedCaption], references: References, path: str) -> Ratings:
+    texts = {image_id: set(map(str.strip, some)) for image_id, some in references.items()}
+    others = [pair for pair in pairs if pair.caption.strip() not in texts[pair.image_id]]
+    if not others:
         raise CaptionGANError(
-            f"{path}: every caption is a reference of its image; rate other captions."
+            f"{path}: all captions are references of their image; rate other captions."
         )
-    return Ratings(kept, _of_images(kept, references), len(pairs) - len(kept))
+    return Ratings(others, _references_of(others, references), len(pairs) - len(others))
 
 
-def _without_references(pairs: Sequence[Rated], references: References, path: str) -> Ratings:
+def _leave_out_references(
+    pairs: Sequence[RatedCaption], references: References, path: str
+) -> Ratings:
     rated = defaultdict(set)
     for pair in pairs:
         rated[pair.image_id].add(pair.caption)
-    of_images = _of_images(pairs, references)
-    kept = {
+    all_references = _references_of(pairs, references)
+    unrated = {
         image_id: [text for text in texts if text not in rated[image_id]]
-        for image_id, texts in of_images.items()
+        for image_id, texts in all_references.items()
     }
-    for image_id, texts in kept.items():
+    for image_id, texts in unrated.items():
         if not has_text(texts):
             raise CaptionGANError(
-                f"{path}: all references of image {image_id!r} are rated captions; remove a line, "
-                "so that one is left to compare with."
+                f"{path}: all references of image {image_id!r} are rated captions; remove "
+                "a line so that one reference is left."
             )
-    left_out = sum(len(of_images[image_id]) - len(texts) for image_id, texts in kept.items())
-    return Ratings(list(pairs), kept, references_left_out=left_out, tau="b")
+    left_out = sum(len(all_references[image_id]) - len(unrated[image_id]) for image_id in unrated)
+    return Ratings(list(pairs), unrated, references_left_out=left_out, tau="b")
 
 
-def _of_images(pairs: Iterable[Rated], references: References) -> dict[str, list[str]]:
+def _references_of(pairs: Iterable[RatedCaption], references: References) -> dict[str, list[str]]:
     return {pair.image_id: list(references[pair.image_id]) for pair in pairs}
 
 
-def judge(ratings: str, references: str) -> dict[str, Any]:
-    """Correlates automatic scores with ratings.
+def correlate_with_ratings(ratings: str, references: str) -> dict[str, Any]:
+    """Correlates automatic metrics with human ratings.
 
     Args:
-        ratings: File of rated captions; see `data/ratings.py` for its forms.
-        references: File of the images' references.
+        ratings: File of rated captions; see `read_ratings` for its formats.
+        references: File of the references of their images.
 
     Returns:
         `pairs`, `left_out`, `references_left_out`; `tau`, the variant of Kendall's rank
-        correlation; `correlation` by score, None where it is not defined; `not_run` by score.
+        correlation; `correlation` by metric, None if undefined; `not_run`, the reason by metric.
 
     Raises:
-        CaptionGANError: A file cannot be used.
+        CaptionGANError: If a file is unusable.
     """
     rated = read_ratings(ratings, references)
     captions = [pair.caption for pair in rated.pairs]
     targets = [rated.references[pair.image_id] for pair in rated.pairs]
     scores = human_correlation.caption_scores(captions, targets)
     not_run = {}
-    # An image may have several captions, so that it is pairs that are numbered.
+    # Scores by pair, not by image: an image may have several captions.
     by_pair = {str(pair): caption for pair, caption in enumerate(captions)}
-    of_pair = dict(zip(by_pair, targets, strict=True))
+    targets_by_pair = dict(zip(by_pair, targets, strict=True))
     for name, score in (("METEOR", java_scores.meteor), ("SPICE", java_scores.spice)):
-        scored = score(by_pair, of_pair)
+        scored = score(by_pair, targets_by_pair)
         if isinstance(scored, NotRun):
             not_run[name] = scored.reason
         else:
@@ -245,15 +249,19 @@ def judge(ratings: str, references: str) -> dict[str, Any]:
     }
 
 
-def correlation_lines(judged: dict[str, Any]) -> list[str]:
-    """For the terminal: the score that agrees best comes first."""
-    lines = [f"{judged['pairs']} rated captions; Kendall's tau-{judged['tau']} with the ratings"]
-    if judged["left_out"]:
-        lines.append(f"{judged['left_out']} left out, as they are references of their image")
-    if judged["references_left_out"]:
-        lines.append(f"{judged['references_left_out']} references left out, as they are rated")
-    found = judged["correlation"].items()
+def correlation_lines(result: dict[str, Any]) -> list[str]:
+    """The correlations for the terminal, highest first."""
+    lines = [f"{result['pairs']} rated captions; Kendall's tau-{result['tau']} with the ratings"]
+    if result["left_out"]:
+        lines.append(f"{result['left_out']} captions left out: they are references of their image")
+    if result["references_left_out"]:
+        lines.append(
+            f"{result['references_left_out']} references left out: they are rated captions"
+        )
+    found = result["correlation"].items()
     defined = sorted(((tau, name) for name, tau in found if tau is not None), reverse=True)
     lines += [f"{name:10}{tau:+.3f}" for tau, name in defined]
-    lines += [f"{name:10}undefined: all alike" for name, tau in found if tau is None]
-    return lines + [f"{name:10}not run: {why}" for name, why in judged["not_run"].items()]
+    lines += [
+        f"{name:10}undefined: all scores or ratings are equal" for name, tau in found if tau is None
+    ]
+    return lines + [f"{name:10}not run: {why}" for name, why in result["not_run"].items()]

@@ -1,8 +1,8 @@
-"""Several captioners on the same images: intervals, differences in pairs, means over seeds."""
+"""Compares several captioners on the same images: paired differences, means over runs."""
 
 import dataclasses
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +11,24 @@ import markupsafe
 from caption_gan.config.run import EvaluationConfig
 from caption_gan.errors import CaptionGANError
 from caption_gan.evaluation.frontier import Points
-from caption_gan.evaluation.runs import Evaluation
+from caption_gan.evaluation.result import Evaluation
 from caption_gan.metrics.bootstrap import Bootstrap, Difference
+from caption_gan.metrics.table import DESCRIPTIONS, Place, display_order, shown_in
 from caption_gan.reporting.curves import frontier_plots
-from caption_gan.reporting.pages import MEANINGS, new_environment, place
+from caption_gan.reporting.pages import new_environment
 from caption_gan.storage.atomic import replacing
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Evaluations beside each other.
+    """A comparison of evaluations with the first one.
 
     Attributes:
-        evaluations: By the name of the run; the first is what the others are compared with.
-        differences: Of each other run, by metric.
-        mean: Over runs, by metric.
+        evaluations: Evaluations by name of the run; the first one is the baseline.
+        differences: Differences of the other runs to the first, by name of the run and metric.
+        mean: Mean over runs, by metric.
         deviation: Standard deviation over runs, by metric.
-        frontier: Of all runs, by the name of the curve.
+        frontier: Frontiers of all runs, by name of the curve.
     """
 
     evaluations: Mapping[str, Evaluation]
@@ -37,11 +38,11 @@ class Comparison:
     frontier: Mapping[str, Points]
 
     def to_json(self) -> dict[str, Any]:
-        """What is not in the runs' own metrics."""
+        """What the comparison adds to the metrics of the runs."""
         return {
             "differences": {
-                name: {metric: dataclasses.asdict(found) for metric, found in some.items()}
-                for name, some in self.differences.items()
+                run: {name: dataclasses.asdict(difference) for name, difference in of_run.items()}
+                for run, of_run in self.differences.items()
             },
             "mean": dict(self.mean),
             "standard_deviation": dict(self.deviation),
@@ -53,22 +54,22 @@ def compare(evaluations: Mapping[str, Evaluation]) -> Comparison:
     """Compares evaluations of the same split.
 
     Args:
-        evaluations: At least two, by the name of the run.
+        evaluations: At least two evaluations, by name of the run.
 
     Raises:
-        CaptionGANError: They are of different images.
+        CaptionGANError: If the images or references differ.
     """
     (first_name, first), *others = evaluations.items()
     for name, other in others:
         if _images(other) != _images(first):
             raise CaptionGANError(
-                f"{name} and {first_name} are of different images or references, so that their "
-                "metrics cannot be compared; evaluate them one by one."
+                f"{name} and {first_name} were evaluated on different images or references and "
+                "cannot be compared; evaluate them one by one."
             )
     bootstrap = Bootstrap(len(first.images), EvaluationConfig().bootstrap_samples)
-    every = [evaluation.scores.metrics for evaluation in evaluations.values()]
-    shared = [name for name in first.scores.metrics if all(name in some for some in every)]
-    values = {name: [some[name].value for some in every] for name in shared}
+    runs = [evaluation.scores.metrics for evaluation in evaluations.values()]
+    shared = [name for name in first.scores.metrics if all(name in metrics for metrics in runs)]
+    values = {name: [metrics[name].value for metrics in runs] for name in shared}
     return Comparison(
         evaluations,
         {
@@ -77,13 +78,13 @@ def compare(evaluations: Mapping[str, Evaluation]) -> Comparison:
                     other.scores.metrics[metric], first.scores.metrics[metric]
                 )
                 for metric in shared
-                # The references' own metrics are the same.
+                # These do not depend on the captioner.
                 if metric.split("/")[1] not in ("reference", "blind", "nearest")
             }
             for name, other in others
         },
-        {name: statistics.mean(some) for name, some in values.items()},
-        {name: statistics.stdev(some) for name, some in values.items()},
+        {name: statistics.mean(of_runs) for name, of_runs in values.items()},
+        {name: statistics.stdev(of_runs) for name, of_runs in values.items()},
         _curves(evaluations),
     )
 
@@ -93,33 +94,35 @@ def _images(evaluation: Evaluation) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def _curves(evaluations: Mapping[str, Evaluation]) -> dict[str, Points]:
-    """The last stage's curves of each run, under the run's name."""
+    """The curves of the last stage of each run, by name of the run."""
     curves: dict[str, Points] = {}
     for name, evaluation in evaluations.items():
         for points in evaluation.frontier.values():
             if "top_p" in points[0]:
                 curves[f"{name}, top-p"] = points
             elif "temperature" in points[0]:
-                curves.setdefault(name, points)  # Those of earlier stages follow.
+                curves.setdefault(name, points)  # The last stage comes first.
     return curves
 
 
-def comparison_lines(comparison: Comparison, shown: Sequence[str]) -> list[str]:
-    """Differences that matter, and means over runs, for the terminal."""
+def comparison_lines(comparison: Comparison) -> list[str]:
+    """Differences and means over runs of the main metrics, for the terminal."""
+    shown = shown_in(Place.SUMMARY)
     lines = []
     first = next(iter(comparison.evaluations))
-    for name, found in comparison.differences.items():
-        lines += ["", f"{name} less {first}: difference, 95% interval, p (paired bootstrap)"]
+    for run, differences in comparison.differences.items():
+        lines += ["", f"{run} minus {first}: difference, 95% interval, p-value (paired bootstrap)"]
         lines += [
-            f"{metric:42}{some.value:+9.4f}  [{some.low:+.4f}, {some.high:+.4f}]  {some.p:.3f}"
-            for metric, some in found.items()
-            if metric.split("/")[2] in shown
+            f"{name:42}{difference.value:+9.4f}  "
+            f"[{difference.low:+.4f}, {difference.high:+.4f}]  {difference.p:.3f}"
+            for name, difference in differences.items()
+            if name.split("/")[2] in shown
         ]
     lines += ["", f"mean and standard deviation over {len(comparison.evaluations)} runs"]
     lines += [
-        f"{metric:42}{mean:9.4f}  {comparison.deviation[metric]:.4f}"
-        for metric, mean in comparison.mean.items()
-        if metric.split("/")[2] in shown
+        f"{name:42}{mean:9.4f}  {comparison.deviation[name]:.4f}"
+        for name, mean in comparison.mean.items()
+        if name.split("/")[2] in shown
     ]
     return lines
 
@@ -127,22 +130,27 @@ def comparison_lines(comparison: Comparison, shown: Sequence[str]) -> list[str]:
 def write_comparison(path: Path, comparison: Comparison, command: str) -> None:
     """Writes the page; the file is whole or absent.
 
+    Args:
+        path: The HTML file.
+        comparison: What to show.
+        command: The command that was called, to be shown on the page.
+
     Raises:
-        CaptionGANError: It cannot be written.
+        CaptionGANError: If the file cannot be written.
     """
-    groups: dict[str, list[str]] = {}
-    for metric in comparison.mean:
-        groups.setdefault(metric.split("/")[1], []).append(metric)
-    for metrics in groups.values():
-        metrics.sort(key=lambda metric: place(metric.split("/")[2], list(MEANINGS)))
+    by_decoding: dict[str, list[str]] = {}
+    for name in comparison.mean:
+        by_decoding.setdefault(name.split("/")[1], []).append(name)
+    for names in by_decoding.values():
+        names.sort(key=lambda name: display_order(name.split("/")[2]))
     html = (
         new_environment()
         .get_template("comparison.html.jinja")
         .render(
             command=command,
             comparison=comparison,
-            groups=groups,
-            meanings=MEANINGS,
+            by_decoding=by_decoding,
+            descriptions=DESCRIPTIONS,
             plots=[markupsafe.Markup(plot.svg) for plot in frontier_plots(comparison.frontier)],
         )
     )
@@ -152,5 +160,5 @@ def write_comparison(path: Path, comparison: Comparison, command: str) -> None:
     except OSError as error:
         raise CaptionGANError(
             f"Cannot write the comparison to {path}: {error.strerror}; choose another --to. The "
-            "runs' own metrics are written."
+            "metrics of the runs themselves are written."
         ) from error

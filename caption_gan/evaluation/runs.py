@@ -1,6 +1,5 @@
-"""What a run leaves to be read: `metrics.json`, `captions.jsonl`, `report.html`, a summary."""
+"""Evaluates a run: writes `metrics.json`, `captions.jsonl` and `report.html` into its directory."""
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,56 +10,18 @@ from caption_gan.data.shards.prepare import captions_if_prepared, prepare_splits
 from caption_gan.data.shards.records import read_examples
 from caption_gan.data.sources.registry import build_fact_checker
 from caption_gan.evaluation.baselines import baselines
-from caption_gan.evaluation.captioning import CaptionedImage, caption_images
+from caption_gan.evaluation.captioning import caption_images
 from caption_gan.evaluation.frontier import Frontier, Points
+from caption_gan.evaluation.result import Evaluation
 from caption_gan.evaluation.split_metrics import score_images
 from caption_gan.evaluation.stage_comparison import compare_stages, stages_of
-from caption_gan.evaluation.text_metrics import Scores, collapse_signs
-from caption_gan.metrics.bootstrap import Bootstrap
+from caption_gan.evaluation.text_metrics import Scores
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding.text_decoder import TextDecoder
-from caption_gan.reporting.report import ReportImage, write_report
+from caption_gan.reporting.report import write_report
 from caption_gan.run import RunDirectory, dump_config
 from caption_gan.storage.atomic import replacing, write_json
 from caption_gan.text.tokenizer import Tokenizer
-
-SHOWN = (
-    *("CIDEr", "BLEU-4", "METEOR", "SPICE", "fact_accuracy", "CIDEr_drop", "object_recall"),
-    *("object_precision", "repeated_token_rate", "distinct_captions", "mBLEU-4"),
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """A captioner's metrics on a split.
-
-    Attributes:
-        split: Its name.
-        images: With what was said of them.
-        scores: By `<split>/<decoding>/<metric>`.
-        intervals: Of 95%, by the same names.
-        frontier: Points of quality and variety by the name of the curve.
-        collapsed: Signs of a collapse, a line each; empty for a healthy captioner.
-    """
-
-    split: str
-    images: Sequence[CaptionedImage]
-    scores: Scores
-    intervals: Mapping[str, tuple[float, float]]
-    frontier: Mapping[str, Points]
-    collapsed: Sequence[str]
-
-    def to_json(self) -> dict[str, Any]:
-        """Metrics by name, and beside them what else is known of them."""
-        metrics: dict[str, Any] = {
-            name: round(value, 6) for name, value in self.scores.values.items()
-        }
-        metrics["intervals"] = {
-            name: [round(end, 6) for end in ends] for name, ends in self.intervals.items()
-        }
-        metrics["not_run"] = self.scores.not_run
-        metrics["collapsed"] = list(self.collapsed)
-        return metrics
 
 
 def evaluate_run(
@@ -72,94 +33,66 @@ def evaluate_run(
     notes: Sequence[str] = (),
     sweep: bool = False,
 ) -> Evaluation:
-    """Captions and scores a split, and writes the metrics, the captions and the report.
+    """Captions and scores a split, and writes metrics, captions and report into the run.
 
     Args:
         run: Where to write. Metrics of other splits stay; captions and report are replaced.
-        config: The run's settings.
-        tokenizer: The run's.
-        captioner: Trained.
+        config: Settings of the run.
+        tokenizer: Tokenizer of the run.
+        captioner: The trained captioner.
         split: `val`, `test` or `train`.
-        notes: Lines for the report, such as what data had to be skipped.
-        sweep: Whether samples are drawn at many temperatures and from many nuclei, for the
-            frontier. Those at many temperatures always are where there are stages to compare.
+        notes: Lines for the report, such as which data were skipped.
+        sweep: Whether to sample at many temperatures and from many nuclei, for the frontier. A run
+            of several stages is always sampled at many temperatures.
     """
-    is_true = build_fact_checker(config.data)
-    # Where truth is known, the nearest training image's caption is what there is to beat.
-    wanted = {split, "train"} if is_true else {split}
-    splits = prepare_splits(config, captioner.encoder, sorted(wanted))
-    prepared = splits[split]
+    fact_checker = build_fact_checker(config.data)
+    # With facts, the nearest training image gives a baseline.
+    splits = sorted({split, "train"} if fact_checker else {split})
+    prepared_splits = prepare_splits(config, captioner.encoder, splits)
+    prepared = prepared_splits[split]
     examples = list(read_examples(prepared))
     pipeline = Pipeline(config.data, config.encoder, captioner.encoder.cached_shape, tokenizer)
     batches = pipeline.validation(prepared, config.decoding.batch_size)
     decoder = TextDecoder(captioner, tokenizer, config.decoding, config.seed)
     images = caption_images(decoder, batches, examples)
     training = captions_if_prepared(config, captioner.encoder, "train")
-    scores = score_images(images, config, is_true, training)
+    scores = score_images(images, config, fact_checker, training)
 
     frontier: dict[str, Points] = {}
     stages = stages_of(run, config)
-    # One sample an image has no variety.
+    # One sample per image has no diversity.
     if len(stages) > 1 and config.decoding.samples > 1:
-        earlier, frontier = compare_stages(run, config, decoder, batches, examples, is_true)
+        earlier, frontier = compare_stages(run, config, decoder, batches, examples, fact_checker)
         scores.add(earlier)
     if sweep:
-        swept = Frontier(batches, examples, is_true, max(config.decoding.samples, 2), config.seed)
-        # An interrupted run may not have ended a stage.
+        samples = max(config.decoding.samples, 2)
+        swept = Frontier(batches, examples, fact_checker, samples, config.seed)
+        # An interrupted run may not have finished any stage.
         last = stages[-1] if stages else run.stage_name(config, 0)
         if last not in frontier:
             frontier[last] = swept.temperatures(decoder, last)
         name = f"{last}, top-p"
         frontier[name] = swept.nuclei(decoder, name)
-    if is_true:
-        known = baselines(examples, list(read_examples(splits["train"])), is_true)
-        scores.add(Scores({**known}))
+    if fact_checker:
+        training_examples = list(read_examples(prepared_splits["train"]))
+        scores.add(Scores({**baselines(examples, training_examples, fact_checker)}))
 
-    evaluation = build_evaluation(split, images, scores, config, frontier)
+    evaluation = Evaluation.of_scores(split, images, scores, config, frontier)
     _write(run, config, evaluation, [*notes, *prepared.skipped])
     return evaluation
 
 
-def build_evaluation(
-    split: str,
-    images: Sequence[CaptionedImage],
-    scores: Scores,
-    config: Config,
-    frontier: Mapping[str, Points],
-) -> Evaluation:
-    """Adds intervals and signs of collapse to metrics by `<decoding>/<metric>`."""
-    values = scores.values
-    collapsed = []
-    for decoding in images[0].captions:
-        of_decoding = {
-            name.removeprefix(f"{decoding}/"): value
-            for name, value in values.items()
-            if name.startswith(f"{decoding}/")
-        }
-        of_decoding["distinct_captions"] /= values["reference/distinct_captions"]
-        if decoding != "sample":  # Captions of a beam are alike by their nature.
-            of_decoding.pop("mBLEU-4", None)
-        signs = collapse_signs(of_decoding, config.monitor)
-        collapsed += [f"{decoding}: {sign}" for sign in signs]
-    named = Scores()
-    named.add(scores, f"{split}/")
-    intervals = named.intervals(
-        Bootstrap(len(images), config.evaluation.bootstrap_samples, config.seed)
-    )
-    return Evaluation(split, images, named, intervals, frontier, collapsed)
-
-
 def _write(run: RunDirectory, config: Config, evaluation: Evaluation, notes: Sequence[str]) -> None:
     split, history = evaluation.split, run.read_history()
-    others = json.loads(run.metrics.read_text()) if run.metrics.is_file() else {}
-    ours = evaluation.to_json()
-    merged = _of_other_splits(others, split) | ours
+    previous = json.loads(run.metrics.read_text()) if run.metrics.is_file() else {}
+    current = evaluation.to_json()
+    merged = _of_other_splits(previous, split) | current
     for group in ("intervals", "not_run"):
-        merged[group] = _of_other_splits(others.get(group, {}), split) | ours[group]
-    merged["collapsed"] = others.get("collapsed", {}) | {split: ours["collapsed"]}
-    merged["weights"] = others.get("weights", {}) | {split: run.weights_digest()}
+        merged[group] = _of_other_splits(previous.get(group, {}), split) | current[group]
+    merged["collapsed"] = previous.get("collapsed", {}) | {split: current["collapsed"]}
+    merged["weights"] = previous.get("weights", {}) | {split: run.weights_digest()}
     if evaluation.frontier:
-        merged["frontier"] = others.get("frontier", {}) | {split: evaluation.frontier}
+        merged["frontier"] = previous.get("frontier", {}) | {split: evaluation.frontier}
     write_json(run.metrics, merged | {"history": history})
     with replacing(run.captions) as temporary, temporary.open("w") as file:
         for image in evaluation.images:
@@ -174,72 +107,21 @@ def _write(run: RunDirectory, config: Config, evaluation: Evaluation, notes: Seq
         not_run=evaluation.scores.not_run,
         history=history,
         frontier=evaluation.frontier,
-        images=[_report_image(image) for image in evaluation.images],
+        images=evaluation.images,
         notes=notes,
         collapsed=evaluation.collapsed,
     )
 
 
-def _of_other_splits(metrics: Mapping[str, Any], split: str) -> dict[str, Any]:
-    return {name: value for name, value in metrics.items() if not name.startswith(f"{split}/")}
+def _of_other_splits(values: Mapping[str, Any], split: str) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if not name.startswith(f"{split}/")}
 
 
-def _report_image(image: CaptionedImage) -> ReportImage:
-    return ReportImage(
-        image_id=image.example.image_id,
-        image=image.example.image,
-        references=image.example.captions,
-        captions=image.captions,
-        cider=image.cider,
-        is_true=image.is_true,
-        tokens=tuple(image.tokens),
-        attention=image.attention,
-    )
-
-
-def summary(evaluation: Evaluation) -> str:
-    """Scores and a few captions, for the terminal."""
-    split, values = evaluation.split, evaluation.scores.values
-    lines = [f"COLLAPSED: {sign}" for sign in evaluation.collapsed]
-    lines += [*score_lines(split, values, evaluation.intervals, evaluation.scores.not_run), ""]
-    for image in evaluation.images[:: max(1, len(evaluation.images) // 4)][:4]:
-        lines += [
-            f"{image.example.image_id}: {image.captions['greedy'][0][0]}",
-            f"    reference: {image.example.captions[0]}",
-        ]
-    return "\n".join(lines)
-
-
-def score_lines(
-    split: str,
-    values: Mapping[str, float],
-    intervals: Mapping[str, tuple[float, float]],
-    not_run: Mapping[str, str],
-) -> list[str]:
-    """A table of the main metrics, a column a decoding, half a 95% interval beside each."""
-    decodings = list(dict.fromkeys(name.split("/")[1] for name in values))
-    widths = [max(15, len(decoding) + 2) for decoding in decodings]
-    lines = [" " * 20 + "".join(map(str.rjust, decodings, widths))]
-    for metric in SHOWN:
-        names = [f"{split}/{decoding}/{metric}" for decoding in decodings]
-        cells = [_cell(values.get(name), intervals.get(name)) for name in names]
-        if any(cells):
-            lines.append(f"{metric:20}" + "".join(map(str.rjust, cells, widths)))
-    reasons = dict.fromkeys((name.split("/")[2], reason) for name, reason in not_run.items())
-    return lines + [f"{metric:20}  not run: {reason}" for metric, reason in reasons]
-
-
-def _cell(value: float | None, ends: tuple[float, float] | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.3f}" + (f" \N{PLUS-MINUS SIGN}{(ends[1] - ends[0]) / 2:.3f}" if ends else "")
-
-
-def places(run: RunDirectory) -> str:
-    """Where everything lies, for the terminal."""
+def output_paths(run: RunDirectory) -> str:
+    """Where the results of a run are and how to use it, for the terminal."""
     paths = {
         "report": run.report,
-        "scores": run.metrics,
+        "metrics": run.metrics,
         "captions": run.captions,
         "TensorBoard": f"tensorboard --logdir {run.logs}",
         "your own images": f"python -m caption_gan.caption {run.path} IMAGE...",

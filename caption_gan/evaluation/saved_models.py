@@ -1,6 +1,6 @@
-"""A captioner that was exported: a SavedModel that takes image bytes and gives captions.
+"""Evaluates an exported captioner: a SavedModel that maps image bytes to captions.
 
-B batch, K captions an image.
+B batch, K captions per image.
 """
 
 import dataclasses
@@ -15,19 +15,18 @@ from tqdm import tqdm
 
 from caption_gan import signature
 from caption_gan.config.run import Config
-from caption_gan.data.example import Example
+from caption_gan.data.example import CaptionedImage, Example
 from caption_gan.data.shards.prepare import captions_if_prepared, prepare_splits
 from caption_gan.data.shards.records import read_examples
 from caption_gan.data.sources.registry import build_fact_checker
 from caption_gan.errors import CaptionGANError
-from caption_gan.evaluation.captioning import CaptionedImage
-from caption_gan.evaluation.runs import Evaluation, build_evaluation
+from caption_gan.evaluation.result import Evaluation
 from caption_gan.evaluation.split_metrics import score_images
 from caption_gan.models.encoders.encoder import build_encoder
 from caption_gan.run import read_config
 
 BATCH = 32
-# Of the run that was exported.
+# Files of the exported run, within the SavedModel.
 SETTINGS, METRICS = "assets.extra/config.yaml", "assets.extra/metrics.json"
 
 
@@ -37,16 +36,16 @@ def is_saved_model(path: Path) -> bool:
 
 
 class SavedCaptioner:
-    """A SavedModel with the signature `serving_default` and, if it likes, `sample`.
+    """A SavedModel with the signature `serving_default` and optionally `sample`.
 
-    `serving_default` takes `image_bytes` [B] and gives `caption` [B] and `score` [B]; `sample`
-    takes `temperature`, `top_p` and `seed` [B] besides and gives `captions` and `scores` [B, K].
+    `serving_default` maps `image_bytes` [B] to `caption` [B] and `score` [B]. `sample` also takes
+    `temperature`, `top_p` and `seed` [B], and returns `captions` and `scores` [B, K].
 
     Args:
-        path: The folder.
+        path: Folder of the SavedModel.
 
     Raises:
-        CaptionGANError: It cannot be loaded, or has no such signature.
+        CaptionGANError: If it cannot be loaded or has no such signature.
     """
 
     def __init__(self, path: Path):
@@ -72,34 +71,34 @@ class SavedCaptioner:
         self.sampler = self.model.signatures.get(signature.SAMPLE)
 
     def caption(self, examples: Sequence[Example], seed: int) -> list[CaptionedImage]:
-        """Captions images by the default signature, and by samples at temperature 1."""
+        """Captions images with the default signature, and with samples at temperature 1."""
         return list(tqdm(self._captioned(examples, seed), "captioning", len(examples)))
 
     def _captioned(self, examples: Sequence[Example], seed: int) -> Iterator[CaptionedImage]:
         for start in range(0, len(examples), BATCH):
-            some = examples[start : start + BATCH]
-            images = tf.constant([example.image for example in some])
-            written = self.default(image_bytes=images)
+            batch = examples[start : start + BATCH]
+            images = tf.constant([example.image for example in batch])
+            outputs = self.default(image_bytes=images)
             captions = {
                 "greedy": _pairs(
-                    written[signature.CAPTION][:, None], written[signature.SCORE][:, None]
+                    outputs[signature.CAPTION][:, None], outputs[signature.SCORE][:, None]
                 )
             }
             if self.sampler:
-                drawn = self.sampler(
+                samples = self.sampler(
                     image_bytes=images,
-                    temperature=tf.ones([len(some)]),
-                    top_p=tf.ones([len(some)]),
-                    seed=tf.range(seed + start, seed + start + len(some), dtype=tf.int64),
+                    temperature=tf.ones([len(batch)]),
+                    top_p=tf.ones([len(batch)]),
+                    seed=tf.range(seed + start, seed + start + len(batch), dtype=tf.int64),
                 )
-                captions["sample"] = _pairs(drawn[signature.CAPTIONS], drawn[signature.SCORES])
-            for row, example in enumerate(some):
+                captions["sample"] = _pairs(samples[signature.CAPTIONS], samples[signature.SCORES])
+            for row, example in enumerate(batch):
                 of_image = {name: rows[row] for name, rows in captions.items()}
                 yield CaptionedImage(example, of_image, tokens=[], attention=np.zeros([0, 1, 1]))
 
 
 def _pairs(captions: tf.Tensor, scores: tf.Tensor) -> list[list[tuple[str, float]]]:
-    """Captions [B, K] with their scores, for each image."""
+    """Pairs captions [B, K] with their scores, image by image."""
     rows = zip(captions.numpy(), scores.numpy(), strict=True)
     return [
         [(text.decode(), float(score)) for text, score in zip(*row, strict=True)] for row in rows
@@ -107,20 +106,20 @@ def _pairs(captions: tf.Tensor, scores: tf.Tensor) -> list[list[tuple[str, float
 
 
 def evaluate_saved_model(path: Path, change: Callable[[Config], Config], split: str) -> Evaluation:
-    """Captions and scores a split; nothing is written into the SavedModel.
+    """Captions and scores a split; writes nothing into the SavedModel.
 
     Args:
         path: The SavedModel, with the settings of its run in `assets.extra/config.yaml`.
-        change: What the caller wants changed in these settings.
+        change: Returns these settings with the changes that the caller wants.
         split: `val`, `test` or `train`.
 
     Raises:
-        CaptionGANError: The model cannot be used, or says nothing of its data.
+        CaptionGANError: If the model is unusable or has no settings.
     """
     settings = path / SETTINGS
     if not settings.is_file():
         raise CaptionGANError(
-            f"{path} has no {SETTINGS}, so that its data set is not known; evaluate the run it was "
+            f"{path} has no {SETTINGS}, which names its data set; evaluate the run that it was "
             "exported from, or score its captions with --results."
         )
     config = change(read_config([f"--config={settings}"], prog=str(settings)))
@@ -131,12 +130,12 @@ def evaluate_saved_model(path: Path, change: Callable[[Config], Config], split: 
     images = SavedCaptioner(path).caption(examples, config.seed)
     training = captions_if_prepared(config, encoder, "train")
     scores = score_images(images, config, build_fact_checker(config.data), training)
-    return build_evaluation(split, images, scores, config, {})
+    return Evaluation.of_scores(split, images, scores, config, {})
 
 
 def without_cached_regions(config: Config) -> Config:
-    """Settings for a model that looks at images itself, so that no encoder's regions are wanted."""
-    plain = dataclasses.replace(
+    """Settings with an encoder that caches no regions, as the SavedModel encodes images itself."""
+    convolutional = dataclasses.replace(
         config.encoder, name="convolutional", trainable=False, frozen_up_to=None
     )
-    return dataclasses.replace(config, encoder=plain)
+    return dataclasses.replace(config, encoder=convolutional)

@@ -1,18 +1,17 @@
-"""Metrics of captioned images: of their captions, of their truth, and of finding them again."""
+"""Metrics of a captioned split: of its texts, by facts, by image retrieval, against training."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from caption_gan.config.run import Config
-from caption_gan.data.example import Example
-from caption_gan.evaluation.captioning import CaptionedImage
+from caption_gan.data.example import CaptionedImage, Example
 from caption_gan.evaluation.text_metrics import (
     Scores,
     collapse_metrics,
     novelty,
+    sample_diversity,
     score_captions,
-    variety,
 )
 from caption_gan.metrics.fact_accuracy import FactChecker, fact_accuracy
 from caption_gan.metrics.grounding import retrieval
@@ -23,79 +22,81 @@ from caption_gan.models.dual_encoder import DualEncoder
 def score_images(
     images: Sequence[CaptionedImage],
     config: Config,
-    is_true: FactChecker | None,
+    fact_checker: FactChecker | None,
     training: Sequence[str] | None,
 ) -> Scores:
-    """Scores captioned images, and notes CIDEr and truth of each.
+    """Scores captioned images; also sets `cider` and `is_correct` of each.
 
     Args:
-        images: What was said; `cider` and `is_true` are filled in.
-        config: Settings.
-        is_true: Tells whether a caption is true of facts, for data that know them.
-        training: Captions of the training split, where they are at hand.
+        images: Captioned images of the split.
+        config: Settings of the run.
+        fact_checker: Returns whether a caption is correct, given the facts of its image; None if
+            the data set has no facts.
+        training: Captions of the training split; None if they are not available.
 
     Returns:
-        Metrics by `<decoding>/<metric>`. Those of quality are of one caption an image: the best of
-        a beam, the first of the samples.
+        Metrics by `<decoding>/<metric>`. Quality is that of one caption per image: the best of a
+        beam, the first of the samples.
     """
     examples = [image.example for image in images]
     references = {example.image_id: example.captions for example in examples}
-    finding = Retrieval(config.evaluation.dual_encoder, examples)
+    retrieval_scorer = RetrievalScorer(config.evaluation.dual_encoder, examples)
     scores = Scores()
     for name in images[0].captions:
-        every = [[caption for caption, _ in image.captions[name]] for image in images]
-        first = [captions[0] for captions in every]
+        captions = [[caption for caption, _ in image.captions[name]] for image in images]
+        first = [of_image[0] for of_image in captions]
         by_id = dict(zip(references, first, strict=True))
         scores.add(score_captions(by_id, references, config.seed), f"{name}/")
-        scores.add(score_facts(first, examples, is_true), f"{name}/")
-        scores.add(finding.score(first), f"{name}/")
-        if len(every[0]) > 1:
-            scores.add(Scores(variety(every)), f"{name}/")
+        scores.add(score_facts(first, examples, fact_checker), f"{name}/")
+        scores.add(retrieval_scorer.score(first), f"{name}/")
+        if len(captions[0]) > 1:
+            scores.add(Scores(sample_diversity(captions)), f"{name}/")
         if training is None:
             reason = "the training split is not prepared here"
             scores.not_run |= {f"{name}/novel_captions": reason, f"{name}/novel_5-grams": reason}
         else:
-            scores.add(Scores(novelty(every, training)), f"{name}/")
-    of_people = [[example.captions[0]] for example in examples]
-    scores.add(Scores(collapse_metrics(of_people)), "reference/")
+            scores.add(Scores(novelty(captions, training)), f"{name}/")
+    first_references = [[example.captions[0]] for example in examples]
+    scores.add(Scores(collapse_metrics(first_references)), "reference/")
 
     greedy = {image.example.image_id: image.captions["greedy"][0][0] for image in images}
     cider = per_image_cider(greedy, references)
     for image in images:
         image.cider = cider[image.example.image_id]
-        if is_true:
-            image.is_true = is_true(greedy[image.example.image_id], json.loads(image.example.facts))
+        if fact_checker:
+            facts = json.loads(image.example.facts)
+            image.is_correct = fact_checker(greedy[image.example.image_id], facts)
     return scores
 
 
 def score_facts(
-    captions: Sequence[str], examples: Sequence[Example], is_true: FactChecker | None
+    captions: Sequence[str], examples: Sequence[Example], fact_checker: FactChecker | None
 ) -> Scores:
-    """`fact_accuracy` of one caption an image, where truth is known."""
-    if is_true is None:
+    """`fact_accuracy` of one caption per image; no metric without a fact checker."""
+    if fact_checker is None:
         return Scores()
     facts = [json.loads(example.facts) for example in examples]
-    return Scores({"fact_accuracy": fact_accuracy(captions, facts, is_true)})
+    return Scores({"fact_accuracy": fact_accuracy(captions, facts, fact_checker)})
 
 
-class Retrieval:
-    """Whether captions find their images, as far as a dual encoder can tell.
+class RetrievalScorer:
+    """Scores whether captions retrieve their images, by a dual encoder such as CLIP.
 
     Args:
-        path: The encoder's SavedModel; None for no metrics.
+        path: SavedModel of the dual encoder; None for no metrics.
         examples: The images.
 
     Raises:
-        CaptionGANError: There is no such encoder.
+        CaptionGANError: If the dual encoder cannot be loaded.
     """
 
     def __init__(self, path: str | None, examples: Sequence[Example]):
         self.encoder = DualEncoder(Path(path)) if path else None
         if self.encoder:
-            self.images = self.encoder.embed_images([example.image for example in examples])
+            self.embeddings = self.encoder.embed_images([example.image for example in examples])
 
     def score(self, captions: Sequence[str]) -> Scores:
-        """Metrics of one caption an image."""
+        """Retrieval metrics of one caption per image; none without a dual encoder."""
         if self.encoder is None:
             return Scores()
-        return Scores({**retrieval(self.images, self.encoder.embed_texts(captions))})
+        return Scores({**retrieval(self.embeddings, self.encoder.embed_texts(captions))})

@@ -1,4 +1,4 @@
-"""What each stage of a run has reached: its greedy captions, and its frontier."""
+"""Compares the stages of one run: greedy captions and quality-diversity frontiers."""
 
 from collections.abc import Sequence
 
@@ -23,23 +23,25 @@ def compare_stages(
     decoder: TextDecoder,
     batches: tf.data.Dataset,
     examples: Sequence[Example],
-    is_true: FactChecker | None,
+    fact_checker: FactChecker | None,
 ) -> tuple[Scores, dict[str, Points]]:
-    """Scores the stages of a run beside each other.
+    """Scores the captioners that the stages of a run ended with.
 
     Args:
-        run: Has weights of each stage.
-        config: Its settings.
-        decoder: Of the last stage's captioner.
-        batches: Of the split.
-        examples: Of the split, in the same order.
-        is_true: Tells whether a caption is true of facts, for data that know them.
+        run: The run, with the weights of all stages.
+        config: Settings of the run.
+        decoder: Decoder of the last stage's captioner.
+        batches: Batches of the split.
+        examples: Examples of the split, in the same order.
+        fact_checker: Returns whether a caption is correct, given the facts of its image; None if
+            the data set has no facts.
 
     Returns:
-        Metrics of earlier stages' greedy captions by `<stage>/<metric>`, and the frontier: quality
-        and variety after each stage, the last first, and by the critic's choice.
+        The metrics of the earlier stages' greedy captions by `<stage>/<metric>`, and the curves of
+        the frontier by name: one for each stage, the last stage first, and one for samples that
+        the critic reranks.
     """
-    frontier = Frontier(batches, examples, is_true, config.decoding.samples, config.seed)
+    frontier = Frontier(batches, examples, fact_checker, config.decoding.samples, config.seed)
     *earlier, last = stages_of(run, config)
     scores = Scores()
     curves = {last: frontier.temperatures(decoder, last)}
@@ -47,33 +49,33 @@ def compare_stages(
     for stage in reversed(earlier):
         captioner = decoder.captioner.copy()
         load_weights(captioner, run.stage_weights(stage))
-        before = TextDecoder(captioner, decoder.tokenizer, config.decoding, config.seed)
+        earlier_decoder = TextDecoder(captioner, decoder.tokenizer, config.decoding, config.seed)
         greedy = [
             caption
             for batch in batches
-            for ((caption, _),) in before.detokenize(before.greedy(batch))
+            for ((caption, _),) in earlier_decoder.detokenize(earlier_decoder.greedy(batch))
         ]
         captions = dict(zip(references, greedy, strict=True))
         scores.add(score_captions(captions, references, config.seed), f"{stage}/")
-        scores.add(score_facts(greedy, examples, is_true), f"{stage}/")
-        curves[stage] = frontier.temperatures(before, stage)
+        scores.add(score_facts(greedy, examples, fact_checker), f"{stage}/")
+        curves[stage] = frontier.temperatures(earlier_decoder, stage)
     if critic := load_critic(run, config, decoder.captioner.generator):
         curves["critic's choice"] = frontier.choices(decoder, critic)
     return scores, curves
 
 
 def stages_of(run: RunDirectory, config: Config) -> list[str]:
-    """Names of the stages that have left weights."""
+    """Names of the stages whose weights the run has."""
     stages = [run.stage_name(config, number) for number in range(len(config.stages))]
     return [stage for stage in stages if run.stage_weights(stage).is_file()]
 
 
 def load_critic(run: RunDirectory, config: Config, generator: GRUGenerator) -> Critic | None:
-    """The critic that a run's last stage with one has left, if there is any."""
+    """The critic of the last adversarial stage; None if the run has none."""
     if not run.critic_weights.is_file():
         return None
     settings = [getattr(config, stage) for stage in config.stages]
-    adversarial = [some for some in settings if isinstance(some, AdversarialConfig)]
+    adversarial = [stage for stage in settings if isinstance(stage, AdversarialConfig)]
     critic = build_critic(generator, adversarial[-1].critic)
     load_weights(critic, run.critic_weights)
     return critic

@@ -1,4 +1,4 @@
-"""All metrics of captions: quality, variety, signs of collapse, and whether they look."""
+"""Metrics of captions that need only text: quality, grounding, diversity, signs of collapse."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,20 +8,19 @@ from caption_gan.metrics import diversity, grounding, java_scores
 from caption_gan.metrics.bootstrap import Bootstrap
 from caption_gan.metrics.collapse import image_dependence, out_of_bounds
 from caption_gan.metrics.java_scores import NotRun
-from caption_gan.metrics.metric import DistinctCount, Metric
+from caption_gan.metrics.metric import AnyMetric
 from caption_gan.metrics.quality import quality
 
-AnyMetric = Metric | DistinctCount
 Captions = Sequence[Sequence[str]]
 
 
 @dataclasses.dataclass
 class Scores:
-    """Metrics of the same images in the same order.
+    """Metrics over the same images in the same order.
 
     Attributes:
-        metrics: By name.
-        not_run: Why a metric that was asked for could not be had, by its name.
+        metrics: Metrics by name.
+        not_run: By name of a metric, the reason why it could not be computed.
     """
 
     metrics: dict[str, AnyMetric] = dataclasses.field(default_factory=dict)
@@ -29,15 +28,15 @@ class Scores:
 
     @property
     def values(self) -> dict[str, float]:
-        """The metrics as numbers."""
+        """Values by name."""
         return {name: metric.value for name, metric in self.metrics.items()}
 
     def intervals(self, bootstrap: Bootstrap) -> dict[str, tuple[float, float]]:
-        """Their 95% intervals."""
+        """95% confidence intervals by name."""
         return {name: bootstrap.interval(metric) for name, metric in self.metrics.items()}
 
     def add(self, other: "Scores", prefix: str = "") -> None:
-        """Takes over others, under names with a prefix."""
+        """Adds the metrics of other scores, with a prefix to their names."""
         self.metrics |= {prefix + name: metric for name, metric in other.metrics.items()}
         self.not_run |= {prefix + name: reason for name, reason in other.not_run.items()}
 
@@ -45,16 +44,16 @@ class Scores:
 def score_captions(
     captions: Mapping[str, str], references: Mapping[str, Sequence[str]], seed: int = 0
 ) -> Scores:
-    """Every metric that one caption an image and its references give.
+    """Computes all metrics that need only one caption per image and the references.
 
     Args:
         captions: Raw text of each image's caption, by image id.
         references: Raw text of each image's references, by the same ids.
-        seed: Deals the captions to other images, for `CIDEr_drop`.
+        seed: Seed of the swap of captions for `CIDEr_drop`.
 
     Raises:
-        CaptionGANError: If nothing is given, the ids differ, or an image has no reference with a
-            word in it.
+        CaptionGANError: If there is no image, the ids differ, or an image has no reference that
+            contains a word.
     """
     scores = Scores({**quality(captions, references)})
     for name, score in (("METEOR", java_scores.meteor), ("SPICE", java_scores.spice)):
@@ -71,7 +70,7 @@ def score_captions(
 
 
 def collapse_metrics(captions: Captions) -> dict[str, AnyMetric]:
-    """What shows first when a generator says the same of every image."""
+    """Metrics that show first that a generator collapses onto few words or one caption."""
     return {
         "repeated_token_rate": diversity.repeated_token_rate(captions),
         "distinct_captions": diversity.distinct_captions(captions),
@@ -79,8 +78,8 @@ def collapse_metrics(captions: Captions) -> dict[str, AnyMetric]:
     }
 
 
-def variety(captions: Captions) -> dict[str, AnyMetric]:
-    """How varied K captions of each image are, K being at least 2 and the same for all."""
+def sample_diversity(captions: Captions) -> dict[str, AnyMetric]:
+    """Diversity of K captions per image; K is at least 2 and the same for all images."""
     return {
         **diversity.mbleu(captions),
         "distinct-1": diversity.distinct_n(captions, 1),
@@ -90,7 +89,7 @@ def variety(captions: Captions) -> dict[str, AnyMetric]:
 
 
 def novelty(captions: Captions, training: Iterable[str]) -> dict[str, AnyMetric]:
-    """How much of the captions is not copied from those of the training split."""
+    """The shares of captions and of 5-grams that do not occur in the training captions."""
     training = list(training)
     return {
         "novel_captions": diversity.novel_captions(captions, training),
@@ -99,14 +98,18 @@ def novelty(captions: Captions, training: Iterable[str]) -> dict[str, AnyMetric]
 
 
 def collapse_signs(values: Mapping[str, float], bounds: MonitorConfig) -> list[str]:
-    """Which metrics of `score_captions`, and of `variety`, tell of a collapse.
+    """Returns one line for each sign of collapse.
 
-    Likely captions of like images are alike; only drawn ones must differ.
+    Args:
+        values: Values of `score_captions`. With those of `sample_diversity`, the captions of an
+            image and of all images must differ too: only samples must, as the most likely captions
+            of similar images are similar.
+        bounds: Bounds of the metrics.
     """
-    metrics = {"repeated_token_rate": values["repeated_token_rate"]}
+    checked = {"repeated_token_rate": values["repeated_token_rate"]}
     if "CIDEr_drop" in values:
-        metrics["image_dependence"] = image_dependence(values["CIDEr"], values["CIDEr_drop"])
+        checked["image_dependence"] = image_dependence(values["CIDEr"], values["CIDEr_drop"])
     if "mBLEU-4" in values:
-        metrics["mbleu"] = values["mBLEU-4"]
-        metrics["distinct_captions"] = values["distinct_captions"]
-    return out_of_bounds(metrics, bounds)
+        checked["mbleu"] = values["mBLEU-4"]
+        checked["distinct_captions"] = values["distinct_captions"]
+    return out_of_bounds(checked, bounds)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from caption_gan.config.run import Config
+from caption_gan.metrics.table import Place, shown_in
 
 _LICENCES = {
     "figures": "drawn by this project, Apache-2.0",
@@ -16,18 +17,6 @@ _LICENCES = {
     "scicap": "CC BY-NC-SA 4.0",
 }
 _UNKNOWN_LICENCE = "not known to this project; see the source of the data set"
-_METRICS = (
-    "CIDEr",
-    "BLEU-4",
-    "METEOR",
-    "fact_accuracy",
-    "object_recall",
-    "object_precision",
-    "repeated_token_rate",
-    "distinct_captions",
-    "mBLEU-4",
-    "novel_captions",
-)
 
 
 def model_card(name: str, config: Config, metrics: Mapping[str, Any]) -> str:
@@ -59,11 +48,12 @@ def model_card(name: str, config: Config, metrics: Mapping[str, Any]) -> str:
         "| metric | value | interval |",
         "|---|---|---|",
     ]
+    shown = shown_in(Place.MODEL_CARD)
     intervals = metrics.get("intervals", {})
     for key, value in metrics.items():
         split, _, rest = key.partition("/")
         decoding, _, metric = rest.partition("/")
-        if metric in _METRICS and decoding in ("greedy", "sample", "beam"):
+        if metric in shown and decoding in ("greedy", "sample", "beam"):
             interval = "{:.3f} to {:.3f}".format(*intervals[key]) if key in intervals else ""
             lines.append(f"| {split}, {decoding}: {metric} | {value:.3f} | {interval} |")
     lines += ["", "## Known limitations", ""]

@@ -3,19 +3,26 @@
 from collections.abc import Mapping
 
 from caption_gan.config.objectives import MonitorConfig
+from caption_gan.metrics.table import METRICS
 
-# Metrics with a lower and with an upper bound; `MonitorConfig` has the bounds by the same names.
-AT_LEAST = ("distinct_captions", "distinct_2", "vocabulary", "image_dependence")
-AT_MOST = ("repeated_token_rate", "mbleu")
+_BETTER = {metric.bound: metric.better for metric in METRICS if metric.bound}
 
 
 def out_of_bounds(values: Mapping[str, float], bounds: MonitorConfig) -> list[str]:
-    """Returns one line for each metric that is out of bounds, with its value and the bound."""
+    """Returns one line for each metric that is out of bounds, with its value and the bound.
+
+    Args:
+        values: Values by the names of the bounds; values without a bound are left out.
+        bounds: Minima of metrics of which higher is better, and maxima of the others.
+    """
     lines = []
     for name, value in values.items():
-        if name in AT_LEAST and value < (bound := getattr(bounds, name)):
+        if name not in _BETTER:
+            continue
+        bound = getattr(bounds, name)
+        if _BETTER[name] == "higher" and value < bound:
             lines.append(f"{name} is {value:.3f}, less than {bound}")
-        elif name in AT_MOST and value > (bound := getattr(bounds, name)):
+        elif _BETTER[name] == "lower" and value > bound:
             lines.append(f"{name} is {value:.3f}, more than {bound}")
     return lines
 

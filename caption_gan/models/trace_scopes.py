@@ -27,7 +27,7 @@ def trace_scope(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
-        def mentions(*args: P.args, **kwargs: P.kwargs) -> R:
+        def named(*args: P.args, **kwargs: P.kwargs) -> R:
             with tf.name_scope(name):
                 return function(*args, **kwargs)
 

@@ -1,4 +1,4 @@
-"""Metrics of quality and variety."""
+"""Points of the quality-diversity frontier."""
 
 import dataclasses
 
@@ -14,8 +14,8 @@ from caption_gan.models.decoding.text_decoder import TextDecoder
 from tests.captioners import REGIONS, captioner
 
 
-class Spelling:
-    """Token ids as words."""
+class IdTokenizer:
+    """A tokenizer whose words are the token ids."""
 
     sequence_length = 8
 
@@ -35,17 +35,20 @@ CAPTIONS = [
 ]
 
 
-def frontier(is_true=None) -> Frontier:
+def frontier(fact_checker=None) -> Frontier:
     batches = tf.data.Dataset.from_tensor_slices(np.zeros(3)).batch(3)
-    return Frontier(batches, EXAMPLES, is_true, samples=2, seed=0)
+    return Frontier(batches, EXAMPLES, fact_checker, samples=2, seed=0)
 
 
-def test_quality_is_the_mean_of_single_captions():
+def test_cider_is_the_mean_over_single_captions():
     metrics = frontier().score(CAPTIONS)
     references = {example.image_id: example.captions for example in EXAMPLES}
     single = [
         quality.quality(
-            {example.image_id: some[k] for example, some in zip(EXAMPLES, CAPTIONS, strict=True)},
+            {
+                example.image_id: of_image[k]
+                for example, of_image in zip(EXAMPLES, CAPTIONS, strict=True)
+            },
             references,
         )["CIDEr"].value
         for k in range(2)
@@ -55,29 +58,29 @@ def test_quality_is_the_mean_of_single_captions():
     assert "fact_accuracy" not in metrics
 
 
-def test_truth_is_of_all_captions():
-    def is_true(caption: str, facts) -> bool:
+def test_fact_accuracy_is_over_all_captions():
+    def check_facts(caption: str, facts) -> bool:
         return ("dog" in caption) == facts["dog"]
 
-    assert frontier(is_true).score(CAPTIONS)["fact_accuracy"] == pytest.approx(4 / 6)
+    assert frontier(check_facts).score(CAPTIONS)["fact_accuracy"] == pytest.approx(4 / 6)
 
 
-def test_captions_that_are_alike_are_less_varied():
-    varied = frontier().score(CAPTIONS)
-    same = frontier().score([[some[0]] * 2 for some in CAPTIONS])
+def test_identical_captions_are_less_diverse():
+    diverse = frontier().score(CAPTIONS)
+    same = frontier().score([[of_image[0]] * 2 for of_image in CAPTIONS])
     assert same["mBLEU-4"] == pytest.approx(1)
-    assert varied["mBLEU-4"] < 1
-    assert varied["distinct-2"] > same["distinct-2"]
-    assert varied["vocabulary"] > same["vocabulary"]
+    assert diverse["mBLEU-4"] < 1
+    assert diverse["distinct-2"] > same["distinct-2"]
+    assert diverse["vocabulary"] > same["vocabulary"]
 
 
-def test_a_smaller_nucleus_gives_less_varied_captions():
-    """Of a captioner whose words are all as likely, which the least nucleus makes one."""
+def test_smaller_nucleus_gives_less_diverse_captions():
+    """Uses a captioner with almost uniform word probabilities."""
     model = captioner(dropout=0.0)
     model.generator.embedding.set_weights([0.01 * model.generator.embedding.get_weights()[0]])
     examples = [dataclasses.replace(example, image=b"") for example in EXAMPLES]
     batches = tf.data.Dataset.from_tensor_slices({"regions": tf.ones([3, *REGIONS])}).batch(3)
-    decoder = TextDecoder(model, Spelling(), DecodingConfig(), seed=0)
+    decoder = TextDecoder(model, IdTokenizer(), DecodingConfig(), seed=0)
     points = Frontier(batches, examples, None, samples=4, seed=0).nuclei(decoder, "random")
     assert [point["top_p"] for point in points] == list(NUCLEI)
     words = [point["vocabulary"] for point in points]

@@ -1,4 +1,4 @@
-"""Ratings in Flickr8k's forms and in JSON lines: what is read, left out and refused."""
+"""Ratings in Flickr8k's formats and in JSON lines: what is read, left out and refused."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from caption_gan.errors import CaptionGANError
-from caption_gan.evaluation.human_ratings import Rated, read_ratings
+from caption_gan.evaluation.human_ratings import RatedCaption, read_ratings
 
 TOKENS = (
     "a.jpg#0\tA dog .\na.jpg#1\tA dog , running .\nb.jpg#0\tA cat .\nb.jpg#1\tA dog .\n"
@@ -25,7 +25,7 @@ CROWD = (
 
 
 class Files:
-    """Writes ratings and captions, and reads them."""
+    """Writes files of ratings and captions, and reads them."""
 
     def __init__(self, folder: Path):
         self.ratings = folder / "ratings.txt"
@@ -36,7 +36,7 @@ class Files:
         self.ratings.write_bytes(text if isinstance(text, bytes) else text.encode())
         return read_ratings(str(self.ratings), str(self.captions))
 
-    def refusal(self, text: str | bytes) -> str:
+    def error_of(self, text: str | bytes) -> str:
         with pytest.raises(CaptionGANError) as caught:
             self.read(text)
         message = str(caught.value)
@@ -56,8 +56,8 @@ def files(tmp_path) -> Files:
 
 
 @pytest.fixture
-def plain(files) -> Files:
-    """With references in COCO's format."""
+def json_lines(files) -> Files:
+    """Files with references in COCO's format."""
     files.write_coco()
     return files
 
@@ -66,41 +66,41 @@ def plain(files) -> Files:
 def test_ratings_of_experts(files, ends):
     ratings = files.read(EXPERTS.replace("\n", ends))
     assert ratings.pairs == [
-        Rated("a.jpg", "A cat .", (1, 1, 2)),
-        Rated("a.jpg", "A fish .", (4, 3, 4)),
-        Rated("b.jpg", "A dog , running .", (2, 2, 2)),
+        RatedCaption("a.jpg", "A cat .", (1, 1, 2)),
+        RatedCaption("a.jpg", "A fish .", (4, 3, 4)),
+        RatedCaption("b.jpg", "A dog , running .", (2, 2, 2)),
     ]
     assert ratings.references == REFERENCES
     assert (ratings.left_out, ratings.references_left_out, ratings.tau) == (0, 0, "c")
 
 
-def test_captions_may_be_a_table_without_numbers(files):
+def test_captions_may_be_a_csv_table(files):
     expected = files.read(EXPERTS)
     files.captions = files.captions.with_name("captions.txt")
     files.captions.write_text(TABLE)
     assert files.read(EXPERTS) == expected
 
 
-def test_pairs_with_a_reference_are_left_out_for_experts(files):
-    own = "a.jpg\ta.jpg#0\t4\t4\t4\n"
+def test_rated_references_are_left_out_from_the_pairs_of_experts(files):
+    reference = "a.jpg\ta.jpg#0\t4\t4\t4\n"
     same_text = "a.jpg\tb.jpg#1\t4\t4\t4\n"
-    ratings = files.read(own + same_text + EXPERTS)
+    ratings = files.read(reference + same_text + EXPERTS)
     assert ratings.pairs == files.read(EXPERTS).pairs
     assert (ratings.left_out, ratings.references) == (2, REFERENCES)
-    assert "every caption is a reference of its image" in files.refusal(own)
+    assert "all captions are references of their image" in files.error_of(reference)
 
 
-def test_references_that_are_rated_are_left_out_for_the_crowd(files):
+def test_rated_references_are_left_out_from_the_references_of_the_crowd(files):
     ratings = files.read(CROWD)
     assert ratings.pairs == [
-        Rated("a.jpg", "A cat .", (0,)),
-        Rated("a.jpg", "A dog , running .", (1,)),
-        Rated("b.jpg", "A dog , running .", (1 / 3,)),
-        Rated("b.jpg", "A fish .", (2 / 3,)),
+        RatedCaption("a.jpg", "A cat .", (0,)),
+        RatedCaption("a.jpg", "A dog , running .", (1,)),
+        RatedCaption("b.jpg", "A dog , running .", (1 / 3,)),
+        RatedCaption("b.jpg", "A fish .", (2 / 3,)),
     ]
     assert ratings.references == {"a.jpg": ["A dog ."], "b.jpg": ["A cat .", "A dog ."]}
     assert (ratings.left_out, ratings.references_left_out, ratings.tau) == (0, 1, "b")
-    message = files.refusal(CROWD + "c.jpg\tc.jpg#0\t1\t3\t0\n")
+    message = files.error_of(CROWD + "c.jpg\tc.jpg#0\t1\t3\t0\n")
     assert "all references of image 'c.jpg' are rated captions; remove a line" in message
 
 
@@ -111,42 +111,47 @@ def test_references_that_are_rated_are_left_out_for_the_crowd(files):
         ("a.jpg\tb.jpg#0\t1\t1\t5", r"found 'a.jpg\tb.jpg#0\t1\t1\t5'"),
         ("a.jpg\tb.jpg#0\t1\t1\tnan", "three ratings from 1 to 4"),
         ("a.jpg\tb.jpg#0\t1\t3\t0", "three ratings from 1 to 4"),
-        ("a.jpg b.jpg#0 1 1 1", "parted by tabs"),
+        ("a.jpg b.jpg#0 1 1 1", "separated by tabs"),
         ("a.jpg\tb.jpg#9\t1\t1\t1", "'b.jpg#9' is not among the captions"),
         ("a.jpg\tb.jpg#-1\t1\t1\t1", "'b.jpg#-1' is not among the captions"),
-        ("a.jpg\tb.jpg\t1\t1\t1", "'b.jpg' is not among the captions; expected an image's name, #"),
-        ("a.jpg\tx.jpg#0\t1\t1\t1", "and the captions of the data set that was rated"),
+        (
+            "a.jpg\tb.jpg\t1\t1\t1",
+            "'b.jpg' is not among the captions; expected the name of an image, #",
+        ),
+        ("a.jpg\tx.jpg#0\t1\t1\t1", "and the captions of the rated data set"),
         ("x.jpg\tb.jpg#0\t1\t1\t1", "image 'x.jpg' has no reference; add one, or remove the line"),
         ("d.jpg\tb.jpg#0\t1\t1\t1", "image 'd.jpg' has no reference"),
     ],
 )
-def test_a_line_of_experts_that_cannot_be_used_is_named(files, line, expected):
-    message = files.refusal(EXPERTS + "\n" + line + "\n")
+def test_unusable_line_of_experts_is_named(files, line, expected):
+    message = files.error_of(EXPERTS + "\n" + line + "\n")
     assert f"{files.ratings}, line 5: " in message and expected in message
 
 
 @pytest.mark.parametrize("columns", ["0.9\t1\t2", "0\t0\t0", "nan\t1\tnan", "2\t-2\t1", "1\t2\t3"])
-def test_a_share_must_be_that_of_its_numbers(files, columns):
-    message = files.refusal(f"{CROWD}a.jpg\tb.jpg#0\t{columns}\n")
+def test_share_of_the_crowd_must_match_its_counts(files, columns):
+    message = files.error_of(f"{CROWD}a.jpg\tb.jpg#0\t{columns}\n")
     assert "line 5: " in message and "the share, the number of yes and the number of no" in message
 
 
 @pytest.mark.parametrize("text", ["image,caption,rating\n", "a.jpg\tb.jpg#0\t1\t2\t5\n", "[]", "5"])
-def test_another_form_is_refused(files, text):
-    message = files.refusal(text)
-    assert "line 1: expected a line a pair: " in message and "from 1 to 4 or the share" in message
+def test_other_formats_are_refused(files, text):
+    message = files.error_of(text)
+    assert (
+        "line 1: expected one pair per line: " in message and "from 1 to 4 or the share" in message
+    )
 
 
-def test_files_that_are_missing_empty_or_damaged_are_refused(files):
-    assert "ratings.txt is empty; expected" in files.refusal("\n \n")
-    assert "ratings.txt is not UTF-8" in files.refusal(b"a.jpg\xff")
+def test_missing_empty_and_damaged_files_are_refused(files):
+    assert "ratings.txt is empty; expected" in files.error_of("\n \n")
+    assert "ratings.txt is not UTF-8" in files.error_of(b"a.jpg\xff")
     files.captions.write_text("a.jpg#0\tA dog .\nno tab\nb.jpg#0\tA cat .\n")
-    assert "token.txt: 1 lines of Flickr8k.token.txt are malformed: line 2" in files.refusal(
+    assert "token.txt: 1 lines of Flickr8k.token.txt are malformed: line 2" in files.error_of(
         EXPERTS
     )
     files.captions.unlink()
-    assert "Flickr8k.token.txt is missing" in files.refusal(EXPERTS)
-    with pytest.raises(CaptionGANError, match=r"none.txt is missing; expected a line a pair"):
+    assert "Flickr8k.token.txt is missing" in files.error_of(EXPERTS)
+    with pytest.raises(CaptionGANError, match=r"none.txt is missing; expected one pair per line"):
         read_ratings(str(files.ratings.with_name("none.txt")), str(files.captions))
 
 
@@ -157,31 +162,36 @@ def line_of(**changes: object) -> str:
 NO_RATINGS: list = [None, 3, [], {}, ["3"], [None], [True], [float("nan")], [10**400]]
 
 
-def test_ratings_in_json_lines(plain):
-    ratings = plain.read(line_of() + "\n" + line_of(image_id=1, caption="Ä\u2028", ratings=[-3]))
-    assert ratings.pairs == [Rated("1", "A cat.", (1, 2.5)), Rated("1", "Ä\u2028", (-3,))]
+def test_ratings_in_json_lines(json_lines):
+    ratings = json_lines.read(
+        line_of() + "\n" + line_of(image_id=1, caption="Ä\u2028", ratings=[-3])
+    )
+    assert ratings.pairs == [
+        RatedCaption("1", "A cat.", (1, 2.5)),
+        RatedCaption("1", "Ä\u2028", (-3,)),
+    ]
     assert ratings.references == {"1": ["A dog.", "A pup."]}
     assert (ratings.left_out, ratings.tau) == (0, "c")
-    assert plain.read(line_of() + line_of(caption=" A dog.")).left_out == 1
+    assert json_lines.read(line_of() + line_of(caption=" A dog.")).left_out == 1
 
 
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ('{"image_id": 1,', "is no JSON, or only a part of it"),
-        ("1\t2\t3", "is no JSON, or only a part of it"),
+        ('{"image_id": 1,', "is not valid or not complete JSON"),
+        ("1\t2\t3", "is not valid or not complete JSON"),
         ("[]", "expected an object with image_id and caption"),
         (line_of(image_id=1.5), "the image id is 1.5"),
         (line_of(caption=None), "the caption of image '1' is null"),
-        (line_of(caption="\ud800"), "half a character"),
+        (line_of(caption="\ud800"), "lone surrogate"),
         (line_of(image_id=2), "image '2' has no reference; add one, or remove the line"),
         (line_of(image_id=3), "image '3' has no reference"),
         *(
-            (line_of(ratings=ratings), "the ratings of image '1' are missing or no numbers")
+            (line_of(ratings=ratings), "the ratings of image '1' are missing or not numbers")
             for ratings in NO_RATINGS
         ),
     ],
 )
-def test_a_json_line_that_cannot_be_used_is_named(plain, line, expected):
-    message = plain.refusal(line_of() + line)
-    assert f"{plain.ratings}, line 2" in message and expected in message
+def test_unusable_json_line_is_named(json_lines, line, expected):
+    message = json_lines.error_of(line_of() + line)
+    assert f"{json_lines.ratings}, line 2" in message and expected in message

@@ -1,4 +1,4 @@
-"""Several captioners on the same images."""
+"""Comparison of several captioners on the same images, and the signs of collapse."""
 
 import dataclasses
 import json
@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from caption_gan.config.run import Config, EvaluationConfig
-from caption_gan.data.example import Example
+from caption_gan.data.example import CaptionedImage, Example
 from caption_gan.errors import CaptionGANError
-from caption_gan.evaluation.captioning import CaptionedImage
+from caption_gan.evaluation.result import Evaluation
 from caption_gan.evaluation.run_comparison import compare, comparison_lines, write_comparison
-from caption_gan.evaluation.runs import Evaluation, build_evaluation
 from caption_gan.evaluation.split_metrics import score_images
 
 WORDS = ["dog", "cat", "horse", "sheep", "bird", "cow", "bear", "goat"]
@@ -48,12 +47,12 @@ def evaluation(
         for example, caption in zip(examples, captions, strict=True)
     ]
     scores = score_images(images, Config(), None, training=None)
-    return build_evaluation("val", images, scores, Config(), frontier or {})
+    return Evaluation.of_scores("val", images, scores, Config(), frontier or {})
 
 
 @pytest.fixture(scope="module", autouse=True)
 def without_java(module_patch):
-    """METEOR would take seconds a captioner, and is the same wherever Java is."""
+    """METEOR would take seconds per captioner."""
     module_patch.setenv("PATH", "")
 
 
@@ -63,16 +62,16 @@ def module_patch():
         yield patch
 
 
-def test_a_better_run_is_better_beyond_doubt():
+def test_better_run_is_significantly_better():
     found = compare({"half": evaluation(HALF_RIGHT), "right": evaluation(RIGHT)})
     difference = found.differences["right"]["val/greedy/CIDEr"]
     assert 0 < difference.low < difference.value < difference.high
     assert difference.p <= 0.002
     assert "half" not in found.differences
-    # Both name the animals.
+    # Both captioners mention the same animals.
     same = found.differences["right"]["val/greedy/object_recall"]
     assert (same.value, same.p) == (0, 1)
-    text = "\n".join(comparison_lines(found, ["CIDEr"]))
+    text = "\n".join(comparison_lines(found))
     assert f"{difference.value:+.4f}" in text
     json.dumps(found.to_json())
 
@@ -85,13 +84,13 @@ def test_mean_and_deviation_over_runs():
     assert found.deviation["val/greedy/BLEU-4"] == pytest.approx(np.std(values, ddof=1))
 
 
-def test_other_images_are_refused():
+def test_runs_on_different_images_are_refused():
     other = evaluation(RIGHT[:-1], examples=EXAMPLES[:-1])
-    with pytest.raises(CaptionGANError, match="b and a are of different images"):
+    with pytest.raises(CaptionGANError, match="b and a were evaluated on different images"):
         compare({"a": evaluation(RIGHT), "b": other})
 
 
-def test_the_page_has_every_run_and_curve(tmp_path):
+def test_page_has_all_runs_and_curves(tmp_path):
     def points(key: str) -> list[dict[str, float]]:
         return [{key: 0.5, "CIDEr": 1.0, "mBLEU-4": 0.3}, {key: 1.0, "CIDEr": 0.9, "mBLEU-4": 0.2}]
 
@@ -117,7 +116,7 @@ def test_the_page_has_every_run_and_curve(tmp_path):
     assert "http" not in page
 
 
-def test_a_captioner_that_repeats_one_word_scores_nothing_and_is_flagged():
+def test_repeating_one_word_scores_zero_and_counts_as_collapse():
     collapsed = evaluation(COLLAPSED)
     values = collapsed.scores.values
     for metric in ("CIDEr", "BLEU-4", "CIDEr_drop", "object_recall"):
@@ -127,25 +126,25 @@ def test_a_captioner_that_repeats_one_word_scores_nothing_and_is_flagged():
     assert evaluation(RIGHT).collapsed == []
 
 
-def test_the_same_caption_for_every_image_is_flagged():
+def test_same_caption_for_all_images_counts_as_collapse():
     (sign,) = evaluation(["a red dog runs on grass"] * len(EXAMPLES)).collapsed
     assert sign.startswith("greedy: image_dependence")
 
 
-def test_samples_must_differ_and_captions_of_a_beam_need_not():
+def test_samples_must_differ_but_captions_of_a_beam_need_not():
     (sign,) = evaluation(RIGHT, decoding="sample", copies=3).collapsed
     assert sign.startswith("sample: mbleu is 1.000")
     assert evaluation(RIGHT, decoding="beam", copies=3).collapsed == []
 
 
-def test_a_page_that_cannot_be_written_is_told(tmp_path):
+def test_page_that_cannot_be_written_is_an_error(tmp_path):
     found = compare({"a": evaluation(RIGHT), "b": evaluation(HALF_RIGHT)})
     with pytest.raises(CaptionGANError, match="choose another --to"):
         write_comparison(tmp_path / "nowhere" / "page.html", found, "the command")
 
 
-class Knowing:
-    """A dual encoder to which each image is like its first reference and nothing else."""
+class PerfectDualEncoder:
+    """A dual encoder in which each image is similar only to its first reference."""
 
     def __init__(self, path):
         assert str(path) == "encoder"
@@ -157,8 +156,8 @@ class Knowing:
         return np.array([[text == other for other in RIGHT] for text in texts], float) + 1e-3
 
 
-def test_a_dual_encoder_tells_whether_captions_find_their_images(monkeypatch):
-    monkeypatch.setattr("caption_gan.evaluation.split_metrics.DualEncoder", Knowing)
+def test_retrieval_recall_of_right_and_of_swapped_captions(monkeypatch):
+    monkeypatch.setattr("caption_gan.evaluation.split_metrics.DualEncoder", PerfectDualEncoder)
     config = dataclasses.replace(Config(), evaluation=EvaluationConfig(dual_encoder="encoder"))
 
     def recall(captions: list[str]) -> float:

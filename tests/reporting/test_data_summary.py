@@ -1,4 +1,4 @@
-"""What the page before training says of the data is counted by hand here."""
+"""The data summary: overlaps, counts and coverage computed by hand; safe and self-contained."""
 
 import re
 from collections.abc import Sequence
@@ -20,18 +20,18 @@ EVIL = '<script>alert("1")</script> & <img src=x onerror=y>'
 
 
 def split_of(split: str, images: Sequence[IndexedImage], skipped: Sequence[str]) -> PreparedSplit:
-    """A split with what was skipped in words."""
+    """A split with lines on skipped data."""
     words = SimpleNamespace(split=split, index=images, skipped=skipped)
     return cast(PreparedSplit, words)
 
 
 def content(split: str, *images: tuple[str, str], captions: tuple[str, ...] = ()) -> PreparedSplit:
-    """A split of images given as id and digest, all with the same captions."""
+    """A split of images with the given ids and digests, all with the same captions."""
     return split_of(split, [IndexedImage(*image, captions) for image in images], [])
 
 
 def captioned(split: str, *captions: tuple[str, ...]) -> PreparedSplit:
-    """A split of images given as captions, all different."""
+    """A split of different images with the given captions."""
     images = [IndexedImage(f"{split}-{n}", f"{split}{n}", of) for n, of in enumerate(captions)]
     return split_of(split, images, [])
 
@@ -59,14 +59,14 @@ def write(path: Path, *splits: PreparedSplit, **changes: Any) -> Page:
 
 
 def rows(section: str) -> dict[str, list[str]]:
-    """Cells of the table by the row's first words."""
+    """Cells of the table by the label of the row."""
     found = re.findall(
         r'<tr[^>]*><th scope="row">(.*?)(?: <span.*?)?</th>(.*?)</tr>', section, re.S
     )
     return {label: re.findall(r"<td.*?>(.*?)</td>", cells) for label, cells in found}
 
 
-def test_images_that_are_in_two_splits_are_named() -> None:
+def test_images_in_two_splits_are_listed() -> None:
     train = content("train", ("a", "1"), ("b", "2"), ("c", "3"), ("d", "4"))
     val = content("val", ("a", "1"), ("other", "2"), ("c", "other bytes"), ("new", "9"))
     test = content("test", ("x", "9"))
@@ -76,7 +76,7 @@ def test_images_that_are_in_two_splits_are_named() -> None:
     ]
 
 
-def test_images_that_occur_more_than_once_in_a_split_are_named() -> None:
+def test_repeated_images_of_a_split_are_listed() -> None:
     train = content("train", ("a", "1"), ("b", "2"), ("a", "1"), ("c", "2"), ("d", "2"), ("e", "3"))
     val = content("val", ("v", "7"), ("v", "8"))
     assert overlaps([train, val]) == [
@@ -85,7 +85,7 @@ def test_images_that_occur_more_than_once_in_a_split_are_named() -> None:
     ]
 
 
-def test_few_of_many_names_are_shown() -> None:
+def test_at_most_five_names_are_listed() -> None:
     images = [(f"i{number}", str(number)) for number in range(1200)]
     (line,) = overlaps([content("train", *images), content("val", *images)])
     assert line == "1200 images of val are also in train: i0, i1, i2, i3, i4, ..."
@@ -103,16 +103,14 @@ def test_few_of_many_names_are_shown() -> None:
         [content("train", ("a", "1")), content("val", ("b", "2")), content("test", ("c", "3"))],
     ],
 )
-def test_nothing_is_said_of_images_that_are_all_different(
-    tmp_path: Path, splits: list[PreparedSplit]
-) -> None:
+def test_no_warning_without_overlaps(tmp_path: Path, splits: list[PreparedSplit]) -> None:
     assert overlaps(splits) == []
     page = write(tmp_path, *splits)
     assert 'class="warning"' not in page.raw
     assert "No image is in two splits" in page.text
 
 
-def test_a_warning_stands_before_all_figures(tmp_path: Path) -> None:
+def test_warning_comes_before_the_tables(tmp_path: Path) -> None:
     page = write(tmp_path, content("train", ("a", "1")), content("val", ("b", "1")))
     warning = page.text.index("1 image of val is also in train: b = a")
     assert warning < page.text.index("not to be trusted") < page.text.index("distinct captions")
@@ -126,7 +124,7 @@ def test_splits_are_counted(tmp_path: Path) -> None:
         IndexedImage("b", "2", ("one", "two")),
     ]
     train, val = split_of("train", images, []), content("val")
-    # Start, three words, end: "one two three." has four, as the point is a word.
+    # Room for start, three words and end; the full stop is a word of its own.
     table = rows(write(tmp_path, train, val, sequence_length=5).section("splits"))
     assert table == {
         "images": ["3", "0"],
@@ -140,10 +138,10 @@ def test_splits_are_counted(tmp_path: Path) -> None:
     }
 
 
-def test_coverage_is_of_words_that_training_captions_hold_often_enough(tmp_path: Path) -> None:
+def test_coverage_of_vocabularies_by_minimum_count(tmp_path: Path) -> None:
     # a: 4, dog: 3, cat: 2, runs: 1.
     train = captioned("train", ("a dog runs", "a dog"), ("A dog", "a cat", "cat"))
-    # The unknown word stays unknown, and a caption without words is neither known nor unknown.
+    # `[UNK]` is never covered; a caption without words does not count.
     val = captioned("val", ("a cat", "a [UNK]"), ("dog bird", ""))
     page = write(tmp_path, train, val, captioned("test", ("zebra",)), minimum_count=4)
     table = rows(page.section("vocabulary"))
@@ -161,22 +159,22 @@ def test_coverage_is_of_words_that_training_captions_hold_often_enough(tmp_path:
     assert frequent == [("a", "4"), ("dog", "3"), ("cat", "2"), ("runs", "1")]
 
 
-def test_the_set_minimum_count_is_not_listed_twice(tmp_path: Path) -> None:
+def test_minimum_count_of_the_settings_is_listed_once(tmp_path: Path) -> None:
     page = write(tmp_path, captioned("train", ("a dog",)), minimum_count=3)
     assert list(rows(page.section("vocabulary"))) == ["1", "2", "3 (set)", "5", "10", "20"]
 
 
-def test_many_captions_are_counted_as_few_are(tmp_path: Path) -> None:
-    # More than are split at once, in an order that parts their images.
+def test_captions_in_several_blocks_are_counted(tmp_path: Path) -> None:
+    # More than one block, with images across its border.
     captions = [(f"number {number % 3000}", "two words more") for number in range(6000)]
     page = write(tmp_path, captioned("train", *captions))
     table = rows(page.section("splits"))
     assert table["captions"] == ["12,000"]
     assert table["words a caption"] == ["2 · 3 · 3"]
-    assert table["distinct captions"] == ["25.01%"]  # 3,001 of 12,000
+    assert table["distinct captions"] == ["25.01%"]  # 3,001 of 12,000.
 
 
-def test_what_was_left_out_is_listed_by_split(tmp_path: Path) -> None:
+def test_skipped_data_are_listed_by_split(tmp_path: Path) -> None:
     lines = ["2 images do not decode: a.jpg, b.jpg", "1 images have no caption: c.jpg"]
     page = write(tmp_path, split_of("train", [], lines), split_of("val", [], []))
     left_out = page.section("skipped")
@@ -204,7 +202,7 @@ def test_at_most_24_samples_are_shown(tmp_path: Path) -> None:
     assert re.findall(r'alt="Image (\d+)"', page.raw) == [str(number) for number in range(24)]
 
 
-def test_data_are_shown_and_never_run(tmp_path: Path) -> None:
+def test_text_from_data_is_escaped(tmp_path: Path) -> None:
     images = [IndexedImage(EVIL, "1", (EVIL, "<b>bold</b>"))]
     splits = [split_of(name, images, [EVIL]) for name in ("train", EVIL)]
     samples = [sample(image_id=f'"{EVIL}', captions=(EVIL,))]
@@ -215,7 +213,7 @@ def test_data_are_shown_and_never_run(tmp_path: Path) -> None:
     assert page.text.count(EVIL) >= 9
 
 
-def test_needs_nothing_but_itself(tmp_path: Path) -> None:
+def test_page_is_self_contained(tmp_path: Path) -> None:
     splits = [captioned("train", ("a dog", "a cat")), captioned("val", ("a dog",))]
     page = write(tmp_path, *splits, samples=[sample()])
     assert page.raw.lstrip().startswith("<!DOCTYPE html>")
@@ -239,18 +237,18 @@ def test_needs_nothing_but_itself(tmp_path: Path) -> None:
         [captioned("train", ("half a pair \ud800 .", "nul \0", "🐕 $x^2$ \\frac"))],
     ],
 )
-def test_what_is_missing_or_odd_is_no_obstacle(tmp_path: Path, splits: list[PreparedSplit]) -> None:
+def test_missing_and_unusual_data_are_accepted(tmp_path: Path, splits: list[PreparedSplit]) -> None:
     assert "Before training" in write(tmp_path, *splits, sequence_length=3).text
 
 
-def test_right_to_left_words_are_isolated_and_unharmed(tmp_path: Path) -> None:
+def test_right_to_left_text_is_isolated(tmp_path: Path) -> None:
     text = "كلب يركض على العشب"
     page = write(tmp_path, captioned("train", (text,)), samples=[sample(captions=(text,))])
     assert f"<bdi>{text}</bdi>" in page.section("samples")
     assert "<bdi>العشب</bdi> <span>1</span>" in page.section("vocabulary")
 
 
-def test_the_same_data_give_the_same_bytes(tmp_path: Path) -> None:
+def test_same_data_give_the_same_bytes(tmp_path: Path) -> None:
     splits = [captioned("train", ("a dog", "a cat")), captioned("val", ("a dog",))]
     first = write(tmp_path, *splits, samples=[sample()]).raw
     assert write(tmp_path, *splits, samples=[sample()]).raw == first

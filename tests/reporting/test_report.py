@@ -1,4 +1,4 @@
-"""The report is read away from where it was made, by people who trust what it says."""
+"""The report of a run: it is self-contained, complete and safe to open."""
 
 import html
 import json
@@ -13,16 +13,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from caption_gan.data.example import CaptionedImage, Example
 from caption_gan.reporting.pictures import png
-from caption_gan.reporting.report import ReportImage, best_and_worst, write_report
+from caption_gan.reporting.report import best_and_worst, write_report
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 NONE, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
+ORDINALS = ("first", "second", "third")
 METRICS = {
     "val/greedy/CIDEr": 0.512,
     "val/greedy/BLEU-4": 0.187,
     "val/greedy/fact_accuracy": 0.9725,
-    "val/greedy/some_new_figure": 7.25,
+    "val/greedy/some_new_metric": 7.25,
     "val/sample/mBLEU-4": 0.333,
     "val/sample/vocabulary": 1234,
     "val/sample/distinct_captions": 0.814,
@@ -41,7 +43,7 @@ HISTORY = {
 
 
 class Page(HTMLParser):
-    """Elements and text of a page; fails on elements that are not closed."""
+    """Parses the elements and the text of a page; fails on unclosed elements."""
 
     void = frozenset(["img", "meta", "br", "link"])
 
@@ -70,25 +72,26 @@ class Page(HTMLParser):
             self.text += data
 
     def section(self, identifier: str) -> str:
-        """HTML of the section whose heading has the id; empty where there is none."""
+        """HTML of the section whose heading has the id; empty if there is none."""
         found = re.search(rf'<h2 id="{identifier}">.*?</section>', self.raw, re.DOTALL)
         return found[0] if found else ""
 
 
-def report_image(number: int, **changes: Any) -> ReportImage:
+def captioned_image(number: int, **changes: Any) -> CaptionedImage:
     caption = changes.pop("caption", f"caption number {number} .")
-    tokens = tuple(caption.split())
+    tokens = caption.split()
+    example = Example(
+        changes.pop("image_id", f"image-{number}"),
+        changes.pop("image", png(Image.new("RGB", (24, 16), (number * 9 % 256, 90, 160)))),
+        changes.pop("references", tuple(f"{which} of {number}" for which in ORDINALS)),
+    )
     values: dict[str, Any] = {
-        "image_id": f"image-{number}",
-        "image": png(Image.new("RGB", (24, 16), (number * 9 % 256, 90, 160))),
-        "references": (f"first of {number}", f"second of {number}", f"third of {number}"),
         "captions": {"greedy": [(caption, -0.25)], "sample": [(f"sampled {number}", -1.125)]},
         "cider": number / 10,
-        "is_true": None,
         "tokens": tokens,
         "attention": np.ones((len(tokens), 3, 3), np.float32),
     }
-    return ReportImage(**(values | changes))
+    return CaptionedImage(example, **(values | changes))
 
 
 def write(path: Path, **changes: Any) -> Page:
@@ -98,7 +101,7 @@ def write(path: Path, **changes: Any) -> Page:
         "settings": "seed: 1\n",
         "metrics": METRICS,
         "history": HISTORY,
-        "images": [report_image(number) for number in range(14)],
+        "images": [captioned_image(number) for number in range(14)],
         "notes": ["3 images were left out."],
     }
     write_report(path / "report.html", **(values | changes))
@@ -107,7 +110,7 @@ def write(path: Path, **changes: Any) -> Page:
 
 
 def captions_of(section: str) -> list[str]:
-    found = re.findall(r'<p class="said">(.*?)</p>', section, re.DOTALL)
+    found = re.findall(r'<p class="generated">(.*?)</p>', section, re.DOTALL)
     return [html.unescape(re.sub("<.*?>", "", caption)).strip() for caption in found]
 
 
@@ -116,7 +119,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
     return write(tmp_path_factory.mktemp("run"))
 
 
-def test_needs_nothing_but_itself(page: Page) -> None:
+def test_page_is_self_contained(page: Page) -> None:
     assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)", re.sub(r'"data:.*?"', "", page.raw))
     for tag, attributes in page.elements:
         assert tag not in ("script", "link", "iframe", "object")
@@ -129,28 +132,28 @@ def test_needs_nothing_but_itself(page: Page) -> None:
     assert {target.removeprefix("#") for target in targets} <= set(identifiers)
 
 
-def test_every_figure_is_in_the_table(page: Page) -> None:
+def test_all_metrics_are_in_the_table(page: Page) -> None:
     scores = page.section("scores")
     for key in METRICS:
         for part in key.split("/")[1:] or [key]:
             assert f">{part}<" in scores or f">{part} <" in scores
     for value in ("0.512", "0.187", "0.973", "7.250", "0.333", "1,234", "0.814", "0.777", "0.011"):
         assert f">{value}<" in scores
-    # A row a metric, a column a decoding: greedy, sample, reference, nearest, blind.
+    # One column per decoding: greedy, sample, reference, nearest, blind.
     (row,) = re.findall(r"<tr><th[^>]*>fact_accuracy.*?</tr>", scores, re.DOTALL)
     assert re.findall(r"<td.*?>(.*?)</td>", row) == ["0.973", NONE, NONE, "0.314", "0.011"]
 
 
-def test_headlines_stand_beside_what_they_are_to_be_compared_with(page: Page) -> None:
+def test_headlines_show_the_values_of_other_decodings(page: Page) -> None:
     head = page.raw[: page.raw.index('<h2 id="scores">')]
     text = " ".join(re.sub("<.*?>", " ", head[head.index("<dl") :]).split())
-    assert "captions wholly true 0.973 greedy nearest 0.314 · blind 0.011" in text
+    assert "correct captions 0.973 greedy nearest 0.314 · blind 0.011" in text
     assert "distinct captions 0.814 sample reference 0.999" in text
 
 
-def test_data_are_shown_and_never_run(tmp_path: Path) -> None:
+def test_text_from_data_is_escaped(tmp_path: Path) -> None:
     evil = '<script>alert("1")</script> & <img src=x onerror=y>'
-    image = report_image(
+    image = captioned_image(
         1,
         image_id=f'"{evil}',
         caption=evil,
@@ -172,29 +175,34 @@ def test_data_are_shown_and_never_run(tmp_path: Path) -> None:
     assert page.text.count(evil) >= 10
 
 
-def test_best_come_best_first_and_worst_worst_first(page: Page) -> None:
+def test_best_captions_are_best_first_and_worst_are_worst_first(page: Page) -> None:
     best, worst = captions_of(page.section("best")), captions_of(page.section("worst"))
     assert best == [f"caption number {number} ." for number in (13, 12, 11, 10, 9)]
     assert worst == [f"caption number {number} ." for number in (0, 1, 2, 3, 4)]
 
 
-def test_untrue_captions_are_the_worst_whatever_their_cider() -> None:
-    images = [report_image(number, is_true=number not in (3, 13)) for number in range(14)]
-    images.append(report_image(14, cider=float("nan")))
+def test_wrong_captions_rank_below_all_others() -> None:
+    images = [captioned_image(number, is_correct=number not in (3, 13)) for number in range(14)]
+    images.append(captioned_image(14, cider=float("nan")))
     best, worst = best_and_worst(images)
-    assert [image.image_id for image in worst[:4]] == ["image-3", "image-13", "image-14", "image-0"]
-    assert [image.image_id for image in best[:2]] == ["image-12", "image-11"]
+    assert [image.example.image_id for image in worst[:4]] == [
+        "image-3",
+        "image-13",
+        "image-14",
+        "image-0",
+    ]
+    assert [image.example.image_id for image in best[:2]] == ["image-12", "image-11"]
 
 
 @pytest.mark.parametrize("count", range(12))
 def test_no_image_is_both_best_and_worst(count: int) -> None:
-    best, worst = best_and_worst([report_image(number) for number in range(count)])
-    identifiers = [image.image_id for image in [*best, *worst]]
+    best, worst = best_and_worst([captioned_image(number) for number in range(count)])
+    identifiers = [image.example.image_id for image in [*best, *worst]]
     assert len(set(identifiers)) == len(identifiers) == min(count, 10)
     assert 0 <= len(best) - len(worst) <= 1
 
 
-def test_an_article_tells_all_of_an_image(page: Page) -> None:
+def test_article_shows_captions_references_scores_and_attention(page: Page) -> None:
     article = page.section("best").split("</article>")[0]
     for text in (
         "first of 13",
@@ -210,22 +218,26 @@ def test_an_article_tells_all_of_an_image(page: Page) -> None:
     assert attention.count("<img") == 4
 
 
-def test_truth_is_marked_only_where_it_is_known(tmp_path: Path) -> None:
-    images = [report_image(0, is_true=True), report_image(1, is_true=False), report_image(2)]
+def test_captions_without_facts_are_not_marked(tmp_path: Path) -> None:
+    images = [
+        captioned_image(0, is_correct=True),
+        captioned_image(1, is_correct=False),
+        captioned_image(2),
+    ]
     gallery = write(tmp_path, images=images).section("gallery")
-    assert gallery.count("✓ true") == gallery.count("✗ not true") == 1
+    assert gallery.count("✓ correct") == gallery.count("✗ wrong") == 1
 
 
-def test_gallery_is_evenly_chosen(tmp_path: Path) -> None:
-    images = [report_image(number) for number in range(21)]
-    gallery = write(tmp_path, images=images, random_images=5).section("gallery")
+def test_gallery_is_evenly_spaced(tmp_path: Path) -> None:
+    images = [captioned_image(number) for number in range(21)]
+    gallery = write(tmp_path, images=images, gallery_images=5).section("gallery")
     assert captions_of(gallery) == [f"caption number {number} ." for number in (0, 5, 10, 15, 20)]
     assert "second of 5" in gallery
     assert "third of 5" not in gallery
 
 
 def test_frequent_captions_are_counted(tmp_path: Path) -> None:
-    images = [report_image(number, caption="a dog" if number % 4 else "") for number in range(8)]
+    images = [captioned_image(number, caption="a dog" if number % 4 else "") for number in range(8)]
     captions = write(tmp_path, images=images).section("captions")
     cells = re.findall(r"<td.*?>(.*?)</td>", captions, re.DOTALL)
     assert [re.sub("<.*?>", "", cell) for cell in cells] == ["a dog", "6", "(empty caption)", "2"]
@@ -239,7 +251,7 @@ def test_curves_join_the_stages(page: Page) -> None:
     assert names == ["loss", "CIDEr", "critic_loss"]
     assert curves.count("<svg") == 3
     assert "maximum_likelihood: epochs 1 to 2; wgan_gp: epoch 3" in curves
-    assert "2.100" in curves  # the last loss that is a number
+    assert "2.100" in curves  # The last loss that is a number.
 
 
 @pytest.mark.parametrize(
@@ -251,34 +263,34 @@ def test_curves_join_the_stages(page: Page) -> None:
         {"metrics": {}},
         {"metrics": {"val/greedy/CIDEr": float("nan")}},
         {"images": []},
-        {"images": [report_image(0)]},
-        {"images": [report_image(0, captions={"greedy": [("a", -1.0)], "sample": []})]},
-        {"images": [report_image(0, captions={})]},
-        {"images": [report_image(0, caption="", references=())]},
-        {"images": [report_image(0, image=b"features, no image")]},
-        {"images": [report_image(0, image=png(Image.new("RGB", (3000, 20))))]},
-        {"images": [report_image(0, caption="half a pair \ud800 .")]},
-        {"images": [report_image(0), report_image(0)]},
+        {"images": [captioned_image(0)]},
+        {"images": [captioned_image(0, captions={"greedy": [("a", -1.0)], "sample": []})]},
+        {"images": [captioned_image(0, captions={})]},
+        {"images": [captioned_image(0, caption="", references=())]},
+        {"images": [captioned_image(0, image=b"features, no image")]},
+        {"images": [captioned_image(0, image=png(Image.new("RGB", (3000, 20))))]},
+        {"images": [captioned_image(0, caption="half a pair \ud800 .")]},
+        {"images": [captioned_image(0), captioned_image(0)]},
         {"notes": []},
     ],
 )
-def test_what_is_missing_or_odd_is_no_obstacle(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_missing_and_unusual_data_are_accepted(tmp_path: Path, changes: dict[str, Any]) -> None:
     assert "A run" in write(tmp_path, **changes).text
 
 
-def test_the_same_run_gives_the_same_bytes(page: Page, tmp_path: Path) -> None:
+def test_same_run_gives_the_same_bytes(page: Page, tmp_path: Path) -> None:
     assert write(tmp_path).raw == page.raw
 
 
-def test_a_failure_leaves_the_former_report(tmp_path: Path) -> None:
-    former = write(tmp_path).raw
+def test_failure_keeps_the_previous_report(tmp_path: Path) -> None:
+    previous = write(tmp_path).raw
     with pytest.raises(ValueError):
-        write(tmp_path, images=[report_image(0, attention=np.ones((9, 2, 2)))])
+        write(tmp_path, images=[captioned_image(0, attention=np.ones((9, 2, 2)))])
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
-    assert (tmp_path / "report.html").read_text(encoding="utf-8") == former
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == previous
 
 
-def test_intervals_and_what_did_not_run_are_told(tmp_path: Path) -> None:
+def test_intervals_and_metrics_that_did_not_run_are_shown(tmp_path: Path) -> None:
     page = write(
         tmp_path,
         intervals={"val/greedy/CIDEr": (0.4912, 0.5361)},
@@ -286,19 +298,19 @@ def test_intervals_and_what_did_not_run_are_told(tmp_path: Path) -> None:
     )
     scores = page.section("scores")
     assert re.search(r"0\.512\s*<span class=\"interval\">0\.491 … 0\.536", scores)
-    assert scores.count("METEOR: not run: no java") == 1
+    assert scores.count("METEOR not run: no java") == 1
 
 
-def test_a_collapse_is_told_first(tmp_path: Path) -> None:
+def test_signs_of_collapse_come_first(tmp_path: Path) -> None:
     page = write(tmp_path, collapsed=["greedy: image_dependence is 0.000, less than 0.3"])
     assert page.raw.index("Signs of collapse") < page.raw.index('headlines">')
     assert "Signs of collapse" not in write(tmp_path).raw
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium on the PATH")
-def test_a_browser_shows_all_of_it(tmp_path: Path) -> None:
-    """Pictures are decoded and laid out, the sections are there, and nothing is fetched."""
-    images = [report_image(number) for number in range(12)]
+def test_page_in_a_browser(tmp_path: Path) -> None:
+    """The browser decodes and lays out all images, finds all sections and fetches nothing."""
+    images = [captioned_image(number) for number in range(12)]
     write(tmp_path, images=images)
     probe = """<script>
     addEventListener("load", () => {
