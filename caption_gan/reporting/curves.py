@@ -1,6 +1,6 @@
-"""Curves of a training and lengths of captions, drawn as SVG that stands within an HTML page.
+"""Charts as SVG elements for HTML pages: training curves, frontiers, caption lengths.
 
-Colours are left to the page's style sheet, so that the drawings follow its light or dark theme.
+The style sheet of the page sets the colours, so that charts follow its light or dark theme.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-# Colours that nothing else is drawn in, and what the page puts in their place.
+# Placeholder colours, and the CSS colours of the page that replace them.
 INK, _LINE, TRAINING, VALIDATION = "#010203", "#010204", "#010205", "#010206"
 _PAGE_COLOURS = {
     INK: "currentColor",
@@ -26,7 +26,7 @@ _PAGE_COLOURS = {
     VALIDATION: "var(--series-2)",
 }
 STYLE: dict[Any, Any] = {
-    # Text stays text: it takes the page's font and can be searched for.
+    # Keeps text as text: it uses the font of the page and can be searched.
     "svg.fonttype": "none",
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -45,20 +45,20 @@ STYLE: dict[Any, Any] = {
     "ytick.labelcolor": INK,
     "font.size": 9,
 }
-# Not curves: they number and time the epochs.
+# Values in the history that are not metrics.
 _NOT_DRAWN = frozenset(["epoch", "seconds"])
 _LONGEST = 40
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """One figure over the epochs of all stages.
+    """The chart of one metric over the epochs of all stages.
 
     Attributes:
-        name: The figure's name, less the `val_` of its validation half.
-        training: Its last value on the training split; None where it has none.
-        validation: Its last value on the validation split; None where it has none.
-        svg: The drawing, an `<svg>` element.
+        name: Name of the metric, without the prefix `val_`.
+        training: Last value on the training split; None if there is none.
+        validation: Last value on the validation split; None if there is none.
+        svg: The chart, an `<svg>` element.
     """
 
     name: str
@@ -68,22 +68,22 @@ class Curve:
 
 
 def training_curves(history: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Curve]:
-    """Draws every figure of a training's history, the loss first and the learning rate last.
+    """Draws all metrics of the training history, the loss first and the learning rate last.
 
     Args:
-        history: For each stage its epochs, each a figure by name; `loss` and `val_loss` go into
-            one drawing, and so does any such pair.
+        history: Metrics of each epoch by stage. A pair such as `loss` and `val_loss` goes into one
+            chart.
 
     Returns:
-        One drawing a figure; none where the history holds no number.
+        One chart per metric that has a finite value.
     """
     epochs = [epoch for stage in history.values() for epoch in stage]
     names = dict.fromkeys(name for epoch in epochs for name in epoch)
-    # Figures of validation are what a stage is judged by, so they come before the rest.
+    # Validation metrics come first: stages are compared by them.
     order = sorted(names, key=lambda name: not name.startswith("val_"))
-    bare = dict.fromkeys(name.removeprefix("val_") for name in order)
-    figures = [name for name in bare if name not in _NOT_DRAWN]
-    figures.sort(key=lambda name: (name == "learning_rate") - (name == "loss"))
+    unprefixed = dict.fromkeys(name.removeprefix("val_") for name in order)
+    metrics = [name for name in unprefixed if name not in _NOT_DRAWN]
+    metrics.sort(key=lambda name: (name == "learning_rate") - (name == "loss"))
 
     ends, boundaries = 0, []
     for stage in history.values():
@@ -92,13 +92,13 @@ def training_curves(history: Mapping[str, Sequence[Mapping[str, float]]]) -> lis
         ends += len(stage)
     drawn = (
         _curve(name, _series(epochs, name), _series(epochs, f"val_{name}"), boundaries)
-        for name in figures
+        for name in metrics
     )
     return [curve for curve in drawn if curve is not None]
 
 
 def stage_spans(history: Mapping[str, Sequence[object]]) -> list[tuple[str, int, int]]:
-    """Name, first and last epoch of each stage on the common axis of `training_curves`."""
+    """Name, first and last epoch of each stage on the axis of `training_curves`."""
     spans, end = [], 0
     for name, epochs in history.items():
         if epochs:
@@ -108,14 +108,14 @@ def stage_spans(history: Mapping[str, Sequence[object]]) -> list[tuple[str, int,
 
 
 def length_histogram(generated: Sequence[int], references: Sequence[int]) -> str:
-    """Draws how long captions are, beside how long people's are.
+    """Draws a histogram of caption lengths, generated captions next to references.
 
     Args:
-        generated: Words of each generated caption.
-        references: Words of each reference.
+        generated: Number of words of each generated caption.
+        references: Number of words of each reference.
 
     Returns:
-        The drawing, an `<svg>` element; lengths above 40 count as 40.
+        The chart, an `<svg>` element; lengths above 40 count as 40.
     """
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": "length_histogram"}):
         figure, axes = new_axes(6.0, 2.6)
@@ -132,32 +132,32 @@ def length_histogram(generated: Sequence[int], references: Sequence[int]) -> str
 
 
 def frontier_plots(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Curve]:
-    """Draws quality, and truth where it is known, against mBLEU-4; up and to the left is better.
+    """Draws CIDEr and, if available, fact accuracy against mBLEU-4; up and left is better.
 
     Args:
-        curves: Points by the curve's name, in order; each point has figures by name.
+        curves: Points by name of the curve; each point has values by name of the metric.
 
     Returns:
-        One drawing a figure.
+        One chart per metric.
     """
     points = [point for curve in curves.values() for point in curve]
     return [
-        _frontier_plot(figure, curves)
-        for figure in ("CIDEr", "fact_accuracy")
-        if points and all(figure in point for point in points)
+        _frontier_plot(metric, curves)
+        for metric in ("CIDEr", "fact_accuracy")
+        if points and all(metric in point for point in points)
     ]
 
 
 def _frontier_plot(name: str, curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Curve:
-    looks = itertools.cycle(
+    styles = itertools.cycle(
         [(VALIDATION, "-", "o"), (TRAINING, "--", "s"), (INK, ":", "^"), (INK, "-.", "v")]
     )
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"frontier {name}"}):
         figure, axes = new_axes(5.4, 3.2)
         axes.xaxis.set_major_locator(MaxNLocator())
-        for (label, points), (colour, line, marker) in zip(curves.items(), looks, strict=False):
-            across, up = ([point[key] for point in points] for key in ("mBLEU-4", name))
-            axes.plot(*(across, up, line), color=colour, marker=marker, markersize=3.5, label=label)
+        for (label, points), (colour, line, marker) in zip(curves.items(), styles, strict=False):
+            x, y = ([point[key] for point in points] for key in ("mBLEU-4", name))
+            axes.plot(x, y, line, color=colour, marker=marker, markersize=3.5, label=label)
         axes.set_xlabel("mBLEU-4")
         axes.set_ylabel(name)
         axes.legend(frameon=False)
@@ -165,7 +165,7 @@ def _frontier_plot(name: str, curves: Mapping[str, Sequence[Mapping[str, float]]
 
 
 def _series(epochs: Sequence[Mapping[str, float]], name: str) -> list[float]:
-    """Values by epoch, NaN where there is none, which leaves a gap in the line."""
+    """Values by epoch; NaN, a gap in the line, where there is none."""
     values = [epoch.get(name) for epoch in epochs]
     return [
         float(value) if isinstance(value, (int, float)) and math.isfinite(value) else math.nan
@@ -188,7 +188,7 @@ def _curve(
             (training, TRAINING, "--"),
             (validation, VALIDATION, "-"),
         ):
-            # Few epochs are told apart by their points; many would hide the line.
+            # Markers show single epochs; with many epochs they would hide the line.
             marker = "o" if len(values) <= 30 else ""
             numbers = range(1, len(values) + 1)
             axes.plot(numbers, values, line, color=colour, marker=marker, markersize=3.5)
@@ -201,13 +201,13 @@ def _curve(
 
 
 def _limit(axes: Axes, values: Sequence[float], name: str) -> None:
-    """Shows rates and scores from zero; a loss would become a flat line."""
+    """Starts the axis of rates and scores at zero; a loss would become a flat line."""
     if min(values) >= 0 and "loss" not in name:
         axes.set_ylim(0, 1.08 * max(values) or 1)
 
 
 def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
-    """An empty drawing, in inches; to be made within `STYLE`."""
+    """Returns an empty chart of a size in inches; call it within `rc_context(STYLE)`."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
     axes = figure.add_subplot()
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -215,19 +215,19 @@ def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def to_svg(figure: Figure) -> str:
-    """The figure as an element: without what only a file of its own needs, such as addresses."""
+    """The figure as an `<svg>` element, without the parts that only a separate file needs."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.S)
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
-    # The size is the page's affair. Groups are numbered alike in every drawing, and a page must
-    # not hold one id twice.
+    # The page sets the size. All charts number their groups alike, but ids must be unique within
+    # a page.
     head, rest = text.split(">", 1)
     head = re.sub(r' (width|height|version)="[^"]*"', "", head)
     rest = re.sub(r'<g id="[^"]*"', "<g", rest)
     text = f'{head} aria-hidden="true">{rest}'
-    for ours, theirs in _PAGE_COLOURS.items():
-        text = text.replace(ours, theirs)
+    for placeholder, colour in _PAGE_COLOURS.items():
+        text = text.replace(placeholder, colour)
     return re.sub(r"\s*\n\s*", " ", text).strip()

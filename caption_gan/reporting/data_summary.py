@@ -1,8 +1,8 @@
-"""The page to look at before training: what the splits hold, and what is wrong with them.
+"""The data summary: an HTML page on the contents and problems of the splits, before training.
 
-Nothing outside the file is needed to read it: no script, font, picture or address.
+The file is self-contained: no scripts, and no fonts, images or links from elsewhere.
 
-Shapes: N captions, W words of all captions one after another.
+N captions, W words of all captions, concatenated.
 """
 
 import base64
@@ -31,8 +31,8 @@ from caption_gan.text.vocabulary import count_words, split_words
 _MINIMUM_COUNTS = (1, 2, 3, 5, 10, 20)
 _FREQUENT = 40
 _SAMPLES, _SIDE, _CAPTIONS_SHOWN = 24, 320, 5
-_LONGEST = 40  # The histogram's end, unless captions are cut later than that.
-_SPLIT_AT_ONCE = 4096
+_LONGEST = 40  # End of the histogram, unless captions are truncated later than that.
+_BLOCK = 4096
 _NONE = "\N{EN DASH}"
 
 
@@ -48,15 +48,16 @@ def write_data_summary(
     """Writes the page; the file is whole or absent.
 
     Args:
-        path: Of the HTML file.
+        path: The HTML file.
         title: Heading of the page.
         command: The command that prepared the data.
-        splits: In the order of the page's columns.
-        samples: Examples to show with their captions, the first 24 of them.
+        splits: The splits, in the order of the columns.
+        samples: Examples of which the page shows the first 24 with their captions.
         minimum_count: How often a word must occur to be in the vocabulary.
-        sequence_length: Tokens of a caption, start and end included; longer ones are cut.
+        sequence_length: Maximum tokens of a caption, including start and end; longer captions are
+            truncated.
     """
-    kept = sequence_length - 2
+    max_words = sequence_length - 2
     counts = count_words(_captions([split for split in splits if split.split == "train"]))
     words = {split.split: _Words.of(_captions([split]), counts) for split in splits}
     environment = new_environment()
@@ -64,12 +65,14 @@ def write_data_summary(
         title=title,
         command=command,
         overlaps=overlaps(splits),
-        splits=[_figures(split, words[split.split], kept) for split in splits],
+        splits=[_split_column(split, words[split.split], max_words) for split in splits],
         skipped={split.split: split.skipped for split in splits if split.skipped},
-        kept=kept,
-        lengths={name: of.lengths for name, of in words.items() if len(of.lengths)},
-        # Our own drawing; the only text of the data's in it are the names of splits.
-        histogram=markupsafe.Markup(_histogram(words, kept)),
+        max_words=max_words,
+        lengths={
+            name: of_split.lengths for name, of_split in words.items() if len(of_split.lengths)
+        },
+        # Safe: the only text in the chart are the names of splits, which Matplotlib escapes.
+        histogram=markupsafe.Markup(_histogram(words, max_words)),
         distinct_words=len(counts),
         minimum_count=minimum_count,
         covered=[name for name in ("train", "val") if name in words and len(words[name].counts)],
@@ -78,16 +81,16 @@ def write_data_summary(
             for minimum in sorted({*_MINIMUM_COUNTS, minimum_count})
         ],
         frequent=counts.most_common(_FREQUENT),
-        samples=[_shown(example) for example in samples[:_SAMPLES]],
+        samples=[_template_values(example) for example in samples[:_SAMPLES]],
     )
     filesystem.write_text(path, html)
 
 
 def overlaps(splits: Sequence[PreparedSplit]) -> list[str]:
-    """Tells which images are in two splits, and which are in one split more than once.
+    """Lists images that are in two splits, and images that are in one split more than once.
 
-    Images are the same if their bytes are, or their names. One that has another name elsewhere is
-    given both, `b.jpg = a.jpg`; where only the names agree, that is said.
+    Images are the same if their bytes or their names are. An image with two names is listed with
+    both, `b.jpg = a.jpg`. An image that agrees in its name only is marked so.
 
     Returns:
         Lines such as `3 images of val are also in train: a.jpg, b.jpg, c.jpg`, then lines such as
@@ -112,14 +115,14 @@ def _line(names: Sequence[str], several: str, one: str, rest: str) -> str:
 
 
 def _shared(earlier: Sequence[IndexedImage], later: Sequence[IndexedImage]) -> list[str]:
-    """Names of the later images that are among the earlier ones, each once."""
+    """Names of the later images that are among the earlier ones, without repetitions."""
     id_of_digest = {image.digest: image.image_id for image in earlier}
     ids = {image.image_id for image in earlier}
     names = []
     for image in later:
         if (same := id_of_digest.get(image.digest)) is not None:
-            named_alike = image.image_id in ids
-            names.append(image.image_id if named_alike else f"{image.image_id} = {same}")
+            same_name = image.image_id in ids
+            names.append(image.image_id if same_name else f"{image.image_id} = {same}")
         elif image.image_id in ids:
             names.append(_by_name_only(image.image_id))
     return list(dict.fromkeys(names))
@@ -129,7 +132,7 @@ def _repeated(images: Sequence[IndexedImage]) -> list[str]:
     """Names of the images that occur more than once."""
     digests = Counter(image.digest for image in images)
     ids = Counter(image.image_id for image in images)
-    # By digest, or by id where the digests differ; ordered, each name once.
+    # Names by digest, or by id if the digests differ; the inner dictionary is an ordered set.
     names_of: dict[str, dict[str, None]] = defaultdict(dict)
     for image in images:
         if digests[image.digest] > 1:
@@ -149,12 +152,12 @@ def _captions(splits: Sequence[PreparedSplit]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Words:
-    """The captions of a split as the tokenizer sees them.
+    """The captions of a split as the word tokenizer splits them.
 
     Attributes:
-        lengths: Words of each caption, [N].
-        counts: How often the training captions hold each word, [W].
-        distinct: How many captions differ in their words.
+        lengths: Number of words of each caption, [N].
+        counts: How often each word occurs in the training captions, [W].
+        distinct: Number of distinct captions.
     """
 
     lengths: np.ndarray
@@ -165,11 +168,11 @@ class _Words:
     def of(cls, captions: Sequence[str], training_counts: Mapping[str, int]) -> "_Words":
         count_of = {word.encode(): count for word, count in training_counts.items()}
         lengths, counts = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
-        hashes = [np.empty(0, np.int64)]  # Texts would take as much memory as the captions.
-        for start in range(0, len(captions), _SPLIT_AT_ONCE):
-            some = captions[start : start + _SPLIT_AT_ONCE]
-            # A lone surrogate has no UTF-8; it can stand in a JSON file all the same.
-            words = split_words(tf.constant([text.encode("utf-8", "ignore") for text in some]))
+        hashes = [np.empty(0, np.int64)]  # The texts would take as much memory as the captions.
+        for start in range(0, len(captions), _BLOCK):
+            block = captions[start : start + _BLOCK]
+            # A JSON file may contain lone surrogates, which UTF-8 cannot encode.
+            words = split_words(tf.constant([text.encode("utf-8", "ignore") for text in block]))
             lengths.append(words.row_lengths().numpy().astype(np.int32))
             found = words.flat_values.numpy().tolist()
             counts.append(np.array([count_of.get(word, 0) for word in found], np.int32))
@@ -179,23 +182,23 @@ class _Words:
         return cls(np.concatenate(lengths), np.concatenate(counts), distinct)
 
     def rarest(self) -> np.ndarray:
-        """The count of the rarest word of each caption that has a word, [<= N]."""
+        """The count of the rarest word of each non-empty caption, [<= N]."""
         starts = np.cumsum(self.lengths) - self.lengths
         starts = starts[self.lengths > 0]
         return np.minimum.reduceat(self.counts, starts) if len(starts) else starts
 
 
-def _figures(content: PreparedSplit, words: _Words, kept: int) -> dict[str, str]:
-    """The split's column of the table."""
+def _split_column(content: PreparedSplit, words: _Words, max_words: int) -> dict[str, str]:
+    """The column of the table for one split."""
     captions = np.array([len(image.captions) for image in content.index])
     count = len(words.lengths)
-    a_caption = a_image = cut = distinct = _NONE
+    per_caption = per_image = truncated = distinct = _NONE
     if len(captions):
-        a_image = f"{captions.min()} · {captions.mean():.2f} · {captions.max()}"
+        per_image = f"{captions.min()} · {captions.mean():.2f} · {captions.max()}"
     if count:
         ranks = np.percentile(words.lengths, [50, 95, 100], method="inverted_cdf")
-        a_caption = " · ".join(map(str, ranks))
-        cut = f"{np.mean(words.lengths > kept):.2%}"
+        per_caption = " · ".join(map(str, ranks))
+        truncated = f"{np.mean(words.lengths > max_words):.2%}"
         distinct = f"{words.distinct / count:.2%}"
     copies = len(captions) - len({image.digest for image in content.index})
     repeated = len(captions) - len({image.image_id for image in content.index})
@@ -203,9 +206,9 @@ def _figures(content: PreparedSplit, words: _Words, kept: int) -> dict[str, str]
         "split": content.split,
         "images": f"{len(captions):,}",
         "captions": f"{count:,}",
-        "captions_an_image": a_image,
-        "words_a_caption": a_caption,
-        "cut": cut,
+        "captions_per_image": per_image,
+        "words_per_caption": per_caption,
+        "truncated": truncated,
         "distinct": distinct,
         "copies": f"{copies:,}",
         "repeated_names": f"{repeated:,}",
@@ -214,7 +217,14 @@ def _figures(content: PreparedSplit, words: _Words, kept: int) -> dict[str, str]
 
 @dataclass(frozen=True)
 class _Coverage:
-    """What a vocabulary of the words that occur `minimum_count` times or more covers."""
+    """Coverage by a vocabulary of the words that occur at least `minimum_count` times.
+
+    Attributes:
+        minimum_count: Minimum count in the training captions.
+        words: Number of words of the vocabulary.
+        running_words: Share of all words that are in the vocabulary, by split.
+        whole_captions: Share of captions whose words are all in the vocabulary, by split.
+    """
 
     minimum_count: int
     words: int
@@ -223,39 +233,41 @@ class _Coverage:
 
 
 def _coverage(minimum: int, counts: Mapping[str, int], words: Mapping[str, _Words]) -> _Coverage:
-    some = {name: of for name, of in words.items() if len(of.counts)}
+    with_words = {name: of_split for name, of_split in words.items() if len(of_split.counts)}
     return _Coverage(
         minimum,
         sum(count >= minimum for count in counts.values()),
-        {name: float(np.mean(of.counts >= minimum)) for name, of in some.items()},
-        {name: float(np.mean(of.rarest() >= minimum)) for name, of in some.items()},
+        {name: float(np.mean(split.counts >= minimum)) for name, split in with_words.items()},
+        {name: float(np.mean(split.rarest() >= minimum)) for name, split in with_words.items()},
     )
 
 
-def _histogram(words: Mapping[str, _Words], kept: int) -> str:
-    """Draws how many words captions have, a line a split, and where they are cut."""
-    end = max(_LONGEST, kept + 5)
-    looks = itertools.cycle([(TRAINING, "-"), (VALIDATION, "--"), (INK, ":")])
+def _histogram(words: Mapping[str, _Words], max_words: int) -> str:
+    """Draws the caption lengths of each split, and the length at which captions are truncated."""
+    end = max(_LONGEST, max_words + 5)
+    styles = itertools.cycle([(TRAINING, "-"), (VALIDATION, "--"), (INK, ":")])
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": "lengths"}):
         figure, axes = new_axes(7.0, 2.8)
-        for (name, of), (colour, line) in zip(words.items(), looks, strict=False):
-            if len(of.lengths):
-                captions = np.bincount(np.minimum(of.lengths, end), minlength=end + 1)
+        for (name, of_split), (colour, line) in zip(words.items(), styles, strict=False):
+            if len(of_split.lengths):
+                captions = np.bincount(np.minimum(of_split.lengths, end), minlength=end + 1)
                 edges = np.arange(end + 2) - 0.5
-                shares = captions / len(of.lengths)
+                shares = captions / len(of_split.lengths)
                 axes.stairs(shares, edges, color=colour, linestyle=line, linewidth=1.6, label=name)
-        axes.axvline(kept + 0.5, color=INK, linewidth=0.8, linestyle="-.", label="cut here")
+        axes.axvline(
+            max_words + 0.5, color=INK, linewidth=0.8, linestyle="-.", label="maximum length"
+        )
         axes.set_xlim(-0.5, end + 0.5)
         axes.set_xlabel("words")
-        axes.set_ylabel("captions of the split")
+        axes.set_ylabel("share of captions")
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.legend(frameon=False)
         return to_svg(figure)
 
 
-def _shown(example: Example) -> dict[str, object]:
+def _template_values(example: Example) -> dict[str, object]:
     """What the template needs of an example."""
-    shown = {
+    values = {
         "image_id": example.image_id,
         "captions": example.captions[:_CAPTIONS_SHOWN],
         "more": len(example.captions[_CAPTIONS_SHOWN:]),
@@ -263,12 +275,12 @@ def _shown(example: Example) -> dict[str, object]:
     }
     try:
         picture = read_picture(example.image)
-    # Pillow's decoders also raise the latter three, for damaged and for enormous images.
+    # Pillow raises the last three for damaged and for huge images.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return shown  # The page says "no picture"; the captions are still worth reading.
+        return values  # The page says "no picture"; the captions are still worth reading.
     picture.thumbnail((_SIDE, _SIDE))
     buffer = io.BytesIO()
-    # At full colour resolution, which keeps thin lines of drawings clean.
+    # Full colour resolution keeps thin lines of drawings sharp.
     picture.save(buffer, format="jpeg", quality=88, subsampling=0)
     source = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return shown | {"source": source, "width": picture.width, "height": picture.height}
+    return values | {"source": source, "width": picture.width, "height": picture.height}

@@ -1,6 +1,6 @@
-"""Pictures for people to look at: attention laid over an image, an image with its captions.
+"""Pictures for reports and logs: attention maps over an image, an image with its captions.
 
-T words of a caption; rows x columns: the grid of image regions that the generator attends to.
+T tokens of a caption; rows x columns is the grid of image regions that the generator attends to.
 """
 
 import io
@@ -19,27 +19,26 @@ _CAPTIONED_SIDE = 320
 _CAPTIONED_LINE_HEIGHT = 20
 _PAPER = (255, 255, 255)
 _INK = (32, 36, 42)
-# Light of places that are not looked at, as a share of their own.
-_UNSEEN_LIGHT = 0.35
-# Share of the way to white of the place that is looked at most.
-_SEEN_LIFT = 0.25
-# Pillow's own font has no letters beyond ASCII; this one, which comes with Matplotlib, has those
-# of some forty scripts.
+# Brightness of regions without attention, as a share of the original.
+_UNATTENDED_BRIGHTNESS = 0.35
+# How far the region with the most attention moves towards white.
+_ATTENDED_LIFT = 0.25
+# Pillow's built-in font has only ASCII; this one, from Matplotlib, covers about forty scripts.
 _FONT_FILE = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 
 def read_picture(image: bytes) -> Image.Image:
-    """Decodes an image as the captioner sees it: RGB, transparency and EXIF rotation ignored.
+    """Decodes an image as the captioner sees it: RGB, without transparency or EXIF rotation.
 
     Args:
-        image: Encoded, in any format that Pillow reads.
+        image: Encoded image in any format that Pillow reads.
 
     Raises:
-        OSError: The bytes are no image (`PIL.UnidentifiedImageError`) or end too early.
+        OSError: If the bytes are not an image (`PIL.UnidentifiedImageError`) or are truncated.
     """
     picture: Image.Image = Image.open(io.BytesIO(image))
     if picture.mode.startswith("I"):
-        # 16 bits a pixel, of which Pillow would keep the lower 8.
+        # 16 bits per pixel, of which Pillow would keep the lower 8.
         picture = Image.fromarray((np.asarray(picture).astype(np.uint32) >> 8).astype(np.uint8))
     return picture.convert("RGB")
 
@@ -54,21 +53,21 @@ def png(image: Image.Image) -> bytes:
 def attention_tiles(
     image: bytes, attention: np.ndarray, width: int = TILE_WIDTH
 ) -> list[Image.Image]:
-    """Lights an image by what the generator looked at, once for each word.
+    """Draws the attention for each token over the image.
 
-    What is looked at is bright and in colour, the rest dark and grey. Light is relative to the
-    word's own strongest region, so that even attention leaves the whole image lit.
+    Attended regions are bright and in colour, the others dark and grey. Brightness is relative to
+    the strongest region of the token, so uniform attention leaves the whole image bright.
 
     Args:
-        image: Encoded.
-        attention: Weights [T, rows, columns], none negative.
-        width: Of a tile, in pixels; a tile is at most one and a half times as high.
+        image: Encoded image.
+        attention: Non-negative weights [T, rows, columns].
+        width: Width of a tile in pixels; its height is at most 1.5 times the width.
 
     Returns:
-        T RGB pictures of one size.
+        T RGB pictures of the same size.
 
     Raises:
-        ValueError: `attention` is not of three axes or has no regions.
+        ValueError: If `attention` does not have three axes or has no regions.
     """
     if attention.ndim != 3 or 0 in attention.shape[1:]:
         raise ValueError(
@@ -78,39 +77,42 @@ def attention_tiles(
     picture = _fit(read_picture(image), width, width * 3 // 2)
     pixels = np.asarray(picture, np.float32)  # [height, width, 3]
     grey = np.asarray(picture.convert("L"), np.float32)[..., None]  # [height, width, 1]
-    seen = pixels + _SEEN_LIFT * (255 - pixels)
-    unseen = _UNSEEN_LIGHT * grey
+    attended = pixels + _ATTENDED_LIFT * (255 - pixels)
+    unattended = _UNATTENDED_BRIGHTNESS * grey
     tiles = []
     for weights in np.nan_to_num(attention.astype(np.float32)):
         strongest = weights.max()
         relative = weights / strongest if strongest > 0 else weights  # [rows, columns]
         smooth = Image.fromarray(relative).resize(picture.size, Image.Resampling.BICUBIC)
-        # Bicubic interpolation overshoots.
+        # Clips: bicubic interpolation overshoots.
         light = np.clip(np.asarray(smooth), 0, 1)[..., None]  # [height, width, 1]
-        tiles.append(Image.fromarray(np.rint(light * seen + (1 - light) * unseen).astype(np.uint8)))
+        tiles.append(
+            Image.fromarray(np.rint(light * attended + (1 - light) * unattended).astype(np.uint8))
+        )
     return tiles
 
 
 def attention_picture(image: bytes, tokens: Sequence[str], attention: np.ndarray) -> Image.Image:
-    """Shows for each word of a caption where in the image the generator looked.
+    """Draws the attention map of each token of a caption with the token below it.
 
     Args:
-        image: Encoded.
-        tokens: The T words, in order.
-        attention: Weights [T, rows, columns], none negative.
+        image: Encoded image.
+        tokens: The T tokens, in order.
+        attention: Non-negative weights [T, rows, columns].
 
     Returns:
-        An RGB picture: a tile a word with the word beneath it, eight words a row.
+        An RGB picture with one tile per token, eight tiles per row.
 
     Raises:
-        ValueError: `tokens` and `attention` differ in T, or `attention` is no [T, rows, columns].
+        ValueError: If `tokens` and `attention` differ in T, or `attention` is not
+            [T, rows, columns].
     """
     if len(tokens) != len(attention):
         raise ValueError(
             "attention: expected one grid of weights for each token. Received "
             f"{len(attention)} grids for {len(tokens)} tokens."
         )
-    # A caption without words shows its image alone, since a picture cannot have no pixels.
+    # A caption without tokens shows only its image, as a picture cannot be empty.
     tiles = attention_tiles(image, attention) or [
         _fit(read_picture(image), TILE_WIDTH, TILE_WIDTH * 3 // 2)
     ]
@@ -132,14 +134,14 @@ def attention_picture(image: bytes, tokens: Sequence[str], attention: np.ndarray
 
 
 def captioned_picture(image: bytes, lines: Sequence[str]) -> Image.Image:
-    """Puts lines of text beneath an image.
+    """Draws lines of text below an image.
 
     Args:
-        image: Encoded.
-        lines: Texts, each on a line of its own and wrapped to the picture's width.
+        image: Encoded image.
+        lines: Texts; each starts a new line and is wrapped to the width of the picture.
 
     Returns:
-        An RGB picture, the same width whatever the image.
+        An RGB picture; its width does not depend on the image.
     """
     picture = _fit(read_picture(image), _CAPTIONED_SIDE, _CAPTIONED_SIDE)
     font = _font(14)
@@ -156,7 +158,7 @@ def captioned_picture(image: bytes, lines: Sequence[str]) -> Image.Image:
 
 
 def _fit(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """The picture as large as it can be within width x height, its proportions kept."""
+    """Scales a picture to fit into width x height, with its aspect ratio."""
     scale = min(width / picture.width, height / picture.height)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     return picture.resize(size, Image.Resampling.LANCZOS)
@@ -167,7 +169,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def _fit_word(word: str, width: int) -> tuple[str, ImageFont.FreeTypeFont]:
-    """The word in the largest font that fits, cut short where even the smallest does not."""
+    """The word in the largest font that fits, truncated if the smallest does not."""
     word = " ".join(word.split())
     for size in range(14, 9, -1):
         font = _font(size)
@@ -179,7 +181,7 @@ def _fit_word(word: str, width: int) -> tuple[str, ImageFont.FreeTypeFont]:
 
 
 def _wrap(line: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Breaks a line between words, and within a word that is wider than a line."""
+    """Wraps a line between words, and within words that are wider than a line."""
     wrapped = [""]
     for word in line.split():
         longer = f"{wrapped[-1]} {word}".lstrip()

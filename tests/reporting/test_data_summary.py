@@ -113,7 +113,7 @@ def test_no_warning_without_overlaps(tmp_path: Path, splits: list[PreparedSplit]
 def test_warning_comes_before_the_tables(tmp_path: Path) -> None:
     page = write(tmp_path, content("train", ("a", "1")), content("val", ("b", "1")))
     warning = page.text.index("1 image of val is also in train: b = a")
-    assert warning < page.text.index("not to be trusted") < page.text.index("distinct captions")
+    assert warning < page.text.index("Do not trust") < page.text.index("distinct captions")
     assert "No image is in two splits" not in page.text
 
 
@@ -129,9 +129,9 @@ def test_splits_are_counted(tmp_path: Path) -> None:
     assert table == {
         "images": ["3", "0"],
         "captions": ["6", "0"],
-        "captions an image": ["1 · 2.00 · 3", NONE],
-        "words a caption": ["1 · 4 · 4", NONE],
-        "captions that are cut": ["16.67%", NONE],
+        "captions per image": ["1 · 2.00 · 3", NONE],
+        "words per caption": ["1 · 4 · 4", NONE],
+        "truncated captions": ["16.67%", NONE],
         "distinct captions": ["66.67%", NONE],
         "copies": ["1", "0"],
         "repeated names": ["1", "0"],
@@ -149,7 +149,7 @@ def test_coverage_of_vocabularies_by_minimum_count(tmp_path: Path) -> None:
         "1": ["4", "100.00%", "66.67%", "100.00%", "33.33%"],
         "2": ["3", "90.00%", "66.67%", "80.00%", "33.33%"],
         "3": ["2", "70.00%", "50.00%", "40.00%", "0.00%"],
-        "4 (set)": ["1", "40.00%", "33.33%", "0.00%", "0.00%"],
+        "4 (setting)": ["1", "40.00%", "33.33%", "0.00%", "0.00%"],
         "5": ["0", "0.00%", "0.00%", "0.00%", "0.00%"],
         "10": ["0", "0.00%", "0.00%", "0.00%", "0.00%"],
         "20": ["0", "0.00%", "0.00%", "0.00%", "0.00%"],
@@ -161,7 +161,7 @@ def test_coverage_of_vocabularies_by_minimum_count(tmp_path: Path) -> None:
 
 def test_minimum_count_of_the_settings_is_listed_once(tmp_path: Path) -> None:
     page = write(tmp_path, captioned("train", ("a dog",)), minimum_count=3)
-    assert list(rows(page.section("vocabulary"))) == ["1", "2", "3 (set)", "5", "10", "20"]
+    assert list(rows(page.section("vocabulary"))) == ["1", "2", "3 (setting)", "5", "10", "20"]
 
 
 def test_captions_in_several_blocks_are_counted(tmp_path: Path) -> None:
@@ -170,16 +170,16 @@ def test_captions_in_several_blocks_are_counted(tmp_path: Path) -> None:
     page = write(tmp_path, captioned("train", *captions))
     table = rows(page.section("splits"))
     assert table["captions"] == ["12,000"]
-    assert table["words a caption"] == ["2 · 3 · 3"]
+    assert table["words per caption"] == ["2 · 3 · 3"]
     assert table["distinct captions"] == ["25.01%"]  # 3,001 of 12,000.
 
 
 def test_skipped_data_are_listed_by_split(tmp_path: Path) -> None:
     lines = ["2 images do not decode: a.jpg, b.jpg", "1 images have no caption: c.jpg"]
     page = write(tmp_path, split_of("train", [], lines), split_of("val", [], []))
-    left_out = page.section("skipped")
-    assert re.findall(r"<li>(.*?)</li>", left_out) == lines
-    assert re.findall(r"<h3>(.*?)</h3>", left_out) == ["train"]
+    skipped = page.section("skipped")
+    assert re.findall(r"<li>(.*?)</li>", skipped) == lines
+    assert re.findall(r"<h3>(.*?)</h3>", skipped) == ["train"]
 
 
 def test_samples_are_shown_with_their_captions(tmp_path: Path) -> None:

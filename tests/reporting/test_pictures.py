@@ -1,4 +1,4 @@
-"""Pictures are looked at by people; here is what their eyes rely on."""
+"""Attention maps and captioned pictures: where they are bright, and how text fits."""
 
 import io
 
@@ -27,27 +27,27 @@ def one_hot(rows: int, columns: int, row: int, column: int) -> np.ndarray:
 
 
 def words_of(picture: Image.Image, count: int) -> list[np.ndarray]:
-    """What is beneath the tiles of a one-row picture: for each word its pixels."""
+    """Pixels of each word below the tiles of a picture with one row."""
     step = (picture.width - 8) // count
     pixels = np.asarray(picture)[-32:]
     return [pixels[:, 8 + index * step : 8 + index * step + TILE_WIDTH] for index in range(count)]
 
 
-def test_attention_brightens_where_the_generator_looks_and_darkens_the_rest() -> None:
+def test_attended_regions_are_bright_and_others_dark() -> None:
     image = plain()
     attention = np.stack([one_hot(4, 4, 0, 0), one_hot(4, 4, 3, 3)])
     first, second = (
         np.asarray(tile, float).mean(axis=2) for tile in attention_tiles(image, attention)
     )
     height, width = first.shape
-    own = np.mean((90, 120, 150))
+    original = np.mean((90, 120, 150))
     upper_left = np.s_[: height // 8, : width // 8]
     lower_right = np.s_[-(height // 8) :, -(width // 8) :]
-    assert first[upper_left].mean() > own > first[lower_right].mean()
-    assert second[lower_right].mean() > own > second[upper_left].mean()
+    assert first[upper_left].mean() > original > first[lower_right].mean()
+    assert second[lower_right].mean() > original > second[upper_left].mean()
 
 
-def test_even_attention_lights_the_whole_image_and_its_scale_does_not_matter() -> None:
+def test_uniform_attention_of_any_scale_brightens_the_whole_image() -> None:
     even = np.full((1, 3, 5), 1 / 15)
     (tile,) = attention_tiles(plain(), even)
     assert np.asarray(tile).std(axis=(0, 1)).max() < 1
@@ -59,16 +59,16 @@ def test_even_attention_lights_the_whole_image_and_its_scale_does_not_matter() -
 def test_attention_is_smooth() -> None:
     (tile,) = attention_tiles(plain(), one_hot(4, 4, 1, 2)[None])
     steps = np.abs(np.diff(np.asarray(tile, int), axis=1))
-    assert steps.max() < 25  # a hard edge of a region would be a step of more than 80
+    assert steps.max() < 25  # A hard edge of a region would be a step of more than 80.
 
 
-def test_no_attention_at_all_is_drawn_dark() -> None:
+def test_zero_attention_is_dark() -> None:
     for nothing in (np.zeros((1, 2, 2)), np.full((1, 2, 2), np.nan)):
         (tile,) = attention_tiles(plain(), nothing)
         assert np.asarray(tile).max() < 90
 
 
-def test_words_stand_in_order_beneath_their_pictures() -> None:
+def test_words_are_in_order_below_their_tiles() -> None:
     attention = np.stack([one_hot(3, 3, 1, 1)] * 3)
     forwards = words_of(attention_picture(plain(), ["one", "two", "three"], attention), 3)
     backwards = words_of(attention_picture(plain(), ["three", "two", "one"], attention), 3)
@@ -77,7 +77,7 @@ def test_words_stand_in_order_beneath_their_pictures() -> None:
     assert not np.array_equal(forwards[0], forwards[2])
 
 
-def test_wraps_after_eight_words() -> None:
+def test_row_has_at_most_eight_words() -> None:
     def size(count: int) -> tuple[int, int]:
         return attention_picture(plain(), ["word"] * count, np.ones((count, 2, 2))).size
 
@@ -85,7 +85,7 @@ def test_wraps_after_eight_words() -> None:
     assert size(9)[1] == size(16)[1] > 1.8 * size(8)[1]
 
 
-def test_a_caption_without_words_shows_the_image() -> None:
+def test_caption_without_words_shows_the_image() -> None:
     picture = attention_picture(plain(), [], np.zeros((0, 7, 7)))
     assert picture.width >= TILE_WIDTH
 
@@ -98,7 +98,7 @@ def test_extreme_proportions(size: tuple[int, int]) -> None:
     assert captioned_picture(plain(*size), ["a caption"]).width > TILE_WIDTH
 
 
-def test_long_and_foreign_words_are_drawn_within_their_place() -> None:
+def test_long_and_non_latin_words_fit_below_their_tiles() -> None:
     tokens = ["supercalifragilistic" * 3, "собака", "chien-là"]
     picture = attention_picture(plain(), tokens, np.ones((3, 2, 2)))
     pixels = np.asarray(picture)[-32:]
@@ -107,14 +107,14 @@ def test_long_and_foreign_words_are_drawn_within_their_place() -> None:
     assert len({word.tobytes() for word in words_of(picture, 3)}) == 3
 
 
-def test_attention_must_fit_the_words() -> None:
+def test_attention_of_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match="3 grids for 2 tokens"):
         attention_picture(plain(), ["a", "dog"], np.ones((3, 2, 2)))
     with pytest.raises(ValueError, match=r"\[T, rows, columns\].*\(2, 49\)"):
         attention_tiles(plain(), np.ones((2, 49)))
 
 
-def test_captioned_picture_grows_by_a_line_when_text_is_wrapped() -> None:
+def test_captioned_picture_grows_with_wrapped_lines() -> None:
     none, one, two, wrapped = (
         captioned_picture(plain(), lines)
         for lines in ([], ["a dog"], ["a dog", "a cat"], ["a dog runs " * 6])
@@ -125,7 +125,7 @@ def test_captioned_picture_grows_by_a_line_when_text_is_wrapped() -> None:
     assert (np.asarray(letters)[:, -4:] == 255).all()
 
 
-def test_reads_what_the_captioner_reads() -> None:
+def test_pictures_are_decoded_as_for_the_captioner() -> None:
     buffer = io.BytesIO()
     Image.new("RGBA", (4, 4), (200, 100, 50, 0)).save(buffer, format="PNG")
     assert read_picture(buffer.getvalue()).getpixel((0, 0)) == (200, 100, 50)
@@ -137,7 +137,7 @@ def test_reads_what_the_captioner_reads() -> None:
             read_picture(broken)
 
 
-def test_the_same_input_gives_the_same_bytes() -> None:
+def test_same_input_gives_the_same_bytes() -> None:
     attention = np.random.default_rng(0).random((3, 7, 7))
     once, again = (png(attention_picture(plain(), ["a", "dog", "."], attention)) for _ in range(2))
     assert once == again
