@@ -1,7 +1,7 @@
 """Measures the metrics: `python tools/benchmark_metrics.py [--images 5000]`.
 
 Prints the seconds for BLEU, ROUGE-L and CIDEr of one caption per image with five references each
-(5,000 images is COCO's test size), for all metrics of sample_diversity among five samples per image, for
+(5,000 images is COCO's test size), for all diversity metrics of five samples per image, for
 1,000 bootstrap samples of each metric, and for METEOR if Java is installed. The captions are those
 of the built-in scenes.
 """

@@ -52,9 +52,7 @@ def metrics_of_evaluation(monkeypatch) -> set[str]:
     monkeypatch.setattr(java_scores, "meteor", fake_java_score)
     monkeypatch.setattr(java_scores, "spice", fake_java_score)
     captions = {"greedy": [(SAMPLES[0], -1.0)], "sample": [(text, -1.0) for text in SAMPLES]}
-    images = [
-        CaptionedImage(example, captions, [], np.zeros([0, 1, 1])) for example in EXAMPLES
-    ]
+    images = [CaptionedImage(example, captions, [], np.zeros([0, 1, 1])) for example in EXAMPLES]
     config = dataclasses.replace(Config(), evaluation=EvaluationConfig(dual_encoder="encoder"))
     scores = split_metrics.score_images(images, config, check_facts, training=["a dog"])
     assert not scores.not_run
