@@ -29,8 +29,8 @@ Points = list[dict[str, float]]  # The points of a curve: metrics by name.
 
 TEMPERATURES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2)
 NUCLEI = (0.5, 0.7, 0.8, 0.9, 0.95)
-# The critic keeps one of this many samples at temperature 1.
-CHOICES = (1, 2, 3)
+# Samples at temperature 1 of which the critic keeps one.
+CANDIDATES = (1, 2, 3)
 # Images at a time; many samples of each are in memory at once.
 BATCH = 50
 
@@ -86,12 +86,12 @@ class Frontier:
             for share in tqdm(NUCLEI, desc=f"frontier of {name}", unit=" points")
         ]
 
-    def choices(self, decoder: TextDecoder, critic: Critic) -> Points:
+    def reranked(self, decoder: TextDecoder, critic: Critic) -> Points:
         """A point for each number `drawn` of samples, of which the critic keeps the best K."""
         return [
             {"drawn": drawn, **self.score(self._sampler(decoder, drawn, critic)(1.0))}
             for drawn in tqdm(
-                [choice * self.samples for choice in CHOICES],
+                [candidates * self.samples for candidates in CANDIDATES],
                 desc="frontier of the critic's choice",
                 unit=" points",
             )
@@ -107,10 +107,13 @@ class Frontier:
             batch: dict[str, tf.Tensor], number: tf.Tensor, temperature: tf.Tensor
         ) -> sampling.Decoded:
             regions = decoder.captioner.regions(batch)
-            seed = tf.stack([self.seed, 1000 * number])
-            length = decoder.tokenizer.sequence_length
             captions = sampling.sample(
-                *(decoder.captioner.generator, regions, length, drawn, seed, temperature),
+                decoder.captioner.generator,
+                regions,
+                decoder.tokenizer.sequence_length,
+                drawn,
+                tf.stack([self.seed, 1000 * number]),
+                temperature,
                 top_p=top_p,
             )
             return rerank(critic, regions, captions, self.samples) if critic else captions

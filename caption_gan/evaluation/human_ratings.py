@@ -175,8 +175,8 @@ def _expect_references(image_id: str, references: References, where: str) -> Non
 
 
 def _leave_out_pairs(pairs: Sequence[RatedCaption], references: References, path: str) -> Ratings:
-    texts = {image_id: set(map(str.strip, some)) for image_id, some in references.items()}
-    others = [pair for pair in pairs if pair.caption.strip() not in texts[pair.image_id]]
+    stripped = {image_id: set(map(str.strip, texts)) for image_id, texts in references.items()}
+    others = [pair for pair in pairs if pair.caption.strip() not in stripped[pair.image_id]]
     if not others:
         raise CaptionGANError(
             f"{path}: all captions are references of their image; rate other captions."

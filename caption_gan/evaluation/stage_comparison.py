@@ -60,7 +60,7 @@ def compare_stages(
         scores.add(score_facts(greedy, examples, fact_checker), f"{stage}/")
         curves[stage] = frontier.temperatures(earlier_decoder, stage)
     if critic := load_critic(run, config, decoder.captioner.generator):
-        curves["critic's choice"] = frontier.choices(decoder, critic)
+        curves["critic's choice"] = frontier.reranked(decoder, critic)
     return scores, curves
 
 

@@ -64,7 +64,7 @@ def cider_drop(
     Raises:
         CaptionGANError: As `per_image_cider`, or if there is a single image.
     """
-    own = per_image_cider(captions, references)
+    original = per_image_cider(captions, references)
     if len(captions) < 2:
         raise CaptionGANError(
             "captions: expected at least two images to swap captions between, received 1"
@@ -76,7 +76,7 @@ def cider_drop(
         pass
     swapped = {image_id: texts[i] for image_id, i in zip(captions, permutation, strict=True)}
     other = per_image_cider(swapped, references)
-    return mean_of([own[image_id] - other[image_id] for image_id in captions])
+    return mean_of([original[image_id] - other[image_id] for image_id in captions])
 
 
 def mentions(
@@ -143,14 +143,14 @@ def retrieval(image_embeddings: np.ndarray, text_embeddings: np.ndarray) -> dict
             f"{list(image_embeddings.shape)} and texts {list(text_embeddings.shape)}"
         )
     images, texts = _unit(image_embeddings, "image"), _unit(text_embeddings, "text")
-    own = np.sum(images * texts, axis=1)  # [N]
-    ranks = np.empty(len(own))
-    for start in range(0, len(own), _BLOCK):
+    matching = np.sum(images * texts, axis=1)  # [N]
+    ranks = np.empty(len(matching))
+    for start in range(0, len(matching), _BLOCK):
         block = slice(start, start + _BLOCK)
-        ranks_before = texts[block] @ images.T >= own[block, None] - _TOLERANCE  # [B, N]
+        ranks_before = texts[block] @ images.T >= matching[block, None] - _TOLERANCE  # [B, N]
         ranks[block] = ranks_before.sum(axis=1)  # Counts the own image too: it ties with itself.
     recalls = {f"retrieval_recall@{k}": mean_of(ranks <= k) for k in (1, 5)}
-    return {**recalls, "retrieval_similarity": mean_of(own)}
+    return {**recalls, "retrieval_similarity": mean_of(matching)}
 
 
 def objects_and_attributes(text: str) -> tuple[set[str], set[str]]:

@@ -77,7 +77,7 @@ def test_better_run_is_significantly_better():
 
 
 def test_mean_and_deviation_over_runs():
-    runs = {str(seed): evaluation(some) for seed, some in enumerate([RIGHT, HALF_RIGHT, RIGHT])}
+    runs = {str(seed): evaluation(texts) for seed, texts in enumerate([RIGHT, HALF_RIGHT, RIGHT])}
     found = compare(runs)
     values = [run.scores.values["val/greedy/BLEU-4"] for run in runs.values()]
     assert found.mean["val/greedy/BLEU-4"] == pytest.approx(np.mean(values))

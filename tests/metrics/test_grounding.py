@@ -269,13 +269,13 @@ def test_human_captions_agree_with_the_other_human_captions(real_data: Path) -> 
             texts.setdefault(row["image"], []).append(row["caption"])
     ids = (real_data / "flickr8k" / "Flickr_8k.devImages.txt").read_text().split()
     references = {image_id: texts[image_id][1:] for image_id in ids}
-    own = {image_id: texts[image_id][0] for image_id in ids}
-    swapped = dict(zip(ids, [*list(own.values())[1:], own[ids[0]]], strict=True))
+    first = {image_id: texts[image_id][0] for image_id in ids}
+    swapped = dict(zip(ids, [*list(first.values())[1:], first[ids[0]]], strict=True))
     expected = {"object_recall": 0.54, "object_precision": 0.66, "attribute_recall": 0.41}
-    metrics = values(mentions(own, references))
+    metrics = values(mentions(first, references))
     swapped_metrics = values(mentions(swapped, references))
     for name, value in expected.items():
         assert metrics[name] == pytest.approx(value, abs=0.02)
         assert swapped_metrics[name] < 0.2 * value
-    assert cider_drop(own, references, 0).value == pytest.approx(0.77, abs=0.03)
+    assert cider_drop(first, references, 0).value == pytest.approx(0.77, abs=0.03)
     assert cider_drop(swapped, references, 0).value == pytest.approx(0.0, abs=0.01)

@@ -28,7 +28,7 @@ RATED = st.lists(
 
 def by_definition(scores, ratings, variant):
     """Kendall's tau from all pairs of observations, in quadratic time."""
-    observations = [(s, r) for s, some in zip(scores, ratings, strict=True) for r in some]
+    observations = [(s, r) for s, of_pair in zip(scores, ratings, strict=True) for r in of_pair]
     difference, tied_scores, tied_ratings, pairs = 0, 0, 0, 0
     for (s, r), (other_s, other_r) in itertools.combinations(observations, 2):
         difference += ((s > other_s) - (s < other_s)) * ((r > other_r) - (r < other_r))
@@ -119,7 +119,7 @@ def test_scores_equal_pycocoevalcap():
         assert scores["BLEU-1"][pair] == pytest.approx(bleu[0])
         assert scores["BLEU-4"][pair] == pytest.approx(bleu[3])
         assert scores["ROUGE-L"][pair] == pytest.approx(Rouge().compute_score(*alone)[0])
-    assert all(some[2] < 1e-6 for some in scores.values())
+    assert all(values[2] < 1e-6 for values in scores.values())
 
 
 def test_golden_captions_score_as_in_pycocoevalcap(real_data):
@@ -133,9 +133,9 @@ def test_golden_captions_score_as_in_pycocoevalcap(real_data):
         references[entry["image_id"]].append(entry["caption"])
     ids = expected["image_ids"]
     scores = caption_scores([captions[key] for key in ids], [references[key] for key in ids])
-    for name, some in scores.items():
+    for name, values in scores.items():
         key = name.replace("BLEU-", "Bleu_").replace("-", "_")
-        assert some == pytest.approx(expected["per_image"][key], abs=1e-4)
+        assert values == pytest.approx(expected["per_image"][key], abs=1e-4)
 
 
 @pytest.mark.parametrize(
