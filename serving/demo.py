@@ -22,7 +22,7 @@ except ImportError:
     sys.exit("error: serving.demo needs gradio; install it with: pip install -e '.[demo]'")
 
 NO_IMAGE = "Drop an image above. It appears here with its caption."
-NO_CAPTIONS = "No image yet."
+NO_CAPTIONS = "No captions yet."
 STYLE = Path(__file__).with_name("demo.css")
 # An erased number of a slider counts as 1; Gradio would report an error.
 REPLACE_MISSING = "(...values) => values.map((value) => value ?? 1)"

@@ -1,7 +1,7 @@
-"""From JSON to arrays, by TensorFlow Serving's rules.
+"""Parses JSON into arrays, by TensorFlow Serving's rules.
 
-N elements of a tensor. Text is UTF-8, but bytes that are none pass through unchanged, as they
-do in TensorFlow Serving.
+N elements of a tensor. Text is UTF-8; invalid bytes are passed on unchanged, as in TensorFlow
+Serving.
 """
 
 import binascii
@@ -16,9 +16,9 @@ import numpy as np
 from tensorflow.core.framework import types_pb2
 
 from serving.errors import RequestError, invalid
-from serving.tensor_protos import MOST_DIMENSIONS, type_name
+from serving.tensor_protos import MAX_DIMENSIONS, type_name
 
-SHOWN = 200  # Characters of a value that an error quotes: it may hold a whole image.
+MAX_QUOTED = 200  # Characters of a value in an error message: it may contain a whole image.
 
 INTEGERS: dict[int, Any] = {
     types_pb2.DT_INT8: np.int8,
@@ -30,9 +30,9 @@ INTEGERS: dict[int, Any] = {
     types_pb2.DT_UINT64: np.uint64,
 }
 FLOATS: dict[int, Any] = {types_pb2.DT_FLOAT: np.float32, types_pb2.DT_DOUBLE: np.float64}
-# Numbers that TensorFlow Serving's parser holds as integers; it makes others doubles.
-WHOLE = range(-(1 << 63), 1 << 64)
-# A surrogate without its other half, among escapes that each are matched as a whole.
+# TensorFlow Serving's parser keeps integers in this range and converts others to doubles.
+INTEGER_RANGE = range(-(1 << 63), 1 << 64)
+# Matches all escapes, so that the group `half` only finds surrogates without their other half.
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
     r"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
@@ -41,16 +41,16 @@ _ESCAPE = re.compile(
 
 
 class _Literal(float):
-    """NaN or an Infinity that was written as such: a number too large is an infinite float too."""
+    """NaN or Infinity in the text; a number that is too large also becomes an infinite float."""
 
 
-class Repeated(dict):
-    """An object in which a key stands more than once; the first counts."""
+class RepeatedKeys(dict):
+    """An object in which a key occurs more than once; the first value counts."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
-    return found if len(found) == len(pairs) else Repeated(reversed(pairs))
+    return found if len(found) == len(pairs) else RepeatedKeys(reversed(pairs))
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_Literal)
@@ -58,10 +58,10 @@ dump = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """Reads the body of a request.
+    """Parses the body of a request.
 
     Raises:
-        RequestError: It is no JSON object.
+        RequestError: The body is not a JSON object.
     """
     if not body.strip():
         raise invalid("JSON Parse error: The document is empty")
@@ -77,7 +77,7 @@ def parse(body: bytes) -> dict[str, Any]:
         raise _parse_error(reason, text, error.pos) from None
     except RecursionError:
         raise invalid("JSON Parse error: Values are nested too deeply.") from None
-    except ValueError:  # Python's limit on the digits of an integer.
+    except ValueError:  # Python limits the digits of an integer.
         raise _too_big() from None
     if not isinstance(document, dict):
         raise invalid(f"JSON Value: {show(document)} Is not object")
@@ -85,16 +85,16 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 def show(value: Any) -> str:
-    """A value in an error's text, shortened."""
+    """JSON of a value for an error message, shortened."""
     try:
         text = dump(value)
     except RecursionError:
         return "..."
-    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+    return text if len(text) <= MAX_QUOTED else text[:MAX_QUOTED] + "..."
 
 
 def type_text(value: Any) -> str:
-    """The type's name in errors."""
+    """Name of a JSON type in error messages."""
     if value is None:
         return "Null"
     if isinstance(value, bool):
@@ -113,25 +113,27 @@ def _too_big() -> RequestError:
 
 
 def encode(text: str) -> bytes:
+    """UTF-8, with invalid bytes restored that decoding has escaped."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def is_base64(value: Any) -> bool:
+    """Whether a value has the form {"b64": "..."}."""
     return type(value) is dict and value.keys() == {"b64"} and isinstance(value["b64"], str)
 
 
 def flatten(value: Any) -> tuple[list[Any], list[int]]:
-    """The leaves [N] of nested lists, and their shape.
+    """The leaves [N] of nested lists, and the shape of the lists.
 
     Raises:
-        RequestError: The lists are ragged.
+        RequestError: The lists are ragged or nested too deeply.
     """
     rank, first = 0, value
     while isinstance(first, list):
         rank += 1
         first = first[0] if first else None
-    if rank > MOST_DIMENSIONS:
-        raise invalid(f"Encountered {rank} lists in each other, expected <= {MOST_DIMENSIONS}")
+    if rank > MAX_DIMENSIONS:
+        raise invalid(f"Encountered {rank} nested lists, expected <= {MAX_DIMENSIONS}")
     values, shape = [value], []
     for level in range(rank):
         shape.append(len(values[0]))
@@ -153,10 +155,10 @@ def flatten(value: Any) -> tuple[list[Any], list[int]]:
 
 
 def to_array(values: Sequence[Any], data_type: int) -> np.ndarray:
-    """Leaves as an array [N].
+    """An array [N] of leaves.
 
     Raises:
-        RequestError: One of them is not of the type, or would lose precision.
+        RequestError: A leaf has the wrong type or would lose precision.
     """
     if data_type == types_pb2.DT_STRING:
         strings = np.empty(len(values), object)
@@ -202,17 +204,17 @@ def _integers(values: Sequence[Any], data_type: int) -> np.ndarray:
 
 
 def to_floats(values: Sequence[Any], data_type: int) -> np.ndarray:
-    """Numbers as an array [N] of DT_FLOAT or DT_DOUBLE.
+    """An array [N] of numbers as DT_FLOAT or DT_DOUBLE.
 
     Raises:
-        RequestError: One of them is no number, or an integer that would be rounded, or too large.
+        RequestError: A leaf is not a number, is too large, or is an integer that would be rounded.
     """
     found = _check_types(values, data_type, {int, float, _Literal})
     kind = FLOATS[data_type]
     if int in found:
-        most = (1 << np.finfo(kind).nmant + 1) - 1
+        largest_exact = (1 << np.finfo(kind).nmant + 1) - 1
         for value in values:
-            if type(value) is int and abs(value) > most and value in WHOLE:
+            if type(value) is int and abs(value) > largest_exact and value in INTEGER_RANGE:
                 raise _lossy(value, data_type)
     try:
         doubles = np.array(values, np.float64)
@@ -220,10 +222,10 @@ def to_floats(values: Sequence[Any], data_type: int) -> np.ndarray:
         raise _too_big() from None
     with np.errstate(over="ignore"):
         array = doubles.astype(kind)
-    for place in np.flatnonzero(np.isinf(array)).tolist():
-        if np.isfinite(doubles[place]):
-            raise _lossy(values[place], data_type)
-        if type(values[place]) is not _Literal:
+    for index in np.flatnonzero(np.isinf(array)).tolist():
+        if np.isfinite(doubles[index]):
+            raise _lossy(values[index], data_type)
+        if type(values[index]) is not _Literal:
             raise _too_big()
     return array
 
@@ -236,10 +238,10 @@ def _lossy(value: Any, data_type: int) -> RequestError:
 
 
 def to_bytes(value: Any) -> bytes:
-    """A text, or what is in {"b64": "..."}.
+    """The bytes of a string or of {"b64": "..."}.
 
     Raises:
-        RequestError: It is neither.
+        RequestError: The value is neither, or is not valid base64.
     """
     if isinstance(value, str):
         return encode(value)
@@ -249,7 +251,7 @@ def to_bytes(value: Any) -> bytes:
         raise invalid(f"JSON Value: {show(value)} not formatted correctly for base64 data")
     try:
         digits = b"".join(value["b64"].encode("ascii").split())
-        if not digits.endswith(b"="):  # Padding may be left out.
+        if not digits.endswith(b"="):  # Padding is optional.
             digits += b"=" * (-len(digits) % 4)
         return binascii.a2b_base64(digits, strict_mode=True)
     except ValueError:

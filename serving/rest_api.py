@@ -1,4 +1,4 @@
-"""TensorFlow Serving's REST API on a `PredictionService`."""
+"""TensorFlow Serving's REST API as an ASGI application on a `PredictionService`."""
 
 import asyncio
 import logging
@@ -40,9 +40,9 @@ from serving.rest_responses import (
     write_status,
 )
 
-# Requests that are computed at a time: more than a batch, as each waits for its batch to be full.
+# Requests processed at a time. More than a batch has, because each waits for its batch to fill.
 THREADS = 64
-MOST_UNCOMPRESSED = 1 << 28  # Bytes. A small compressed body may stand for any amount.
+MAX_UNCOMPRESSED_BYTES = 1 << 28  # A small compressed body can expand to any size.
 
 _VERSION = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _INFERENCE = re.compile(
@@ -67,11 +67,12 @@ _HTTP_STATUS = {
     grpc.StatusCode.OUT_OF_RANGE: 400,
     grpc.StatusCode.UNIMPLEMENTED: 501,
     grpc.StatusCode.UNAVAILABLE: 503,
-}  # Others are 500.
+}  # All other codes become 500.
 
 _log = logging.getLogger(__name__)
 
-# Of a request's model, document and deadline (of `time.monotonic`) makes the answer's body.
+# Takes the model, the request document and the deadline (of `time.monotonic`); returns the body of
+# the answer.
 _Inference = Callable[[model_pb2.ModelSpec, dict[str, Any], float | None], bytes]
 
 
@@ -84,11 +85,11 @@ def rest_app(
     """The REST API as an ASGI application.
 
     Args:
-        api: Answers requests.
-        timeout_seconds: Of each request to predict, classify or regress, from when its body is
-            there; the time that it waits for others counts.
-        metrics_path: Where figures for Prometheus are, from the root on; None for nowhere.
-        monitoring: Has those figures.
+        api: Answers the requests.
+        timeout_seconds: Limit for each Predict, Classify and Regress request from the arrival of
+            its body, waiting time included; None for no limit.
+        metrics_path: Absolute path of the metrics for Prometheus; None to not serve them.
+        monitoring: Source of these metrics.
     """
     return _RestApp(api, timeout_seconds, metrics_path, monitoring)
 
@@ -99,7 +100,7 @@ class _RestApp:
     timeout_seconds: float | None
     metrics_path: str | None
     monitoring: Monitoring
-    # Apart from the threads for other requests, so that a busy server still tells its status.
+    # Separate from the threads for other requests, so a busy server still reports its status.
     threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "rest"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,10 +110,10 @@ class _RestApp:
             return
         except RequestError as error:
             response = _error(error.code, error.message)
-        except asyncio.CancelledError:  # It was not done when the server's time to stop was over.
+        except asyncio.CancelledError:  # The grace period of a stopping server has ended.
             response = _error(grpc.StatusCode.UNAVAILABLE, "The server is stopping")
         except Exception:
-            _log.exception("A request met a defect of the server.")
+            _log.exception("Internal error while answering a request")
             response = _error(grpc.StatusCode.INTERNAL, "Internal error")
         await response(scope, receive, send)
 
@@ -121,7 +122,7 @@ class _RestApp:
         if request.method == "GET" and path == self.metrics_path:
             text = await run_in_threadpool(self.monitoring.prometheus_text)
             return Response(text, media_type="text/plain; version=0.0.4")
-        # To TensorFlow Serving a query is a part of the path, and so of no path that there is.
+        # TensorFlow Serving takes a query string as part of the path, and then knows no such path.
         query = request.scope["query_string"].decode("latin-1")
         target = f"{path}?{query}" if query else path
         if request.method == "POST" and (match := _INFERENCE.fullmatch(target)):
@@ -130,7 +131,7 @@ class _RestApp:
                 "classify": self._classify,
                 "regress": self._regress,
             }
-            # Its case matters, other than that of the rest.
+            # Unlike the rest of the path, the method is case-sensitive.
             if infer := inferences.get(match["method"]):
                 return _json(await self._run(infer, _model_spec(match), request))
         if request.method == "GET" and (match := _MODEL.fullmatch(target)):
@@ -160,8 +161,8 @@ class _RestApp:
         self, model_spec: model_pb2.ModelSpec, document: dict[str, Any], deadline: float | None
     ) -> bytes:
         request = predict_pb2.PredictRequest(model_spec=model_spec)
-        # Between the two calls another version may take over; it is asked all the same, since the
-        # one before may be gone.
+        # Another version may become current between these two calls. The request then goes to the
+        # new version, because the old one may be unloaded.
         signature = self.api.signature(model_spec, model_spec.signature_name)
         as_rows = fill_inputs(document, signature, request)
         outputs = self.api.predict(request, _remaining(deadline)).outputs
@@ -207,15 +208,15 @@ def _model_spec(match: re.Match[str]) -> model_pb2.ModelSpec:
 
 
 def _uncompress(body: bytes) -> bytes:
-    stream = zlib.decompressobj(wbits=31)  # gzip alone.
+    stream = zlib.decompressobj(wbits=31)  # Only gzip.
     try:
-        text = stream.decompress(body, MOST_UNCOMPRESSED)
+        text = stream.decompress(body, MAX_UNCOMPRESSED_BYTES)
     except zlib.error as error:
-        raise invalid(f"The body is not compressed with gzip: {error}") from None
+        raise invalid(f"The body is not valid gzip: {error}") from None
     if stream.unconsumed_tail:
-        raise invalid(f"The body has more than {MOST_UNCOMPRESSED} bytes when uncompressed")
+        raise invalid(f"The uncompressed body has more than {MAX_UNCOMPRESSED_BYTES} bytes")
     if not stream.eof or stream.unused_data:
-        raise invalid("The body is not compressed with gzip: it ends too early, or too late")
+        raise invalid("The body is not valid gzip: it is truncated, or data follow its end")
     return text
 
 

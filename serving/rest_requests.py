@@ -1,4 +1,4 @@
-"""Bodies of REST requests to protos, by TensorFlow Serving's rules and in its words.
+"""Converts JSON bodies of REST requests to protos, with TensorFlow Serving's rules and messages.
 
 B batch.
 """
@@ -18,8 +18,8 @@ from tensorflow_serving.apis import (
 
 from serving.errors import RequestError, invalid
 from serving.json_values import (
-    WHOLE,
-    Repeated,
+    INTEGER_RANGE,
+    RepeatedKeys,
     flatten,
     is_base64,
     show,
@@ -34,18 +34,18 @@ ROWS, COLUMNS = "instances", "inputs"
 
 
 def signature_name(document: Mapping[str, Any]) -> str:
-    """Empty where the request names none."""
+    """The signature that a request names, or an empty string."""
     name = document.get("signature_name", "")
     if not isinstance(name, str):
         raise invalid(
             f"JSON Value: {show(document)} not formatted correctly. "
             "'signature_name' key must be a string value."
         )
-    return _checked(name)
+    return _check_utf8(name)
 
 
-def _checked(name: str) -> str:
-    """A name; protos cannot hold those that are no UTF-8."""
+def _check_utf8(name: str) -> str:
+    """The name, if it is valid UTF-8, as protos require."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -58,13 +58,13 @@ def fill_inputs(
     signature: meta_graph_pb2.SignatureDef,
     request: predict_pb2.PredictRequest,
 ) -> bool:
-    """Adds the tensors of a document to a request, with the types of the signature.
+    """Adds the tensors of a document to a Predict request, with the types of the signature.
 
     Returns:
-        Whether they came as rows, so that the answer has to be rows too.
+        Whether the document has rows (`instances`), so that the response must have rows too.
 
     Raises:
-        RequestError: They do not fit the signature, or each other.
+        RequestError: The tensors do not match the signature, or each other.
     """
     if not signature.inputs:
         name = request.model_spec.signature_name or "DEFAULT"
@@ -136,7 +136,7 @@ def _check_rows(rows: Sequence[Any], named: bool, inputs: Iterable[str]) -> None
         if _is_named(row) != named:
             kinds = "object but got list" if named else "value/list but got object"
             raise invalid(f"Expecting {kinds} at item {number} of input list")
-        if named and (row.keys() != names or isinstance(row, Repeated)):
+        if named and (row.keys() != names or isinstance(row, RepeatedKeys)):
             raise invalid(
                 f"Failed to process element: {number} of '{ROWS}' list. JSON object: "
                 f"{show(row)} keys must be equal to: {','.join(sorted(names))}"
@@ -144,7 +144,7 @@ def _check_rows(rows: Sequence[Any], named: bool, inputs: Iterable[str]) -> None
 
 
 def _stack(elements: Sequence[Any], data_type: int, key: str) -> np.ndarray:
-    """An array [B, ...] of elements that have to be of one shape."""
+    """An array [B, ...] of elements, which must have equal shapes."""
     try:
         values, shape = flatten(elements)
         return to_array(values, data_type).reshape(shape)
@@ -153,7 +153,7 @@ def _stack(elements: Sequence[Any], data_type: int, key: str) -> np.ndarray:
 
 
 def _element_error(elements: Sequence[Any], data_type: int, key: str) -> RequestError | None:
-    """Says which element it is that is wrong, or does not go with the first."""
+    """The error of the first element that is wrong or differs in shape from element 0."""
     expected: list[int] = []
     for number, element in enumerate(elements):
         try:
@@ -161,7 +161,7 @@ def _element_error(elements: Sequence[Any], data_type: int, key: str) -> Request
             to_array(values, data_type)
             expected = expected if number else shape
             if shape != expected:
-                raise _other_shape(expected, shape)
+                raise _shape_error(expected, shape)
         except RequestError as error:
             return invalid(
                 f"Failed to process element: {number}{key} of '{ROWS}' list. "
@@ -170,7 +170,7 @@ def _element_error(elements: Sequence[Any], data_type: int, key: str) -> Request
     return None
 
 
-def _other_shape(expected: Sequence[int], found: Sequence[int]) -> RequestError:
+def _shape_error(expected: Sequence[int], found: Sequence[int]) -> RequestError:
     if math.prod(expected) != math.prod(found):
         return invalid(f"Expecting tensor size: {math.prod(expected)} but got: {math.prod(found)}")
     shapes = [",".join(map(str, shape)) for shape in (expected, found)]
@@ -178,10 +178,10 @@ def _other_shape(expected: Sequence[int], found: Sequence[int]) -> RequestError:
 
 
 def fill_examples(document: Mapping[str, Any], target: input_pb2.Input) -> None:
-    """Adds the examples of a document, and their context, to a request to classify or regress.
+    """Adds the examples of a document, and their context, to a Classify or Regress request.
 
     Raises:
-        RequestError: They are no tf.train.Example.
+        RequestError: An example is not the JSON form of a tf.train.Example.
     """
     examples = target.example_list.examples
     if "context" in document:
@@ -205,12 +205,12 @@ def fill_examples(document: Mapping[str, Any], target: input_pb2.Input) -> None:
 def _example(row: Any) -> example_pb2.Example:
     if not isinstance(row, dict):
         raise invalid(f"Example must be JSON object but got JSON {type_text(row)}")
-    if isinstance(row, Repeated):
+    if isinstance(row, RepeatedKeys):
         raise invalid(f"JSON Value: {show(row)} has a feature twice")
     example = example_pb2.Example()
     for name, value in row.items():
         values = value if isinstance(value, list) else [value]
-        _fill_feature(name, values, example.features.feature[_checked(name)])
+        _fill_feature(name, values, example.features.feature[_check_utf8(name)])
     return example
 
 
@@ -227,14 +227,14 @@ def _fill_feature(name: str, values: Sequence[Any], feature: feature_pb2.Feature
 
 
 def _kind(name: str, value: Any) -> str:
-    """Of a feature that has such values."""
+    """The kind of feature that holds such a value: `bytes`, `float` or `int64`."""
     if isinstance(value, str) or is_base64(value):
         return "bytes"
     if isinstance(value, float):
         return "float"
     if not isinstance(value, int):
         raise invalid(f"Feature: {name} has element with unexpected JSON type: {type_text(value)}")
-    if value not in WHOLE:
+    if value not in INTEGER_RANGE:
         return "float"
     if value >= 1 << 63:
         raise invalid(f"Feature: {name} has uint64 element. Only int64 is supported.")

@@ -1,4 +1,4 @@
-"""Protos to bodies of REST answers, by TensorFlow Serving's rules.
+"""Converts protos to JSON bodies of REST responses, by TensorFlow Serving's rules.
 
 B batch, N elements of a tensor.
 """
@@ -24,16 +24,16 @@ from serving.errors import invalid
 from serving.json_values import FLOATS, INTEGERS, dump, encode
 from serving.tensor_protos import read_tensor, type_name
 
-BYTES_SUFFIX = "_bytes"  # Outputs of such names are binary.
+BYTES_SUFFIX = "_bytes"  # String outputs with this suffix are binary and encoded as base64.
 
 _NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
 def write_rows(outputs: Mapping[str, tensor_pb2.TensorProto]) -> bytes:
-    """The answer to `instances`.
+    """The response to a request with `instances`.
 
     Raises:
-        RequestError: The outputs have no batch dimension in common, or a type that JSON has not.
+        RequestError: The outputs have no common batch dimension, or a type without a JSON form.
     """
     columns, sizes = {}, {}
     for name, texts, shape in _texts(outputs):
@@ -57,10 +57,10 @@ def write_rows(outputs: Mapping[str, tensor_pb2.TensorProto]) -> bytes:
 
 
 def write_columns(outputs: Mapping[str, tensor_pb2.TensorProto]) -> bytes:
-    """The answer to `inputs`.
+    """The response to a request with `inputs`.
 
     Raises:
-        RequestError: The outputs have a type that JSON has not.
+        RequestError: An output has a type without a JSON form.
     """
     columns = {name: _nest(texts, shape, 0)[0] for name, texts, shape in _texts(outputs)}
     return _document("outputs", columns.popitem()[1] if len(columns) == 1 else _join(columns))
@@ -69,6 +69,7 @@ def write_columns(outputs: Mapping[str, tensor_pb2.TensorProto]) -> bytes:
 def _texts(
     outputs: Mapping[str, tensor_pb2.TensorProto],
 ) -> Iterator[tuple[str, list[str], tuple[int, ...]]]:
+    """Yields the name, the JSON of each element [N] and the shape of each output."""
     if not outputs:
         raise invalid("Cannot convert empty tensor map to JSON")
     for name in sorted(outputs):
@@ -78,7 +79,7 @@ def _texts(
 
 
 def _elements(array: np.ndarray, data_type: int, binary: bool) -> list[str]:
-    """The JSON of each element [N] of an array of any shape."""
+    """JSON of each element [N] of an array of any shape."""
     values = array.ravel()
     if data_type == types_pb2.DT_STRING and binary:
         return [f'{{"b64": "{base64.b64encode(value).decode()}"}}' for value in values]
@@ -94,24 +95,24 @@ def _elements(array: np.ndarray, data_type: int, binary: bool) -> list[str]:
 
 
 def _decimals(values: np.ndarray) -> list[str]:
-    """Six digits [N] where these are exact, otherwise as many as the type can tell apart."""
+    """Numbers [N] with six digits if these are exact, else with all digits of the type."""
     digits = 9 if values.dtype == np.float32 else 17
     numbers = values.tolist()
     short = [format(number, "g") for number in numbers]
     exact = np.array([float(text) for text in short], values.dtype) == values
     texts = [
-        text if kept else format(number, f".{digits}g")
-        for text, kept, number in zip(short, exact.tolist(), numbers, strict=True)
+        text if is_exact else format(number, f".{digits}g")
+        for text, is_exact, number in zip(short, exact.tolist(), numbers, strict=True)
     ]
-    # A reader of the numbers is to see from each that it is no integer.
+    # Floats without a fraction get ".0", so that readers do not take them for integers.
     return [
         text if "." in text or "e" in text else _NOT_FINITE.get(text, f"{text}.0") for text in texts
     ]
 
 
-def _nest(texts: Sequence[str], shape: Sequence[int], kept: int) -> list[str]:
-    """Elements [N] as JSON lists; of the leading `kept` dimensions one list of texts is left."""
-    for dimension in range(len(shape) - 1, kept - 1, -1):
+def _nest(texts: Sequence[str], shape: Sequence[int], outer_rank: int) -> list[str]:
+    """Nests elements [N] into one JSON text per index of the first `outer_rank` dimensions."""
+    for dimension in range(len(shape) - 1, outer_rank - 1, -1):
         size = shape[dimension]
         count = math.prod(shape[:dimension])
         texts = [f"[{', '.join(texts[n * size : (n + 1) * size])}]" for n in range(count)]
@@ -119,6 +120,7 @@ def _nest(texts: Sequence[str], shape: Sequence[int], kept: int) -> list[str]:
 
 
 def _join(members: Mapping[str, str]) -> str:
+    """A JSON object, from names and JSON values."""
     return f"{{{', '.join(f'{dump(name)}: {text}' for name, text in members.items())}}}"
 
 
@@ -127,33 +129,35 @@ def _document(key: str, text: str) -> bytes:
 
 
 def write_classifications(result: classification_pb2.ClassificationResult) -> bytes:
-    """Label and score of each class, for each example."""
+    """Response to Classify: label and score of each class, for each example."""
     if not result.classifications:
         raise invalid("Cannot convert empty ClassificationResults to JSON")
     rows = []
     for classification in result.classifications:
-        scores = np.array([found.score for found in classification.classes], np.float32)
-        labels = [dump(found.label) for found in classification.classes]
+        scores = np.array([item.score for item in classification.classes], np.float32)
+        labels = [dump(item.label) for item in classification.classes]
         pairs = zip(labels, _decimals(scores), strict=True)
         rows.append(f"[{', '.join(f'[{label}, {score}]' for label, score in pairs)}]")
     return _document("results", f"[{', '.join(rows)}]")
 
 
 def write_regressions(result: regression_pb2.RegressionResult) -> bytes:
-    """A value for each example."""
+    """Response to Regress: a value for each example."""
     if not result.regressions:
         raise invalid("Cannot convert empty RegressionResults to JSON")
-    values = np.array([found.value for found in result.regressions], np.float32)
+    values = np.array([item.value for item in result.regressions], np.float32)
     return _document("results", f"[{', '.join(_decimals(values))}]")
 
 
 def write_status(response: get_model_status_pb2.GetModelStatusResponse) -> bytes:
-    for found in response.model_version_status:
-        found.status.SetInParent()  # Part of the answer where all is well, too.
+    """Response with the state of each version of a model."""
+    for version in response.model_version_status:
+        version.status.SetInParent()  # Included even if it is OK.
     return encode(json.dumps(_to_dict(response), indent=1))
 
 
 def write_metadata(response: get_model_metadata_pb2.GetModelMetadataResponse) -> bytes:
+    """Response with the signatures of a model."""
     signatures = get_model_metadata_pb2.SignatureDefMap()
     response.metadata["signature_def"].Unpack(signatures)
     document = {
@@ -170,4 +174,5 @@ def _to_dict(message: Message) -> dict[str, Any]:
 
 
 def write_error(message: str) -> bytes:
+    """Response with an error."""
     return _document("error", dump(message))

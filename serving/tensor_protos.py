@@ -1,4 +1,4 @@
-"""TensorProto to arrays and back, as TensorFlow's C++ has it; strings are arrays of bytes objects.
+"""Converts TensorProto to arrays and back like TensorFlow's C++; strings are `bytes` objects.
 
 N elements, M values that a proto holds.
 """
@@ -13,98 +13,101 @@ import ml_dtypes
 import numpy as np
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
-# A proto may hold fewer values than its shape has elements; the last one then stands for the rest,
-# so that a few bytes can ask for any amount of memory. Constant batches of images are within this.
-MOST_REPEATED = 1 << 26  # Bytes.
-MOST_DIMENSIONS = 64  # NumPy's limit.
+# If a proto holds fewer values than its shape has elements, the last value is repeated, so a few
+# bytes can request any amount of memory. This limit allows constant batches of images.
+MAX_REPEATED_BYTES = 1 << 26
+MAX_DIMENSIONS = 64  # NumPy's limit.
 
 _VARINT = re.compile(rb"[\x80-\xff]{0,4}[\x00-\x7f]")
 
 
-class _Kind(NamedTuple):
-    field: str  # Where values are, unless in `tensor_content`.
-    wire: Any  # Type of that field's numbers.
-    stored: Any  # What they are cut to: half_val has the bits of 16-bit floats, for example.
-    array: Any  # Type of the array, which has the bytes of `stored`.
-    absent: Any = 0
+class _Layout(NamedTuple):
+    field: str  # Field of the values, if they are not in `tensor_content`.
+    wire: Any  # Type of the numbers in that field.
+    stored: Any  # Type to which they are truncated: half_val holds the bits of 16-bit floats.
+    array: Any  # Type of the array, with the bytes of `stored`.
+    default: Any = 0  # Value of the elements if the proto holds none.
 
 
-def _plain(field: str, wire: Any, array: Any) -> _Kind:
-    return _Kind(field, wire, array, array)
+def _plain(field: str, wire: Any, array: Any) -> _Layout:
+    return _Layout(field, wire, array, array)
 
 
-_KINDS = {
+_LAYOUTS = {
     types_pb2.DT_FLOAT: _plain("float_val", np.float32, np.float32),
     types_pb2.DT_DOUBLE: _plain("double_val", np.float64, np.float64),
     types_pb2.DT_INT32: _plain("int_val", np.int32, np.int32),
     types_pb2.DT_UINT8: _plain("int_val", np.int32, np.uint8),
     types_pb2.DT_INT16: _plain("int_val", np.int32, np.int16),
     types_pb2.DT_INT8: _plain("int_val", np.int32, np.int8),
-    types_pb2.DT_STRING: _Kind("string_val", object, object, object, b""),
-    types_pb2.DT_COMPLEX64: _Kind("scomplex_val", np.float32, np.float32, np.complex64),
+    types_pb2.DT_STRING: _Layout("string_val", object, object, object, b""),
+    types_pb2.DT_COMPLEX64: _Layout("scomplex_val", np.float32, np.float32, np.complex64),
     types_pb2.DT_INT64: _plain("int64_val", np.int64, np.int64),
     types_pb2.DT_BOOL: _plain("bool_val", bool, bool),
-    types_pb2.DT_BFLOAT16: _Kind("half_val", np.int32, np.uint16, ml_dtypes.bfloat16),
+    types_pb2.DT_BFLOAT16: _Layout("half_val", np.int32, np.uint16, ml_dtypes.bfloat16),
     types_pb2.DT_UINT16: _plain("int_val", np.int32, np.uint16),
-    types_pb2.DT_COMPLEX128: _Kind("dcomplex_val", np.float64, np.float64, np.complex128),
-    types_pb2.DT_HALF: _Kind("half_val", np.int32, np.uint16, np.float16),
+    types_pb2.DT_COMPLEX128: _Layout("dcomplex_val", np.float64, np.float64, np.complex128),
+    types_pb2.DT_HALF: _Layout("half_val", np.int32, np.uint16, np.float16),
     types_pb2.DT_UINT32: _plain("uint32_val", np.uint32, np.uint32),
     types_pb2.DT_UINT64: _plain("uint64_val", np.uint64, np.uint64),
 }
-_NUMBERS = {np.dtype(kind.array): number for number, kind in _KINDS.items()}
+_DATA_TYPES = {np.dtype(layout.array): number for number, layout in _LAYOUTS.items()}
 
 
 def type_name(number: int) -> str:
-    """As TensorFlow's errors name it: `float` for DT_FLOAT."""
+    """Name of a data type in TensorFlow's error messages: `float` for DT_FLOAT."""
     return types_pb2.DataType.Name(number).removeprefix("DT_").lower()
 
 
 def data_type(array: np.ndarray) -> int:
-    """DT_... of an array.
+    """The data type (DT_...) of an array.
 
     Raises:
-        ValueError: There is none that a proto can hold.
+        ValueError: A proto cannot hold this type of array.
     """
-    number = _NUMBERS.get(array.dtype)
+    number = _DATA_TYPES.get(array.dtype)
     if number is None:
         raise ValueError(f"a tensor of type {array.dtype} cannot be sent")
     return number
 
 
 def read_tensor(proto: tensor_pb2.TensorProto) -> np.ndarray:
-    """Never takes more memory than the proto's bytes and `MOST_REPEATED` account for.
+    """Reads a proto, with memory for at most its bytes and `MAX_REPEATED_BYTES`.
 
     Returns:
-        An array of the proto's shape, which may not be writable.
+        An array of the shape of the proto; it may be read-only.
 
     Raises:
-        ValueError: The proto contradicts itself, asks for too much, or has a type of which no
-            tensors can be sent.
+        ValueError: The proto is inconsistent or too large, or its data type cannot be sent.
     """
-    kind = _KINDS.get(proto.dtype)
-    if kind is None:
+    layout = _LAYOUTS.get(proto.dtype)
+    if layout is None:
         raise ValueError(f"unknown type {proto.dtype}")
-    if proto.tensor_shape.unknown_rank or len(proto.tensor_shape.dim) > MOST_DIMENSIONS:
-        raise ValueError(f"a shape of {len(proto.tensor_shape.dim)} dimensions, or of none known")
+    unknown_rank, rank = proto.tensor_shape.unknown_rank, len(proto.tensor_shape.dim)
+    if unknown_rank or rank > MAX_DIMENSIONS:
+        raise ValueError(
+            f"expected a shape of at most {MAX_DIMENSIONS} dimensions, got "
+            + ("unknown rank" if unknown_rank else str(rank))
+        )
     shape = [dimension.size for dimension in proto.tensor_shape.dim]
     if any(size < 0 for size in shape):
         raise ValueError(f"incomplete shape {shape}")
     count = math.prod(shape)
     if not count:
-        return np.empty(shape, kind.array)
+        return np.empty(shape, layout.array)
     if proto.tensor_content:
-        return _read_content(proto.tensor_content, count, kind).reshape(shape)
-    return _read_values(getattr(proto, kind.field), count, kind).reshape(shape)
+        return _read_content(proto.tensor_content, count, layout).reshape(shape)
+    return _read_values(getattr(proto, layout.field), count, layout).reshape(shape)
 
 
-def _read_content(content: bytes, count: int, kind: _Kind) -> np.ndarray:
-    if kind.array is object:
+def _read_content(content: bytes, count: int, layout: _Layout) -> np.ndarray:
+    if layout.array is object:
         return _strings(_split_strings(content, count))
-    if len(content) != count * np.dtype(kind.array).itemsize:
+    if len(content) != count * np.dtype(layout.array).itemsize:
         raise ValueError(f"{len(content)} bytes for {count} elements")
-    if kind.array is bool and content.translate(None, b"\0\1"):
-        raise ValueError("bytes that are neither true nor false")
-    return np.frombuffer(content, kind.array)
+    if layout.array is bool and content.translate(None, b"\0\1"):
+        raise ValueError("expected booleans, got bytes other than 0 and 1")
+    return np.frombuffer(content, layout.array)
 
 
 def _strings(values: Sequence[bytes]) -> np.ndarray:
@@ -114,53 +117,54 @@ def _strings(values: Sequence[bytes]) -> np.ndarray:
 
 
 def _split_strings(content: bytes, count: int) -> list[bytes]:
-    """Lengths as varints, then all strings: what `Tensor::AsProtoTensorContent` writes."""
-    lengths, place = [], 0
+    """Splits the format of `Tensor::AsProtoTensorContent`: lengths as varints, then all strings."""
+    lengths, offset = [], 0
     for _ in range(count):
-        varint = _VARINT.match(content, place)
+        varint = _VARINT.match(content, offset)
         if not varint:
             raise ValueError(f"{len(content)} bytes for {count} strings")
         lengths.append(sum((byte & 127) << 7 * number for number, byte in enumerate(varint[0])))
-        place = varint.end()
-    ends = list(accumulate(lengths, initial=place))
+        offset = varint.end()
+    ends = list(accumulate(lengths, initial=offset))
     if ends[-1] != len(content):
         raise ValueError(f"{len(content)} bytes for {count} strings that end at {ends[-1]}")
     return [content[start:end] for start, end in pairwise(ends)]
 
 
-def _read_values(values: Sequence[Any], count: int, kind: _Kind) -> np.ndarray:
-    if kind.array is object:
+def _read_values(values: Sequence[Any], count: int, layout: _Layout) -> np.ndarray:
+    if layout.array is object:
         held = _strings(values[:count])  # [M]
     else:
-        numbers = np.fromiter(values, kind.wire, len(values)).astype(kind.stored, copy=False)
-        size = np.dtype(kind.array).itemsize // numbers.itemsize  # A complex number is of two.
-        held = numbers[: len(numbers) // size * size].view(kind.array)[:count]  # [M]
+        numbers = np.fromiter(values, layout.wire, len(values)).astype(layout.stored, copy=False)
+        # A complex number consists of two numbers.
+        size = np.dtype(layout.array).itemsize // numbers.itemsize
+        held = numbers[: len(numbers) // size * size].view(layout.array)[:count]  # [M]
     if len(held) == count:
         return held
-    if count * held.itemsize > MOST_REPEATED:
+    if count * held.itemsize > MAX_REPEATED_BYTES:
         raise ValueError(f"{len(held)} values for {count} elements")
     filled = np.empty(count, held.dtype)  # [N]
     filled[: len(held)] = held
-    filled[len(held) :] = held[-1] if len(held) else kind.absent
+    filled[len(held) :] = held[-1] if len(held) else layout.default
     return filled
 
 
 def write_tensor(array: np.ndarray | bytes, proto: tensor_pb2.TensorProto) -> None:
-    """Fills a proto; values go where clients of TensorFlow Serving look, `float_val` for example.
+    """Fills a proto, in the fields that clients of TensorFlow Serving read, such as `float_val`.
 
     Args:
-        array: Of any shape; a session gives a scalar string as bytes.
-        proto: An empty one.
+        array: Of any shape; or `bytes`, which is how a session returns a scalar string.
+        proto: An empty proto.
 
     Raises:
-        ValueError: No proto can hold the array's type.
+        ValueError: A proto cannot hold this type of array.
     """
     array = np.asarray(array, object if isinstance(array, bytes) else None)
     number = data_type(array)
     proto.dtype = number
-    proto.tensor_shape.SetInParent()  # A scalar's shape is there, and empty.
+    proto.tensor_shape.SetInParent()  # A scalar has a shape too, without dimensions.
     for size in array.shape:
         proto.tensor_shape.dim.add().size = size
-    kind = _KINDS[number]
-    values = array.ravel() if kind.array is object else array.ravel().view(kind.stored)
-    getattr(proto, kind.field).extend(values.tolist())
+    layout = _LAYOUTS[number]
+    values = array.ravel() if layout.array is object else array.ravel().view(layout.stored)
+    getattr(proto, layout.field).extend(values.tolist())

@@ -1,4 +1,4 @@
-"""What bodies of REST requests ask for, read with a signature that is made for them."""
+"""Reads the tensors of JSON request bodies, with a signature made for the test."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from serving.tensor_protos import read_tensor, write_tensor
 
 
 def signature(**inputs: str) -> meta_graph_pb2.SignatureDef:
-    """Inputs by name, with types by name: x="FLOAT"."""
+    """A signature with inputs of given types: x="FLOAT"."""
     made = meta_graph_pb2.SignatureDef()
     for name, kind in inputs.items():
         made.inputs[name].dtype = types_pb2.DataType.Value(f"DT_{kind}")
@@ -36,7 +36,7 @@ def read(body: bytes | str, **inputs: str) -> dict[str, np.ndarray]:
     return {name: read_tensor(tensor) for name, tensor in request.inputs.items()}
 
 
-def refused(body: bytes | str, **inputs: str) -> RequestError:
+def error_of(body: bytes | str, **inputs: str) -> RequestError:
     with pytest.raises(RequestError) as caught:
         read(body, **inputs)
     return caught.value

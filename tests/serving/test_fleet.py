@@ -1,4 +1,4 @@
-"""The files for the real engine: each is parsed, and what stands in two of them agrees."""
+"""The files for TensorFlow Serving: each is parsed, and values in several files agree."""
 
 import json
 import re
@@ -34,13 +34,13 @@ FLAGS = dict(flag.removeprefix("--").split("=", 1) for flag in CONTAINER["args"]
 
 
 def in_dockerfile(instruction: str) -> str:
-    """What follows the only one of its kind."""
+    """The arguments of an instruction, which must occur once."""
     joined = DOCKERFILE.replace("\\\n", " ")
     (found,) = re.findall(rf"^{instruction} (.*)$", joined, re.MULTILINE)
     return found
 
 
-def test_the_model_is_the_one_clients_ask_for(monkeypatch):
+def test_the_model_has_the_name_that_clients_use(monkeypatch):
     monkeypatch.setattr("sys.argv", ["client", "image.png"])
     assert MODEL.name == client._parse().model
     assert MODEL.model_platform == "tensorflow"
@@ -51,20 +51,20 @@ def test_the_model_is_the_one_clients_ask_for(monkeypatch):
     assert f'model_name="{MODEL.name}"' in ADAPTER_RULE["metricsQuery"]
 
 
-def test_batches_fit_clients_and_the_warm_up():
+def test_batch_sizes_match_the_client_and_the_warm_up():
     sizes = list(BATCHING.allowed_batch_sizes)
     assert sizes == sorted(set(sizes))
     assert sizes[-1] == BATCHING.max_batch_size.value >= client.BATCH
     assert set(WARM_UP_BATCHES) <= set(sizes)
-    copied = [(larger - size - 1) / larger for size, larger in pairwise(sizes)]
-    assert max(copied) == 7 / 24
+    max_padding = max((larger - size - 1) / larger for size, larger in pairwise(sizes))
+    assert max_padding == 7 / 24
     assert not BATCHING.pad_variable_length_inputs
     assert BATCHING.num_batch_threads.value == int(CONTAINER["resources"]["requests"]["cpu"])
     assert BATCHING.max_enqueued_batches.value >= BATCHING.num_batch_threads.value
     assert 0 < BATCHING.batch_timeout_micros.value < 10_000
 
 
-def test_prometheus_finds_the_figures():
+def test_prometheus_finds_the_metrics():
     assert PROMETHEUS.enable
     annotations = POD["metadata"]["annotations"]
     assert annotations["prometheus.io/path"] == PROMETHEUS.path
@@ -72,23 +72,23 @@ def test_prometheus_finds_the_figures():
     assert annotations["prometheus.io/scrape"] == "true"
 
 
-def test_flags_are_those_of_the_embedded_server_too():
+def test_the_embedded_server_accepts_the_flags():
     arguments = argument_parser().parse_args(CONTAINER["args"])
     assert (arguments.port, arguments.rest_api_port) == (PORTS["grpc"], PORTS["rest"])
-    assert FLAGS.keys() <= vars(arguments).keys()  # The engine knows no abbreviations.
+    assert FLAGS.keys() <= vars(arguments).keys()  # TensorFlow Serving accepts no abbreviations.
     assert arguments.enable_batching is True
     assert arguments.enable_grpc_healthcheck_service is True
     assert str(arguments.model_config_file) == FLAGS["model_config_file"]
 
 
-def test_image_and_deployment_run_the_same():
+def test_image_and_deployment_run_the_same_command():
     assert json.loads(in_dockerfile("CMD")) == CONTAINER["args"]
     assert json.loads(in_dockerfile("ENTRYPOINT")) == CONTAINER["command"]
     assert in_dockerfile("FROM") == CONTAINER["image"]
     (command,) = re.findall(r"^docker run.*?(?=^```)", README, re.MULTILINE | re.DOTALL)
     assert re.findall(r"--[a-z_]+=\S+", command) == CONTAINER["args"]
     assert f" {CONTAINER['image']} " in command
-    # What an export checks its operations against, unless told otherwise.
+    # By default, an export checks its operations for this release.
     assert re.fullmatch(rf"tensorflow/serving:2\.{NEWEST_ENGINE}\.\d+", CONTAINER["image"])
     assert int(in_dockerfile("USER")) == POD["spec"]["securityContext"]["runAsUser"] > 0
     assert list(map(int, in_dockerfile("EXPOSE").split())) == list(PORTS.values())
@@ -107,7 +107,7 @@ def test_ports_agree():
     assert FLAGS["enable_grpc_healthcheck_service"] == "true"
 
 
-def test_everything_mounted_is_there_and_everything_needed_is_mounted():
+def test_mounts_volumes_and_config_files_match():
     volumes = {volume["name"]: volume for volume in POD["spec"]["volumes"]}
     mounts = {mount["name"]: mount["mountPath"] for mount in CONTAINER["volumeMounts"]}
     assert volumes.keys() == mounts.keys()
@@ -120,14 +120,14 @@ def test_everything_mounted_is_there_and_everything_needed_is_mounted():
     assert MODEL.base_path == f"{mounts['models']}/{MODEL.name}"
 
 
-def test_the_image_holds_what_the_flags_name():
+def test_the_image_contains_the_files_of_the_flags():
     assert f"COPY ${{MODELS}}/{MODEL.name} {MODEL.base_path}\n" in DOCKERFILE
     (pattern,) = re.findall(r"^COPY serving/fleet/(\S+) /config/$", DOCKERFILE, re.MULTILINE)
     copied = {f"/config/{path.name}" for path in FLEET.glob(pattern)}
     assert {path for name, path in FLAGS.items() if name.endswith("_file")} <= copied
 
 
-def test_selectors_select_the_pods():
+def test_selectors_match_the_pods():
     labels = POD["metadata"]["labels"]
     constraints = POD["spec"]["topologySpreadConstraints"]
     for selector in (
@@ -140,14 +140,14 @@ def test_selectors_select_the_pods():
         assert selector
 
 
-def test_the_autoscaler_scales_the_deployment_by_the_adapter_s_metric():
+def test_the_autoscaler_scales_the_deployment_by_the_metric_of_the_adapter():
     scaler, deployment = MANIFESTS["autoscaler"]["spec"], MANIFESTS["deployment"]
     assert scaler["scaleTargetRef"] == {
         "apiVersion": deployment["apiVersion"],
         "kind": deployment["kind"],
         "name": deployment["metadata"]["name"],
     }
-    assert "replicas" not in deployment["spec"]  # Each `apply` would undo the autoscaler's work.
+    assert "replicas" not in deployment["spec"]  # Each `apply` would undo the autoscaler.
     (metric,) = scaler["metrics"]
     assert metric["pods"]["metric"]["name"] == ADAPTER_RULE["name"]["as"]
     assert ":tensorflow:serving:request_latency_sum" in ADAPTER_RULE["seriesQuery"]
@@ -156,19 +156,19 @@ def test_the_autoscaler_scales_the_deployment_by_the_adapter_s_metric():
     assert disrupted < scaler["minReplicas"] < scaler["maxReplicas"]
 
 
-def test_a_pod_stays_until_its_requests_have_ended():
+def test_a_pod_terminates_after_its_requests():
     ((program, seconds),) = [CONTAINER["lifecycle"]["preStop"]["exec"]["command"]]
     assert program == "sleep"
     assert int(FLAGS["rest_api_timeout_in_ms"]) / 1000 < int(seconds)
     assert int(seconds) < POD["spec"]["terminationGracePeriodSeconds"]
 
 
-def test_all_manifests_are_applied():
+def test_kustomization_lists_all_manifests():
     applied = {FLEET / path for path in KUSTOMIZATION["resources"]}
     assert applied == set(FLEET.glob("kubernetes/*.yaml"))
 
 
-def test_kustomize_builds_it():
+def test_kustomize_builds_all_manifests():
     if not shutil.which("kubectl"):
         pytest.skip("kubectl is not installed")
     done = subprocess.run(["kubectl", "kustomize", FLEET], capture_output=True, text=True)
@@ -182,7 +182,7 @@ def test_kustomize_builds_it():
         assert content == (FLEET / name).read_text()
 
 
-def test_the_readme_names_every_file():
+def test_the_readme_names_all_files():
     for path in FLEET.rglob("*"):
         if path.is_file() and path.name != "README.md":
             assert f"`{path.relative_to(FLEET)}`" in README, path

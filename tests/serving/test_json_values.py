@@ -1,4 +1,4 @@
-"""Leaves of documents: how they become elements of tensors, and which do not."""
+"""JSON values: how they become elements of tensors, and which are errors."""
 
 import base64
 import json
@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.errors import RequestError
-from serving.json_values import SHOWN, parse
-from tests.serving.json_requests import read, refused
+from serving.json_values import MAX_QUOTED, parse
+from tests.serving.json_requests import error_of, read
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
-LONG = "x" * 10 * SHOWN
+LONG = "x" * 10 * MAX_QUOTED
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ LONG = "x" * 10 * SHOWN
         ("[NaN]", "DOUBLE", pytest.approx([np.nan], nan_ok=True)),
         ("[Infinity, -Infinity]", "FLOAT", [np.inf, -np.inf]),
         ("[100000000000000000000]", "FLOAT", [np.float32(1e20)]),
-        # Of nine digits, and thus a little more than the largest float.
+        # With nine digits, this is slightly more than the largest float.
         ("[3.40282347e+38, 16777215]", "FLOAT", [np.finfo(np.float32).max, 16777215.0]),
         ("9007199254740991", "DOUBLE", 9007199254740991.0),
         ("[-128, 127]", "INT8", [-128, 127]),
@@ -89,7 +89,7 @@ def test_values_become_elements(value, kind, expected):
         (
             f'["{LONG}"]',
             "INT32",
-            f'JSON Value: "{LONG[: SHOWN - 1]}... Type: String is not of expected type: int32',
+            f'JSON Value: "{LONG[: MAX_QUOTED - 1]}... Type: String is not of expected type: int32',
         ),
         (
             "[[1], 2]",
@@ -102,20 +102,20 @@ def test_values_become_elements(value, kind, expected):
             "Encountered list at unexpected size: 1 at level: 1 expected size: 2",
         ),
         ("[1, [2]]", "INT32", "Encountered list at unexpected level: 1 expected < 1"),
-        ("[" * 65 + "]" * 65, "INT8", "Encountered 65 lists in each other, expected <= 64"),
+        ("[" * 65 + "]" * 65, "INT8", "Encountered 65 nested lists, expected <= 64"),
     ],
 )
-def test_wrong_values_are_refused(value, kind, text):
-    error = refused(f'{{"inputs": {value}}}', x=kind)
+def test_wrong_values_are_errors(value, kind, text):
+    error = error_of(f'{{"inputs": {value}}}', x=kind)
     assert (error.code, error.message) == (INVALID, text)
 
 
 @pytest.mark.parametrize("kind", ["HALF", "BFLOAT16", "COMPLEX64", "UINT16"])
-def test_types_that_json_has_not(kind):
-    error = refused('{"inputs": [1.5]}', x=kind)
+def test_types_without_a_json_form_are_errors(kind):
+    error = error_of('{"inputs": [1.5]}', x=kind)
     assert error.code == grpc.StatusCode.UNIMPLEMENTED
     assert error.message == f"Conversion of JSON Value: 1.5 to type: {kind.lower()}"
-    in_rows = refused('{"instances": [1.5]}', x=kind)
+    in_rows = error_of('{"instances": [1.5]}', x=kind)
     assert in_rows.code == INVALID
     assert in_rows.message.endswith(f"Error: UNIMPLEMENTED: {error.message}")
 
@@ -140,13 +140,13 @@ def test_types_that_json_has_not(kind):
         (b'{"a":' * 100_000, "Values are nested too deeply."),
     ],
 )
-def test_what_is_no_json_is_refused(body, text):
+def test_invalid_json_is_an_error(body, text):
     with pytest.raises(RequestError) as caught:
         parse(body)
     assert (caught.value.code, caught.value.message) == (INVALID, f"JSON Parse error: {text}")
 
 
-def test_only_an_object_is_a_document():
+def test_a_document_must_be_an_object():
     assert parse('\ufeff{"é": 1}'.encode()) == {"é": 1}
     for body in (b"[1]", b"null", b'"a"'):
         with pytest.raises(RequestError) as caught:
@@ -155,8 +155,8 @@ def test_only_an_object_is_a_document():
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
-def test_values_nested_as_deeply_as_can_be_read_are_refused(opening, closing):
-    """Whatever depth the parser just takes, no later step breaks at it."""
+def test_deeply_nested_values_are_errors(opening, closing):
+    """At the largest depths that the parser accepts, later steps do not fail either."""
 
     def nested(depth: int) -> str:
         return opening * depth + "1" + closing * depth
@@ -167,18 +167,18 @@ def test_values_nested_as_deeply_as_can_be_read_are_refused(opening, closing):
             parse(f'{{"inputs": {nested(depth)}}}'.encode())
             depth += 1
     assert depth < 10_000
-    for several in range(depth - 20, depth):
-        value = nested(several)
+    for accepted_depth in range(depth - 20, depth):
+        value = nested(accepted_depth)
         for body in (
             f'{{"inputs": {value}}}',
             f'{{"inputs": [{value}]}}',
             f'{{"instances": [1, {value}]}}',
         ):
-            assert refused(body, x="INT32").code == INVALID
+            assert error_of(body, x="INT32").code == INVALID
 
 
 @given(st.binary(max_size=40))
-def test_base64_is_that_of_the_standard(content):
+def test_base64_with_and_without_padding_and_white_space(content):
     text = base64.b64encode(content).decode()
     broken = "\\n ".join(text[i : i + 3] for i in range(0, len(text), 3))
     for written in (text, text.rstrip("="), broken):
@@ -187,11 +187,11 @@ def test_base64_is_that_of_the_standard(content):
 
 
 @pytest.mark.parametrize("text", ["a", "ab=", "a===", "ab==cd==", "a-_b", "é===", "ab=c", "="])
-def test_what_is_no_base64_is_refused(text):
+def test_invalid_base64_is_an_error(text):
     body = json.dumps({"inputs": [{"b64": text}]})
-    assert refused(body, x="STRING").message == "Unable to base64 decode"
+    assert error_of(body, x="STRING").message == "Unable to base64 decode"
 
 
-def test_bytes_that_are_no_utf_8_pass_through():
+def test_invalid_utf8_is_passed_on():
     body = b'{"inputs": ["caf\xe9", "\xed\xa0\x80"]}'
     assert read(body, x="STRING")["x"].tolist() == [b"caf\xe9", b"\xed\xa0\x80"]

@@ -31,7 +31,7 @@ def error_of(response) -> str:
     return response.json()["error"]
 
 
-def test_predictions_are_rows_or_columns_as_the_request(client):
+def test_predictions_are_rows_or_columns_like_the_request(client):
     def ask(**document):
         response = client.post("/v1/models/m:predict", json=document)
         assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
@@ -50,7 +50,7 @@ def test_predictions_are_rows_or_columns_as_the_request(client):
     assert ask(signature_name="text", instances=["é"]) == {"predictions": ["éé"]}
 
 
-def test_classes_and_regressions(client):
+def test_classify_and_regress(client):
     response = client.post("/v1/models/m:classify", json={"examples": [{"x": 0.5}, {"x": 1.5}]})
     assert response.json() == {"results": [[["x", 0.5]], [["x", 1.5]]]}
     response = client.post(
@@ -64,7 +64,7 @@ def test_classes_and_regressions(client):
     ("version", "number", "label"),
     [("", 0, ""), ("/versions/000000000000000000012", 12, ""), ("/labels/a%2Fb", 0, "a/b")],
 )
-def test_requests_are_about_a_version_or_a_label(client, api, method, version, number, label):
+def test_requests_for_a_version_or_a_label(client, api, method, version, number, label):
     body = {"instances": [1]} if method == "predict" else {"examples": [{"x": 1.0}]}
     body |= {"context": {"x": 1.0}} if method == "regress" else {}
     response = client.post(f"/V1/Models/m{version}:{method}", json=body)
@@ -132,7 +132,7 @@ def test_the_status_and_the_metadata(client, api):
         ("POST", "/monitoring/metrics", 404, "Malformed request: POST /monitoring/metrics"),
     ],
 )
-def test_addresses_that_there_are_not(client, method, path, status, text):
+def test_unknown_paths_are_errors(client, method, path, status, text):
     response = client.request(method, path)
     assert (response.status_code, error_of(response)) == (status, text)
 
@@ -158,7 +158,7 @@ def test_addresses_that_there_are_not(client, method, path, status, text):
         ("DATA_LOSS", 500),
     ],
 )
-def test_errors_have_the_status_of_their_code(client, api, code, status):
+def test_error_codes_become_http_statuses(client, api, code, status):
     api.fails = RequestError(grpc.StatusCode[code], 'Why: "é"\n')
     for response in (
         client.post("/v1/models/m:predict", json={"instances": [1]}),
@@ -167,14 +167,14 @@ def test_errors_have_the_status_of_their_code(client, api, code, status):
         assert (response.status_code, error_of(response)) == (status, 'Why: "é"\n')
 
 
-def test_a_defect_of_the_server_is_told_to_its_log_alone(client, api, caplog):
+def test_internal_errors_are_logged_and_not_revealed(client, api, caplog):
     api.fails = KeyError("secret")
     response = client.post("/v1/models/m:predict", json={"instances": [1]})
     assert (response.status_code, error_of(response)) == (500, "Internal error")
     assert "KeyError: 'secret'" in caplog.text
 
 
-def test_bodies_may_be_compressed(client, monkeypatch):
+def test_compressed_bodies(client, monkeypatch):
     def ask(content: bytes):
         headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
         return client.post("/v1/models/m:predict", content=content, headers=headers)
@@ -184,15 +184,15 @@ def test_bodies_may_be_compressed(client, monkeypatch):
     for broken in (body, gzip.compress(body)[:-1], gzip.compress(body) + b"!", b""):
         response = ask(broken)
         assert response.status_code == 400
-        assert error_of(response).startswith("The body is not compressed with gzip")
-    monkeypatch.setattr(serving.rest_api, "MOST_UNCOMPRESSED", 1000)
+        assert error_of(response).startswith("The body is not valid gzip")
+    monkeypatch.setattr(serving.rest_api, "MAX_UNCOMPRESSED_BYTES", 1000)
     assert ask(gzip.compress(body.ljust(1000))).status_code == 200
     response = ask(gzip.compress(body.ljust(1001)))
     assert response.status_code == 400
-    assert error_of(response) == "The body has more than 1000 bytes when uncompressed"
+    assert error_of(response) == "The uncompressed body has more than 1000 bytes"
 
 
-def test_what_is_left_of_the_time_is_passed_on(client, api):
+def test_the_remaining_time_is_passed_on(client, api):
     client.post("/v1/models/m:predict", json={"instances": [1]})
     client.post("/v1/models/m:classify", json={"examples": [{"x": 1.0}]})
     assert all(4 < timeout <= 5 for timeout in api.timeouts)
@@ -201,8 +201,8 @@ def test_what_is_left_of_the_time_is_passed_on(client, api):
     assert api.timeouts[-1] is None
 
 
-def test_waiting_for_others_takes_of_the_time_but_not_from_the_status(monkeypatch):
-    """One thread computes until two are waiting whose time is over then."""
+def test_waiting_counts_against_the_timeout_and_does_not_delay_the_status(monkeypatch):
+    """One thread computes while the timeouts of two waiting requests expire."""
     monkeypatch.setattr(serving.rest_api, "THREADS", 1)
     started, finish = threading.Event(), threading.Event()
 
@@ -227,10 +227,10 @@ def test_waiting_for_others_takes_of_the_time_but_not_from_the_status(monkeypatc
         finish.set()
     assert first.result().status_code == 200
     assert [other.result().status_code for other in others] == [504, 504]
-    assert len(api.timeouts) == 2  # Of the first one, and of the status: others were not begun.
+    assert len(api.timeouts) == 2  # Of the first request and the status; the others did not start.
 
 
-def test_figures_are_where_they_are_said_to_be(client, api):
+def test_metrics_are_served_at_their_path(client, api):
     response = client.get("/monitoring/metrics")
     assert response.text == FakeMonitoring().prometheus_text()
     assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"

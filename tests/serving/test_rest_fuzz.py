@@ -1,4 +1,4 @@
-"""Whatever comes, the REST API answers it, and soon."""
+"""The REST API answers arbitrary requests, and in time."""
 
 import json
 import re
@@ -47,7 +47,7 @@ documents = st.fixed_dictionaries(
 
 @st.composite
 def broken(draw) -> bytes:
-    """JSON of which a part is replaced, doubled or left out."""
+    """JSON with a part replaced, repeated or removed."""
     body = json.dumps(draw(documents)).encode()
     start = draw(st.integers(0, len(body)))
     end = draw(st.integers(start, len(body)))
@@ -62,9 +62,9 @@ def broken(draw) -> bytes:
 )
 @example(body=b'{"inputs": ' + b"[" * 5000 + b"]" * 5000 + b"}", method="predict")
 @example(body=b'{"instances": [1e999]}', method="predict")
-def test_no_body_is_a_defect(body, method):
+def test_no_body_causes_an_internal_error(body, method):
     class Tolerant(FakeApi):
-        """Classifies and regresses whatever comes."""
+        """Accepts any examples."""
 
         def classify(self, request, timeout):
             return classification_pb2.ClassificationResponse()
@@ -82,8 +82,8 @@ def test_no_body_is_a_defect(body, method):
         assert not re.search(r"Traceback|Error\(|Internal", document["error"])
 
 
-def test_a_large_tensor_takes_the_time_of_its_json():
-    """What is done beside reading and writing the numbers is less than ten times that."""
+def test_a_large_tensor_takes_little_more_time_than_its_json():
+    """A request takes less than ten times as long as parsing and writing its JSON."""
     client = TestClient(rest_app(FakeApi(), None, None, FakeMonitoring()))
     numbers = np.random.default_rng(0).random([10, 10_000], np.float32).tolist()
     start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The REST API on models: what goes in, what comes out, and the errors between."""
+"""The REST API with loaded models: inputs, outputs and errors."""
 
 import time
 
@@ -45,13 +45,13 @@ def ask(client: TestClient, path: str, **document) -> tuple[int, object]:
     return response.status_code, next(iter(response.json().values()))
 
 
-def test_values_of_every_type_come_back(client):
+def test_values_of_all_types_come_back(client):
     assert ask(client, "echo:predict", inputs=ECHO) == (200, ECHO)
     rows = [{name: values[row] for name, values in ECHO.items()} for row in range(2)]
     assert ask(client, "echo:predict", instances=rows) == (200, rows)
 
 
-def test_versions_labels_and_signatures(client):
+def test_requests_for_versions_labels_and_signatures(client):
     for path, version in (("adder", 2), ("adder/versions/1", 1), ("adder/labels/first", 1)):
         status, answer = ask(client, f"{path}:predict", instances=[0.5])
         assert (status, answer) == (200, [{"y": version + 0.5, "version": version}])
@@ -79,7 +79,7 @@ def test_an_empty_batch_has_empty_outputs(client):
     assert ask(client, "adder:predict", inputs=[]) == (200, {"y": [], "version": []})
 
 
-def test_the_most_dimensions_that_there_can_be(client):
+def test_the_maximum_number_of_dimensions(client):
     status, answer = ask(client, "adder:predict", inputs=np.ones([1] * 64).tolist())
     assert status == 200
     assert np.array_equal(answer["y"], np.full([1] * 64, 3.0))
@@ -117,7 +117,7 @@ def test_the_status_and_the_metadata(client):
         ),
     ],
 )
-def test_what_there_is_not(client, path, document, status, text):
+def test_unknown_names_are_errors(client, path, document, status, text):
     assert ask(client, path, **document) == (status, text)
 
 
@@ -130,13 +130,13 @@ def test_what_there_is_not(client, path, document, status, text):
         ("old:regress", {"signature_name": "words", "examples": [{"x": 1.0}]}),
     ],
 )
-def test_what_does_not_fit_is_the_requests_fault(client, path, document):
+def test_inputs_that_do_not_match_are_errors_of_the_request(client, path, document):
     status, text = ask(client, path, **document)
     assert status == 400
     assert text
 
 
-def test_the_time_of_a_request_ends_its_computation(client):
+def test_the_timeout_cancels_the_computation(client):
     start = time.monotonic()
     status, text = ask(client, "slow:predict", instances=[20.0])
     assert (status, type(text)) == (504, str)

@@ -1,4 +1,4 @@
-"""Documents to requests: rows and columns of tensors, examples, and what is said of wrong ones."""
+"""REST requests: tensors as rows and columns, examples, and error messages."""
 
 import grpc
 import pytest
@@ -8,7 +8,7 @@ from tensorflow_serving.apis import input_pb2
 from serving.errors import RequestError
 from serving.json_values import parse
 from serving.rest_requests import fill_examples, signature_name
-from tests.serving.json_requests import read, refused
+from tests.serving.json_requests import error_of, read
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 ONE = {"x": "INT32"}
@@ -27,9 +27,9 @@ TWO = {"x": "INT32", "y": "INT32"}
         ('{"inputs": 3}', ONE, {"x": 3}),
         ('{"inputs": {"x": 3}}', ONE, {"x": 3}),
         ('{"inputs": {"y": [[4]], "x": [1, 2]}}', TWO, {"x": [1, 2], "y": [[4]]}),
-        # A name that the signature has not is passed over, in columns.
+        # In columns, names that the signature lacks are ignored.
         ('{"inputs": {"x": 1, "z": "?"}}', ONE, {"x": 1}),
-        # The first of keys that stand twice counts.
+        # The first of repeated keys counts.
         ('{"inputs": [1], "inputs": [2]}', ONE, {"x": [1]}),
         ('{"inputs": {"x": 1, "x": 2}}', ONE, {"x": 1}),
     ],
@@ -127,16 +127,16 @@ def test_tensors_come_as_rows_or_columns(body, inputs, expected):
         (
             f'{{"instances": [{"[" * 64}1{"]" * 64}]}}',
             ONE,
-            "Encountered 65 lists in each other, expected <= 64",
+            "Encountered 65 nested lists, expected <= 64",
         ),
     ],
 )
-def test_wrong_tensors_are_refused(body, inputs, text):
-    error = refused(body, **inputs)
+def test_wrong_tensors_are_errors(body, inputs, text):
+    error = error_of(body, **inputs)
     assert (error.code, error.message) == (INVALID, text)
 
 
-def test_the_name_of_a_signature():
+def test_the_signature_name():
     assert signature_name({"inputs": 1}) == ""
     assert signature_name({"signature_name": "é"}) == "é"
     for body, reason in (
@@ -154,7 +154,7 @@ def examples(body: bytes) -> input_pb2.Input:
     return target
 
 
-def test_examples_have_features_of_three_kinds():
+def test_features_of_examples_have_three_kinds():
     found = examples(
         b"""{"examples": [
             {"names": ["foo", {"b64": "/w=="}], "ratings": [8.0, NaN, -Infinity, 1e20], "age": 20},
@@ -178,7 +178,7 @@ def test_examples_have_features_of_three_kinds():
         }""",
         input_pb2.Input(),
     )
-    # As text, since a message with NaN differs from itself.
+    # Compared as text, because NaN makes a message differ from itself.
     assert text_format.MessageToString(found) == text_format.MessageToString(expected)
 
 
@@ -244,7 +244,7 @@ def test_examples_may_have_a_context():
         (b'{"examples": [{"\xff": 1}]}', 'JSON Value: "\udcff" is not valid UTF-8'),
     ],
 )
-def test_wrong_examples_are_refused(body, text):
+def test_wrong_examples_are_errors(body, text):
     with pytest.raises(RequestError) as caught:
         examples(body)
     assert (caught.value.code, caught.value.message) == (INVALID, text)

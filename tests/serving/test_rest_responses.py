@@ -1,4 +1,4 @@
-"""Answers in JSON: what is written is read again, and is what TensorFlow Serving writes.
+"""REST responses: JSON that reads back as the same tensors, in TensorFlow Serving's format.
 
 B batch.
 """
@@ -44,7 +44,7 @@ NUMBERS = {
     "UINT64": np.uint64,
     "BOOL": np.bool_,
 }
-# Lists tell a shape but for what follows a dimension of no elements.
+# Nested lists do not show the dimensions after one of size 0.
 shapes = st.tuples(
     st.lists(st.integers(1, 3), max_size=3).map(tuple), st.sampled_from([(), (), (0,)])
 ).map(lambda parts: parts[0] + parts[1])
@@ -61,7 +61,7 @@ def tensors(draw) -> tuple[str, str, np.ndarray]:
             [
                 ("x_bytes", st.binary(max_size=9)),
                 ("text", st.text(max_size=9).map(str.encode)),
-                # Not UTF-8, though the name says that it is text: its bytes stay what they are.
+                # Invalid UTF-8 under the name of a text: the bytes stay as they are.
                 ("text", st.binary(max_size=9)),
             ]
         )
@@ -83,7 +83,7 @@ def same(found: np.ndarray, expected: np.ndarray) -> bool:
 
 
 @given(tensors())
-def test_what_is_written_is_read_again(tensor):
+def test_responses_read_back_as_the_same_tensors(tensor):
     name, kind, array = tensor
     answer = write_columns({name: proto(array)})
     found = read(answer.replace(b'"outputs"', b'"inputs"', 1), **{name: kind})
@@ -91,9 +91,9 @@ def test_what_is_written_is_read_again(tensor):
 
 
 @given(st.lists(tensors(), min_size=1, max_size=3))
-def test_rows_and_columns_agree(several):
+def test_rows_and_columns_agree(tensor_list):
     outputs, kinds = {}, {}
-    for number, (name, kind, array) in enumerate(several):
+    for number, (name, kind, array) in enumerate(tensor_list):
         rows = np.empty((2, *array.shape), array.dtype)  # [B, ...]
         rows[:] = array
         outputs[f"{number}{name}"], kinds[f"{number}{name}"] = proto(rows), kind
@@ -107,7 +107,7 @@ def test_rows_and_columns_agree(several):
 
 
 @given(arrays.arrays(np.int32, arrays.array_shapes(max_dims=4, max_side=3)))
-def test_lists_are_those_of_numpy(array):
+def test_lists_are_nested_like_those_of_numpy(array):
     assert json.loads(write_rows({"x": proto(array)})) == {"predictions": array.tolist()}
     assert json.loads(write_columns({"x": proto(array)})) == {"outputs": array.tolist()}
 
@@ -135,13 +135,13 @@ def test_lists_are_those_of_numpy(array):
         (np.bool_(False), "false"),
     ],
 )
-def test_numbers_are_written_as_tensorflow_serving_writes_them(value, text):
+def test_numbers_have_the_format_of_tensorflow_serving(value, text):
     assert (
         write_columns({"x": proto(np.array(value))}) == b'{\n    "outputs": %s\n}' % text.encode()
     )
 
 
-def test_several_outputs_have_their_names():
+def test_several_outputs_are_named():
     outputs = {
         "score": proto(np.array([0.5, 2], np.float32)),
         "words": proto(np.array([[b'a "b"', b"\n"], [b"\xc3\xa9", b"/"]], object)),
@@ -160,17 +160,17 @@ def test_several_outputs_have_their_names():
             "words": [['a "b"', "\n"], ["é", "/"]],
         }
     }
-    # Their order is not left to chance.
+    # The order of outputs is fixed.
     assert list(json.loads(write_columns(outputs))["outputs"]) == sorted(outputs)
 
 
-def test_no_rows_give_no_rows():
+def test_empty_batches_give_empty_lists():
     empty = {"a": proto(np.zeros([0, 2], np.int32)), "b": proto(np.array([], object))}
     assert json.loads(write_rows(empty)) == {"predictions": []}
     assert json.loads(write_columns(empty)) == {"outputs": {"a": [], "b": []}}
 
 
-def test_bytes_that_are_no_utf_8_stay_what_they_are():
+def test_invalid_utf8_stays_as_it_is():
     assert b'"caf\xe9"' in write_columns({"x": proto(np.array([b"caf\xe9"], object))})
     assert write_error("no caf\udce9") == b'{\n    "error": "no caf\xe9"\n}'
 
@@ -188,7 +188,7 @@ def test_bytes_that_are_no_utf_8_stay_what_they_are():
         ({"x": np.zeros(2, np.float16)}, "Failed to write JSON value for tensor type: half"),
     ],
 )
-def test_outputs_that_rows_cannot_have(outputs, text):
+def test_outputs_that_cannot_be_rows_are_errors(outputs, text):
     with pytest.raises(RequestError) as caught:
         write_rows({name: proto(array) for name, array in outputs.items()})
     assert caught.value.code == grpc.StatusCode.INVALID_ARGUMENT

@@ -1,4 +1,4 @@
-"""Tensors on the wire, beside what TensorFlow's own C++ makes of the same bytes."""
+"""TensorProtos, compared with what TensorFlow's C++ reads from the same bytes."""
 
 import time
 import tracemalloc
@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
-from serving.tensor_protos import MOST_REPEATED, data_type, read_tensor, type_name, write_tensor
+from serving.tensor_protos import (
+    MAX_REPEATED_BYTES,
+    data_type,
+    read_tensor,
+    type_name,
+    write_tensor,
+)
 
 TYPES = {
     types_pb2.DT_FLOAT: np.float32,
@@ -36,7 +42,7 @@ SHAPES = arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
 
 
 def in_tensorflow(proto: tensor_pb2.TensorProto) -> np.ndarray | None:
-    """What `Tensor::FromProto` makes of a proto; None where it refuses."""
+    """The result of `Tensor::FromProto`; None if it is an error."""
     try:
         return tf.io.parse_tensor(proto.SerializeToString(), tf.as_dtype(proto.dtype)).numpy()
     except tf.errors.InvalidArgumentError:
@@ -45,9 +51,9 @@ def in_tensorflow(proto: tensor_pb2.TensorProto) -> np.ndarray | None:
 
 def same(one, other) -> bool:
     one, other = np.asarray(one), np.asarray(other)
-    if object in (one.dtype, other.dtype):  # TensorFlow gives a scalar as bytes.
+    if object in (one.dtype, other.dtype):  # TensorFlow returns a scalar as bytes.
         return one.shape == other.shape and one.tolist() == other.tolist()
-    numbers = one == one  # One not-a-number is as good as another.
+    numbers = one == one  # All NaNs are equal.
     return (
         (one.dtype, one.shape) == (other.dtype, other.shape)
         and (numbers == (other == other)).all()
@@ -76,23 +82,23 @@ def any_array(draw) -> np.ndarray:
 
 
 @given(any_array())
-def test_tensorflow_reads_what_is_written(array):
+def test_tensorflow_reads_written_tensors(array):
     proto = tensor_pb2.TensorProto()
     write_tensor(array, proto)
-    assert not proto.tensor_content  # Clients look into `float_val` and the like.
+    assert not proto.tensor_content  # Clients read `float_val` and the like.
     assert same(in_tensorflow(proto), array)
     assert same(read_tensor(proto), array)
 
 
 @given(any_array())
-def test_what_a_client_packs_is_read(array):
+def test_tensors_of_clients_are_read(array):
     proto = tf.make_tensor_proto(array, tf.as_dtype(array.dtype), array.shape)
     assert same(read_tensor(proto), array)
 
 
 @st.composite
 def any_proto(draw) -> tensor_pb2.TensorProto:
-    """Small shapes with too few values, too many, or bytes of the right length or another."""
+    """A proto with too few values, too many, or bytes of a right or wrong length."""
     number = draw(st.sampled_from(list(TYPES)))
     proto = proto_of(number, draw(SHAPES))
     for name, values in draw(st.fixed_dictionaries({}, optional=FIELDS)).items():
@@ -125,7 +131,7 @@ FIELDS = {
 
 @settings(max_examples=400)
 @given(any_proto())
-def test_any_proto_is_read_or_refused_as_by_tensorflow(proto):
+def test_a_proto_is_read_or_is_an_error_as_in_tensorflow(proto):
     expected = in_tensorflow(proto)
     if expected is None:
         with pytest.raises(ValueError):
@@ -135,8 +141,8 @@ def test_any_proto_is_read_or_refused_as_by_tensorflow(proto):
 
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=4))
-def test_strings_in_content(strings):
-    """As C++ clients may send them: lengths as varints, then the strings."""
+def test_strings_in_tensor_content(strings):
+    """C++ clients may send lengths as varints, then the strings."""
     varints = b"".join(
         bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])
         for size in map(len, strings)
@@ -151,7 +157,7 @@ def test_strings_in_content(strings):
                 read_tensor(proto)
 
 
-def test_the_last_value_stands_for_the_rest():
+def test_the_last_value_is_repeated():
     proto = proto_of(types_pb2.DT_INT32, [2, 2], int_val=[5, 7])
     assert read_tensor(proto).tolist() == [[5, 7], [7, 7]]
     assert read_tensor(proto_of(types_pb2.DT_FLOAT, [3])).tolist() == [0, 0, 0]
@@ -160,7 +166,7 @@ def test_the_last_value_stands_for_the_rest():
 
 HUGE = {
     "one value": proto_of(types_pb2.DT_FLOAT, [1 << 40], float_val=[1]),
-    "just too many": proto_of(types_pb2.DT_FLOAT, [MOST_REPEATED // 4 + 1], float_val=[1]),
+    "just too many": proto_of(types_pb2.DT_FLOAT, [MAX_REPEATED_BYTES // 4 + 1], float_val=[1]),
     "no value": proto_of(types_pb2.DT_STRING, [1 << 20, 1 << 20]),
     "beyond 64 bits": proto_of(types_pb2.DT_INT64, [1 << 62] * 4),
     "empty and beyond": proto_of(types_pb2.DT_INT64, [0, 1 << 62, 1 << 62]),
@@ -169,7 +175,7 @@ HUGE = {
     "negative": proto_of(types_pb2.DT_FLOAT, [-1], float_val=[1]),
     "twice negative": proto_of(types_pb2.DT_FLOAT, [-1, -1], float_val=[1]),
     "many dimensions": proto_of(types_pb2.DT_FLOAT, [1] * 65, float_val=[1]),
-    # Their product alone would take minutes.
+    # Multiplying the sizes alone would take minutes.
     "a million dimensions": proto_of(types_pb2.DT_FLOAT, [1 << 62] * 1_000_000),
     "endless length": proto_of(types_pb2.DT_STRING, [1], tensor_content=b"\xff" * 100_000),
     "unknown type": proto_of(999, [1]),
@@ -181,7 +187,7 @@ HUGE = {
 
 
 @pytest.mark.parametrize("name", HUGE)
-def test_a_proto_that_is_wrong_costs_nothing(name):
+def test_a_wrong_proto_costs_no_time_or_memory(name):
     tracemalloc.start()
     try:
         start = time.monotonic()
@@ -193,7 +199,7 @@ def test_a_proto_that_is_wrong_costs_nothing(name):
         tracemalloc.stop()
 
 
-def test_an_unknown_rank_is_refused():
+def test_an_unknown_rank_is_an_error():
     proto = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, float_val=[1])
     proto.tensor_shape.unknown_rank = True
     with pytest.raises(ValueError):
@@ -207,7 +213,7 @@ def test_a_constant_batch_of_images_is_read():
     assert found.shape == (32, 224, 224, 3) and (found == 0.5).all()
 
 
-def test_names_of_types():
+def test_names_of_data_types():
     assert data_type(np.zeros(1, np.float16)) == types_pb2.DT_HALF
     assert type_name(types_pb2.DT_HALF) == "half"
     with pytest.raises(ValueError, match="datetime64"):
