@@ -1,15 +1,15 @@
-"""A run directory: what a training leaves behind, and how it is found again.
+"""A run directory, which training writes and the other programs read.
 
-config.yaml      resolved settings
-vocabulary.txt   one token a line
-checkpoints/     the captioner's best weights, a frozen backbone's included, so that the
-                 folder is all one needs; the best of each stage; the critic's; and what an
-                 interrupted training continues from
-logs/            TensorBoard
-metrics.json     figures by "<split>/<decoding>/<metric>", and the curves under "history"
-captions.jsonl   a line an image: captions, references, scores
-report.html      all of it, to look at
-export/          versions that `caption_gan.export` has written
+config.yaml      all settings
+vocabulary.txt   one token per line
+checkpoints/     the captioner's best weights, including a frozen backbone's, so that the folder is
+                 self-contained; the best weights of each stage; the critic's weights; training
+                 checkpoints, from which an interrupted run continues
+logs/            TensorBoard logs
+metrics.json     metrics by "<split>/<decoding>/<metric>", and the training curves as "history"
+captions.jsonl   one line per image: captions, references, scores
+report.html      scores, curves and captions as a page
+export/          versions written by `caption_gan.export`
 """
 
 import dataclasses
@@ -32,15 +32,20 @@ from caption_gan.models.generators.gru import GRUGenerator
 from caption_gan.storage.atomic import replacing
 from caption_gan.text.tokenizer import Tokenizer
 
-# Settings that train nothing otherwise.
-MAY_CHANGE = (
-    *("run_dir", "checkpoint_minutes", "profile_steps", "steps_per_execution"),
-    *("logging", "decoding", "evaluation"),
-)
+# Settings that do not affect the trained weights.
+MAY_CHANGE = {
+    "run_dir",
+    "checkpoint_minutes",
+    "profile_steps",
+    "steps_per_execution",
+    "logging",
+    "decoding",
+    "evaluation",
+}
 
 
 class RunDirectory:
-    """Paths and contents of a run.
+    """Paths and contents of a run directory.
 
     Args:
         path: The folder; it need not exist yet.
@@ -60,15 +65,15 @@ class RunDirectory:
         self.report = self.path / "report.html"
 
     def stage_name(self, config: Config, number: int) -> str:
-        """Of the stage at that position in `config.stages`."""
+        """Returns the name of the stage at a position in `config.stages`."""
         return f"{number}-{config.stages[number]}"
 
     def stage_weights(self, stage: str) -> Path:
-        """The captioner's best weights in the stage of that name."""
+        """Returns the path of the captioner's best weights in a stage, given its name."""
         return self.checkpoints / f"{stage}.weights.h5"
 
     def read_config(self) -> Config:
-        """The settings of the run.
+        """Returns the settings of the run.
 
         Raises:
             CaptionGANError: The folder holds no run.
@@ -77,7 +82,7 @@ class RunDirectory:
         if not self.config.is_file():
             raise CaptionGANError(
                 f"{self.path} is not a run directory: it has no {self.config.name}. Give the "
-                "folder that `python -m caption_gan.fit` named at its end."
+                "folder that `python -m caption_gan.fit` printed at its end."
             )
         arguments = [f"--config={self.config}"]
         try:
@@ -86,12 +91,12 @@ class RunDirectory:
             raise UsageError(f"{self.config}: {error}") from error
 
     def write_config(self, config: Config) -> None:
-        """Makes these the settings of the run."""
+        """Writes the settings of the run."""
         with replacing(self.config) as temporary:
             temporary.write_text(dump_config(config))
 
     def changes(self, config: Config) -> list[str]:
-        """What of these settings trains otherwise than the run's, a line for each."""
+        """Returns one line per setting that differs from the run's and affects training."""
         return [
             f"{name} was {before}, is {now}"
             for (name, before), (_, now) in zip(
@@ -101,36 +106,36 @@ class RunDirectory:
         ]
 
     def stages_done(self, config: Config) -> int:
-        """Number of stages that are over, because another one has begun after them."""
-        begun = [
+        """Returns the number of finished stages, those before the last one with a checkpoint."""
+        started = [
             number
             for number in range(len(config.stages))
             if any(self.stage_checkpoints(config, number).glob("epoch-*"))
         ]
-        return max(begun, default=0)
+        return max(started, default=0)
 
     def stage_checkpoints(self, config: Config, number: int) -> Path:
-        """Folder of what the stage at that position continues from."""
+        """Returns the folder of the training checkpoints of a stage, given its position."""
         return self.checkpoints / self.stage_name(config, number)
 
     def kept_weights(self, config: Config, stages: int) -> Path | None:
-        """The captioner's best weights in the last of the first so many stages that kept any."""
+        """Returns the newest best weights of the first `stages` stages; None if there are none."""
         names = [self.stage_name(config, number) for number in range(stages)]
         kept = [self.stage_weights(name) for name in names if self.stage_weights(name).exists()]
         return kept[-1] if kept else None
 
     def weights_digest(self) -> str:
-        """SHA-256 of the best weights, by which figures tell of what they are."""
+        """Returns the SHA-256 of the best weights, which `metrics.json` records."""
         with self.best_weights.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def read_history(self) -> dict[str, list[dict[str, float]]]:
-        """The curves so far: a list of epochs for each stage."""
+        """Returns the metrics of each epoch so far, by stage."""
         return json.loads(self.history.read_text()) if self.history.is_file() else {}
 
 
 def _flat(config: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """Every setting with its dotted name."""
+    """Returns all settings as pairs of dotted name and value."""
     pairs = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -177,7 +182,7 @@ def dump_config(config: Config) -> str:
 
 
 def build_captioner(config: Config, encoder: Encoder, vocabulary_size: int) -> Captioner:
-    """A captioner with fresh weights."""
+    """Returns a captioner with newly initialised weights."""
     generator = GRUGenerator(
         vocabulary_size=vocabulary_size,
         embedding_size=config.generator.embedding_size,
@@ -192,10 +197,10 @@ def build_captioner(config: Config, encoder: Encoder, vocabulary_size: int) -> C
 
 
 def load_run(path: str | Path) -> tuple[Config, Tokenizer, Captioner]:
-    """Settings, tokenizer and trained captioner of a run directory.
+    """Returns settings, tokenizer and trained captioner of a run directory.
 
     Raises:
-        CaptionGANError: The folder holds no run, or its training has not got far enough.
+        CaptionGANError: The folder holds no run, or the run has no trained weights yet.
     """
     run = RunDirectory(path)
     config = run.read_config()
@@ -214,10 +219,10 @@ def load_run(path: str | Path) -> tuple[Config, Tokenizer, Captioner]:
 def load_ensemble(
     paths: Sequence[str | Path],
 ) -> tuple[Config, Tokenizer, Captioner | CaptionerEnsemble]:
-    """As `load_run`, of runs that write together; settings are the first one's.
+    """Returns what `load_run` returns, for an ensemble of runs, with the settings of the first.
 
     Raises:
-        CaptionGANError: One of them cannot be loaded, or they do not fit together.
+        CaptionGANError: A run cannot be loaded, or the runs are incompatible.
     """
     config, tokenizer, captioner = load_run(paths[0])
     captioners = [captioner]
@@ -229,26 +234,30 @@ def load_ensemble(
         same = len(vocabularies) == len(sizes) == len(regions) == 1
         if not same or config.text != other.text:
             raise CaptionGANError(
-                f"{path} and {paths[0]} cannot write together: their vocabulary, settings of "
-                "text, image size and number of regions must be the same. Train both on the "
-                "same data with another seed."
+                f"{path} and {paths[0]} cannot form an ensemble: their vocabulary, text settings, "
+                "image size and number of regions must be equal. Train both on the same data "
+                "with different seeds."
             )
         captioners.append(captioner)
     return config, tokenizer, CaptionerEnsemble(captioners) if paths[1:] else captioners[0]
 
 
 def save_weights(captioner: keras.Model, path: Path) -> None:
-    """Writes a network's weights in one piece."""
+    """Writes a network's weights atomically."""
     with replacing(path) as temporary:
         captioner.save_weights(temporary)
 
 
 def load_weights(captioner: keras.Model, path: Path) -> None:
-    """Reads what `save_weights` wrote."""
+    """Loads weights that `save_weights` wrote.
+
+    Raises:
+        CaptionGANError: The file is damaged or belongs to another network.
+    """
     try:
         captioner.load_weights(path)
     except (ValueError, OSError) as error:
         raise CaptionGANError(
-            f"{path} cannot be read as the weights of this run's captioner: "
+            f"{path} does not hold the weights of this run's captioner: "
             f"{str(error).splitlines()[0]}"
         ) from error

@@ -70,7 +70,7 @@ def test_a_worker_is_killed_and_all_start_again(arguments, tmp_path):
     processes[1].send_signal(signal.SIGKILL)
     # It cannot go on alone, and says so instead of waiting for ever.
     assert processes[0].wait(timeout=180) == 1, read(tmp_path)
-    assert "Another worker is gone" in said(tmp_path, 0), read(tmp_path)
+    assert "Another worker was lost" in said(tmp_path, 0), read(tmp_path)
     assert "Traceback" not in said(tmp_path, 0), read(tmp_path)
 
     processes = start(arguments, tmp_path)

@@ -1,7 +1,8 @@
-"""The precision in which networks compute while they are trained.
+"""The precision in which networks compute during training.
 
-Variables are float32 in all of them, and so (their `variable_dtype`) is what exponentials and small
-differences depend on: softmaxes, normalisation, losses, a critic's verdict, its penalty's slopes.
+Variables are float32 in all of them. Operations that depend on exponentials or small differences
+also compute in float32 (`variable_dtype`): softmax, normalisation, losses, the critic's score head
+and the gradients in its penalty.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import keras
 
 @contextlib.contextmanager
 def using(name: str) -> Iterator[None]:
-    """Networks that are built within compute in that precision, of `Config.precision`."""
+    """Networks built in this context compute in the given precision (`Config.precision`)."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:
@@ -22,10 +23,10 @@ def using(name: str) -> Iterator[None]:
 
 
 def scaled(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """The optimizer, of scaled losses where small gradients would vanish in float16.
+    """Returns the optimizer, with loss scaling in float16, where small gradients would vanish.
 
-    Losses must be multiplied by its `scale_loss` before they are differentiated. A step whose
-    gradient overflows changes nothing but the scale, which is halved (Micikevicius et al., 2018).
+    Scale losses with its `scale_loss` before differentiating them. A step whose gradient overflows
+    is skipped and halves the scale (Micikevicius et al., 2018).
     """
     if keras.config.dtype_policy().compute_dtype != "float16":
         return optimizer

@@ -1,11 +1,11 @@
 """Replicas of a model that take a training step together, each on its rows of the batch.
 
-What a replica computes of its rows, a loss or its gradient, is scaled so that the mean over the
-replicas is what a single one would have computed of the whole batch. All replicas must call these
-functions, and outside of conditions and loops in the graph, of which TensorFlow cannot know that
-all take the same way. With one replica, and outside of a training step, they change nothing.
+A replica scales its loss and gradients so that their mean over the replicas equals the loss and
+the gradients of the whole batch on one device. All replicas must call these functions, outside
+tf.cond and tf.while_loop: TensorFlow cannot know that all replicas take the same branch. With one
+replica, and outside a training step, these functions return their arguments.
 
-N rows of a batch, n rows of one replica, U updates a step for which the batch is parted.
+N rows of a batch, n rows of one replica, U critic updates per step.
 """
 
 from typing import Any
@@ -13,29 +13,29 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-# Seeds of stages follow each other (0, 1, ...), and so do replicas: apart by a prime, no two of
-# them meet.
-_APART = 7919
+# Distance of the seeds of two replicas. Stages have consecutive seeds (0, 1, ...), so a large
+# number keeps the seeds of all stages and replicas different.
+_SEED_STRIDE = 7919
 
 
 def _context() -> tf.distribute.ReplicaContext | None:
-    """The replica that runs this, if it is one of several."""
+    """Returns the context of the current replica; None if there is only one."""
     context = tf.distribute.get_replica_context()
     return context if context is not None and context.num_replicas_in_sync > 1 else None
 
 
 def count() -> int:
-    """Number of the model's replicas."""
+    """Returns the number of replicas."""
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def several() -> bool:
-    """Whether there is more than one."""
+    """Returns whether there is more than one replica."""
     return count() > 1
 
 
 def mean(values: Any) -> Any:
-    """The mean over the replicas of a tensor, or of each of a list; None stays None."""
+    """Returns the mean over the replicas of a tensor or of each in a list; None stays None."""
     context = _context()
     if context is None:
         return values
@@ -47,19 +47,19 @@ def mean(values: Any) -> Any:
 
 
 def all_gather(rows: tf.Tensor, updates: int) -> tf.Tensor:
-    """The batch [N, ...] of which the replicas have rows [n, ...], in its order; see `shard`."""
+    """Returns the batch [N, ...] from the rows [n, ...] of the replicas; the inverse of `shard`."""
     context = _context()
     if context is None:
         return rows
     count = context.num_replicas_in_sync
-    # On several machines, what comes into the graph is on no device before something is done to it.
+    # identity() assigns a device; with several workers all_gather needs one.
     gathered = context.all_gather(tf.identity(rows), axis=0)
     gathered = tf.ensure_shape(gathered, [None, *rows.shape[1:]])
     return _regroup(gathered, count, updates)
 
 
 def local_rows(rows: tf.Tensor, updates: int) -> tf.Tensor:
-    """This replica's rows [n, ...] of a batch [N, ...]."""
+    """Returns this replica's rows [n, ...] of a batch [N, ...]."""
     context = _context()
     if context is None:
         return rows
@@ -68,58 +68,58 @@ def local_rows(rows: tf.Tensor, updates: int) -> tf.Tensor:
 
 
 def shard(rows: tf.Tensor, count: int, updates: int) -> tf.Tensor:
-    """The rows [N, ...] of a batch by replica, [count, n, ...].
+    """Returns the rows [N, ...] of a batch by replica, [count, n, ...].
 
-    Each has as many rows of every update, so that an update sees the images that it would see with
-    one replica.
+    Each replica gets the same number of rows of each of the U updates, so that an update sees the
+    same images as with one replica.
     """
     regrouped = _regroup(rows, updates, count)
     return tf.reshape(regrouped, [count, -1, *rows.shape[1:]])
 
 
 def _regroup(rows: tf.Tensor, first: int, second: int) -> tf.Tensor:
-    """Rows in groups of groups: those of the second kind become the outer ones."""
+    """Swaps the two outer levels of rows [first * second * ..., ...]."""
     grouped = tf.reshape(rows, [first, second, -1, *rows.shape[1:]])
     order = [1, 0, *range(2, len(grouped.shape))]
     return tf.reshape(tf.transpose(grouped, order), [-1, *rows.shape[1:]])
 
 
-def apart(seed: tf.Tensor) -> tf.Tensor:
-    """Another seed [2] for each replica, whose random states are alike."""
+def per_replica_seed(seed: tf.Tensor) -> tf.Tensor:
+    """Returns a different seed [2] on each replica; their seed generators have equal states."""
     context = _context()
     if context is None:
         return seed
     number = tf.cast(context.replica_id_in_sync_group, seed.dtype)
-    return seed + tf.stack([_APART * number, tf.zeros_like(number)])
+    return seed + tf.stack([_SEED_STRIDE * number, tf.zeros_like(number)])
 
 
 class SeedGenerator(keras.random.SeedGenerator):
-    """Keras's, but that each replica draws numbers of its own."""
+    """Keras's SeedGenerator with different seeds on each replica."""
 
     def next(self, ordered: bool = True) -> tf.Tensor:
-        """Two integers [2]."""
-        return apart(super().next(ordered))
+        """Returns the next seed, two integers [2]."""
+        return per_replica_seed(super().next(ordered))
 
 
 class Dropout(keras.layers.Dropout):
-    """Keras's, but that each replica leaves out values of its own."""
+    """Keras's Dropout with a different mask on each replica."""
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Values [...] with a share of them zero, in training."""
+        """Returns the inputs [...], of which a share is zero in training."""
         if not training or not self.rate:
             return inputs
-        seed = tf.cast(apart(self.seed_generator.next()), tf.int32)
-        # Half precision would draw from so few numbers that the rate would be another.
+        seed = tf.cast(per_replica_seed(self.seed_generator.next()), tf.int32)
+        # Half precision has too few distinct random numbers to give the exact rate.
         exact = tf.cast(inputs, self.variable_dtype)
-        kept = tf.nn.experimental.stateless_dropout(exact, self.rate, seed)
-        return tf.cast(kept, inputs.dtype)
+        dropped = tf.nn.experimental.stateless_dropout(exact, self.rate, seed)
+        return tf.cast(dropped, inputs.dtype)
 
 
 class Mean(keras.metrics.Mean):
-    """Keras's, for figures that are alike on all replicas.
+    """Keras's Mean for values that are equal on all replicas.
 
-    Keras would keep a sum of its own on each replica and add them up whenever it is read or saved,
-    for which all machines must meet.
+    Keras's metric has a separate sum on each replica and adds them up when it is read or saved,
+    which requires communication between all workers.
     """
 
     def add_variable(self, shape, initializer, dtype=None, aggregation="none", name=None):

@@ -1,6 +1,7 @@
-"""The devices and machines that train one model, by TensorFlow's strategies.
+"""The devices and machines that train one model, by strategies of `tf.distribute`.
 
-Machines are called workers; one of them, the chief, does what is to be done once.
+Machines are called workers. One of them, the chief, does the work that must be done once, such as
+writing files.
 """
 
 import contextlib
@@ -14,21 +15,21 @@ import tensorflow as tf
 
 from caption_gan.errors import CaptionGANError
 
-# What TensorFlow raises when another worker is gone.
-_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
+# TensorFlow's errors when another worker is lost.
+_WORKER_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
 
 
 @contextlib.contextmanager
 def using(name: str) -> Iterator[None]:
-    """Everything within is trained by the strategy of that name.
+    """Trains in this context by the strategy of the given name.
 
-    Must be entered before TensorFlow has done anything.
+    Enter it before TensorFlow runs its first operation.
 
     Args:
         name: As in `Config.strategy`.
 
     Raises:
-        CaptionGANError: The workers are not named as they should be, or one of them was lost.
+        CaptionGANError: TF_CONFIG does not list the workers, or a worker was lost.
     """
     if name == "one_device":
         yield
@@ -39,20 +40,21 @@ def using(name: str) -> Iterator[None]:
     else:
         _check_workers()
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    # Epochs are known to be whole; else the workers would ask each other before each batch.
+    # All epochs have a fixed number of batches; otherwise the workers would synchronise before
+    # each batch.
     strategy.extended.experimental_enable_get_next_as_optional = False
     try:
         with strategy.scope():
             yield
-    except _LOST as error:
+    except _WORKER_LOST as error:
         raise CaptionGANError(
-            f"Another worker is gone ({str(error.message).splitlines()[0][:200]}). Start all "
+            f"Another worker was lost ({str(error.message).splitlines()[0][:200]}). Start all "
             "workers again with the same command to continue."
         ) from error
 
 
 def _check_workers() -> None:
-    """Refuses a TF_CONFIG that TensorFlow would answer with a stack trace."""
+    """Raises CaptionGANError for a TF_CONFIG that TensorFlow would answer with a stack trace."""
     example = (
         '{"cluster": {"worker": ["a:5000", "b:5000"]}, "task": {"type": "worker", "index": 0}}'
     )
@@ -64,12 +66,12 @@ def _check_workers() -> None:
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise CaptionGANError(
             f"strategy multi_worker needs the environment variable TF_CONFIG; it is {text!r}, but "
-            f"should name all workers and this one's place among them, as in {example}."
+            f"must list all workers and this worker's index, for example {example}."
         ) from error
 
 
 def is_chief() -> bool:
-    """Whether this process does what is to be done once."""
+    """Returns whether this process is the chief."""
     resolver = tf.distribute.get_strategy().cluster_resolver
     if resolver is None or not resolver.task_type:
         return True
@@ -78,33 +80,33 @@ def is_chief() -> bool:
 
 
 def from_chief(function: Callable[[], Any]) -> Any:
-    """Calls a function on the chief, and gives all workers what it returned.
+    """Calls a function on the chief and returns its result on all workers.
 
-    All must call it; nobody goes on before the chief is done. The function runs outside the
-    strategy, in whose scope the chief alone could make no variable: strategies are a thread's own.
+    All workers must call it; they wait until the chief is done. The function runs in a separate
+    thread, outside the strategy's scope, in which the chief alone could not create variables.
 
     Args:
-        function: Returns what JSON can hold.
+        function: Returns a value that JSON can represent.
     """
     strategy = tf.distribute.get_strategy()
     if strategy.cluster_resolver is None:
         return function()
     text = b""
     if is_chief():
-        with ThreadPoolExecutor(1) as alone:
-            text = json.dumps(alone.submit(function).result()).encode()
+        with ThreadPoolExecutor(1) as thread:
+            text = json.dumps(thread.submit(function).result()).encode()
     length = int(_sum(strategy, [len(text)])[0])
     return json.loads(bytes(_sum(strategy, text or bytes(length)).numpy().tolist()))
 
 
 def wait_for_all() -> None:
-    """Returns when all workers have come here."""
+    """Waits until all workers have called this function."""
     from_chief(lambda: None)
 
 
 @contextlib.contextmanager
 def chief_first() -> Iterator[None]:
-    """The chief does what is within before the others do it, who may find it done."""
+    """Runs the block on the chief first; the other workers then find its results."""
     if not is_chief():
         wait_for_all()
     yield
@@ -113,13 +115,13 @@ def chief_first() -> Iterator[None]:
 
 
 def _sum(strategy: tf.distribute.Strategy, numbers: Any) -> tf.Tensor:
-    """Numbers added up over the workers, of which the chief alone has others than zeros."""
+    """Returns the sum of numbers over the workers; numbers other than the chief's count as 0."""
     vector = tf.constant(list(numbers), tf.int32)
-    nothing = tf.zeros_like(vector)
+    zeros = tf.zeros_like(vector)
 
     def add() -> tf.Tensor:
         context = tf.distribute.get_replica_context()
-        mine = vector if context.replica_id_in_sync_group == 0 else nothing
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, mine)
+        summand = vector if context.replica_id_in_sync_group == 0 else zeros
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, summand)
 
     return strategy.experimental_local_results(strategy.run(add))[0]

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever interrupts the writing."""
+"""Atomic writes: a file is complete or absent, even if writing is interrupted."""
 
 import json
 import os
@@ -13,15 +13,16 @@ UNFINISHED = ".writing-"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary path in the same folder that becomes `path` at the end of the block.
+    """Yields a temporary path in the same folder, which is renamed to `path` after the block.
 
-    What is written there may be a file, or a folder, which then replaces none that has anything in
-    it. The name's end stays, as some libraries tell the format by it.
+    The block may create a file or a folder; a folder cannot replace one that is not empty. The
+    temporary name has the same ending, because some libraries infer the format from it.
     """
     temporary = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")
     try:
         yield temporary
-        # A rename may reach the disk before what was renamed does, and the power fail in between.
+        # Without fsync, a rename can reach the disk before the content; a power failure in between
+        # would leave an empty file.
         flush(*temporary.rglob("*"), temporary)
         os.replace(temporary, path)
         flush(path.parent)
@@ -30,19 +31,19 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes what a process that was killed was writing in a folder, or deeper in it."""
-    for left in list(folder.rglob(f"{UNFINISHED}*")):
-        _remove(left)
+    """Removes temporary files of killed processes in a folder and its subfolders."""
+    for path in list(folder.rglob(f"{UNFINISHED}*")):
+        _remove(path)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file in one piece."""
+    """Writes a JSON file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def flush(*paths: Path) -> None:
-    """Waits until files, or the names in folders, would survive a loss of power."""
+    """Waits until files, or the names in folders, would survive a power failure."""
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:

@@ -1,6 +1,6 @@
-"""Files wherever TensorFlow can read them: on disk, `gs://`, and what its plug-ins add (`s3://`).
+"""Files that TensorFlow can read: on disk, on `gs://`, and on plug-in file systems (`s3://`).
 
-Paths are strings, as `pathlib` would make one slash of two.
+Paths are strings, because `pathlib` would turn `gs://` into `gs:/`.
 """
 
 import contextlib
@@ -14,37 +14,37 @@ from caption_gan.errors import CaptionGANError
 
 
 def resolve(path: str) -> str:
-    """Replaces `~`, and makes paths on disk absolute."""
+    """Returns a path with `~` expanded and, on disk, absolute."""
     return path if "://" in path else os.path.abspath(os.path.expanduser(path))
 
 
 def join(folder: str, *names: str) -> str:
-    """A path below a folder."""
+    """Returns a path below a folder."""
     return os.path.join(folder, *names)
 
 
 def is_file(path: str) -> bool:
-    """Whether there is a file."""
+    """Returns whether there is a file at the path."""
     return tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path)
 
 
 def is_folder(path: str) -> bool:
-    """Whether there is a folder."""
+    """Returns whether there is a folder at the path."""
     return tf.io.gfile.isdir(path)
 
 
 def listing(folder: str) -> list[str]:
-    """Names of what is in a folder, sorted; none if there is no folder."""
+    """Returns the sorted names in a folder; an empty list if there is no folder."""
     if not is_folder(folder):
         return []
     return sorted(name.rstrip("/") for name in tf.io.gfile.listdir(folder))
 
 
 def read_bytes(path: str) -> bytes:
-    """The content of a file.
+    """Returns the content of a file.
 
     Raises:
-        FileNotFoundError: There is none.
+        FileNotFoundError: There is no such file.
         OSError: It cannot be read.
     """
     with as_os_errors(), tf.io.gfile.GFile(path, "rb") as file:
@@ -75,7 +75,7 @@ def remove(path: str) -> None:
 
 @contextlib.contextmanager
 def as_os_errors() -> Iterator[None]:
-    """Raises what TensorFlow's files raise as Python's own files would.
+    """Converts TensorFlow's file errors to Python's.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -90,14 +90,14 @@ def as_os_errors() -> Iterator[None]:
 
 
 def read_text(path: str, expected: str) -> str:
-    """The content of a text file that must be there; bytes that are not UTF-8 are replaced.
+    """Returns the content of a text file; bytes that are not UTF-8 are replaced.
 
     Args:
         path: The file.
-        expected: What it should hold, for the message if it is missing.
+        expected: The expected content, for the error message.
 
     Raises:
-        CaptionGANError: There is none, or it cannot be read.
+        CaptionGANError: The file is missing or cannot be read.
     """
     try:
         return read_bytes(path).decode("utf-8-sig", errors="replace")
@@ -108,9 +108,9 @@ def read_text(path: str, expected: str) -> str:
 
 
 def modified(path: str) -> list[int]:
-    """When a file was last changed, in nanoseconds, and its size; zeros if there is none.
+    """Returns a file's modification time in nanoseconds and its size; zeros if it is missing.
 
-    The size besides, as TensorFlow's times are in whole seconds.
+    The size is included because TensorFlow's times are in whole seconds.
     """
     if not tf.io.gfile.exists(path):
         return [0, 0]

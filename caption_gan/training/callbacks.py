@@ -1,7 +1,4 @@
-"""What happens around training steps: progress, caption scores, samples, checkpoints.
-
-T time, R regions.
-"""
+"""Keras callbacks of a training stage: progress, metrics of captions, best weights, samples."""
 
 import math
 import sys
@@ -18,10 +15,10 @@ from caption_gan.text.embeddings import WordEmbedding
 
 
 class Progress(keras.callbacks.Callback):
-    """One bar for a stage, with the time left, on standard error.
+    """One progress bar per stage, with the time left, on standard error.
 
     Args:
-        stage: Shown before the bar.
+        stage: Name of the stage, shown before the bar.
     """
 
     def __init__(self, stage: str):
@@ -34,7 +31,7 @@ class Progress(keras.callbacks.Callback):
             desc=self.stage,
             unit=" steps",
             dynamic_ncols=True,
-            # A log file wants a line now and then, not ten a second.
+            # Fewer updates in a log file, in which each update stays.
             mininterval=0.5 if sys.stderr.isatty() else 20,
         )
 
@@ -42,7 +39,7 @@ class Progress(keras.callbacks.Callback):
         self.before = epoch * self.params["steps"]
 
     def on_train_batch_begin(self, batch, logs=None):
-        # A continued stage begins where it stopped.
+        # A continued stage begins at a later step.
         if self.bar.n < self.before + batch:
             self.bar.n = self.bar.initial = self.before + batch
 
@@ -53,18 +50,18 @@ class Progress(keras.callbacks.Callback):
             self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
 
     def on_epoch_end(self, epoch, logs=None):
-        figures = ", ".join(f"{name} {value:.3f}" for name, value in logs.items())
-        self.bar.write(f"{self.stage}, epoch {epoch + 1}: {figures}", file=sys.stderr)
+        metrics = ", ".join(f"{name} {value:.3f}" for name, value in logs.items())
+        self.bar.write(f"{self.stage}, epoch {epoch + 1}: {metrics}", file=sys.stderr)
 
     def on_train_end(self, logs=None):
         self.bar.close()
 
 
-class StopOnInvalidFigure(keras.callbacks.Callback):
-    """Ends the work when a loss or a gradient is no longer a number; what follows is of no use.
+class StopOnNonFinite(keras.callbacks.Callback):
+    """Ends training when a loss or a gradient norm is infinite or not a number.
 
     Args:
-        fail: Called with the reason.
+        fail: Called with the reason; must raise an exception.
     """
 
     def __init__(self, fail: Callable[[str], None]):
@@ -81,13 +78,13 @@ class StopOnInvalidFigure(keras.callbacks.Callback):
 
 
 class CaptionMetrics(keras.callbacks.Callback):
-    """Adds figures of freely written captions to each epoch's logs.
+    """Adds metrics of generated captions to the logs of each epoch.
 
-    The loss cannot see a collapse: it is measured on real words. Must come before the callbacks
-    that read the logs.
+    The loss does not show a collapse, because it is computed on real captions. This callback must
+    precede those that read the logs.
 
     Args:
-        measure: Returns figures by name, e.g. `{"CIDEr": 0.4}`.
+        measure: Returns metrics by name, e.g. `{"CIDEr": 0.4}`.
     """
 
     def __init__(self, measure: Callable[[], dict[str, float]]):
@@ -99,11 +96,11 @@ class CaptionMetrics(keras.callbacks.Callback):
 
 
 class History(keras.callbacks.Callback):
-    """Keeps the curves, those of an interrupted run included.
+    """Records the metrics of each epoch, including those of an interrupted run.
 
     Args:
-        epochs: Figures of the epochs so far; new ones are appended.
-        write: Called after each epoch to put them on disk.
+        epochs: Metrics of the epochs so far; new ones are appended.
+        write: Called after each epoch; writes the history to disk.
     """
 
     def __init__(self, epochs: list[dict[str, float]], write: Callable[[], None]):
@@ -115,22 +112,22 @@ class History(keras.callbacks.Callback):
         self.started = time.monotonic()
 
     def on_epoch_end(self, epoch, logs=None):
-        figures = {name: float(value) for name, value in logs.items()}
+        metrics = {name: float(value) for name, value in logs.items()}
         seconds = round(time.monotonic() - self.started, 1)
-        self.epochs.append({"epoch": epoch + 1, "seconds": seconds, **figures})
+        self.epochs.append({"epoch": epoch + 1, "seconds": seconds, **metrics})
         self.write()
 
 
-class KeepBest(keras.callbacks.Callback):
-    """Saves the captioner when its captions are as good as ever before in its stage, or better.
+class SaveBest(keras.callbacks.Callback):
+    """Saves the captioner after each epoch whose monitored metric is the best of the stage so far.
 
-    Of epochs with equal figures the last is kept: its learning rate was lower. Epochs whose
-    captions show signs of collapse, where that is watched, are never kept.
+    Among epochs with equal metrics the last one is saved: its learning rate was lower. Epochs with
+    signs of collapse (`val_healthy` 0) are never saved.
 
     Args:
-        save: Saves it.
-        monitor: Name of the figure that is to be high.
-        past: Figures of the epochs of the stage that an interrupted run has done.
+        save: Saves the captioner.
+        monitor: Name of a metric of which higher is better.
+        past: Metrics of the epochs of this stage that an interrupted run has completed.
     """
 
     def __init__(
@@ -142,7 +139,7 @@ class KeepBest(keras.callbacks.Callback):
         super().__init__()
         self.save = save
         self.monitor = monitor
-        healthy = [figures[monitor] for figures in past if figures.get("val_healthy", 1)]
+        healthy = [metrics[monitor] for metrics in past if metrics.get("val_healthy", 1)]
         self.best = max(healthy, default=-math.inf)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -152,13 +149,13 @@ class KeepBest(keras.callbacks.Callback):
 
 
 class UnfreezeEmbeddings(keras.callbacks.Callback):
-    """Keeps word vectors fixed for some epochs and trains them afterwards.
+    """Freezes word vectors for some epochs and trains them afterwards.
 
-    The optimizer must have been built while they were trainable.
+    The optimizer must be built while they are trainable.
 
     Args:
-        embedding: The layer.
-        epochs: For which it stays frozen.
+        embedding: The layer with the word vectors.
+        epochs: Number of epochs in which it stays frozen.
     """
 
     def __init__(self, embedding: WordEmbedding, epochs: int):
@@ -170,12 +167,12 @@ class UnfreezeEmbeddings(keras.callbacks.Callback):
         trainable = epoch >= self.epochs
         if trainable != self.embedding.trainable:
             self.embedding.trainable = trainable
-            # The compiled step has the list of trained variables in it.
+            # The compiled step contains the list of trainable variables.
             self.model.make_train_function(force=True)
 
 
 class SampleCaptions(keras.callbacks.Callback):
-    """Shows captions of a few validation images in TensorBoard, with attention.
+    """Logs captions and attention of a few validation images for TensorBoard.
 
     Args:
         logs: Folder of the stage's logs.

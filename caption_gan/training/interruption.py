@@ -1,4 +1,4 @@
-"""Ctrl-C that ends training where nothing is half done."""
+"""Ctrl-C ends training after the current step, with a checkpoint."""
 
 import contextlib
 import os
@@ -13,17 +13,17 @@ STANDARD_ERROR = 2
 
 
 class Interruption(keras.callbacks.Callback):
-    """Lets a step, or what follows an epoch, come to its end before Ctrl-C ends training.
+    """Delays Ctrl-C to the end of the step, or to the end of the work after an epoch.
 
-    Otherwise Python raises `KeyboardInterrupt` wherever it happens to be: while a checkpoint is
-    written, or in a function that native code has called and that must not fail, and the process
-    is aborted. A second Ctrl-C does that all the same.
+    Otherwise Python raises `KeyboardInterrupt` at an arbitrary place: while a checkpoint is
+    written, or in a callback of native code, which aborts the process. A second Ctrl-C exits at
+    once.
 
-    A memory manager around training, and the last of its callbacks. It changes nothing where
-    Ctrl-C already means something else or nothing, as in a background process.
+    Use it as a context manager around training and as the last of its callbacks. It changes
+    nothing if Ctrl-C already has another handler or is ignored, as in a background process.
 
     Args:
-        save: Called when training ends after a step.
+        save: Called before training ends after a step.
     """
 
     def __init__(self, save: Callable[[], None]):
@@ -43,7 +43,7 @@ class Interruption(keras.callbacks.Callback):
     def _press(self, number: int, frame: FrameType | None) -> None:
         self.pressed = True
         self._restore()
-        # Not by `sys.stderr`: it may be writing just now, and refuses to begin again within that.
+        # Not through `sys.stderr`: it may be writing now, and a nested write raises an error.
         with contextlib.suppress(OSError):
             os.write(STANDARD_ERROR, b"\nstopping after this step; Ctrl-C again stops at once\n")
 

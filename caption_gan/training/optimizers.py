@@ -7,15 +7,15 @@ import keras
 
 from caption_gan.distribution import precision
 
-# Tables of learned vectors, which are matrices in form only: no input ever multiplies them.
-_TABLES = "embedding|positions"
+# Lookup tables: their rows are vectors, so Muon, which treats them as matrices, does not apply.
+_LOOKUP_TABLES = "embedding|positions"
 
 
 class _MeanGradients(keras.optimizers.Optimizer):
-    """Mixed into an optimizer: gradients are means over the replicas when they come.
+    """Mixin of an optimizer for gradients that are already means over the replicas.
 
-    Keras adds up the replicas' gradients after it has clipped each of them, which is not what
-    clipping those of the whole batch gives.
+    Keras sums the replicas' gradients after clipping each of them, which differs from clipping the
+    gradient of the whole batch.
     """
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
@@ -26,32 +26,34 @@ class Adam(_MeanGradients, keras.optimizers.Adam):
     """Keras's Adam for gradients that are means over the replicas."""
 
 
-class _OwnRate(_MeanGradients):
-    """Mixed into an optimizer: pretrained variables have a rate of their own.
+class _PretrainedRate(_MeanGradients):
+    """Mixin of an optimizer with a separate learning rate for pretrained variables.
 
     Args:
-        pretrained: Those variables.
-        share: Their rate as a share of the others'.
+        pretrained: The pretrained variables.
+        pretrained_factor: Their learning rate as a multiple of the other variables' rate.
     """
 
-    def __init__(self, *args: Any, pretrained: Sequence[keras.Variable], share: float, **kwargs):
+    def __init__(
+        self, *args: Any, pretrained: Sequence[keras.Variable], pretrained_factor: float, **kwargs
+    ):
         super().__init__(*args, **kwargs)
         self.pretrained = {self._var_key(variable) for variable in pretrained}
-        self.share = share
+        self.pretrained_factor = pretrained_factor
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Updates a variable, as Keras's optimizers do."""
+        """Updates one variable; called by Keras's optimizers."""
         if self._var_key(variable) in self.pretrained:
-            learning_rate = learning_rate * self.share
+            learning_rate = learning_rate * self.pretrained_factor
         super().update_step(gradient, variable, learning_rate)
 
 
-class AdamW(_OwnRate, keras.optimizers.AdamW):
-    """Keras's AdamW with a rate of its own for pretrained variables."""
+class AdamW(_PretrainedRate, keras.optimizers.AdamW):
+    """Keras's AdamW with a separate learning rate for pretrained variables."""
 
 
-class Muon(_OwnRate, keras.optimizers.Muon):
-    """Keras's Muon with a rate of its own for pretrained variables."""
+class Muon(_PretrainedRate, keras.optimizers.Muon):
+    """Keras's Muon with a separate learning rate for pretrained variables."""
 
 
 def build_optimizer(
@@ -64,37 +66,38 @@ def build_optimizer(
     pretrained: Sequence[keras.Variable] = (),
     pretrained_learning_rate: float = 0.0,
 ) -> keras.optimizers.Optimizer:
-    """Muon for weight matrices (Jordan et al., 2024), AdamW for all other variables.
+    """Returns Muon for weight matrices (Jordan et al., 2024) with AdamW for all other variables.
 
-    Muon makes each matrix's update orthogonal: every direction moves by the same amount, also the
-    rare ones, such as those that tell colours or places apart once the grammar is learnt. On drawn
-    charts 900 steps of it gave 0.72 true captions where AdamW alone gave 0.47.
+    Muon orthogonalises the update of each matrix, so that all directions move by the same amount.
+    These include rare directions, such as those that distinguish colours or places once the
+    grammar is learnt. On the built-in charts, 900 steps of Muon gave a fact accuracy of 0.72, and
+    AdamW alone 0.47.
 
     Args:
-        steps: Number of training steps, after which the rates are zero.
-        learning_rate: Highest rate of AdamW.
-        matrix_learning_rate: Highest rate of Muon; 0 leaves matrices to AdamW.
+        steps: Number of training steps; the learning rates are zero at the end.
+        learning_rate: Peak learning rate of AdamW.
+        matrix_learning_rate: Peak learning rate of Muon; with 0, AdamW also trains matrices.
         warmup: Share of the steps in which the rates rise from zero; then they fall along a half
             cosine.
-        weight_decay: Decoupled, times the rate; not applied to biases, scales, word embeddings,
-            positions and pretrained variables.
-        gradient_clip: Highest global norm of the gradient.
-        pretrained: Variables that have been trained on other data.
-        pretrained_learning_rate: Highest rate of AdamW for them.
+        weight_decay: Decoupled weight decay, multiplied by the learning rate; not applied to
+            biases, scales, word embeddings, positions and pretrained variables.
+        gradient_clip: Largest global norm of the gradient.
+        pretrained: Variables that were trained on other data.
+        pretrained_learning_rate: Peak learning rate of AdamW for pretrained variables.
     """
     warmup_steps = int(warmup * steps)
 
-    def schedule(highest: float) -> keras.optimizers.schedules.CosineDecay:
+    def schedule(peak: float) -> keras.optimizers.schedules.CosineDecay:
         return keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=0.0 if warmup_steps else highest,
-            warmup_target=highest if warmup_steps else None,
+            initial_learning_rate=0.0 if warmup_steps else peak,
+            warmup_target=peak if warmup_steps else None,
             warmup_steps=warmup_steps,
             decay_steps=max(steps - warmup_steps, 1),
         )
 
     shared: dict[str, Any] = {
         "pretrained": pretrained,
-        "share": pretrained_learning_rate / learning_rate,
+        "pretrained_factor": pretrained_learning_rate / learning_rate,
         "weight_decay": weight_decay,
         "global_clipnorm": gradient_clip,
     }
@@ -103,16 +106,16 @@ def build_optimizer(
         optimizer = Muon(
             schedule(matrix_learning_rate),
             adam_lr_ratio=ratio,
-            # Keras multiplies it by Muon's rate.
+            # Keras multiplies the decay by Muon's learning rate.
             adam_weight_decay=weight_decay * ratio,
-            exclude_layers=[_TABLES],
+            exclude_layers=[_LOOKUP_TABLES],
             **shared,
         )
     else:
         optimizer = AdamW(schedule(learning_rate), **shared)
-    # Decay pulls towards zero what is a scale or an offset rather than a direction, and words
-    # that are rarely seen, and all that was learnt before.
+    # Weight decay would pull scales and offsets to zero, and also the embeddings of rare words
+    # and pretrained weights.
     optimizer.exclude_from_weight_decay(
-        var_list=list(pretrained), var_names=["bias", "gamma", "beta", _TABLES]
+        var_list=list(pretrained), var_names=["bias", "gamma", "beta", _LOOKUP_TABLES]
     )
     return precision.scaled(optimizer)

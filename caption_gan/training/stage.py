@@ -184,7 +184,7 @@ def train_stage(
     # is on disk when it counts as done, and an interruption ends an epoch that is whole.
     recording = [
         callbacks.History(epochs, lambda: write_json(run.history, history)),
-        callbacks.KeepBest(keep, watched, epochs),
+        callbacks.SaveBest(keep, watched, epochs),
         *_sample_captions(monitor, logs),
         keras.callbacks.TensorBoard(
             log_dir=logs,
@@ -206,7 +206,7 @@ def train_stage(
                 settings.epochs,
                 [
                     *_word_vector_policy(config, captioner),
-                    callbacks.StopOnInvalidFigure(_fail),
+                    callbacks.StopOnNonFinite(_fail),
                     callbacks.CaptionMetrics(lambda: strategies.from_chief(monitor.quality)),
                     *watching,
                     *(recording if chief else []),

@@ -167,7 +167,7 @@ def main(strategy: str, path: str, devices: int, names: list[str]) -> None:
             "categorical",
             lambda logits, count, seed: tf.argmax(logits, -1)[:, None] + 0 * seed.next()[0],
         ),
-        mock.patch.object(replicas, "apart", lambda seed: seed),
+        mock.patch.object(replicas, "per_replica_seed", lambda seed: seed),
     ]
     with strategies.using(strategy):
         for patch in patches:

@@ -90,7 +90,7 @@ def test_one_replica_changes_nothing():
     assert replicas.mean(value) is value
     assert replicas.all_gather(value, 2) is value
     assert replicas.local_rows(value, 2) is value
-    assert replicas.apart(value) is value
+    assert replicas.per_replica_seed(value) is value
 
 
 def test_dropout_is_kerass():

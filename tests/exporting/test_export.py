@@ -304,7 +304,7 @@ def test_an_ensemble_is_exported(run, tmp_path):
 
 def test_runs_with_different_vocabularies_are_no_ensemble(run, tmp_path):
     other = untrained_run(tmp_path / "other", ["three green birds"])
-    with pytest.raises(CaptionGANError, match="cannot write together"):
+    with pytest.raises(CaptionGANError, match="cannot form an ensemble"):
         load_ensemble([run.path, other.path])
 
 

@@ -1,4 +1,4 @@
-"""Callbacks: each does its one thing, at the right epoch."""
+"""Callbacks of a training stage."""
 
 import itertools
 import json
@@ -13,10 +13,10 @@ from caption_gan.text.embeddings import WordEmbedding
 from caption_gan.training.callbacks import (
     CaptionMetrics,
     History,
-    KeepBest,
     Progress,
     SampleCaptions,
-    StopOnInvalidFigure,
+    SaveBest,
+    StopOnNonFinite,
     UnfreezeEmbeddings,
 )
 
@@ -26,7 +26,7 @@ TARGETS = np.array([[0.0], [1.0], [0.5], [2.0]], np.float32)
 
 @pytest.fixture
 def model() -> keras.Model:
-    """Reads two of four words; the optimizer was built while all of it was trainable."""
+    """Returns a model of two words; its optimizer was built while all layers were trainable."""
     keras.utils.set_random_seed(0)
     layers = [WordEmbedding(4, 3, name="embedding"), keras.layers.Flatten(), keras.layers.Dense(1)]
     model = keras.Sequential([keras.layers.Input((2,), dtype="int32"), *layers])
@@ -43,7 +43,7 @@ def fit(model: keras.Model, epochs: int, *callbacks: keras.callbacks.Callback, *
 def changes_by_epoch(
     model: keras.Model, policy: keras.callbacks.Callback, epochs: int, **settings
 ) -> list[bool]:
-    """Whether the word vectors moved in each epoch."""
+    """Returns for each epoch whether the word vectors changed."""
     vectors = [np.array(model.get_layer("embedding").embeddings)]
     watch = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: vectors.append(
@@ -54,12 +54,12 @@ def changes_by_epoch(
     return [not np.array_equal(before, after) for before, after in itertools.pairwise(vectors)]
 
 
-def test_word_vectors_move_after_so_many_epochs(model):
+def test_word_vectors_are_trained_after_the_given_epochs(model):
     policy = UnfreezeEmbeddings(model.get_layer("embedding"), 2)
     assert changes_by_epoch(model, policy, 4) == [False, False, True, True]
 
 
-def test_word_vectors_move_at_once_or_never(model):
+def test_word_vectors_are_trained_at_once_or_never(model):
     embedding = model.get_layer("embedding")
     assert changes_by_epoch(model, UnfreezeEmbeddings(embedding, 0), 1) == [True]
     assert changes_by_epoch(model, UnfreezeEmbeddings(embedding, 10**9), 2) == [False, False]
@@ -71,7 +71,7 @@ def test_word_vectors_of_a_continued_run(model):
 
 
 class OnlyTheAttribute(UnfreezeEmbeddings):
-    """The fault: the step that Keras has compiled goes on training what it did."""
+    """Faulty: the compiled step continues to train the same variables."""
 
     def on_epoch_begin(self, epoch, logs=None):
         self.embedding.trainable = epoch >= self.epochs
@@ -82,36 +82,36 @@ def test_setting_the_attribute_alone_unfreezes_nothing(model):
     assert changes_by_epoch(model, policy, 3) == [False, False, False]
 
 
-def test_keep_best_saves_what_is_as_good_as_ever():
+def test_save_best_saves_epochs_that_equal_or_exceed_the_best():
     saved: list[int] = []
     epoch = 0
-    keep = KeepBest(lambda: saved.append(epoch), monitor="val_CIDEr")
+    keep = SaveBest(lambda: saved.append(epoch), monitor="val_CIDEr")
     for epoch, score in enumerate([0.1, 0.3, 0.2, math.nan, 0.3, 0.4]):
         keep.on_epoch_end(epoch, {"val_CIDEr": score, "loss": 1.0})
     assert saved == [0, 1, 4, 5]
     assert keep.best == 0.4
 
 
-def test_keep_best_remembers_an_interrupted_run():
+def test_save_best_includes_epochs_of_an_interrupted_run():
     saved: list[bool] = []
     past = [{"val_CIDEr": 0.5}, {"val_CIDEr": 0.4, "val_healthy": 1}]
-    keep = KeepBest(lambda: saved.append(True), "val_CIDEr", past)
+    keep = SaveBest(lambda: saved.append(True), "val_CIDEr", past)
     keep.on_epoch_end(3, {"val_CIDEr": 0.49})
     assert not saved
     keep.on_epoch_end(4, {"val_CIDEr": 0.5})
     assert saved == [True]
 
 
-def test_keep_best_never_keeps_what_shows_signs_of_collapse():
+def test_save_best_skips_epochs_with_signs_of_collapse():
     saved: list[float] = []
     past = [{"val_CIDEr": 0.9, "val_healthy": 0.0}, {"val_CIDEr": 0.2, "val_healthy": 1.0}]
-    keep = KeepBest(lambda: saved.append(keep.best), "val_CIDEr", past)
+    keep = SaveBest(lambda: saved.append(keep.best), "val_CIDEr", past)
     keep.on_epoch_end(2, {"val_CIDEr": 0.8, "val_healthy": 0.0})
     keep.on_epoch_end(3, {"val_CIDEr": 0.3, "val_healthy": 1.0})
     assert saved == [0.3]
 
 
-def test_history_continues_curves_that_json_can_hold():
+def test_history_appends_json_numbers():
     epochs = [{"epoch": 1, "seconds": 2.0, "loss": 3.0}]
     written: list[str] = []
     history = History(epochs, lambda: written.append(json.dumps(epochs)))
@@ -124,7 +124,7 @@ def test_history_continues_curves_that_json_can_hold():
     assert [len(json.loads(text)) for text in written] == [2]
 
 
-def test_figures_reach_the_callbacks_after_them(model):
+def test_metrics_reach_later_callbacks(model):
     scores = iter([0.2, 0.1])
     epochs: list[dict[str, float]] = []
     saved: list[int] = []
@@ -133,19 +133,19 @@ def test_figures_reach_the_callbacks_after_them(model):
         2,
         CaptionMetrics(lambda: {"CIDEr": next(scores), "repeated_token_rate": 0.0}),
         History(epochs, lambda: None),
-        KeepBest(lambda: saved.append(len(epochs)), "val_CIDEr"),
+        SaveBest(lambda: saved.append(len(epochs)), "val_CIDEr"),
     )
-    assert [figures["val_CIDEr"] for figures in epochs] == [0.2, 0.1]
-    assert [figures["epoch"] for figures in epochs] == [1, 2]
-    assert all({"loss", "seconds", "val_repeated_token_rate"} <= set(figures) for figures in epochs)
+    assert [metrics["val_CIDEr"] for metrics in epochs] == [0.2, 0.1]
+    assert [metrics["epoch"] for metrics in epochs] == [1, 2]
+    assert all({"loss", "seconds", "val_repeated_token_rate"} <= set(metrics) for metrics in epochs)
     assert saved == [1]
 
 
 @pytest.mark.parametrize("name", ["loss", "critic_gradient_norm"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_an_invalid_figure_is_reported_with_its_step(name, value):
+def test_a_non_finite_metric_is_reported_with_its_step(name, value):
     reasons: list[str] = []
-    stop = StopOnInvalidFigure(reasons.append)
+    stop = StopOnNonFinite(reasons.append)
     stop.on_epoch_begin(2)
     stop.on_train_batch_end(6, {"loss": 1e30, "critic_gradient_norm": 0.0})
     assert not reasons
@@ -153,7 +153,7 @@ def test_an_invalid_figure_is_reported_with_its_step(name, value):
     assert reasons == [f"{name} is {value} at step 8 of epoch 3"]
 
 
-def test_an_invalid_loss_ends_training_at_once(model):
+def test_a_non_finite_loss_ends_training_at_once(model):
     def fail(reason: str) -> None:
         raise ArithmeticError(reason)
 
@@ -167,7 +167,7 @@ def test_an_invalid_loss_ends_training_at_once(model):
             batch_size=2,
             shuffle=False,
             verbose=0,
-            callbacks=[StopOnInvalidFigure(fail), History(epochs, lambda: None)],
+            callbacks=[StopOnNonFinite(fail), History(epochs, lambda: None)],
         )
     assert not epochs
 
@@ -183,7 +183,7 @@ def test_progress_counts_all_epochs_and_goes_to_standard_error(model, capsys):
     assert "epoch 1:" not in captured.err
 
 
-def test_sample_captions_are_pictures_in_the_logs(tmp_path):
+def test_sample_captions_are_logged_as_images(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
     samples = SampleCaptions(tmp_path, lambda: {"a-dog": picture})
     samples.on_epoch_end(0)
