@@ -1,8 +1,8 @@
-"""Input from other machines: `python -m caption_gan.input_server --dispatcher --worker`.
+"""A tf.data service for training: `python -m caption_gan.input_server --dispatcher --worker`.
 
-A tf.data service: one dispatcher, which tells workers what to read, and workers on any number of
-CPU hosts, which read shards, decode, tokenize and make batches for the `fit` whose `data.service`
-names the dispatcher.
+The dispatcher assigns shards to workers. The workers, on any number of hosts without accelerators,
+read shards, decode, tokenize and make batches for the `fit` whose `data.service` is the address of
+the dispatcher.
 """
 
 import signal
@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 
 import grpc
 import tensorflow as tf
-import tensorflow_text  # noqa: F401  Registers the operations of the batches' graphs.
+import tensorflow_text  # noqa: F401  Registers operations that the workers' graphs contain.
 from jsonargparse.typing import PositiveInt
 
 from caption_gan.command_line import ArgumentParser, run_program
@@ -23,15 +23,20 @@ from caption_gan.data.service.dispatcher import Dispatcher
 from caption_gan.errors import CaptionGANError
 
 DISPATCHER_PORT, WORKER_PORT = 5050, 5051
-LOOK_SECONDS = 5.0
-# A worker that starts again at its address by then goes on with what it had to do.
-LOST_SECONDS = 20.0
+CHECK_INTERVAL = 5.0  # Seconds.
+# Seconds; a worker that restarts at the same address within this time resumes its tasks.
+RESTART_TIMEOUT = 20.0
 
 
 def start_dispatcher(
     port: int, work_dir: str | None
 ) -> tf.data.experimental.service.DispatchServer:
-    """A dispatcher, which outlives its end if it has a folder to keep its state in.
+    """Starts a dispatcher.
+
+    Args:
+        port: To listen at.
+        work_dir: Folder for its state, from which a restarted dispatcher resumes; None to not store
+            it.
 
     Raises:
         CaptionGANError: The port is taken, or the folder cannot be used.
@@ -40,14 +45,19 @@ def start_dispatcher(
     config = tf.data.experimental.service.DispatcherConfig(
         port=port, protocol="grpc", work_dir=work_dir, fault_tolerant_mode=work_dir is not None
     )
-    with _starting("dispatcher", f"--port {port} and --work_dir {work_dir}"):
+    with _start_errors("dispatcher", f"--port {port} and --work_dir {work_dir}"):
         return tf.data.experimental.service.DispatchServer(config)
 
 
 def start_worker(
     port: int, worker_address: str, dispatcher_address: str
 ) -> tf.data.experimental.service.WorkerServer:
-    """A worker, known to the dispatcher.
+    """Starts a worker and registers it with the dispatcher.
+
+    Args:
+        port: To listen at.
+        worker_address: Host and port by which other machines reach the worker.
+        dispatcher_address: Host and port of the dispatcher.
 
     Raises:
         CaptionGANError: The port is taken, or no dispatcher answers.
@@ -57,24 +67,24 @@ def start_worker(
     config = tf.data.experimental.service.WorkerConfig(
         dispatcher_address, worker_address=worker_address, port=port, protocol="grpc"
     )
-    with _starting("worker", f"--port {port} and --dispatcher_address {dispatcher_address}"):
+    with _start_errors("worker", f"--port {port} and --dispatcher_address {dispatcher_address}"):
         return tf.data.experimental.service.WorkerServer(config)
 
 
-def follow_workers(dispatcher: Dispatcher, stopping: threading.Event) -> None:
-    """Takes what lost workers had to do for done, until it is told to stop.
+def finish_lost_workers(dispatcher: Dispatcher, stop: threading.Event) -> None:
+    """Marks the tasks of lost workers as completed until `stop` is set.
 
-    TensorFlow's dispatcher waits for a lost worker to come back to its address, and with it the
-    epoch, which would not end.
+    TensorFlow's dispatcher waits for a lost worker to return to its address; until then the epoch
+    does not end.
     """
-    looks: dict[str, int] = {}  # By worker, how many in a row it has not answered.
-    while not stopping.wait(LOOK_SECONDS):
+    failed_checks: dict[str, int] = {}  # By worker, how many in a row.
+    while not stop.wait(CHECK_INTERVAL):
         for worker in dispatcher.workers() or []:
-            looks[worker] = 0 if is_listening(worker) else looks.get(worker, 0) + 1
-            lost = looks[worker] * LOOK_SECONDS - LOST_SECONDS
-            if lost == 0:
-                print(f"worker {worker} is gone; the others go on without it", file=sys.stderr)
-            if lost >= 0:
+            failed_checks[worker] = 0 if is_listening(worker) else failed_checks.get(worker, 0) + 1
+            overdue = failed_checks[worker] * CHECK_INTERVAL - RESTART_TIMEOUT
+            if overdue == 0:
+                print(f"worker {worker} is lost; the others continue without it", file=sys.stderr)
+            if overdue >= 0:
                 try:
                     dispatcher.finish(worker)
                 except grpc.RpcError as error:
@@ -82,7 +92,7 @@ def follow_workers(dispatcher: Dispatcher, stopping: threading.Event) -> None:
 
 
 def _check_free(port: int) -> None:
-    """Refuses a taken port, which gRPC would share with whoever listens there."""
+    """Raises an error if the port is taken; gRPC would share it with the other process."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -94,8 +104,8 @@ def _check_free(port: int) -> None:
 
 
 @contextmanager
-def _starting(server: str, settings: str) -> Iterator[None]:
-    """Says in a line why TensorFlow does not start a server."""
+def _start_errors(server: str, settings: str) -> Iterator[None]:
+    """Raises TensorFlow's errors at the start of a server as one line."""
     try:
         yield
     except (tf.errors.OpError, RuntimeError) as error:
@@ -104,7 +114,7 @@ def _starting(server: str, settings: str) -> Iterator[None]:
 
 
 def main() -> None:
-    """The program."""
+    """Runs the program."""
     parser = ArgumentParser(
         prog="python -m caption_gan.input_server", description=(__doc__ or "").splitlines()[0]
     )
@@ -113,28 +123,32 @@ def main() -> None:
     parser.add_argument(
         "--port",
         type=PositiveInt | None,
-        help=f"{DISPATCHER_PORT} of a dispatcher, {WORKER_PORT} of a worker; of the dispatcher if "
-        "both are run, and the worker has the next one",
+        help=f"default: {DISPATCHER_PORT} for a dispatcher, {WORKER_PORT} for a worker; with both, "
+        "the dispatcher's port, and the worker has the next one",
     )
     parser.add_argument(
-        "--work_dir", type=str | None, help="the dispatcher's state, so that it can start again"
+        "--work_dir",
+        type=str | None,
+        help="folder for the dispatcher's state, so that it can restart",
     )
     parser.add_argument(
-        "--dispatcher_address", type=str | None, help="host:port of a worker's dispatcher"
+        "--dispatcher_address", type=str | None, help="host:port of the worker's dispatcher"
     )
     parser.add_argument(
-        "--worker_host", default=socket.gethostname(), help="by which others reach a worker"
+        "--worker_host",
+        default=socket.gethostname(),
+        help="name by which other machines reach the worker",
     )
     options = parser.parse_args()
     if not (options.dispatcher or options.worker):
-        parser.error("nothing to do; give --dispatcher or --worker, or both.")
+        parser.error("nothing to do; add --dispatcher, --worker or both.")
     if options.worker and not (options.dispatcher or options.dispatcher_address):
         parser.error("--worker needs --dispatcher_address, such as input-dispatcher:5050.")
     port, address = options.port, options.dispatcher_address
-    stopping = threading.Event()
+    stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
-    # A host's GPUs are for training.
+        signal.signal(number, lambda *_: stop.set())
+    # Leaves the GPUs of the host to training.
     tf.config.set_visible_devices([], "GPU")
     with ExitStack() as stack:
         if options.dispatcher:
@@ -142,16 +156,16 @@ def main() -> None:
             server = start_dispatcher(port, options.work_dir)
             stack.callback(server.stop)
             address, port = f"localhost:{port}", port + 1
-            follower = threading.Thread(target=follow_workers, args=(Dispatcher(address), stopping))
-            follower.start()
-            stack.callback(follower.join)
-            print(f"dispatcher at port {port - 1}", file=sys.stderr)
+            monitor = threading.Thread(target=finish_lost_workers, args=(Dispatcher(address), stop))
+            monitor.start()
+            stack.callback(monitor.join)
+            print(f"dispatcher listens at port {port - 1}", file=sys.stderr)
         if options.worker:
             port = port or WORKER_PORT
             worker = start_worker(port, f"{options.worker_host}:{port}", address)
             stack.callback(worker.stop)
-            print(f"worker at port {port}, of {address}", file=sys.stderr)
-        stopping.wait()
+            print(f"worker listens at port {port}, for dispatcher {address}", file=sys.stderr)
+        stop.wait()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Prepares a data set: `python -m caption_gan.prepare --config configs/X.yaml [--to SHARDS]`.
 
-Checks images and captions, computes the regions of a frozen encoder, and writes shards, a page
-`summary.html` to look at before training, and `skipped.jsonl`. `fit` finds the shards in the cache
-or, with `--to`, by `--data.shards`. A preparation that was stopped goes on where it was; several
-machines can share it.
+Checks images and captions, computes the regions of a frozen encoder, and writes shards, a summary
+of the data set (`summary.html`) and a list of what cannot be used (`skipped.jsonl`). `fit` finds
+the shards in the cache or, after `--to`, by `--data.shards`. An interrupted preparation resumes
+where it stopped, and several machines can share the work.
 """
 
 import dataclasses
@@ -34,25 +34,26 @@ def prepare(
     shard_count: int = 1,
     command: str = "python -m caption_gan.prepare",
 ) -> list[str]:
-    """Prepares all splits of a data set, or a machine's part of them.
+    """Prepares all splits of a data set, or one machine's share of them.
 
     Args:
-        config: Settings of the data and the encoder.
-        directory: Where the shards go; in the cache if it is not given.
-        shard_index: Number of this machine.
+        config: Settings of the data set and the encoder.
+        directory: Folder for the shards; by default a folder in `data.cache`.
+        shard_index: Number of this machine, from 0.
         shard_count: Number of machines. Each writes every `shard_count`-th shard of a split.
-        command: How to do it again, for the page.
+        command: Command line for the summary page.
 
     Returns:
         Lines to print.
 
     Raises:
-        CaptionGANError: The data cannot be read or the shards cannot be written.
+        CaptionGANError: The data set cannot be read, or the shards cannot be written.
     """
     preparation = Preparation(config, build_encoder(config.encoder), directory)
 
     def is_wanted(shard: Shard) -> bool:
-        return shard.number % shard_count == shard_index and not shard.is_whole(thorough=True)
+        is_mine = shard.number % shard_count == shard_index
+        return is_mine and not shard.is_complete(verify_checksum=True)
 
     for split in preparation.splits:
         preparation.write(split, is_wanted)
@@ -60,12 +61,12 @@ def prepare(
         shard.path
         for split in preparation.splits
         for shard in preparation.shards(split)
-        if not shard.is_whole()
+        if not shard.is_complete()
     ]
     if missing:
         return [
-            f"this machine's shards are in {preparation.directory}; {len(missing)} shards of other "
-            f"machines are not there yet, such as {missing[0]}"
+            f"the shards of this machine are in {preparation.directory}; {len(missing)} shards of "
+            f"other machines are still missing, for example {missing[0]}"
         ]
     splits = [preparation.prepared(split) for split in preparation.splits]
     return describe(config, preparation.directory, splits, command)
@@ -74,7 +75,7 @@ def prepare(
 def describe(
     config: Config, directory: str, splits: Sequence[PreparedSplit], command: str
 ) -> list[str]:
-    """Writes `summary.html` and `skipped.jsonl` and returns what they say in short."""
+    """Writes `summary.html` and `skipped.jsonl`, and returns their main points as lines."""
     skipped = [
         {"split": split.split, **dataclasses.asdict(skip)}
         for split in splits
@@ -85,7 +86,7 @@ def describe(
     page = filesystem.join(directory, "summary.html")
     write_data_summary(
         page,
-        title=f"{config.data.source}: {config.data.root or 'drawn'}",
+        title=f"{config.data.source}: {config.data.root or 'synthetic'}",
         command=command,
         splits=splits,
         samples=list(islice(read_examples(splits[0]), SHOWN_IMAGES)),
@@ -103,14 +104,14 @@ def describe(
         *dict.fromkeys(notes),
         *overlaps(splits),
         f"summary:  {page}",
-        f"training: python -m caption_gan.fit with these settings and --data.shards {directory}",
+        f"training: run caption_gan.fit with the same settings and --data.shards {directory}",
     ]
 
 
 def main() -> None:
-    """The program."""
+    """Runs the program."""
     parser = config_parser("python -m caption_gan.prepare", (__doc__ or "").splitlines()[0])
-    parser.add_argument("--to", help="folder for the shards; default: in data.cache")
+    parser.add_argument("--to", help="folder for the shards; default: a folder in data.cache")
     parser.add_argument("--shard_index", type=int, default=0, help="number of this machine, from 0")
     parser.add_argument("--shard_count", type=int, default=1, help="number of machines")
     arguments = parser.parse_args()
@@ -119,12 +120,12 @@ def main() -> None:
     if not 0 <= arguments.shard_index < arguments.shard_count:
         parser.error(
             f"--shard_index {arguments.shard_index} and --shard_count {arguments.shard_count}: "
-            "expected an index from 0 to below the count"
+            "expected 0 <= shard_index < shard_count"
         )
     directory = filesystem.resolve(arguments.to) if arguments.to else None
     command = shlex.join(["python", "-m", "caption_gan.prepare", *sys.argv[1:]])
-    part = arguments.shard_index, arguments.shard_count
-    print("\n".join(prepare(config, directory, *part, command)))
+    lines = prepare(config, directory, arguments.shard_index, arguments.shard_count, command)
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Text without images: sentences that show a critic how people write.
+"""Reads text corpora: sentences without images, more real captions for a critic.
 
 S sentences, T sequence length.
 """
@@ -16,25 +16,26 @@ from caption_gan.storage import filesystem
 from caption_gan.text.tokenizer import Tokenizer
 from caption_gan.text.vocabulary import batched
 
-_AT_ONCE = 8192
+_BATCH = 8192  # Sentences that are tokenized together.
 KEYS = ("caption", "text", "sentence")
 
 
 def read_corpora(paths: Sequence[str], skips: Skips) -> Iterator[str]:
-    """Yields the sentences of files one after another.
+    """Yields the sentences of text files.
 
     Args:
-        paths: Files with one sentence a line, or JSON Lines (`.jsonl`) of texts or of objects with
-            `caption`, `text` or `sentence`. They may be larger than memory.
-        skips: Counts lines that are no such thing; empty ones are passed over.
+        paths: Text files with one sentence per line, or JSON Lines (`.jsonl`) of strings or of
+            objects with a key `caption`, `text` or `sentence`. They may be larger than memory.
+        skips: Counts lines without a sentence; empty lines are not counted.
 
     Raises:
-        CaptionGANError: A file is not there.
+        CaptionGANError: A file does not exist.
     """
     for path in map(filesystem.resolve, paths):
         if not filesystem.is_file(path):
             raise CaptionGANError(
-                f"data.corpora: {path} is not a file; expected one sentence a line, or JSON Lines."
+                f"data.corpora: {path} is not a file; expected sentences, one per line, or JSON "
+                "Lines."
             )
         is_json = path.endswith(".jsonl")
         with filesystem.as_os_errors(), tf.io.gfile.GFile(path, "rb") as file:
@@ -48,44 +49,45 @@ def read_corpora(paths: Sequence[str], skips: Skips) -> Iterator[str]:
 
 
 def tokenize_corpora(paths: Sequence[str], tokenizer: Tokenizer, skips: Skips) -> np.ndarray:
-    """Token ids of the sentences that a generator could write.
+    """Token ids of the sentences that a generator could generate.
 
-    One with an unknown word or without its end would tell a critic how to know real sentences by
-    what no generator writes; such sentences are counted.
+    Sentences with an unknown word or longer than T are left out: a critic could tell them from
+    generated captions by that alone.
 
     Args:
-        paths: As of `read_corpora`.
-        tokenizer: Of the captions.
-        skips: Counts what is left out.
+        paths: As in `read_corpora`.
+        tokenizer: The tokenizer of the captions.
+        skips: Counts sentences that are left out.
 
     Returns:
-        uint16 or int32 [S, T], the smaller one that holds the vocabulary.
+        Token ids [S, T], uint16 if the vocabulary fits, else int32.
 
     Raises:
-        CaptionGANError: A file is not there, or no sentence is left.
+        CaptionGANError: A file does not exist, or no sentence is left.
     """
-    kind = np.uint16 if tokenizer.vocabulary_size <= 2**16 else np.int32
-    kept = [np.empty((0, tokenizer.sequence_length), kind)]
-    for sentences in batched(read_corpora(paths, skips), _AT_ONCE):
+    dtype = np.uint16 if tokenizer.vocabulary_size <= 2**16 else np.int32
+    batches = [np.empty((0, tokenizer.sequence_length), dtype)]
+    for sentences in batched(read_corpora(paths, skips), _BATCH):
         texts = tf.constant([text.encode("utf-8", "replace") for text in sentences])
         token_ids = tokenizer.tokenize(texts).numpy()
         unknown = (token_ids == tokenizer.unk_id).any(axis=-1)
         long = tokenizer.too_long(texts).numpy()
-        for reason, which in (("have unknown words", unknown), ("are too long", long & ~unknown)):
-            if which.any():
-                first = sentences[int(which.argmax())]
-                skips.add(f"sentences of data.corpora {reason}", first, int(which.sum()))
-        kept.append(token_ids[~unknown & ~long].astype(kind))
-    token_ids = np.concatenate(kept)
+        for reason, mask in (("have unknown words", unknown), ("are too long", long & ~unknown)):
+            if mask.any():
+                first = sentences[int(mask.argmax())]
+                skips.add(f"sentences of data.corpora {reason}", first, int(mask.sum()))
+        batches.append(token_ids[~unknown & ~long].astype(dtype))
+    token_ids = np.concatenate(batches)
     if not len(token_ids):
         raise CaptionGANError(
-            f"data.corpora: {', '.join(paths)} have no sentence of known words that is short "
-            f"enough. {' '.join(f'{line}.' for line in skips.lines())}"
+            f"data.corpora: {', '.join(paths)} have no sentence that has only known words and is "
+            f"short enough. {' '.join(f'{line}.' for line in skips.lines())}"
         )
     return token_ids
 
 
 def _sentence(line: str) -> str | None:
+    """The sentence in a line of JSON; None if there is none."""
     try:
         content: Any = json.loads(line)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Batches of encoded images to pixels in a served model, where a row may hold anything.
+"""Decodes batches of images in a served model, where a row may contain any bytes.
 
 B batch, N rows that decode.
 """
@@ -12,20 +12,19 @@ NO_IMAGE = "not an image that can be decoded (PNG, JPEG, GIF, BMP, WebP)"
 
 
 def read_images(image_bytes: tf.Tensor, height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes a batch as training does, and tells of each row what is wrong with it.
+    """Decodes a batch of images as training does, and says what is wrong with each row.
 
-    Servers merge requests of several callers into one batch, and an operation that fails would
-    fail them all. A data set is where TensorFlow can go on after an operation has failed, and it
-    decodes rows in parallel besides.
+    Servers merge the requests of several clients into one batch, and an operation that fails would
+    fail all of them. A dataset can continue after an error, and decodes rows in parallel.
 
     Args:
         image_bytes: Encoded images, string [B]; B may be 0.
-        height: Of all images, in pixels.
-        width: Likewise.
+        height: Of the decoded images, in pixels.
+        width: Of the decoded images, in pixels.
 
     Returns:
-        Pixels uint8 [B, height, width, 3], black where a row does not decode, and what is wrong
-        with each row, string [B]: empty where it is fine.
+        Pixels, uint8 [B, height, width, 3], black if a row does not decode; and the error of each
+        row, string [B], empty if it decodes.
     """
     rows = tf.size(image_bytes, tf.int64)
     decoded = (
@@ -35,10 +34,10 @@ def read_images(image_bytes: tf.Tensor, height: int, width: int) -> tuple[tf.Ten
             lambda row, encoded: (row, decode_and_resize(encoded, height, width)),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
-        # Anyone can send what does not decode: a warning for each would fill a server's log.
+        # Clients can send anything; a warning for each bad row would flood the server's log.
         .ignore_errors(log_warning=False)
     )
-    # Stands for all rows that do not decode, and gives a batch in which none does an element.
+    # Replaces all rows that do not decode; also gives a batch without good rows an element.
     black = tf.data.Dataset.from_tensors((rows, tf.zeros([height, width, 3], tf.uint8)))
     batch = decoded.concatenate(black).batch(rows + 1).with_options(NO_AUTOTUNE)
     row, pixels = batch.get_single_element()  # [N + 1], [N + 1, height, width, 3]
@@ -49,6 +48,6 @@ def read_images(image_bytes: tf.Tensor, height: int, width: int) -> tuple[tf.Ten
     )[:-1]  # [B]
     reason = tf.where(tf.strings.length(image_bytes) == 0, NO_BYTES, NO_IMAGE)
     error = tf.where(position == last, reason, "")
-    # Where every row decodes, nothing has to be moved.
+    # Avoids a copy of the pixels if all rows decode.
     pixels = tf.cond(last == rows, lambda: pixels[:-1], lambda: tf.gather(pixels, position))
     return tf.ensure_shape(pixels, [None, height, width, 3]), error

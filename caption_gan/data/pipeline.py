@@ -1,6 +1,7 @@
-"""From shards to the batches that networks eat.
+"""Reads shards as batches for training and validation.
 
-B batch, K captions an image, C captions that an image has, T time, R regions, D region depth.
+B batch, K captions per image in a batch, C captions per image in the data set, T time,
+H image height, W image width, R regions, D region depth, S sentences.
 """
 
 import math
@@ -16,25 +17,26 @@ from caption_gan.data.service.client import distribute
 from caption_gan.data.shards.files import IMAGES_PER_SHARD, PreparedSplit
 from caption_gan.data.shards.records import (
     SHARDS_AT_A_TIME,
-    parsed,
+    parse_records,
     read_assigned_shards,
     read_serialized,
 )
 from caption_gan.text.tokenizer import Tokenizer
 from caption_gan.text.vocabulary import PAD_ID
 
-BATCHES_AHEAD = 2
-SORTED_BATCHES = 16  # Together they are put in order of length; more is hardly better sorted.
-SHUFFLED_BYTES = 2**28  # Of records, where decoded examples do not fit into memory.
+PREFETCHED_BATCHES = 2
+SORTED_BATCHES = 16  # Sorted by length together; with more, lengths are hardly more alike.
+SHUFFLE_BUFFER_BYTES = 2**28  # Of records, if decoded examples do not fit into memory.
 
 
 class Pipeline:
     """Reads prepared splits as batches.
 
     Args:
-        data: Number of captions an image and the limit of memory.
-        encoder: Size of the images, and whether there are cached regions instead.
-        cached_shape: (R, D) of cached regions, or of what the encoder has cached in their place.
+        data: Captions per image and the memory limit.
+        encoder: Size of the images, and whether they are flipped.
+        cached_shape: Shape of what the encoder caches of an image, e.g. (R, D); None if it caches
+            nothing and batches contain images.
         tokenizer: Turns captions into token ids.
     """
 
@@ -58,79 +60,81 @@ class Pipeline:
         seed: int,
         by_length: bool = False,
     ) -> tf.data.Dataset:
-        """Endlessly varied epochs: shuffled images, a random choice and order of captions.
+        """Training batches: shuffled images, each with K of its captions chosen at random.
 
         Args:
             prepared: The split.
             batch_size: B.
             captions: K.
-            seed: Of all that is random. The same seed gives the same epochs, but for several
-                workers of `data.service`, whose batches come in no certain order.
-            by_length: Whether images with captions of like length come together, for an objective
-                that gains from short batches.
+            seed: Seed of all random choices. The same seed gives the same epochs, except with
+                several workers of `data.service`, whose batches come in no deterministic order.
+            by_length: Whether to batch images with captions of similar length, for objectives that
+                are faster with short batches.
 
         Returns:
-            Batches {image uint8 [B, H, W, 3] | regions float16 [B, R, D], token_ids [B, K, T]};
-            the images that do not fill the last batch come another epoch.
+            Batches {image uint8 [B, H, W, 3] or regions float16 [B, R, D], token_ids [B, K, T]}.
+            Images that do not fill the last batch are left out of that epoch.
         """
         images = prepared.images
         if self.data.service is not None:
-            dataset = self._from_service(prepared, batch_size, captions, seed, by_length)
+            dataset = self._service_batches(prepared, batch_size, captions, seed, by_length)
         else:
-            dataset = self._from_here(prepared, batch_size, captions, seed, by_length)
-        dataset = dataset.prefetch(BATCHES_AHEAD)
+            dataset = self._local_batches(prepared, batch_size, captions, seed, by_length)
+        dataset = dataset.prefetch(PREFETCHED_BATCHES)
         return dataset.apply(tf.data.experimental.assert_cardinality(images // batch_size))
 
-    def _from_here(
+    def _local_batches(
         self, prepared: PreparedSplit, batch_size: int, captions: int, seed: int, by_length: bool
     ) -> tf.data.Dataset:
-        """As `training`."""
+        """Training batches made in this process; arguments as in `training`."""
         images = prepared.images
         if self._fits_memory(images):
             dataset = self._decoded(read_serialized(prepared)).cache()
             dataset = dataset.shuffle(images, seed=seed)
         else:
-            # Shards in another order in each epoch, some in turn, and a buffer of records, which
-            # take less memory than what they hold takes decoded.
+            # Shuffles shards, then records: these take less memory than decoded examples.
             dataset = read_serialized(prepared, seed)
-            dataset = self._decoded(dataset.shuffle(_buffer(prepared, batch_size), seed=seed))
-        dataset = self._varied(dataset, seed, captions)
+            dataset = dataset.shuffle(_shuffle_buffer_size(prepared, batch_size), seed=seed)
+            dataset = self._decoded(dataset)
+        dataset = self._with_random_captions(dataset, seed, captions)
         if by_length:
             return _sorted_batches(dataset.batch(SORTED_BATCHES * batch_size), batch_size, seed)
         return dataset.batch(batch_size, drop_remainder=True)
 
-    def _from_service(
+    def _service_batches(
         self, prepared: PreparedSplit, batch_size: int, captions: int, seed: int, by_length: bool
     ) -> tf.data.Dataset:
-        """As `training`, but that workers read shards, decode, choose captions and make batches."""
-        # No more than the shards that are mixed, or the first worker would take all of a small set.
-        buffer = min(_buffer(prepared, batch_size), SHARDS_AT_A_TIME * IMAGES_PER_SHARD)
+        """Training batches made by workers of a tf.data service; arguments as in `training`."""
+        # At most the shards that are read in turn: the first worker would otherwise fill its buffer
+        # with all shards of a small data set.
+        buffer_size = min(
+            _shuffle_buffer_size(prepared, batch_size), SHARDS_AT_A_TIME * IMAGES_PER_SHARD
+        )
 
         def epoch(epoch_seed: tf.Tensor) -> tf.data.Dataset:
-            records = read_assigned_shards(prepared, epoch_seed).shuffle(buffer, seed=epoch_seed)
-            examples = self._varied(self._decoded(records), epoch_seed, captions)
+            records = read_assigned_shards(prepared, epoch_seed)
+            records = records.shuffle(buffer_size, seed=epoch_seed)
+            examples = self._with_random_captions(self._decoded(records), epoch_seed, captions)
             dataset = distribute(examples.batch(batch_size), str(self.data.service))
-            # The last batch of each worker is not full.
+            # Batches are formed again, because the last one of each worker is not full.
             if by_length:
                 pools = dataset.rebatch(SORTED_BATCHES * batch_size)
                 dataset = _sorted_batches(pools, batch_size, epoch_seed)
             else:
                 dataset = dataset.rebatch(batch_size, drop_remainder=True)
-            # What a worker was reading when it was lost is made up for by images that come again.
+            # Repeats images in place of those that a lost worker was reading.
             return dataset.repeat().take(prepared.images // batch_size)
 
-        # Workers begin each epoch anew, with nothing random left of the one before: its seed is in
-        # the graph that they are sent. (TensorFlow refuses a tensor as a seed if the global seed is
-        # 0, which no stage has.)
+        # Workers keep no random state from one epoch to the next, so each epoch sends its seed in
+        # the graph. (TensorFlow refuses a tensor as a seed if the global seed is 0; no stage's is.)
         epochs = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
         return epochs.flat_map(epoch).with_options(NO_AUTOTUNE)
 
-    def _varied(
+    def _with_random_captions(
         self, dataset: tf.data.Dataset, seed: int | tf.Tensor, captions: int
     ) -> tf.data.Dataset:
-        """Decoded examples with a random choice of K captions and one view of the image."""
-        # A seed for each image of each epoch keeps random choices the same however many threads
-        # make them.
+        """Chooses K captions and a view of each decoded example at random."""
+        # One seed per image and epoch, so that choices do not depend on the number of threads.
         seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
         dataset = tf.data.Dataset.zip(dataset, seeds)
         return dataset.map(
@@ -141,16 +145,16 @@ class Pipeline:
     def with_unpaired(
         self, batches: tf.data.Dataset, token_ids: np.ndarray, captions: int, seed: int
     ) -> tf.data.Dataset:
-        """Adds text without images to training batches.
+        """Adds captions without images to training batches.
 
         Args:
-            batches: Of `training`.
+            batches: As returned by `training`.
             token_ids: Of all sentences, [S, T].
             captions: K.
-            seed: Of the choice.
+            seed: Seed of the choice of sentences.
 
         Returns:
-            Batches with `unpaired` [B, K, T] besides.
+            The batches with an additional entry `unpaired` [B, K, T].
         """
         length = token_ids.shape[-1]
         sentences = tf.constant(token_ids)
@@ -167,23 +171,23 @@ class Pipeline:
         return tf.data.Dataset.zip(batches, seeds).map(add)
 
     def validation(self, prepared: PreparedSplit, batch_size: int) -> tf.data.Dataset:
-        """The same batches for every epoch: each image once, with its first captions."""
+        """Validation batches, the same in each epoch: each image once, with its first captions."""
         images = prepared.images
         dataset = self._decoded(read_serialized(prepared))
         if self._fits_memory(images):
             dataset = dataset.cache()
-        dataset = dataset.map(self._first)
-        dataset = dataset.batch(batch_size).prefetch(BATCHES_AHEAD)
+        dataset = dataset.map(self._first_captions)
+        dataset = dataset.batch(batch_size).prefetch(PREFETCHED_BATCHES)
         return dataset.apply(tf.data.experimental.assert_cardinality(-(-images // batch_size)))
 
     def references(self, prepared: PreparedSplit) -> Iterator[np.ndarray]:
-        """Token ids [C, T] of all captions of one image after another."""
-        records = parsed(read_serialized(prepared), with_regions=False)
+        """Yields the token ids [C, T] of all captions of each image."""
+        records = parse_records(read_serialized(prepared), with_regions=False)
         captions = records.map(lambda record: self.tokenizer.tokenize(record["captions"]))
         return captions.as_numpy_iterator()
 
     def _decoded(self, serialized: tf.data.Dataset) -> tf.data.Dataset:
-        records = parsed(serialized, with_regions=self.cached_shape is not None)
+        records = parse_records(serialized, with_regions=self.cached_shape is not None)
         return records.map(self._decode, num_parallel_calls=tf.data.AUTOTUNE)
 
     def _fits_memory(self, images: int) -> bool:
@@ -194,10 +198,12 @@ class Pipeline:
         return images * bytes_per_image <= self.data.memory_limit_gib * 2**30
 
     def _decode(self, record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Views of the image, and token ids [C, T] of the captions that have a known word."""
+        """Decodes a record: the image or its cached views, and token ids [C, T] of its captions.
+
+        Captions without a known word are left out, unless the image has no others.
+        """
         captions = record["captions"]
         usable = self.tokenizer.usable(captions)
-        # An image whose captions are all unknown words keeps them: it still has a picture.
         captions = tf.cond(
             tf.reduce_any(usable), lambda: tf.boolean_mask(captions, usable), lambda: captions
         )
@@ -214,7 +220,7 @@ class Pipeline:
     def _choose(
         self, decoded: dict[str, tf.Tensor], seed: tf.Tensor, captions: int
     ) -> dict[str, tf.Tensor]:
-        """Picks K captions, all different where there are as many, and one view of the image."""
+        """Chooses K captions, different ones if there are K, and one view of the image."""
         available = tf.shape(decoded["token_ids"])[0]
         order = tf.random.experimental.stateless_shuffle(tf.range(available), [seed, 0])
         chosen = tf.gather(order, tf.range(captions) % available)
@@ -230,7 +236,8 @@ class Pipeline:
             batch["image"] = decoded["image"]
         return batch
 
-    def _first(self, decoded: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def _first_captions(self, decoded: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Takes the first captions of an example, and the image as it is."""
         available = tf.shape(decoded["token_ids"])[0]
         first = tf.range(self.data.captions_per_image) % available
         batch = {"token_ids": tf.gather(decoded["token_ids"], first)}
@@ -239,33 +246,33 @@ class Pipeline:
         return batch | {"image": decoded["image"]}
 
 
-def _buffer(prepared: PreparedSplit, batch_size: int) -> int:
-    """Number of records that are shuffled."""
+def _shuffle_buffer_size(prepared: PreparedSplit, batch_size: int) -> int:
+    """Number of records in the shuffle buffer."""
     images = prepared.images
-    return max(batch_size, min(images, SHUFFLED_BYTES * images // max(prepared.size, 1)))
+    return max(batch_size, min(images, SHUFFLE_BUFFER_BYTES * images // max(prepared.size, 1)))
 
 
 def _sorted_batches(
     pools: tf.data.Dataset, batch_size: int, seed: int | tf.Tensor
 ) -> tf.data.Dataset:
-    """Batches of images whose longest captions are alike in length, in random order.
+    """Batches of images whose longest captions have similar lengths, in random order.
 
-    The images of a pool, which are some batches', are sorted, so that no image is left out for its
-    length, as it would be where each length waited for a batch of its own.
+    Sorts each pool of `SORTED_BATCHES` batches. Buckets of fixed lengths would instead leave out
+    the images of unfilled buckets.
     """
     seeds = tf.data.Dataset.random(seed + 2, rerandomize_each_iteration=True)
 
-    def in_order(pool: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
+    def sort_pool(pool: dict[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
         batches = tf.shape(pool["token_ids"])[0] // batch_size
-        # What fills no batch is left out before sorting: any length, not the longest.
+        # Drops the remainder before sorting, so that it is not always the longest captions.
         lengths = longest_caption(pool["token_ids"])[: batches * batch_size]
         order = tf.reshape(tf.argsort(lengths, stable=True), [batches, batch_size])
         order = tf.random.experimental.stateless_shuffle(order, [seed, 3])
         return {name: tf.gather(values, order) for name, values in pool.items()}
 
-    return tf.data.Dataset.zip(pools, seeds).map(in_order).unbatch()
+    return tf.data.Dataset.zip(pools, seeds).map(sort_pool).unbatch()
 
 
 def longest_caption(token_ids: tf.Tensor) -> tf.Tensor:
-    """Number of tokens [B] of the longest of each image's captions [B, K, T]."""
+    """Number of tokens of the longest caption of each image, [B], for token ids [B, K, T]."""
     return tf.reduce_max(tf.math.count_nonzero(token_ids != PAD_ID, axis=-1), axis=-1)

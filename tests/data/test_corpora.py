@@ -58,7 +58,7 @@ def test_only_what_a_generator_could_write_is_kept_and_the_rest_is_counted(tmp_p
         "1 sentences of data.corpora are too long: dog a dog a",
         "1 sentences of data.corpora have unknown words: a cat runs",
     ]
-    with pytest.raises(CaptionGANError, match="no sentence of known words"):
+    with pytest.raises(CaptionGANError, match="no sentence that has only known words"):
         tokenize_corpora([write(tmp_path / "b.txt", "cats\n")], tokenizer, Skips())
 
 

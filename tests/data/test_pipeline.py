@@ -126,7 +126,7 @@ def test_records_keep_everything_in_order(tmp_path, monkeypatch):
         part.write(made, Skips())
     prepared = PreparedSplit(str(tmp_path), "train", range(10), 0, [])
     assert list(records.read_examples(prepared)) == examples
-    read = records.parsed(records.read_serialized(prepared))
+    read = records.parse_records(records.read_serialized(prepared))
     for index, record in enumerate(read.as_numpy_iterator()):
         first, second = record["regions"]
         assert np.array_equal(np.frombuffer(first, np.float16), [index] * 6)

@@ -1,7 +1,7 @@
-"""What the dispatcher of a tf.data service is told and asked that TensorFlow has no function for.
+"""Remote calls to the dispatcher of a tf.data service for which TensorFlow has no function.
 
-Its messages are declared here by the numbers of TensorFlow's `dispatcher.proto`, as far as they are
-used; protobuf skips fields that are not declared.
+The messages are declared here with the field numbers of TensorFlow's `dispatcher.proto`, only as
+far as they are used; protobuf skips other fields.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
-TIMEOUT = 5.0  # Seconds; it answers within milliseconds or is not there.
+TIMEOUT = 5.0  # Seconds; a running dispatcher answers within milliseconds.
 
 _SERVICE = "tensorflow.data.DispatcherService"
 _DECLARATIONS = """
@@ -48,7 +48,7 @@ message_type {
 
 
 def _declare() -> dict[str, Any]:
-    """Message classes by name, in a pool beside TensorFlow's own."""
+    """Message classes by name, in a pool apart from TensorFlow's."""
     pool = descriptor_pool.DescriptorPool()
     pool.Add(text_format.Parse(_DECLARATIONS, descriptor_pb2.FileDescriptorProto()))
     return message_factory.GetMessageClassesForFiles(["dispatcher"], pool)
@@ -58,17 +58,17 @@ _MESSAGES = _declare()
 
 
 class Dispatcher:
-    """A dispatcher's address, at which there need not be one.
+    """Client of a dispatcher, which need not be running.
 
     Args:
-        address: Host and port.
+        address: Host and port of the dispatcher.
     """
 
     def __init__(self, address: str):
         self.address = address
 
     def workers(self) -> list[str] | None:
-        """Addresses of all workers that ever registered; None where nothing answers."""
+        """Addresses of all workers that ever registered; None if no dispatcher answers."""
         try:
             answer = self._call("GetWorkers", b"")
         except grpc.RpcError:
@@ -76,12 +76,12 @@ class Dispatcher:
         return [worker.address for worker in _MESSAGES["Workers"].FromString(answer).workers]
 
     def finish(self, worker: str) -> None:
-        """Takes all that a worker has been given to do for done.
+        """Marks all tasks of a worker as completed.
 
         Raises:
             grpc.RpcError: The dispatcher does not answer.
         """
-        # A worker that says it knows of no task is told of all that it should have.
+        # The answer to a heartbeat that reports no tasks lists all tasks of the worker.
         heartbeat = _MESSAGES["Heartbeat"](worker_address=worker)
         answer = self._call("WorkerHeartbeat", heartbeat.SerializeToString())
         tasks = _MESSAGES["HeartbeatAnswer"].FromString(answer).new_tasks
@@ -93,7 +93,7 @@ class Dispatcher:
         self._call("WorkerUpdate", update.SerializeToString())
 
     def _call(self, method: str, request: bytes) -> bytes:
-        # A channel for each call: one that has failed waits longer and longer to connect again.
-        unlimited = [("grpc.max_receive_message_length", -1)]
-        with grpc.insecure_channel(self.address, options=unlimited) as channel:
+        # One channel per call: a channel that has failed backs off before it connects again.
+        options = [("grpc.max_receive_message_length", -1)]
+        with grpc.insecure_channel(self.address, options=options) as channel:
             return channel.unary_unary(f"/{_SERVICE}/{method}")(request, timeout=TIMEOUT)

@@ -1,6 +1,6 @@
-"""From examples to the records of shards: checked captions and images, cached regions.
+"""Turns examples into the records of shards: checks captions and images, computes cached regions.
 
-B batch, R regions, D region depth.
+B batch, H image height, W image width, R regions, D region depth.
 """
 
 import dataclasses
@@ -25,15 +25,16 @@ from caption_gan.text.vocabulary import batched
 ENCODING_BATCH = 32
 
 Record = tuple[bytes, IndexedImage]
-Seen = TypeVar("Seen")
+"""A serialized example and its entry in the index of the shard."""
+
+Decoded = TypeVar("Decoded")
 
 
 class RecordMaker:
     """Makes records of examples.
 
     Args:
-        encoder: Its regions, or what its frozen layers make of images, go into the records if the
-            settings say so.
+        encoder: If it has a `cache_key`, the records contain what it caches of each image.
         config: Settings of the encoder.
     """
 
@@ -50,58 +51,65 @@ class RecordMaker:
         )
 
     def records(self, examples: Iterable[Example], skips: Skips) -> Iterator[Record]:
-        """Yields the records of the examples that can be used, in order.
+        """Yields a record for each usable example, in order.
 
         Args:
-            examples: Are read as records are asked for.
-            skips: Gets empty captions, images that do not decode, images without captions.
+            examples: Read as records are asked for.
+            skips: Counts empty captions, images that do not decode and images without captions.
         """
-        examples = _with_captions(examples, skips)
+        examples = _without_empty_captions(examples, skips)
         if not self.encoder.needs_pixels:
             return self._with_precomputed_regions(examples, skips)
         if self.encoder.cache_key:
-            return self._with_regions(examples, skips)
-        decodable = _checked(examples, lambda example: is_image(example.image) or None, skips)
-        return (_record(example) for example, _ in decodable)
+            return self._with_encoded_regions(examples, skips)
+        return (_record(example) for example, _ in _decoded(examples, _check_image, skips))
 
     def _with_precomputed_regions(
         self, examples: Iterable[Example], skips: Skips
     ) -> Iterator[Record]:
-        decodable = _checked(examples, lambda example: is_image(example.image) or None, skips)
-        for example, _ in decodable:
+        for example, _ in _decoded(examples, _check_image, skips):
             regions = self.encoder.read(example.image_id)
             if regions is None:
                 skips.add(f"images have no regions in {self.config.regions}", example.image_id)
             else:
-                yield _record(example, [regions], regions.tobytes())
+                yield _record(example, [regions], identity=regions.tobytes())
 
-    def _with_regions(self, examples: Iterable[Example], skips: Skips) -> Iterator[Record]:
-        # Decoded once, by threads, while the batch before is encoded.
-        decoded = _checked(examples, self._pixels, skips)
-        for some in batched(decoded, ENCODING_BATCH):
-            views = [view.numpy() for view in self.encode(np.stack([pixels for _, pixels in some]))]
-            for (example, _), *regions in zip(some, *views, strict=True):
+    def _with_encoded_regions(self, examples: Iterable[Example], skips: Skips) -> Iterator[Record]:
+        # Threads decode the next batch while this one is encoded.
+        decoded = _decoded(examples, self._pixels, skips)
+        for batch in batched(decoded, ENCODING_BATCH):
+            images = np.stack([pixels for _, pixels in batch])  # [B, H, W, 3]
+            views = [view.numpy() for view in self.encode(images)]
+            for (example, _), *regions in zip(batch, *views, strict=True):
                 yield _record(example, regions)
 
     def _pixels(self, example: Example) -> np.ndarray | None:
+        """Pixels [H, W, 3] of an image; None if it does not decode."""
         try:
             return self.decode(example.image).numpy()
         except tf.errors.InvalidArgumentError:
             return None
 
     def _encode(self, images: tf.Tensor) -> list[tf.Tensor]:
-        """Regions [B, R, D] of images and, if asked, of their mirror images."""
+        """What is cached [B, R, D] of images and, if `encoder.flip`, of their mirror images."""
         views = [images, tf.image.flip_left_right(images)] if self.config.flip else [images]
         return [tf.cast(self.encoder.before_cache(view), tf.float16) for view in views]
 
 
-def _record(example: Example, regions: Iterable[np.ndarray] = (), content: bytes = b"") -> Record:
-    digest = hashlib.sha256(content or example.image).hexdigest()
+def _record(example: Example, regions: Iterable[np.ndarray] = (), identity: bytes = b"") -> Record:
+    """A record of an example.
+
+    Args:
+        example: The example.
+        regions: What is cached of the image and of its mirror image.
+        identity: Bytes by which equal images are found, if not those of the image.
+    """
+    digest = hashlib.sha256(identity or example.image).hexdigest()
     image = IndexedImage(example.image_id, digest, example.captions)
     return serialize(example, list(regions)), image
 
 
-def _with_captions(examples: Iterable[Example], skips: Skips) -> Iterator[Example]:
+def _without_empty_captions(examples: Iterable[Example], skips: Skips) -> Iterator[Example]:
     for example in examples:
         captions = tuple(caption for caption in example.captions if caption.strip())
         if len(captions) < len(example.captions):
@@ -113,16 +121,27 @@ def _with_captions(examples: Iterable[Example], skips: Skips) -> Iterator[Exampl
             skips.add("images have no caption left", example.image_id)
 
 
-def _checked(
-    examples: Iterable[Example], look: Callable[[Example], Seen | None], skips: Skips
-) -> Iterator[tuple[Example, Seen]]:
-    """Pairs examples with what threads see in them; those in which it is None are skipped."""
+def _decoded(
+    examples: Iterable[Example], decode: Callable[[Example], Decoded | None], skips: Skips
+) -> Iterator[tuple[Example, Decoded]]:
+    """Pairs each example with its decoded image; skips images that do not decode.
+
+    Args:
+        examples: The examples.
+        decode: Called in threads; returns None if the image does not decode.
+        skips: Counts images that do not decode.
+    """
     threads = os.cpu_count() or 1
     pairs = parallel_map(
-        lambda example: (example, look(example)), examples, threads, ENCODING_BATCH + threads
+        lambda example: (example, decode(example)), examples, threads, ENCODING_BATCH + threads
     )
-    for example, seen in pairs:
-        if seen is None:
+    for example, decoded in pairs:
+        if decoded is None:
             skips.add("images do not decode", example.image_id)
         else:
-            yield example, seen
+            yield example, decoded
+
+
+def _check_image(example: Example) -> bool | None:
+    """True if the image decodes, else None."""
+    return is_image(example.image) or None

@@ -1,12 +1,12 @@
-"""Shards on disk: each whole or absent, with an index that says what is in it.
+"""Shard files: each is complete or absent, and has an index that lists its images.
 
-Files are named as TFX names them, with an index beside each:
+Names follow TFX, with an index for each shard:
 
     Split-train/data_tfrecord-00000-of-00016[.gz]
     Split-train/index-00000-of-00016.json
 
-A shard holds what a data set has at certain positions, so that shards can be written in any order,
-by several machines, and again when one of them is damaged.
+A shard holds a fixed range of positions of the data set. Shards can therefore be written in any
+order, by several machines, and again if one is damaged.
 """
 
 import dataclasses
@@ -23,20 +23,20 @@ from caption_gan.data.skips import Skip, Skips
 from caption_gan.storage import filesystem
 
 IMAGES_PER_SHARD = 1000
-ABANDONED_AFTER = 3600  # Seconds since somebody wrote to a file that is not finished.
+ABANDONED_AFTER = 3600  # Seconds since an incomplete file was last written to.
 _INCOMPLETE = "incomplete-"
-_CHUNK = 2**20
+_CHUNK = 2**20  # Bytes.
 _INDEX = re.compile(r"index-\d{5}-of-(\d{5})\.json")
 
 
 @dataclasses.dataclass(frozen=True)
 class IndexedImage:
-    """What is known of an image without reading it.
+    """An entry of an index.
 
     Attributes:
         image_id: As in `Example`.
         digest: Equal for equal images.
-        captions: The captions that were kept.
+        captions: The captions in the record.
     """
 
     image_id: str
@@ -46,13 +46,13 @@ class IndexedImage:
 
 @dataclasses.dataclass(frozen=True)
 class Index:
-    """What a shard holds.
+    """What a shard contains.
 
     Attributes:
         size: Of the file, in bytes.
         sha256: Of the file.
         images: In the order of the records.
-        skips: What stood at the shard's positions and could not be used.
+        skips: What could not be used at the shard's positions.
     """
 
     size: int
@@ -70,7 +70,7 @@ class Shard:
         number: From 0.
         shards: Number of shards of the split.
         images: Number of positions of the split.
-        gzip: Whether it is compressed.
+        gzip: Whether the file is compressed.
     """
 
     folder: str
@@ -81,19 +81,19 @@ class Shard:
 
     @property
     def positions(self) -> range:
-        """What of the data set goes into it."""
+        """Positions of the data set that the shard holds."""
         first, last = (self.images * end // self.shards for end in (self.number, self.number + 1))
         return range(first, last)
 
     @property
     def path(self) -> str:
-        """Of the records."""
+        """Path of the records."""
         suffix = ".gz" if self.gzip else ""
         return filesystem.join(self.folder, f"data_tfrecord-{self._place}{suffix}")
 
     @property
     def index_path(self) -> str:
-        """Of the index; written last, so that a shard with an index is finished."""
+        """Path of the index, which is written last: a shard with an index is finished."""
         return filesystem.join(self.folder, f"index-{self._place}.json")
 
     @property
@@ -101,7 +101,7 @@ class Shard:
         return f"{self.number:05d}-of-{self.shards:05d}"
 
     def read_index(self) -> Index | None:
-        """Its index, None if the shard is not finished."""
+        """The index; None if the shard is not finished."""
         try:
             content = json.loads(filesystem.read_bytes(self.index_path))
         except FileNotFoundError:
@@ -110,37 +110,39 @@ class Shard:
             content["size"],
             content["sha256"],
             tuple(
-                IndexedImage(name, digest, tuple(some)) for name, digest, some in content["images"]
+                IndexedImage(image_id, digest, tuple(captions))
+                for image_id, digest, captions in content["images"]
             ),
             tuple(Skip(*skip) for skip in content["skips"]),
         )
 
-    def is_whole(self, thorough: bool = False) -> bool:
+    def is_complete(self, verify_checksum: bool = False) -> bool:
         """Whether the shard is finished and its file is as it was written.
 
         Args:
-            thorough: Compares the checksum besides the size, which reads the whole file.
+            verify_checksum: Whether to compare the checksum too, which reads the whole file;
+                otherwise only the size is compared.
         """
         index = self.read_index()
         if index is None or not filesystem.is_file(self.path):
             return False
         if tf.io.gfile.stat(self.path).length != index.size:
             return False
-        return not thorough or _sha256(self.path) == index.sha256
+        return not verify_checksum or _sha256(self.path) == index.sha256
 
     def write(self, records: Iterable[tuple[bytes, IndexedImage]], skips: Skips) -> Index:
-        """Writes it in one piece.
+        """Writes the records, then the index; if it fails, no part of the shard remains.
 
         Args:
-            records: Serialized, with their entry of the index.
-            skips: What is skipped while records are made is added to it and kept in the index.
+            records: Serialized records with their index entries.
+            skips: Receives what is skipped while the records are made; the index stores it.
 
         Raises:
-            OSError: The disk is full, or the like; nothing is left of the shard then.
+            OSError: A file cannot be written, e.g. because the disk is full.
         """
-        # No other writer has this name, on whatever machine.
+        # Unique across machines that write to the same folder.
         temporary = filesystem.join(self.folder, f"{_INCOMPLETE}{uuid.uuid4().hex}")
-        earlier = len(skips.all)
+        earlier_skips = len(skips.all)
         images = []
         try:
             with filesystem.as_os_errors():
@@ -156,19 +158,19 @@ class Shard:
                 tf.io.gfile.rename(temporary, self.path, overwrite=True)
         finally:
             filesystem.remove(temporary)
-        index = Index(size, sha256, tuple(images), tuple(skips.all[earlier:]))
-        filesystem.write_text(self.index_path, json.dumps(_plain(index), ensure_ascii=False))
+        index = Index(size, sha256, tuple(images), tuple(skips.all[earlier_skips:]))
+        filesystem.write_text(self.index_path, json.dumps(_to_json(index), ensure_ascii=False))
         return index
 
 
 @dataclasses.dataclass(frozen=True)
 class PreparedSplit:
-    """A split that is ready to be read.
+    """A split whose shards are all written.
 
     Attributes:
-        directory: Holds `Split-<split>/`.
-        split: Its name.
-        index: Its images, in the order of the records.
+        directory: Contains `Split-<split>/`.
+        split: Name of the split.
+        index: The images, in the order of the records.
         size: Of all records, in bytes.
         skips: What could not be used.
     """
@@ -191,12 +193,19 @@ class PreparedSplit:
 
     @property
     def skipped(self) -> list[str]:
-        """A line for each kind of thing that could not be used."""
+        """One line per reason for which something could not be used."""
         return Skips(self.skips).lines()
 
 
+def plan_shards(directory: str, split: str, images: int, gzip: bool) -> list[Shard]:
+    """The shards, written or not, of a split with this number of positions."""
+    folder = split_folder(directory, split)
+    count = max(1, -(-images // IMAGES_PER_SHARD))
+    return [Shard(folder, number, count, images, gzip) for number in range(count)]
+
+
 def find_shards(directory: str, split: str) -> list[Shard]:
-    """The shards that a folder has, or should have by the names of those that it has."""
+    """The shards of a folder, including missing ones; their number is part of each file's name."""
     folder = split_folder(directory, split)
     matches = [_INDEX.fullmatch(name) for name in filesystem.listing(folder)]
     counts = {int(match[1]) for match in matches if match}
@@ -205,27 +214,20 @@ def find_shards(directory: str, split: str) -> list[Shard]:
     return [Shard(folder, number, count, 0, gzip) for number in range(count)]
 
 
-def plan_shards(directory: str, split: str, images: int, gzip: bool) -> list[Shard]:
-    """The shards of a split of so many positions."""
-    folder = split_folder(directory, split)
-    count = max(1, -(-images // IMAGES_PER_SHARD))
-    return [Shard(folder, number, count, images, gzip) for number in range(count)]
-
-
 def split_folder(directory: str, split: str) -> str:
-    """Where the shards of a split are."""
+    """The folder of a split's shards."""
     return filesystem.join(directory, f"Split-{split}")
 
 
 def shard_files(directory: str, split: str) -> list[str]:
-    """Paths of the records of a split, in order."""
+    """Paths of the files of records that a split has, in order."""
     folder = split_folder(directory, split)
     names = [name for name in filesystem.listing(folder) if name.startswith("data_tfrecord-")]
     return [filesystem.join(folder, name) for name in names]
 
 
 def remove_abandoned(directory: str, split: str) -> None:
-    """Removes what killed writers have left."""
+    """Removes incomplete files of processes that were killed."""
     folder = split_folder(directory, split)
     for name in filesystem.listing(folder):
         path = filesystem.join(folder, name)
@@ -235,7 +237,7 @@ def remove_abandoned(directory: str, split: str) -> None:
                 filesystem.remove(path)
 
 
-def _plain(index: Index) -> dict[str, object]:
+def _to_json(index: Index) -> dict[str, object]:
     images = [(image.image_id, image.digest, image.captions) for image in index.images]
     return {
         "size": index.size,

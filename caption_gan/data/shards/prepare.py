@@ -1,4 +1,4 @@
-"""From a data set to shards on disk, once: checked images and captions, cached regions."""
+"""Prepares a data set: writes its checked images, captions and cached regions to shards, once."""
 
 import contextlib
 import hashlib
@@ -20,9 +20,9 @@ from caption_gan.errors import CaptionGANError
 from caption_gan.models.encoders.encoder import Encoder
 from caption_gan.storage import filesystem
 
-CONTENT = "content.json"  # What a folder of shards was made from.
-# Part of the name of a cached folder. Raise it whenever the same data set would be prepared into
-# other bytes: drawn differently, read differently or stored differently.
+CONTENT = "content.json"  # Says what the shards of a folder were made from.
+# Part of the name of a folder in the cache. Raise it whenever the same data set would be prepared
+# differently: other images, captions, splits, features of a record or names of files.
 FORMAT_VERSION = 1
 
 
@@ -31,9 +31,9 @@ class Preparation:
 
     Args:
         config: Settings of the run.
-        encoder: Its regions, or what its frozen layers make of images, go into the shards.
-        directory: Where the shards go; a folder of the cache, named after what they are made from,
-            if it is not given.
+        encoder: If it has a `cache_key`, the shards contain what it caches of each image.
+        directory: Folder for the shards; by default a folder in `data.cache` that is named after
+            the data set, the encoder and `FORMAT_VERSION`.
 
     Raises:
         CaptionGANError: The data set cannot be read, or the folder has shards of something else.
@@ -43,7 +43,7 @@ class Preparation:
         self.config = config
         self.skips = Skips()
         self.source = open_source(config.data, self.skips)
-        self.opening = tuple(self.skips.all)
+        self.source_skips = tuple(self.skips.all)
         self.maker = RecordMaker(encoder, config.encoder)
         content = {
             "layout": config.data.source,
@@ -51,23 +51,23 @@ class Preparation:
             "encoder": cached_content(config, encoder),
         }
         if directory is None:
-            digest = hashlib.sha256(json.dumps([FORMAT_VERSION, content]).encode())
-            name = f"{config.data.source}-{digest.hexdigest()[:12]}"
+            key = json.dumps([FORMAT_VERSION, content], sort_keys=True)
+            name = f"{config.data.source}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
             directory = filesystem.join(filesystem.resolve(config.data.cache), name)
         self.directory = directory
-        with _writing(directory):
-            _claim(directory, content)
+        with _explain_os_errors(directory):
+            _check_or_write_content(directory, content)
 
     @property
     def splits(self) -> list[str]:
-        """Names of the splits that the data set has."""
+        """Names of the data set's splits."""
         return list(self.source.images_of_split)
 
     def shards(self, split: str) -> list[Shard]:
-        """The shards that a split consists of, written or not.
+        """All shards of a split, written or not.
 
         Raises:
-            CaptionGANError: There is no such split.
+            CaptionGANError: The data set has no such split.
         """
         images = self.source.images_of_split
         if split not in images:
@@ -76,42 +76,40 @@ class Preparation:
             )
         return files.plan_shards(self.directory, split, images[split], self.config.data.gzip)
 
-    def write(self, split: str, wanted: Callable[[Shard], bool]) -> None:
-        """Writes those shards of a split that are wanted.
+    def write(self, split: str, is_wanted: Callable[[Shard], bool]) -> None:
+        """Writes those shards of a split for which `is_wanted` is true.
 
         Raises:
-            CaptionGANError: They cannot be written.
+            CaptionGANError: The shards cannot be written.
         """
-        chosen = [shard for shard in self.shards(split) if wanted(shard)]
-        total = sum(len(shard.positions) for shard in chosen)
-        if not chosen:
+        shards = [shard for shard in self.shards(split) if is_wanted(shard)]
+        if not shards:
             return
         files.remove_abandoned(self.directory, split)
+        total = sum(len(shard.positions) for shard in shards)
         title = f"preparing {self.config.data.source}/{split}"
-        with tqdm(total=total, desc=title, unit=" images") as bar, _writing(self.directory):
-            for shard in chosen:
-                examples = self._counted(self.source.examples(split, shard.positions), bar)
+        with (
+            tqdm(total=total, desc=title, unit=" images") as progress,
+            _explain_os_errors(self.directory),
+        ):
+            for shard in shards:
+                examples = _counted(self.source.examples(split, shard.positions), progress)
                 shard.write(self.maker.records(examples, self.skips), self.skips)
-
-    def _counted(self, examples: Iterator[Example], bar: tqdm) -> Iterator[Example]:
-        for example in examples:
-            yield example
-            bar.update()
 
     def captions(self, split: str) -> list[str] | None:
         """All captions of a split; None if it is not prepared."""
-        if split not in self.splits or not all(shard.is_whole() for shard in self.shards(split)):
+        if split not in self.splits or not all(shard.is_complete() for shard in self.shards(split)):
             return None
-        return _read(self.directory, split, self.shards(split)).captions
+        return _read_split(self.directory, split, self.shards(split)).captions
 
     def prepared(self, split: str) -> PreparedSplit:
-        """The split, after what is missing of it has been written.
+        """A split, of which missing shards are written first.
 
         Raises:
-            CaptionGANError: It cannot be written, or nothing of it can be used.
+            CaptionGANError: Shards cannot be written, or the split has no usable image.
         """
-        self.write(split, lambda shard: not shard.is_whole())
-        prepared = _read(self.directory, split, self.shards(split), self.opening)
+        self.write(split, lambda shard: not shard.is_complete())
+        prepared = _read_split(self.directory, split, self.shards(split), self.source_skips)
         if not prepared.images:
             raise CaptionGANError(
                 f"The split {split!r} of {self.config.data.source} has no image that can be used."
@@ -123,85 +121,88 @@ class Preparation:
 def prepare_splits(
     config: Config, encoder: Encoder, splits: Sequence[str]
 ) -> dict[str, PreparedSplit]:
-    """The splits, from `data.shards` if it is set, else from the cache, which is filled if need be.
+    """Reads prepared splits from `data.shards` or, if it is not set, prepares them in the cache.
 
     Raises:
-        CaptionGANError: A split is not there, cannot be prepared, or nothing of it can be used.
+        CaptionGANError: A split does not exist, cannot be prepared, or has no usable image.
     """
     if config.data.shards is None:
         preparation = Preparation(config, encoder)
         return {split: preparation.prepared(split) for split in splits}
     directory = filesystem.resolve(config.data.shards)
     _check_content(directory, config.data.source, cached_content(config, encoder))
-    return {split: _read_given(directory, split) for split in splits}
+    return {split: _read_complete_split(directory, split) for split in splits}
 
 
 def captions_if_prepared(config: Config, encoder: Encoder, split: str) -> list[str] | None:
-    """All captions of a split that is prepared; None where that has still to be done."""
+    """All captions of a split; None if it is not prepared."""
     if config.data.shards is None:
         return Preparation(config, encoder).captions(split)
     directory = filesystem.resolve(config.data.shards)
-    return _read_given(directory, split).captions if files.find_shards(directory, split) else None
+    if not files.find_shards(directory, split):
+        return None
+    return _read_complete_split(directory, split).captions
 
 
 def cached_content(config: Config, encoder: Encoder) -> dict[str, Any]:
-    """What the regions in the shards depend on; empty where there are none."""
+    """What the regions in the shards depend on; empty if the shards have no regions."""
     key = encoder.cache_key
     return {**key, "flip": config.encoder.flip} if key and encoder.needs_pixels else key
 
 
-def _read(
-    directory: str, split: str, wanted: Sequence[Shard], opening: Sequence[Skip] = ()
+def _read_split(
+    directory: str, split: str, shards: Sequence[Shard], source_skips: Sequence[Skip] = ()
 ) -> PreparedSplit:
-    indexes = [index for shard in wanted if (index := shard.read_index())]
+    indexes = [index for shard in shards if (index := shard.read_index())]
     return PreparedSplit(
         directory,
         split,
         [image for index in indexes for image in index.images],
         sum(index.size for index in indexes),
-        [*opening, *(skip for index in indexes for skip in index.skips)],
+        [*source_skips, *(skip for index in indexes for skip in index.skips)],
     )
 
 
-def _read_given(directory: str, split: str) -> PreparedSplit:
-    wanted = files.find_shards(directory, split)
-    missing = [shard.path for shard in wanted if not shard.is_whole()]
-    if missing or not wanted:
-        what = f"{missing[0]} is missing or damaged" if missing else f"no split {split!r}"
+def _read_complete_split(directory: str, split: str) -> PreparedSplit:
+    """Reads a split of `data.shards`, all shards of which must be complete."""
+    shards = files.find_shards(directory, split)
+    missing = [shard.path for shard in shards if not shard.is_complete()]
+    if missing or not shards:
+        problem = f"{missing[0]} is missing or damaged" if missing else f"no split {split!r}"
         raise CaptionGANError(
-            f"data.shards: {directory}: {what}; run `python -m caption_gan.prepare --to "
-            f"{directory}` with the settings it was begun with."
+            f"data.shards: {directory}: {problem}; run `python -m caption_gan.prepare --to "
+            f"{directory}` again with the same settings to complete it."
         )
-    return _read(directory, split, wanted)
+    return _read_split(directory, split, shards)
 
 
-def _check_content(directory: str, layout: str, expected: dict[str, Any]) -> None:
+def _check_content(directory: str, layout: str, encoder: dict[str, Any]) -> None:
+    """Raises an error if the shards of `data.shards` do not fit the data set or the encoder."""
     path = filesystem.join(directory, CONTENT)
-    text = filesystem.read_text(
-        path, "a folder that `python -m caption_gan.prepare --to` has filled"
-    )
+    text = filesystem.read_text(path, "a folder filled by `python -m caption_gan.prepare --to`")
     content = json.loads(text)
     if content["layout"] != layout:
         raise CaptionGANError(
             f"data.shards: {directory} was prepared with data.source {content['layout']!r}, this "
-            f"run has {layout!r}; give the settings it was prepared with."
+            f"run has {layout!r}; use the settings it was prepared with."
         )
-    has = content["encoder"]
-    # Whether somebody's regions are the same cannot be told without the files.
-    if "regions" in expected and "regions" in has:
+    prepared = content["encoder"]
+    # Precomputed regions cannot be compared without their files, which may not be here.
+    if "regions" in encoder and "regions" in prepared:
         return
-    differing = [name for name in {**expected, **has} if expected.get(name) != has.get(name)]
-    # Images serve any encoder that computes its regions anew.
-    if expected and differing:
+    names = {**encoder, **prepared}
+    differing = [name for name in names if encoder.get(name) != prepared.get(name)]
+    # An encoder that caches nothing needs only the images, whatever regions the shards have.
+    if encoder and differing:
         name = differing[0]
         raise CaptionGANError(
-            f"data.shards: {directory} was prepared with encoder.{name} {has.get(name)!r}, this "
-            f"run has {expected.get(name)!r}; prepare it again or change the setting."
+            f"data.shards: {directory} was prepared with encoder.{name} {prepared.get(name)!r}, "
+            f"this run has {encoder.get(name)!r}; prepare it again or change the setting."
         )
 
 
-def _claim(directory: str, content: dict[str, Any]) -> None:
-    """Notes what the shards of a folder are made from, or checks that it was made from the same."""
+def _check_or_write_content(directory: str, content: dict[str, Any]) -> None:
+    """Writes what a new folder's shards are made from; checks it in an existing folder."""
     path = filesystem.join(directory, CONTENT)
     if not filesystem.is_file(path):
         with filesystem.as_os_errors():
@@ -214,12 +215,18 @@ def _claim(directory: str, content: dict[str, Any]) -> None:
         )
 
 
+def _counted(examples: Iterator[Example], progress: tqdm) -> Iterator[Example]:
+    for example in examples:
+        yield example
+        progress.update()
+
+
 @contextlib.contextmanager
-def _writing(directory: str) -> Iterator[None]:
+def _explain_os_errors(directory: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise CaptionGANError(
-            f"Cannot write shards to {directory}: {error}. Those that are finished stay; make room "
-            "or choose another folder, and start again."
+            f"Cannot write shards to {directory}: {error}. Finished shards remain; free some space "
+            "or choose another folder, and run the same command again."
         ) from error

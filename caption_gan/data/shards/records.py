@@ -1,12 +1,12 @@
-"""The records of shards: the only `tf.train.Example` schema.
+"""The records of shards: `tf.train.Example` messages of one schema.
 
 R regions, D region depth.
 
     image/id        bytes    1
     image/encoded   bytes    1
     image/captions  bytes    one or more
-    image/facts     bytes    1; empty unless the data set knows what is true of the image
-    image/text      bytes    1; empty unless somebody has read the text in the image
+    image/facts     bytes    1; JSON of what is true of the image, empty if that is not known
+    image/text      bytes    1; text in the image, empty if nobody has read it
     image/regions   bytes    0 to 2; float16 [R, D] of the image, then of its mirror image
 """
 
@@ -19,11 +19,11 @@ from caption_gan.data.example import Example
 from caption_gan.data.images import NO_AUTOTUNE
 from caption_gan.data.shards.files import PreparedSplit, shard_files
 
-SHARDS_AT_A_TIME = 4  # Read in turn, so that a buffer of records mixes several.
+SHARDS_AT_A_TIME = 4  # Read in turn, so that a shuffle buffer mixes the images of several shards.
 
 
 def serialize(example: Example, regions: Sequence[np.ndarray] = ()) -> bytes:
-    """One record, from an example and its regions [R, D], if any."""
+    """One record, of an example and what is cached of its image and of its mirror image [R, D]."""
 
     def feature(values: Iterable[bytes]) -> tf.train.Feature:
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
@@ -40,12 +40,17 @@ def serialize(example: Example, regions: Sequence[np.ndarray] = ()) -> bytes:
 
 
 def _utf8(text: str) -> bytes:
-    # A lone surrogate has no UTF-8; it can stand in a JSON file all the same.
+    # JSON files may contain lone surrogates, which UTF-8 cannot encode.
     return text.encode("utf-8", "replace")
 
 
 def parse(serialized: tf.Tensor, with_regions: bool = True) -> dict[str, tf.Tensor]:
-    """A record's features: scalars `id`, `encoded`, `facts`, `text`; `captions`, `regions` [?]."""
+    """Features of a record: scalars `id`, `encoded`, `facts`, `text`; `captions`, `regions` [?].
+
+    Args:
+        serialized: One record, a string scalar.
+        with_regions: Whether to return `regions`, which are larger than everything else.
+    """
     one, several = tf.io.FixedLenFeature([], tf.string), tf.io.RaggedFeature(tf.string)
     schema = {
         "image/id": one,
@@ -54,7 +59,6 @@ def parse(serialized: tf.Tensor, with_regions: bool = True) -> dict[str, tf.Tens
         "image/facts": one,
         "image/text": one,
     }
-    # Regions are larger than all the rest together.
     if with_regions:
         schema["image/regions"] = several
     features = tf.io.parse_single_example(serialized, schema)
@@ -62,12 +66,12 @@ def parse(serialized: tf.Tensor, with_regions: bool = True) -> dict[str, tf.Tens
 
 
 def read_serialized(prepared: PreparedSplit, shuffle_seed: int | None = None) -> tf.data.Dataset:
-    """The records of a split, not yet parsed.
+    """The serialized records of a split.
 
     Args:
         prepared: The split.
-        shuffle_seed: If given, shards are read in another order in each epoch, several in turn;
-            else records come in the order of the data set.
+        shuffle_seed: If given, shards are read in a new order in each epoch, several in turn;
+            otherwise records come in the order of the data set.
     """
     names = shard_files(prepared.directory, prepared.split)
     files = tf.data.Dataset.from_tensor_slices(names)
@@ -77,14 +81,14 @@ def read_serialized(prepared: PreparedSplit, shuffle_seed: int | None = None) ->
 
 
 def read_assigned_shards(prepared: PreparedSplit, epoch_seed: tf.Tensor) -> tf.data.Dataset:
-    """The records of those shards of a split that come to one of several readers of an epoch.
+    """The serialized records of the shards that a tf.data service assigns to one worker.
 
-    Nothing stands between the list of shards and their reading: a reader takes a shard when it
-    needs one, where a shuffle of the list would have the first reader take all.
+    The list of shards is shuffled as a tensor: `Dataset.shuffle` would have the first worker take
+    all shards into its buffer.
 
     Args:
         prepared: The split.
-        epoch_seed: Of the shards' order.
+        epoch_seed: Seed of the order of the shards, a scalar.
     """
     names = shard_files(prepared.directory, prepared.split)
     order = tf.random.experimental.stateless_shuffle(tf.constant(names), [epoch_seed, 4])
@@ -102,8 +106,8 @@ def _records(files: tf.data.Dataset, names: Sequence[str], at_a_time: int) -> tf
     return dataset.with_options(NO_AUTOTUNE)
 
 
-def parsed(dataset: tf.data.Dataset, with_regions: bool = True) -> tf.data.Dataset:
-    """Parses each record."""
+def parse_records(dataset: tf.data.Dataset, with_regions: bool = True) -> tf.data.Dataset:
+    """Applies `parse` to each serialized record of a dataset."""
     return dataset.map(
         lambda record: parse(record, with_regions), num_parallel_calls=tf.data.AUTOTUNE
     )
@@ -111,7 +115,7 @@ def parsed(dataset: tf.data.Dataset, with_regions: bool = True) -> tf.data.Datas
 
 def read_examples(prepared: PreparedSplit) -> Iterator[Example]:
     """The examples of a split, in the order of the data set."""
-    records = parsed(read_serialized(prepared), with_regions=False)
+    records = parse_records(read_serialized(prepared), with_regions=False)
     for record in records.as_numpy_iterator():
         yield Example(
             image_id=record["id"].decode(),

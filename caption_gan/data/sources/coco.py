@@ -1,4 +1,4 @@
-"""COCO 2014 and 2017 with their captions, and captions of other images in COCO's format."""
+"""COCO 2014 and 2017, and other data sets with captions in COCO's format."""
 
 import functools
 import os
@@ -23,13 +23,13 @@ def open_coco(config: DataConfig, skips: Skips) -> ImageFileSource:
     """Opens COCO's layout (Lin et al., 2014; Chen et al., 2015).
 
     Args:
-        config: `root` has `annotations/captions_train2014.json` and the like; other data sets'
-            files name no year. Images are in `train2014/`, `images/train2014/` or `images/`. A
-            single file of captions is divided by `held_out`. `karpathy` replaces these files.
+        config: `root` contains `annotations/captions_train2014.json` etc.; the year may be absent.
+            Images are in `train2014/`, `images/train2014/` or `images/`. If there is only one file
+            of captions, `held_out` divides its images. `karpathy` replaces these files.
         skips: Counts what cannot be used.
 
     Raises:
-        CaptionGANError: Something that must be there is not, or is damaged.
+        CaptionGANError: A required file or folder is missing or damaged.
     """
     root = str(config.root)
     if config.karpathy is not None:
@@ -48,12 +48,13 @@ def open_coco(config: DataConfig, skips: Skips) -> ImageFileSource:
     fingerprint: list[Any] = [
         [path, filesystem.modified(path), folders[split]] for split, path in files.items()
     ]
-    splits = {split: _entries(path, folders[split], skips) for split, path in files.items()}
+    splits = {split: _image_files(path, folders[split], skips) for split, path in files.items()}
     fingerprint.append([config.held_out])
     return ImageFileSource(hold_out(splits, config.held_out), fingerprint, skips)
 
 
 def _caption_files(folder: str) -> tuple[str, dict[str, str]]:
+    """The year in the names of the caption files ("" for none), and their paths by split."""
     years: dict[str, dict[str, str]] = defaultdict(dict)
     names = filesystem.listing(folder)
     for name in names:
@@ -63,7 +64,7 @@ def _caption_files(folder: str) -> tuple[str, dict[str, str]]:
     if not years:
         raise CaptionGANError(
             f"{folder} has no file of captions; expected captions_train2014.json and "
-            f"captions_val2014.json, or the like, found {', '.join(names) or 'nothing'}."
+            f"captions_val2014.json, for example; found {', '.join(names) or 'nothing'}."
         )
     if len(years) > 1:
         raise CaptionGANError(
@@ -81,13 +82,13 @@ def _caption_files(folder: str) -> tuple[str, dict[str, str]]:
 
 
 def _image_folder(root: str, name: str) -> str:
-    """The folder of images of this name, or where it should be."""
-    places = [filesystem.join(root, "images", name), filesystem.join(root, name)]
-    places.append(filesystem.join(root, "images"))
-    return next((place for place in places if filesystem.is_folder(place)), places[1])
+    """The folder of this name with images; if there is none, where it is expected."""
+    below_images, expected = filesystem.join(root, "images", name), filesystem.join(root, name)
+    candidates = [below_images, expected, filesystem.join(root, "images")]
+    return next(filter(filesystem.is_folder, candidates), expected)
 
 
-def _entries(path: str, folder: str, skips: Skips) -> list[ImageFile]:
+def _image_files(path: str, folder: str, skips: Skips) -> list[ImageFile]:
     images, annotations = read_records(
         path,
         {
@@ -95,9 +96,9 @@ def _entries(path: str, folder: str, skips: Skips) -> list[ImageFile]:
             "annotations": {"image_id": ID, "caption": str},
         },
     )
-    names: dict[str, str] = {}
+    names: dict[str, str] = {}  # File names by id.
     for image in images:
-        # Files have been seen whose images have numbers and whose captions have texts.
+        # Some files have numbers as ids of images and strings in the annotations.
         key, name = str(image["id"]), image["file_name"]
         if key in names:
             skips.add("images have the id of another", name)

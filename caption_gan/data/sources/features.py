@@ -1,10 +1,11 @@
-"""Features that somebody else's network has computed, in the files of gan-image-captioning.
+"""Precomputed image features with captions, in the file format of gan-image-captioning.
 
-    train/features.npy    [N, D] or [N, R, D]: a row an item
-    train/captions.en     a line an item, with ### between its captions
-    train/links.txt       a line an item: the URL or file name of its image; may be absent
+    train/features.npy    [N, D] or [N, R, D]: one row per item
+    train/captions.en     one line per item, its captions separated by ###
+    train/links.txt       one line per item: URL or file name of its image; optional
 
-Here rows are only counted; `caption_gan.models.encoders.precomputed` reads them.
+N items, R regions, D region depth. Rows are only counted here;
+`caption_gan.models.encoders.precomputed` reads them.
 """
 
 import functools
@@ -28,22 +29,22 @@ FEATURES, CAPTIONS, LINKS = "features.npy", "captions.en", "links.txt"
 def open_features(config: DataConfig, skips: Skips) -> ImageFileSource:
     """Opens precomputed features.
 
-    Images are named after the folder and the row, `train-000012`, or the row alone. Items with the
-    same link are one image, whose row is that of the first. Where its file is not there, a grey
-    image takes its place.
+    The id of an image is its folder and row, e.g. `train-000012`, or its row alone if `root` has
+    the files. Items with the same link are one image with the features of the first. A grey image
+    stands for an image file that does not exist.
 
     Args:
-        config: `root`, or each of its folders `train`, `val` and `test`, has the files. One folder
-            is divided by `held_out`.
+        config: `root`, or each of its folders `train`, `val` and `test`, contains the files. If
+            there is only one folder, `held_out` divides its images.
         skips: Counts what cannot be used.
 
     Raises:
-        CaptionGANError: A file is missing or damaged, or their items do not match.
+        CaptionGANError: A file is missing or damaged, or the files differ in their number of items.
     """
     root = str(config.root)
     if "://" in root:
         raise CaptionGANError(
-            f"data.root: {root} is not on disk; {FEATURES} is mapped into memory, so copy the "
+            f"data.root: {root} is not on disk; {FEATURES} is memory-mapped, so copy the "
             "folder to a disk."
         )
     folders = find_in_splits(root, [FEATURES])
@@ -55,7 +56,7 @@ def open_features(config: DataConfig, skips: Skips) -> ImageFileSource:
     splits: dict[str, list[ImageFile]] = defaultdict(list)
     for name in folders:
         prefix = f"{name}-" if name else ""
-        splits[split_name(name) or "train"] += _entries(filesystem.join(root, name), prefix)
+        splits[split_name(name) or "train"] += _image_files(filesystem.join(root, name), prefix)
     files = [
         filesystem.join(root, name, file)
         for name in folders
@@ -66,7 +67,7 @@ def open_features(config: DataConfig, skips: Skips) -> ImageFileSource:
     return ImageFileSource(held_out, [*fingerprint, config.held_out], skips, _read)
 
 
-def _entries(folder: str, prefix: str) -> list[ImageFile]:
+def _image_files(folder: str, prefix: str) -> list[ImageFile]:
     path = filesystem.join(folder, FEATURES)
     try:
         rows = len(np.lib.format.open_memmap(path, mode="r"))
@@ -76,36 +77,37 @@ def _entries(folder: str, prefix: str) -> list[ImageFile]:
     links = [""] * rows
     if filesystem.is_file(filesystem.join(folder, LINKS)):
         links = _lines(filesystem.join(folder, LINKS), rows)
-    entries: dict[str, ImageFile] = {}
+    by_link: dict[str, ImageFile] = {}
     for row, (link, line) in enumerate(zip(links, captions, strict=True)):
         name = f"{prefix}{row:06d}"
         image = filesystem.join(folder, link) if link and "://" not in link else ""
-        first = entries.get(link or name, ImageFile(name, image))
+        first = by_link.get(link or name, ImageFile(name, image))
         texts = (*first.captions, *(text.strip() for text in line.split("###")))
-        entries[link or name] = ImageFile(first.image_id, first.path, texts)
-    return list(entries.values())
+        by_link[link or name] = ImageFile(first.image_id, first.path, texts)
+    return list(by_link.values())
 
 
 def _lines(path: str, rows: int) -> list[str]:
-    text = filesystem.read_text(path, f"a line for each row of {FEATURES}")
+    """The lines of a text file, one for each row of the features."""
+    text = filesystem.read_text(path, f"one line for each row of {FEATURES}")
     lines = [line.strip() for line in text.removesuffix("\n").split("\n")]
     if len(lines) != rows:
         raise CaptionGANError(
-            f"{path} has {len(lines)} lines and {FEATURES} {rows} rows; expected a line a row."
+            f"{path} has {len(lines)} lines and {FEATURES} {rows} rows; expected one line per row."
         )
     return lines
 
 
-def _read(entry: ImageFile) -> Example:
+def _read(file: ImageFile) -> Example:
     try:
-        image = filesystem.read_bytes(entry.path) if entry.path else _grey()
+        image = filesystem.read_bytes(file.path) if file.path else _grey_image()
     except FileNotFoundError:
-        image = _grey()
-    return Example(entry.image_id, image, entry.captions)
+        image = _grey_image()
+    return Example(file.image_id, image, file.captions)
 
 
 @functools.cache
-def _grey() -> bytes:
+def _grey_image() -> bytes:
     stream = io.BytesIO()
     Image.new("RGB", (64, 64), (128, 128, 128)).save(stream, format="PNG")
     return stream.getvalue()

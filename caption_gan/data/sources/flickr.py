@@ -1,4 +1,4 @@
-"""Flickr8k and Flickr30k as they are distributed: a folder of images and a file of captions."""
+"""Flickr8k and Flickr30k as distributed: a folder of images and a file of captions."""
 
 import csv
 import io
@@ -15,8 +15,12 @@ from caption_gan.errors import CaptionGANError
 from caption_gan.storage import filesystem
 
 IMAGE_FOLDERS = (
-    *("Images", "images", "Flicker8k_Dataset", "Flickr8k_Dataset"),
-    *("flickr30k_images", "flickr30k-images"),
+    "Images",
+    "images",
+    "Flicker8k_Dataset",  # Sic.
+    "Flickr8k_Dataset",
+    "flickr30k_images",
+    "flickr30k-images",
 )
 CAPTION_FILES = ("captions.txt", "Flickr8k.token.txt", "results_20130124.token", "results.csv")
 TEXT_FOLDERS = ("", "Flickr8k_text")
@@ -31,68 +35,72 @@ def open_flickr(config: DataConfig, skips: Skips) -> ImageFileSource:
     """Opens the layout of Flickr8k (Hodosh et al., 2013) and Flickr30k (Young et al., 2014).
 
     Args:
-        config: `root` has one of `IMAGE_FOLDERS` and one of `CAPTION_FILES`. The lists of
-            Flickr8k's splits hold one file name a line; where there is none, images are held out by
-            `held_out`. `karpathy` replaces captions and lists.
+        config: `root` contains one of `IMAGE_FOLDERS` and one of `CAPTION_FILES`. Flickr8k's lists
+            of its splits have one file name per line; without them, `held_out` divides the images.
+            `karpathy` replaces captions and lists.
         skips: Counts what cannot be used.
 
     Raises:
-        CaptionGANError: Something that must be there is not, or is damaged.
+        CaptionGANError: A required file or folder is missing or damaged.
     """
     root = str(config.root)
-    folder = _expected("folder of images", filesystem.is_folder, root, IMAGE_FOLDERS)
+    folder = _find_required("folder of images", filesystem.is_folder, root, IMAGE_FOLDERS)
     if config.karpathy is not None:
         path = filesystem.resolve(config.karpathy)
         splits = read_karpathy(path, lambda _: folder, skips)
         return ImageFileSource(splits, [folder, path, filesystem.modified(path)], skips)
-    path = _expected("file of captions", filesystem.is_file, root, CAPTION_FILES)
+    path = _find_required("file of captions", filesystem.is_file, root, CAPTION_FILES)
     captions = read_captions(path, skips)
     lists = {
         split: found[0]
         for split, name in SPLIT_LISTS.items()
-        if (found := _found(filesystem.is_file, root, [name]))
+        if (found := _find(filesystem.is_file, root, [name]))
     }
     files = [path, *lists.values()]
     fingerprint = [folder, *([file, filesystem.modified(file)] for file in files)]
 
-    def entries(names: Iterable[str]) -> list[ImageFile]:
+    def image_files(names: Iterable[str]) -> list[ImageFile]:
         return [
             ImageFile(name, filesystem.join(folder, name), tuple(captions.get(name, ())))
             for name in names
         ]
 
     if not lists:
-        held_out = hold_out({"train": entries(captions)}, config.held_out)
+        held_out = hold_out({"train": image_files(captions)}, config.held_out)
         return ImageFileSource(held_out, [*fingerprint, config.held_out], skips)
     splits = {
-        split: entries(filesystem.read_text(file, "one file name a line").split())
+        split: image_files(filesystem.read_text(file, "one file name per line").split())
         for split, file in lists.items()
     }
     for split in ("train", "val"):
         if not splits.get(split):
             raise CaptionGANError(
                 f"{lists.get(split, filesystem.join(root, SPLIT_LISTS[split]))}: no images for the "
-                f"split {split!r}; expected one file name a line."
+                f"split {split!r}; expected one file name per line."
             )
     return ImageFileSource(splits, fingerprint, skips)
 
 
-def _found(is_there: Callable[[str], bool], root: str, names: Iterable[str]) -> list[str]:
-    places = (filesystem.join(root, folder, name) for folder in TEXT_FOLDERS for name in names)
-    return [place for place in places if is_there(place)]
+def _find(exists: Callable[[str], bool], root: str, names: Iterable[str]) -> list[str]:
+    """Paths of those of the names that exist in the data set's folder or in its folder of texts."""
+    paths = (filesystem.join(root, folder, name) for folder in TEXT_FOLDERS for name in names)
+    return [path for path in paths if exists(path)]
 
 
-def _expected(what: str, is_there: Callable[[str], bool], root: str, names: Iterable[str]) -> str:
-    if found := _found(is_there, root, names):
+def _find_required(
+    kind: str, exists: Callable[[str], bool], root: str, names: Iterable[str]
+) -> str:
+    """The first path that `_find` finds; an error if there is none."""
+    if found := _find(exists, root, names):
         return found[0]
     raise CaptionGANError(
-        f"data.root: {root} has no {what}; expected {', '.join(names)}, there or in "
+        f"data.root: {root} has no {kind}; expected {', '.join(names)}, there or in "
         f"{TEXT_FOLDERS[1]}/; found {', '.join(filesystem.listing(root)[:10]) or 'nothing'}."
     )
 
 
 def read_captions(path: str, skips: Skips) -> dict[str, list[str]]:
-    """The captions of each image, in the file's order."""
+    """Captions by file name of the image, in the order of the file; `skips` counts bad lines."""
     file_name = os.path.basename(path)
     lines = io.StringIO(filesystem.read_text(path, "captions"), newline=None)
     if "token" in file_name:
@@ -101,7 +109,7 @@ def read_captions(path: str, skips: Skips) -> dict[str, list[str]]:
         header = next(lines, "")
         separator, header_lines = "|" if "|" in header else ",", 1
         columns = [column.strip(' "\n') for column in header.split(separator)]
-        # As in Flickr30k, whose columns are image_name, comment_number and comment.
+        # The columns of Flickr30k are image_name, comment_number and comment.
         names = {"image_name": "image", "comment": "caption"}
         columns = [names.get(column, column) for column in columns]
         if not {"image", "caption"} <= set(columns):
@@ -113,7 +121,7 @@ def read_captions(path: str, skips: Skips) -> dict[str, list[str]]:
     for number, line in enumerate(lines, header_lines + 1):
         row = _row(line.rstrip("\n"), separator, columns)
         image = row.get("image", "").strip()
-        if separator == "\t":  # `name.jpg#0`, with the number of the caption.
+        if separator == "\t":  # `name.jpg#0` ends with the caption's number.
             image = image.partition("#")[0]
         if image:
             captions[image].append(row["caption"].strip())
@@ -123,10 +131,10 @@ def read_captions(path: str, skips: Skips) -> dict[str, list[str]]:
 
 
 def _row(line: str, separator: str, columns: list[str]) -> dict[str, str]:
-    """The values of a line; none if it is malformed."""
+    """Values by column of one line; empty if the line is malformed."""
     if separator == ",":
         try:
-            # By itself, so that a quotation mark too many does not cost the lines that follow.
+            # Parses one line at a time: an unmatched quotation mark spoils only its own line.
             values = next(csv.reader([line], strict=True), [])
         except csv.Error:
             return {}

@@ -1,7 +1,6 @@
-"""A folder of images with `metadata.jsonl` or `metadata.csv`, as the Hugging Face Hub knows it.
+"""A folder of images with `metadata.jsonl` or `metadata.csv`, the Hub's ImageFolder format.
 
-Read here and not by the library `datasets`, which neither names a line that is malformed nor goes
-on without it.
+Not read with the library `datasets`, which neither names nor skips a malformed line.
 """
 
 import csv
@@ -29,15 +28,15 @@ def open_folder(config: DataConfig, skips: Skips) -> ImageFileSource:
     """Opens a folder of images.
 
     Args:
-        config: `root`, or each of its folders `train`, `val` and `test`, has metadata with a column
-            `file_name`, relative to it, and captions in columns `caption`, `captions`, `text`,
-            `caption_1` and so on: texts or, in JSON, lists of texts. An image may have several
-            rows. A column `split` divides the images; a set without splits, or with only one, is
-            divided by `held_out`.
+        config: `root`, or each of its folders `train`, `val` and `test`, contains the metadata: a
+            column `file_name` with paths relative to the folder, and captions in columns `caption`,
+            `captions`, `text`, `caption_1` etc., as strings or, in JSON, lists of strings. An image
+            may have several rows. A column `split` divides the images; without splits, or with only
+            one, `held_out` divides them.
         skips: Counts what cannot be used.
 
     Raises:
-        CaptionGANError: There is no metadata, or it lacks a column.
+        CaptionGANError: There is no metadata, or a column is missing.
     """
     root = str(config.root)
     files = find_in_splits(root, METADATA)
@@ -48,27 +47,27 @@ def open_folder(config: DataConfig, skips: Skips) -> ImageFileSource:
         )
     splits: dict[str, list[ImageFile]] = defaultdict(list)
     for name, path in files.items():
-        for split, entries in _entries(path, split_name(name) or "train", skips).items():
-            splits[split] += entries
+        for split, image_files in _image_files(path, split_name(name) or "train", skips).items():
+            splits[split] += image_files
     folders = [os.path.dirname(path) for path in files.values()]
-    # Of the folders too: images that were missing may be there the next time.
+    # Includes the folders, because images that are missing now may be added later.
     fingerprint = [[path, filesystem.modified(path)] for path in [*files.values(), *folders]]
     held_out = hold_out(splits, config.held_out)
     return ImageFileSource(held_out, [*fingerprint, config.held_out], skips)
 
 
-def _entries(path: str, split: str, skips: Skips) -> dict[str, list[ImageFile]]:
-    """Images and captions of each split, in the order of the rows.
+def _image_files(path: str, split: str, skips: Skips) -> dict[str, list[ImageFile]]:
+    """Image files of each split, in the order of the rows.
 
     Args:
-        path: Of the metadata.
-        split: Where images are that do not say.
+        path: The metadata.
+        split: Split of the images without a value in the column `split`.
         skips: Counts what cannot be used.
     """
     folder, file_name = os.path.split(path)
     captions: dict[str, list[str]] = {}
     split_of: dict[str, str] = {}
-    named = set()
+    listed = set()
     columns: dict[str, None] = {}
     for place, row in _rows(path, skips):
         columns |= dict.fromkeys(row)
@@ -77,11 +76,11 @@ def _entries(path: str, split: str, skips: Skips) -> dict[str, list[ImageFile]]:
             skips.add(f"rows of {file_name} name no image", place)
             continue
         image = os.path.normpath(image.strip())
-        named.add(image)
-        own_split = split_name(str(row["split"]).strip()) if row.get("split") else split
-        if own_split is None:
+        listed.add(image)
+        row_split = split_name(str(row["split"]).strip()) if row.get("split") else split
+        if row_split is None:
             skips.add(f"rows of {file_name} have an unknown split {row['split']!r}", place)
-        elif split_of.setdefault(image, own_split) != own_split:
+        elif split_of.setdefault(image, row_split) != row_split:
             skips.add(f"rows of {file_name} put their image into a second split", place)
         else:
             captions.setdefault(image, []).extend(_captions(row, file_name, place, skips))
@@ -90,18 +89,18 @@ def _entries(path: str, split: str, skips: Skips) -> dict[str, list[ImageFile]]:
             f"{path}: expected columns file_name and caption, captions, caption_1 or text; found "
             f"{', '.join(columns) or 'none'}."
         )
-    _count_images_without_rows(folder, named, skips)
+    _count_images_without_rows(folder, listed, skips)
     splits: dict[str, list[ImageFile]] = defaultdict(list)
-    for image, some in captions.items():
+    for image, texts in captions.items():
         splits[split_of[image]].append(
-            ImageFile(image, filesystem.join(folder, image), tuple(some))
+            ImageFile(image, filesystem.join(folder, image), tuple(texts))
         )
     return splits
 
 
 def _rows(path: str, skips: Skips) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows, each with where it stands."""
-    text = filesystem.read_text(path, "a row for each image or caption")
+    """Yields the rows of the metadata, each with its line, e.g. `line 12`."""
+    text = filesystem.read_text(path, "one row for each image or caption")
     name = os.path.basename(path)
     if name.endswith(".csv"):
         table = csv.DictReader(io.StringIO(text, newline=""), strict=True)
@@ -117,8 +116,8 @@ def _rows(path: str, skips: Skips) -> Iterator[tuple[str, dict[str, Any]]]:
                     yield f"line {number}", row
         except csv.Error as error:
             raise CaptionGANError(
-                f"{path} is no CSV from line {number + 1} on: {error}; put captions with commas or "
-                "line breaks in quotation marks, and double those within."
+                f"{path} is not valid CSV from line {number + 1} on: {error}; quote captions with "
+                "commas or line breaks, and double the quotation marks in them."
             ) from None
         return
     for number, line in enumerate(text.split("\n"), 1):
@@ -129,17 +128,18 @@ def _rows(path: str, skips: Skips) -> Iterator[tuple[str, dict[str, Any]]]:
         if isinstance(content, dict):
             yield f"line {number}", content
         elif line.strip():
-            skips.add(f"lines of {name} are no JSON objects", f"line {number}")
+            skips.add(f"lines of {name} are not JSON objects", f"line {number}")
 
 
 def _captions(row: dict[str, Any], file_name: str, place: str, skips: Skips) -> Iterator[str]:
+    """Yields the captions in all caption columns of a row."""
     for column, cell in row.items():
         if CAPTION_COLUMN.fullmatch(column):
             for caption in cell if isinstance(cell, list) else [cell]:
                 if isinstance(caption, str):
                     yield caption
                 elif caption is not None:
-                    skips.add(f"captions of {file_name} are no texts", place)
+                    skips.add(f"captions of {file_name} are not strings", place)
 
 
 def _count_images_without_rows(folder: str, images: set[str], skips: Skips) -> None:

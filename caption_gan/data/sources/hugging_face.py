@@ -1,7 +1,7 @@
-"""Sets on the Hugging Face Hub, and in its formats on disk, through the library `datasets`.
+"""Data sets on the Hugging Face Hub or in its formats on disk, read with the library `datasets`.
 
-On disk these are a folder or a file of Parquet, what `save_to_disk` has written, and the other
-folders that `load_dataset` takes. Rows stay in memory-mapped files, images as they were encoded.
+On disk, a data set is a Parquet file, a folder written by `save_to_disk`, or any other folder that
+`load_dataset` accepts, e.g. of Parquet files. Rows stay in memory-mapped files, images encoded.
 """
 
 import dataclasses
@@ -11,32 +11,32 @@ from typing import Any
 
 from caption_gan.config.data import DataConfig, HuggingFaceConfig
 from caption_gan.data.skips import Skips
-from caption_gan.data.sources.hugging_face_rows import Columns, HuggingFaceSource, in_one_line
+from caption_gan.data.sources.hugging_face_rows import Columns, HuggingFaceSource, one_line_errors
 from caption_gan.data.sources.splits import assign_splits, split_name
 from caption_gan.errors import CaptionGANError
 
 CAPTION_COLUMNS = ("caption", "captions", "text", "sentence", "sentences")
-_SAVED = ("dataset_dict.json", "state.json")  # What `save_to_disk` leaves in its folder.
+_SAVED = ("dataset_dict.json", "state.json")  # Files that `save_to_disk` writes.
 
 
 def open_hugging_face(config: DataConfig, skips: Skips) -> HuggingFaceSource:
-    """Opens a set on the Hub or on disk.
+    """Opens a data set on the Hub or on disk.
 
     Args:
-        config: `root` is a name on the Hub, a folder or a file. What a set has no split for is
-            divided from its `train`, or from its only split, by `held_out`.
+        config: `root` is a name on the Hub, a folder or a file. If there is no split for
+            validation, `held_out` divides the training split or the only split.
         skips: Counts what cannot be used.
 
     Raises:
-        CaptionGANError: There is no such set, or it lacks columns or splits that are needed.
+        CaptionGANError: The data set does not exist, or a required column or split is missing.
     """
     root, settings = str(config.root), config.hugging_face
     if settings.streaming and settings.id_column:
         raise CaptionGANError(
-            "data.hugging_face.streaming: the rows of an image may be anywhere in the set where "
-            "data.hugging_face.id_column is set, so it cannot be streamed; set streaming to false."
+            "data.hugging_face.streaming: a data set with data.hugging_face.id_column cannot be "
+            "streamed, because the rows of an image may be far apart; set streaming to false."
         )
-    with in_one_line(root):
+    with one_line_errors(root):
         tables, version = _load(root, settings)
         tables = _by_split(root, tables, skips)
         columns = _columns(root, next(iter(tables.values())).features, settings)
@@ -50,11 +50,11 @@ def open_hugging_face(config: DataConfig, skips: Skips) -> HuggingFaceSource:
 
 
 def _load(root: str, settings: HuggingFaceConfig) -> tuple[Mapping[str, Any], Any]:
-    """What `datasets` has by that name, and something that changes with it."""
-    import datasets  # Takes longer to import than other layouts take to open.
+    """Opens the data set of this name: its tables by split, and a version of their content."""
+    import datasets  # Imported here because it takes longer than opening other layouts.
 
-    datasets.disable_progress_bars()  # Those of downloads are the Hub's and stay.
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # Errors are raised besides.
+    datasets.disable_progress_bars()  # The progress bars of downloads remain.
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # Errors are raised anyway.
     path = os.path.expanduser(root)
     if any(os.path.isfile(os.path.join(path, name)) for name in _SAVED):
         saved = datasets.load_from_disk(path)
@@ -72,6 +72,7 @@ def _load(root: str, settings: HuggingFaceConfig) -> tuple[Mapping[str, Any], An
 
 
 def _by_split(root: str, tables: Mapping[str, Any], skips: Skips) -> dict[str, Any]:
+    """The tables by `train`, `val` and `test`; a single table becomes `train`."""
     if len(tables) == 1:
         return {"train": next(iter(tables.values()))}
     splits: dict[str, Any] = {}
@@ -83,19 +84,20 @@ def _by_split(root: str, tables: Mapping[str, Any], skips: Skips) -> dict[str, A
             splits[split] = table
     if "train" not in splits:
         raise CaptionGANError(
-            f"data.root: {root} has no split train; expected train, val and test or only one "
-            f"split, found {', '.join(tables)}."
+            f"data.root: {root} has no split train; expected train, val and test, or a single "
+            f"split; found {', '.join(tables)}."
         )
     return splits
 
 
 def _columns(root: str, features: Mapping[str, Any] | None, settings: HuggingFaceConfig) -> Columns:
+    """The columns that the settings name; by default those recognised by their type or name."""
     import datasets
 
     if features is None:
         raise CaptionGANError(
-            f"data.hugging_face.streaming: {root} does not say which columns it has; set "
-            "streaming to false."
+            f"data.hugging_face.streaming: {root} does not list its columns; set streaming to "
+            "false."
         )
     for column in (settings.image_column, *settings.caption_columns, settings.id_column):
         if column is not None and column not in features:
@@ -113,19 +115,20 @@ def _columns(root: str, features: Mapping[str, Any] | None, settings: HuggingFac
         settings.caption_columns
         or [name for wanted in CAPTION_COLUMNS for name in features if name.lower() == wanted][:1]
     )
-    for setting, there, expected in (
-        ("image_column", len(images) == 1, "one column of images"),
-        ("caption_columns", captions, f"a column {', '.join(CAPTION_COLUMNS)}"),
+    for setting, is_clear, expected in (
+        ("image_column", len(images) == 1, "exactly one column of images"),
+        ("caption_columns", captions, f"a column named {' or '.join(CAPTION_COLUMNS)}"),
     ):
-        if not there:
+        if not is_clear:
             raise CaptionGANError(
-                f"data.hugging_face.{setting} is not set, and {root} has not {expected}; choose "
-                f"of {', '.join(features)}."
+                f"data.hugging_face.{setting} is not set, and {root} does not have {expected}; "
+                f"choose from {', '.join(features)}."
             )
     return Columns(images[0], captions, settings.id_column)
 
 
 def _undecoded(table: Any, columns: Columns) -> Any:
+    """A table with only the columns that are read, its images as encoded bytes."""
     import datasets
 
     names = dict.fromkeys([columns.image, *columns.captions, columns.image_id or columns.image])
@@ -138,23 +141,28 @@ def _undecoded(table: Any, columns: Columns) -> Any:
 def _rows_by_image(
     root: str, tables: Mapping[str, Any], columns: Columns, skips: Skips
 ) -> dict[str, dict[str, list[int]]]:
+    """Row numbers by image id, for each split.
+
+    The id is that in `id_column`; or the name of the image's file if those are unique; or the split
+    and the row.
+    """
     if columns.image_id is not None:
-        names = {split: _cells(table, columns.image_id) for split, table in tables.items()}
+        ids = {split: _cells(table, columns.image_id) for split, table in tables.items()}
     else:
-        names = {split: _file_names(root, table, columns.image) for split, table in tables.items()}
-        every = [name for some in names.values() for name in some]
-        if None in every or len(set(every)) < len(every):
-            names = {
-                split: [f"{split}-{row:06d}" for row in range(len(some))]
-                for split, some in names.items()
+        ids = {split: _file_names(root, table, columns.image) for split, table in tables.items()}
+        names = [name for split_names in ids.values() for name in split_names]
+        if None in names or len(set(names)) < len(names):
+            ids = {
+                split: [f"{split}-{row:06d}" for row in range(len(split_names))]
+                for split, split_names in ids.items()
             }
     rows: dict[str, dict[str, list[int]]] = {split: {} for split in tables}
-    for split, some in names.items():
-        for row, name in enumerate(some):
-            if name is None:
+    for split, split_ids in ids.items():
+        for row, image_id in enumerate(split_ids):
+            if image_id is None:
                 skips.add(f"rows have no {columns.image_id}", f"row {row} of {split}")
             else:
-                rows[split].setdefault(str(name), []).append(row)
+                rows[split].setdefault(str(image_id), []).append(row)
     return rows
 
 
@@ -163,7 +171,7 @@ def _cells(table: Any, column: str) -> list[Any]:
 
 
 def _file_names(root: str, table: Any, column: str) -> list[str | None]:
-    """Names of the files that the images were, where they are known without reading images."""
+    """File name of each image; None if it is not known without reading the image."""
     if not hasattr(table, "select"):
         info = (table.info.splits or {}).get(str(table.split))
         if info is None or not info.num_examples:
@@ -183,10 +191,11 @@ def _file_names(root: str, table: Any, column: str) -> list[str | None]:
 def _hold_out(
     rows: Mapping[str, dict[str, list[int]]], share: float
 ) -> dict[str, dict[str, list[int]]]:
+    """Moves a share of the training images to each split that does not exist."""
     splits: dict[str, dict[str, list[int]]] = {"train": {}, "val": {}, "test": {}}
     splits.update({split: images for split, images in rows.items() if split != "train"})
     split_of = assign_splits(rows["train"], share)
-    for name, some in rows["train"].items():
-        split = split_of[name]
-        splits["train" if split in rows else split][name] = some
+    for image_id, rows_of_image in rows["train"].items():
+        split = split_of[image_id]
+        splits["train" if split in rows else split][image_id] = rows_of_image
     return splits

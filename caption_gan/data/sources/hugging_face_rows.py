@@ -1,6 +1,6 @@
-"""Rows of a set that the library `datasets` has opened, as examples.
+"""Examples from the rows of a data set that is opened with the library `datasets`.
 
-Rows stay in memory-mapped files or are streamed; images stay as they were encoded.
+Rows stay in memory-mapped files or are streamed; images stay encoded.
 """
 
 import contextlib
@@ -12,16 +12,16 @@ from caption_gan.data.example import Example
 from caption_gan.data.skips import SkipError, Skips
 from caption_gan.errors import CaptionGANError
 
-CAPTION_KEYS = ("raw", "caption", "text")  # What holds the text where captions are records.
+CAPTION_KEYS = ("raw", "caption", "text")  # Keys of the text if captions are records.
 
 
 class Columns(NamedTuple):
     """Names of the columns that are read.
 
     Attributes:
-        image: The image.
-        captions: The captions.
-        image_id: What names the image, if anything does.
+        image: Column of the image.
+        captions: Columns of captions.
+        image_id: Column of the image's id, if there is one.
     """
 
     image: str
@@ -30,14 +30,14 @@ class Columns(NamedTuple):
 
 
 class HuggingFaceSource:
-    """Examples from rows that are read when they are needed.
+    """A `Source` that reads rows when they are needed.
 
     Args:
-        root: Name or path of the set.
-        tables: What `datasets` has of each split.
-        columns: Of all tables.
-        rows: Of each split, by name of the image, in order.
-        fingerprint: Something JSON can hold that differs if the examples may differ.
+        root: Name or path of the data set.
+        tables: Dataset of `datasets` for each split, streamed or not.
+        columns: Columns of all tables.
+        rows: Row numbers by image id, for each split, in order.
+        fingerprint: JSON-serializable value that changes whenever the examples may change.
         skips: Counts what cannot be used.
     """
 
@@ -63,12 +63,12 @@ class HuggingFaceSource:
         return {split: len(images) for split, images in self.images.items()}
 
     def examples(self, split: str, positions: range) -> Iterator[Example]:
-        """Yields the split's examples at these positions, without those that were skipped."""
+        """Yields the split's examples at these positions; those that cannot be used are skipped."""
         images = self.images[split][positions.start : positions.stop]
         texts = self.tables[split].select_columns(self.columns.captions)
         first_rows = self._read(split, [rows[0] for _, rows in images])
         for (image_id, rows), row in zip_longest(images, first_rows):
-            if row is None:  # Streamed sets only say how many rows they have.
+            if row is None:  # A streamed data set may have fewer rows than it says.
                 self.skips.add("rows are announced but not there", image_id)
                 continue
             cells = [row[name] for name in self.columns.captions]
@@ -81,7 +81,7 @@ class HuggingFaceSource:
 
     def _read(self, split: str, rows: Sequence[int]) -> Iterator[Mapping[str, Any]]:
         table = self.tables[split]
-        with in_one_line(self.root):
+        with one_line_errors(self.root):
             if hasattr(table, "select"):
                 yield from table.select(rows)
             elif rows:
@@ -91,14 +91,15 @@ class HuggingFaceSource:
 
 
 def _image(cell: Any) -> bytes:
+    """The encoded image in a cell: bytes, a path, or a record of both."""
     if isinstance(cell, Mapping):
         content, path = cell.get("bytes"), cell.get("path")
     else:
         content, path = (None, cell) if isinstance(cell, str) else (cell, None)
     if content is None and path:
-        import fsspec  # What `datasets` reads with: paths may be on the Hub or within archives.
+        import fsspec  # As in `datasets`: a path may be on the Hub or in an archive.
 
-        with in_one_line(path):
+        with one_line_errors(path):
             try:
                 with fsspec.open(path, "rb") as file:
                     content = file.read()
@@ -110,6 +111,7 @@ def _image(cell: Any) -> bytes:
 
 
 def _captions(cell: Any) -> Iterator[str]:
+    """Yields the captions in a cell: a string, a record, or a list of these."""
     if isinstance(cell, str):
         yield cell
     elif isinstance(cell, Mapping) and (keys := [key for key in CAPTION_KEYS if key in cell]):
@@ -119,23 +121,23 @@ def _captions(cell: Any) -> Iterator[str]:
             yield from _captions(item)
     elif cell is not None:
         raise CaptionGANError(
-            "data.hugging_face.caption_columns: captions must be texts, lists of texts or records "
-            f"with {' or '.join(CAPTION_KEYS)}; found {cell!r:.60}."
+            "data.hugging_face.caption_columns: captions must be strings, lists of strings or "
+            f"records with {' or '.join(CAPTION_KEYS)}; found {cell!r:.60}."
         )
 
 
 @contextlib.contextmanager
-def in_one_line(root: str) -> Iterator[None]:
-    """Says in one line what `datasets` raises in many."""
+def one_line_errors(root: str) -> Iterator[None]:
+    """Raises errors of `datasets`, which have many lines, as errors of one line."""
     from datasets.exceptions import DatasetGenerationError, DatasetsError
 
     try:
         yield
     except (OSError, ValueError, RuntimeError, ImportError, DatasetsError) as error:
-        # This one says no more than that it was raised.
+        # The message of a DatasetGenerationError has no information; that of its cause has.
         reason = error.__cause__ if isinstance(error, DatasetGenerationError) else error
-        words = " ".join(str(reason).split()).rstrip(".")
+        message = " ".join(str(reason).split()).rstrip(".")
         raise CaptionGANError(
-            f"data.root: {root} cannot be read: {words}; expected a name on the Hugging Face Hub, "
-            "or a folder or file on disk that `datasets` can load."
+            f"data.root: {root} cannot be read: {message}; expected a name on the Hugging "
+            "Face Hub, or a folder or file on disk that `datasets` can load."
         ) from error

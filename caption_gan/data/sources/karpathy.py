@@ -1,4 +1,4 @@
-"""Karpathy's splits of COCO, Flickr8k and Flickr30k: one JSON file with images and captions."""
+"""Karpathy's splits of COCO, Flickr8k and Flickr30k: one JSON file of images and captions."""
 
 from collections.abc import Callable
 
@@ -12,15 +12,15 @@ from caption_gan.storage import filesystem
 def read_karpathy(
     path: str, folder: Callable[[str], str], skips: Skips
 ) -> dict[str, list[ImageFile]]:
-    """The splits that the file has; `restval` is part of `train`, as in the literature.
+    """Image files of each split that is not empty; `restval` is part of `train`, as usual.
 
     Args:
         path: The file, e.g. `dataset_coco.json`.
-        folder: The folder of an image, given its `filepath`, which is empty if there is none.
-        skips: Counts images of other splits.
+        folder: Returns the folder of an image, given its `filepath` or "" if it has none.
+        skips: Counts images of unknown splits.
 
     Raises:
-        CaptionGANError: It is missing, damaged, or something else.
+        CaptionGANError: The file is missing, damaged or of another format.
     """
     keys = {"filename": str, "split": str, "sentences": list}
     (images,) = read_records(path, {"images": keys})

@@ -1,7 +1,7 @@
-"""Data sets that are drawn rather than downloaded.
+"""Synthetic data sets: facts are sampled, drawn as an image and worded as captions.
 
-A world invents facts, draws an image of them and words them. Images and captions follow from the
-seed, the split and the position alone, so any machine makes the same data.
+An example depends only on the seed, the split and the position, so each machine generates the same
+data.
 """
 
 import io
@@ -22,33 +22,33 @@ from caption_gan.data.synthetic.grammar import Grammar
 
 
 class SyntheticDataset(Protocol):
-    """What a generated data set is made of; `figures.py` and `scenes.py` each have one."""
+    """A kind of synthetic images; implemented by `FiguresDataset` and `ScenesDataset`."""
 
     name: str
     grammar: Grammar
 
-    def invent(self, rng: random.Random) -> Any:
-        """Returns facts: a (nested) dictionary of what JSON can hold."""
+    def sample_facts(self, rng: random.Random) -> Any:
+        """Returns the facts of a new image, a JSON-serializable dictionary."""
 
     def draw(self, facts: Any, rng: random.Random) -> Image.Image:
-        """Returns an RGB picture in which the facts can be seen; `rng` varies the looks."""
+        """Returns an RGB image that shows the facts; `rng` varies everything else."""
 
     def caption(self, facts: Any, rng: random.Random) -> str:
-        """Words some of the facts."""
+        """Returns a caption that states some of the facts."""
 
     def is_true(self, caption: str, facts: Any) -> bool:
-        """Whether the caption parses and each of its statements holds."""
+        """Whether the caption can be parsed and all its statements are true."""
 
 
 @dataclass(frozen=True)
 class SyntheticSource:
-    """A `SyntheticDataset` as a source of examples.
+    """A `Source` of synthetic examples.
 
     Args:
-        world: What to draw.
+        dataset: The kind of images.
         images_of_split: Number of images of each split.
-        captions_per_image: Number of captions an image; they are distinct in wording as far as
-            the world allows.
+        captions_per_image: Number of captions per image, all different. An image may have fewer if
+            four times as many attempts do not give enough.
         seed: Another seed gives another data set of the same kind.
         processes: Number of processes that draw.
     """
@@ -65,21 +65,21 @@ class SyntheticSource:
 
     def examples(self, split: str, positions: range) -> Iterator[Example]:
         """Yields the split's examples at these positions, in order."""
-        # "fork" starts at once, where "spawn" first imports the whole program, TensorFlow included.
-        # The children draw and nothing else, so that they never miss TensorFlow's threads.
+        # "fork" starts at once; "spawn" would import the whole program first, with TensorFlow. The
+        # children only draw, so they do not need TensorFlow's threads, which a fork does not copy.
         with ProcessPoolExecutor(
             self.processes,
             mp_context=get_context("fork"),
-            # Ctrl-C is the parent's to answer; it ends the pool.
+            # The parent handles Ctrl-C and ends the pool.
             initializer=signal.signal,
             initargs=(signal.SIGINT, signal.SIG_IGN),
         ) as pool:
             yield from pool.map(self.example, [split] * len(positions), positions, chunksize=64)
 
     def example(self, split: str, index: int) -> Example:
-        """Returns one example."""
+        """Returns the example at one position of a split."""
         rng = random.Random(f"{self.dataset.name}/{self.seed}/{split}/{index}")
-        facts = self.dataset.invent(rng)
+        facts = self.dataset.sample_facts(rng)
         stream = io.BytesIO()
         self.dataset.draw(facts, rng).save(stream, format="PNG")
         captions: list[str] = []

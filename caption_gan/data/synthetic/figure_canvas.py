@@ -1,4 +1,4 @@
-"""A canvas for charts, and what surrounds their data: title, legend, axes, grid."""
+"""A canvas for charts, and the parts around the data: title, legend, axes and grid."""
 
 import functools
 import itertools
@@ -15,7 +15,7 @@ Point = tuple[float, float]
 INK: Colour = (38, 38, 38)
 WHITE: Colour = (255, 255, 255)
 
-# Pillow's lines have no smooth edges: charts are drawn larger by this factor, then averaged.
+# Charts are drawn larger by this factor, then averaged, because Pillow does not anti-alias lines.
 _SCALE = 3
 
 _TITLES = ("experiment 1", "run 3", "group B", "trial 12", "test set", "(a)", "sample 7", "control")
@@ -25,7 +25,7 @@ _TICK_STEPS = (0.1, 0.2, 0.25, 0.5, 1, 2, 5, 10, 20, 25, 50, 100)
 
 
 class Box(NamedTuple):
-    """A rectangle in pixels; `at` maps the unit square, its origin at the bottom left, into it."""
+    """A rectangle in pixels."""
 
     left: float
     top: float
@@ -41,6 +41,7 @@ class Box(NamedTuple):
         return self.bottom - self.top
 
     def at(self, x: float, y: float) -> Point:
+        """Maps a point of the unit square, whose origin is at the bottom left, into the box."""
         return self.left + x * self.width, self.bottom - y * self.height
 
 
@@ -50,7 +51,7 @@ def _font(size: float) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
 
 
 class Canvas:
-    """Draws smooth shapes; all lengths are in pixels of the finished picture."""
+    """Draws anti-aliased shapes; all lengths are in pixels of the finished image."""
 
     def __init__(self, width: int, height: int, background: Colour):
         self.box = Box(0, 0, width, height)
@@ -63,7 +64,7 @@ class Canvas:
     def dashes(
         self, points: Sequence[Point], colour: Colour, width: float, dash: float, gap: float
     ) -> None:
-        """Draws a dashed line; dash and gap are the lengths of its parts."""
+        """Draws a dashed line with these lengths of a dash and a gap."""
         travelled = 0.0
         for start, end in itertools.pairwise(points):
             length = math.dist(start, end)
@@ -74,7 +75,7 @@ class Canvas:
                 if phase < dash:
                     part = [_between(start, end, place / length) for place in (position, stop)]
                     self.line(part, colour, width)
-                # The smallest step: a phase rounded to its end must not hold the loop.
+                # Always advances, or a phase that is rounded to its end would loop forever.
                 position = max(stop, position + 0.01)
             travelled += length
 
@@ -89,7 +90,7 @@ class Canvas:
         self._draw.circle(_scaled([centre])[0], radius * _SCALE, fill)
 
     def wedge(self, centre: Point, radius: float, start: float, end: float, fill: Colour) -> None:
-        """Draws a slice of a pie; the angles are in degrees."""
+        """Draws a slice of a pie; angles are in degrees."""
         x, y = centre
         corners = _scaled([(x - radius, y - radius), (x + radius, y + radius)])
         self._draw.pieslice(corners, start, end, fill)
@@ -108,12 +109,12 @@ class Canvas:
         self.polygon([(x + radius * dx, y + radius * dy) for dx, dy in corners[form]], fill)
 
     def text(self, position: Point, text: str, size: float, anchor: str = "mm") -> None:
-        """Writes a text; the anchor is one of Pillow's."""
+        """Draws a text at one of Pillow's anchors."""
         place = _scaled([position])[0]
         self._draw.text(place, text, INK, _font(size * _SCALE), anchor)
 
-    def upright_text(self, position: Point, text: str, size: float) -> None:
-        """Writes a text that reads from bottom to top, centred."""
+    def vertical_text(self, position: Point, text: str, size: float) -> None:
+        """Draws a text from bottom to top, centred at the position."""
         font = _font(size * _SCALE)
         left, top, right, bottom = font.getbbox(text)
         mask = Image.new("L", (math.ceil(right - left), math.ceil(bottom - top)))
@@ -130,7 +131,7 @@ class Canvas:
 
 
 def add_title(canvas: Canvas, box: Box, size: float, rng: random.Random) -> Box:
-    """Writes a title over the box half of the time; returns the box that is left."""
+    """Draws a title above the data in half of the charts; returns the remaining box."""
     if rng.random() < 0.5:
         return box
     canvas.text(((box.left + box.right) / 2, box.top + size * 0.6), rng.choice(_TITLES), size + 1)
@@ -140,7 +141,7 @@ def add_title(canvas: Canvas, box: Box, size: float, rng: random.Random) -> Box:
 def add_legend(
     canvas: Canvas, box: Box, colours: Sequence[Colour], form: str, size: float, rng: random.Random
 ) -> Box:
-    """Names the series beside the data, where it hides none; returns the box that is left."""
+    """Draws a legend beside the data if there is room; returns the remaining box."""
     names = _series_names(len(colours), rng)
     swatch, gap = size * 1.3, size * 0.4
     widths = [swatch + 2 * gap + canvas.text_width(name, size) for name in names]
@@ -171,10 +172,14 @@ def add_legend(
 
 
 def add_axes(canvas: Canvas, box: Box, size: float, rng: random.Random, categories: int = 0) -> Box:
-    """Draws axes with ticks, numbers and labels, and perhaps a grid and a panel.
+    """Draws axes with ticks, numbers and labels, and in some charts a grid and a grey background.
 
     Args:
-        categories: If given, the horizontal axis names this many groups instead of numbers.
+        canvas: The canvas.
+        box: Where axes and data go.
+        size: Of the text, in pixels.
+        rng: Varies the looks.
+        categories: If not 0, the horizontal axis has the names of this many groups, no numbers.
 
     Returns:
         The box for the data.
@@ -192,7 +197,7 @@ def add_axes(canvas: Canvas, box: Box, size: float, rng: random.Random, categori
     )
     if y_label:
         place = (box.left + size * 0.5, (plot.top + plot.bottom) / 2)
-        canvas.upright_text(place, rng.choice(_Y_LABELS), size)
+        canvas.vertical_text(place, rng.choice(_Y_LABELS), size)
     if x_label:
         place = ((plot.left + plot.right) / 2, box.bottom - size * 0.6)
         canvas.text(place, rng.choice(_X_LABELS), size)

@@ -1,7 +1,7 @@
 """Draws the charts of `caption_gan.data.synthetic.figures`.
 
-What the facts state is drawn with a wide margin, so that it can still be seen in a picture reduced
-to 64 x 64 pixels; `rng` varies all that captions do not speak of.
+The facts stay visible in an image that is reduced to 64 x 64 pixels. `rng` varies everything that
+captions do not mention.
 """
 
 import math
@@ -22,7 +22,7 @@ from caption_gan.data.synthetic.figure_canvas import (
     add_title,
 )
 
-# Far apart from one another, also when a thin line mixes them with its white surroundings.
+# Easily distinguished, also if a thin line mixes with the white around it.
 PALETTE: dict[str, Colour] = {
     "red": (214, 30, 36),
     "orange": (255, 132, 0),
@@ -39,7 +39,7 @@ _LEGEND_FORM = {"line": "line", "scatter": "points"}
 
 
 def draw(facts: Any, rng: random.Random) -> Image.Image:
-    """Returns the chart of the facts as an RGB image."""
+    """Returns the chart of the facts, an RGB image of 112 to 200 pixels per side."""
     width, height = _size(rng)
     canvas = Canvas(width, height, rng.choice((WHITE, WHITE, WHITE, (250, 249, 246))))
     kind = facts["kind"]
@@ -72,9 +72,9 @@ def _shade(colour: str, rng: random.Random) -> Colour:
 
 
 def _bands(series: Sequence[Any]) -> list[tuple[float, float]]:
-    """Returns the heights, from 0 to 1, between which each series stays.
+    """Returns the lowest and the highest height, from 0 to 1, of each series.
 
-    Two crossing series share a band, which is twice as high as the others to make them steep.
+    Two crossing series share a band, which is twice as high as others so that they are steep.
     """
     levels = [one.get("level", 0) for one in series]
     sizes = [levels.count(level) for level in range(max(levels) + 1)]
@@ -85,7 +85,7 @@ def _bands(series: Sequence[Any]) -> list[tuple[float, float]]:
 
 
 def _trend(shape: str, rng: random.Random) -> Callable[[float], float]:
-    """Returns a function from [0, 1] to [0, 1] of the shape."""
+    """Returns a function of this shape from [0, 1] to [0, 1]."""
     power, middle, level = rng.uniform(0.75, 1.4), rng.uniform(0.44, 0.56), rng.uniform(0.35, 0.65)
     width = rng.uniform(0.15, 0.2)
 
@@ -163,7 +163,7 @@ def _draw_points(
         centre = rng.uniform(0.35, 0.65)
         for index in range(count):
             if trend:
-                # Spread evenly with some disorder, so that both ends show.
+                # Evenly spread with some jitter, so that both ends are visible.
                 place = (index + rng.random()) / count
                 x, y = 0.06 + 0.88 * place, _clip(trend(place) + rng.gauss(0, 0.09))
             else:
@@ -218,12 +218,13 @@ def _draw_histogram(
     x = start + rng.uniform(0, 0.12)
     ends = [box.at(x, 0), box.at(x, 1)]
     width = rng.uniform(6, 7)
-    # The white lining keeps the line apart from bars of a similar colour.
+    # A white outline separates the line from bars of a similar colour.
     canvas.line(ends, WHITE, width + 2)
     canvas.dashes(ends, _shade(marker["colour"], rng), width, dash=10, gap=2.5)
 
 
 def _density(shape: str, rng: random.Random) -> Callable[[float], float]:
+    """Returns the relative height of a histogram of this shape at positions from 0 to 1."""
     jitter = rng.uniform(-0.03, 0.03)
 
     def bell(x: float, middle: float, before: float, after: float) -> float:
@@ -244,7 +245,7 @@ def _draw_pie(
 ) -> None:
     radius = min(box.width, box.height) / 2 * rng.uniform(0.88, 0.98)
     centre: Point = ((box.left + box.right) / 2, (box.top + box.bottom) / 2)
-    # Clockwise from the top, the largest first, as pies are commonly drawn.
+    # Clockwise from the top, the largest slice first, as is common.
     angle = rng.uniform(-110, -70)
     edges = []
     for one in sorted(facts["series"], key=lambda one: one["share"], reverse=True):

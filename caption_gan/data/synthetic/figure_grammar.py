@@ -1,16 +1,16 @@
-"""The words and phrases of captions of charts, see `caption_gan.data.synthetic.figures`."""
+"""The grammar of the captions of charts, see `caption_gan.data.synthetic.figures`."""
 
 from collections.abc import Mapping, Sequence
 
 from caption_gan.data.synthetic.figure_drawing import PALETTE
 from caption_gan.data.synthetic.grammar import Grammar
 
-# Short phrases with the words that tell something close together: in a long caption most of what a
-# network learns is the choice among synonyms, and it learns late what it sees.
+# Phrases are short and their informative words close together. In long captions, most of what a
+# network learns first is the choice among synonyms; it learns late to look at the image.
 
 _IRREGULAR = {"are": "is", "have": "has", "go": "goes", "cross": "crosses"}
 
-# Of several things: "the red bars rise"; a single thing "rises".
+# Plural, as in "the red bars rise"; `_singulars` derives the singular, "rises".
 _PREDICATES: Mapping[str, Sequence[str]] = {
     "rise": ("rise", "climb", "go up"),
     "fall": ("fall", "drop", "go down"),
@@ -59,7 +59,7 @@ GRAMMAR = Grammar(
             "scatter": ("scatter plot", "scatter chart"),
             "pie": ("pie chart", "pie diagram"),
             "histogram": ("histogram",),
-            # No kind begins with a vowel: an article stands before it.
+            # No kind begins with a vowel, because the article before it is always "a".
             "area": ("stacked area chart", "stacked area plot"),
         },
         "count": {"two": ("two",), "three": ("three",)},

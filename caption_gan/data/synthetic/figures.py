@@ -1,18 +1,18 @@
-"""The built-in data set `figures`: charts in the manner of scientific figures.
+"""The synthetic data set `figures`: charts like those in scientific papers.
 
 The facts of a chart are its kind and its series, each with a colour and a shape:
 
     {"kind": "line", "series": [{"colour": "red", "shape": "rise", "level": 0}, ...]}
 
-A series lies wholly above those of a lower `level`; two lines of one level cross. Series without
-levels are not compared, as in some bar charts (which also know how many `groups` the bars stand
-in) and in histograms, which have one series and a `marker`, a dashed upright line with a `colour`
-and a `place`. The slices of a pie have a `share` in percent in place of shape and level.
+All of a series lies above the series of lower `level`; two lines of the same level cross. Series
+without levels are not compared, e.g. in some bar charts. A bar chart also has a number of `groups`
+of bars. A histogram has one series and a `marker`, a dashed vertical line with a `colour` and a
+`place`. A slice of a pie has a `share` in percent instead of shape and level.
 
-Each fact can be seen somewhere in the picture without measuring the whole of it: peaks are narrow,
-slices differ by much, series either keep their level or change by much. Captions speak of the
-series in the order in which the eye meets them. A small network does not learn in minutes what
-takes more. Captions in any other order are understood all the same.
+A small network should learn the data set within minutes. Each fact is therefore visible in some
+part of the image: peaks are narrow, slices differ clearly, series stay level or change clearly.
+Captions mention series in the order in which they are seen; captions in another order are parsed
+too.
 """
 
 import random
@@ -27,7 +27,7 @@ from caption_gan.data.synthetic.grammar import Statement
 
 COLOURS = tuple(figure_drawing.PALETTE)
 
-# How each kind of chart calls a series: the clause, singular or plural, and its noun.
+# The clause for a series of each kind of chart (singular or plural), and its noun.
 _NOUN = {
     "line": ("one", "line"),
     "bar": ("many", "bars"),
@@ -38,7 +38,7 @@ _NOUN = {
 }
 KINDS = tuple(_NOUN)
 
-# The shapes a series may have, each with the predicates that say so.
+# The shapes of series in each kind of chart, each with the predicates that state it.
 _SHAPES: Mapping[str, Mapping[str, Sequence[str]]] = {
     "line": {shape: (shape,) for shape in ("rise", "fall", "peak", "dip", "flat")},
     "bar": {shape: (shape,) for shape in ("rise", "fall", "flat")},
@@ -53,7 +53,7 @@ _SHAPES: Mapping[str, Mapping[str, Sequence[str]]] = {
     "area": {shape: (shape,) for shape in ("widen", "narrow")},
 }
 
-# Predicates of the highest and the lowest series, and relations to a lower and a higher one.
+# Predicates of the highest and the lowest series; relations to a lower and to a higher series.
 _ORDER = {
     "line": ("top", "bottom", "above", "below"),
     "bar": ("tallest", "shortest", "taller", "shorter"),
@@ -65,21 +65,21 @@ _ORDER = {
 _SHARES = ((70, 30), (60, 40), (58, 30, 12), (52, 36, 12))
 
 _COUNT = {2: "two", 3: "three"}
-_MOST_WORDS = 19
+_MAX_WORDS = 19
 _PLACES = ("left", "middle", "right")
 
 
 class FiguresDataset:
-    """Charts, their captions, and whether a caption is true of a chart."""
+    """Charts and their captions; a `SyntheticDataset`."""
 
     name = "figures"
     grammar = GRAMMAR
 
-    def invent(self, rng: random.Random) -> dict[str, Any]:
-        """Returns the facts of a chart, see the module's docstring."""
+    def sample_facts(self, rng: random.Random) -> dict[str, Any]:
+        """Returns the facts of a new chart, described in the module's docstring."""
         kind = rng.choice(KINDS)
         if kind == "pie":
-            return {"kind": kind, "series": _invent_slices(rng)}
+            return {"kind": kind, "series": _sample_slices(rng)}
         shapes = tuple(_SHAPES[kind])
         if kind == "histogram":
             colour, marker_colour = rng.sample(COLOURS, 2)
@@ -88,8 +88,8 @@ class FiguresDataset:
                 "series": [{"colour": colour, "shape": rng.choice(shapes)}],
                 "marker": {"colour": marker_colour, "place": rng.choice(_PLACES)},
             }
-        # Three sets of bars would leave each bar few pixels, and three lines in one chart little
-        # room to rise and fall.
+        # Three sets of bars would have bars of few pixels; three lines have little room to rise and
+        # fall, so they are rare.
         threes = {"bar": 0, "line": 1, "scatter": 1, "area": 5}[kind]
         count = rng.choices((2, 3), (5, threes))[0]
         colours = rng.sample(COLOURS, count)
@@ -99,7 +99,7 @@ class FiguresDataset:
         ]
         facts: dict[str, Any] = {"kind": kind, "series": series}
         if kind == "area":
-            # The edge between layers that change in opposite ways tells little of either.
+            # The edge between layers that change in opposite ways shows neither change.
             for one in series:
                 one["shape"] = series[0]["shape"]
         if kind == "bar":
@@ -107,7 +107,7 @@ class FiguresDataset:
             _change_or_compare(series, rng)
         if kind == "line" and (len(series) == 3 or rng.random() < 0.3):
             _cross(series, rng)
-        # Bars and legends follow the order of the series, which must not give the levels away.
+        # Bars and legends have the order of the series, which must not reveal the levels.
         rng.shuffle(series)
         return facts
 
@@ -116,31 +116,31 @@ class FiguresDataset:
         return figure_drawing.draw(facts, rng)
 
     def caption(self, facts: Any, rng: random.Random) -> str:
-        """Words two true statements, each on a series (or slice, or marker) of its own."""
+        """Returns a caption of two true statements about different series, slices or markers."""
         topics = list(true_clauses(facts).values())
         order = _reading_order(facts)
         while True:
             subjects = {clause[1]: clause for clause in map(rng.choice, rng.sample(topics, 2))}
-            # Two statements on one colour would be true of too many other charts.
+            # Two statements about one colour would be true of too many other charts.
             if len(subjects) == 2:
                 clauses = [subjects[colour] for colour in order if colour in subjects]
-                caption = self.grammar.write(rng.choice(true_openings(facts)), clauses, rng)
-                if len(caption.split()) <= _MOST_WORDS:
+                caption = self.grammar.generate(rng.choice(true_openings(facts)), clauses, rng)
+                if len(caption.split()) <= _MAX_WORDS:
                     return caption
 
     def is_true(self, caption: str, facts: Any) -> bool:
-        """Whether the caption parses, names the kind of chart, and all it says holds."""
-        statements = self.grammar.read(caption)
+        """Whether the caption can be parsed and its opening and all its clauses are true."""
+        statements = self.grammar.parse(caption)
         return statements is not None and true_statements(facts).issuperset(statements)
 
 
 def true_statements(facts: Any) -> set[Statement]:
-    """Returns all that a caption may say."""
+    """Returns all true openings and clauses."""
     return set(true_openings(facts)).union(*true_clauses(facts).values())
 
 
 def true_openings(facts: Any) -> list[Statement]:
-    """Returns all openings that hold."""
+    """Returns all true openings."""
     kind = facts["kind"]
     if kind in ("histogram", "area"):
         return [("plain", kind)]
@@ -149,22 +149,22 @@ def true_openings(facts: Any) -> list[Statement]:
 
 
 def true_clauses(facts: Any) -> dict[str, list[Statement]]:
-    """Returns all clauses that hold, by topic; one caption needs only one clause of a topic."""
+    """Returns all true clauses by topic; a caption takes at most one clause of each topic."""
     kind, series = facts["kind"], facts["series"]
     number, noun = _NOUN[kind]
 
-    def says(predicate: str, colour: str) -> Statement:
+    def clause(predicate: str, colour: str) -> Statement:
         return (number, colour, noun, predicate)
 
     if kind == "pie":
         by_share = sorted(series, key=lambda one: one["share"])
         return {
-            "largest": [says("largest", by_share[-1]["colour"])],
-            "smallest": [says("smallest", by_share[0]["colour"])],
+            "largest": [clause("largest", by_share[-1]["colour"])],
+            "smallest": [clause("smallest", by_share[0]["colour"])],
         }
     topics = {
         "shape of " + one["colour"]: [
-            says(predicate, one["colour"]) for predicate in _SHAPES[kind][one["shape"]]
+            clause(predicate, one["colour"]) for predicate in _SHAPES[kind][one["shape"]]
         ]
         for one in series
     }
@@ -195,17 +195,17 @@ def _true_order(kind: str, series: Sequence[Mapping[str, Any]]) -> list[Statemen
 
 
 def _reading_order(facts: Any) -> list[str]:
-    """Returns the colours from the highest series or largest slice on, else from left to right."""
+    """Returns the colours from highest series or largest slice down, or from left to right."""
 
     def place(one: Mapping[str, Any]) -> tuple[int, bool]:
-        # Of two lines that cross, the falling one begins higher.
+        # Of two lines that cross, the falling one starts higher.
         return -one.get("share", one.get("level", 0)), "level" in one and one["shape"] != "fall"
 
     marker = [facts["marker"]] if "marker" in facts else []
     return [one["colour"] for one in sorted(facts["series"], key=place) + marker]
 
 
-def _invent_slices(rng: random.Random) -> list[dict[str, Any]]:
+def _sample_slices(rng: random.Random) -> list[dict[str, Any]]:
     shares = rng.choice(_SHARES)
     colours = rng.sample(COLOURS, len(shares))
     slices: list[dict[str, Any]] = [
@@ -216,7 +216,7 @@ def _invent_slices(rng: random.Random) -> list[dict[str, Any]]:
 
 
 def _change_or_compare(series: list[dict[str, Any]], rng: random.Random) -> None:
-    """Makes bars either all flat, so that they compare, or all changing over the whole height."""
+    """Makes all bars flat and comparable, or all rise or fall over the whole height."""
     flat = rng.random() < 0.35
     for one in series:
         if flat:
@@ -227,7 +227,7 @@ def _change_or_compare(series: list[dict[str, Any]], rng: random.Random) -> None
 
 
 def _cross(series: list[dict[str, Any]], rng: random.Random) -> None:
-    """Lets two neighbouring lines cross: one rises and one falls, on one level."""
+    """Makes two neighbouring lines cross: one rises and one falls, on the same level."""
     lower = rng.randrange(len(series) - 1)
     pair = series[lower : lower + 2]
     for one, shape in zip(pair, rng.sample(("rise", "fall"), 2), strict=True):

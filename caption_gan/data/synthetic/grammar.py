@@ -1,9 +1,8 @@
-"""A small grammar that writes captions from statements and reads the statements back.
+"""A small grammar that generates captions from statements and parses captions into statements.
 
-The built-in data sets know what is true of each image. To check a generated caption for truth,
-its words must be understood again, so one table of phrases serves both directions: `write` picks
-wordings at random, `read` recognises every combination of them, also those that no training
-caption happened to use. A caption that does not parse states nothing and so cannot be true.
+The fact checker of a synthetic data set must understand captions. One table of phrases serves both
+directions: `generate` chooses wordings at random, `parse` recognises all combinations of them, also
+those that no training caption has. A caption that cannot be parsed counts as false.
 
     caption = opening link clause (join clause)*
 """
@@ -19,18 +18,21 @@ _SLOT = re.compile(r"\{(\w+?)(\d*)\}")
 
 
 class Grammar:
-    """Writes and reads captions made of an opening and one or more clauses.
+    """Generates and parses captions of an opening and one or more clauses.
 
     Args:
-        words: For each class of words, the wordings of each value:
+        words: Wordings of each value of each class of words:
             `{"direction": {"rise": ("rises", "goes up")}}`.
-        openings: For each opening's name, its templates: `{"chart": ("a {kind} chart",)}`. A slot
-            names a class of words; digits tell two slots of one class apart: `{colour2}`.
-        clauses: The same for clauses: `{"trend": ("the {colour} series {direction}",)}`. The
-            templates of one name must have the same slots in any order; a statement lists their
-            values in the order of the first template.
-        links: What may stand between the opening and the first clause, e.g. `" in which "`.
-        joins: What may stand between two clauses, e.g. `" and "`.
+        openings: Templates of each opening: `{"chart": ("a {kind} chart",)}`. A slot names a class
+            of words; digits distinguish two slots of one class: `{colour2}`.
+        clauses: Templates of each clause: `{"trend": ("the {colour} series {direction}",)}`. The
+            templates of one name have the same slots in any order; a statement lists their values
+            in the order of the first template.
+        links: Connectives between the opening and the first clause, e.g. `" in which "`.
+        joins: Connectives between two clauses, e.g. `" and "`.
+
+    Raises:
+        ValueError: A wording has two meanings, or templates of one name differ in their slots.
     """
 
     def __init__(
@@ -52,48 +54,50 @@ class Grammar:
         }
         for name, values in words.items():
             if len(self._value_of[name]) < sum(map(len, values.values())):
-                raise ValueError(f"Each wording of {name!r} must stand once; received {values!r}.")
-        self._opening_readers = self._readers(openings)
-        self._clause_readers = self._readers(clauses)
+                raise ValueError(
+                    f"Each wording of {name!r} must have one meaning; received {values!r}."
+                )
+        self._opening_patterns = self._compile(openings)
+        self._clause_patterns = self._compile(clauses)
 
-    def write(self, opening: Statement, clauses: Sequence[Statement], rng: random.Random) -> str:
-        """Words the statements, choosing among the wordings at random."""
+    def generate(self, opening: Statement, clauses: Sequence[Statement], rng: random.Random) -> str:
+        """Returns a caption of the statements, with wordings chosen at random."""
         phrases = [self._word(clause, self.clauses, rng) for clause in clauses]
         text = self._word(opening, self.openings, rng)
         for position, phrase in enumerate(phrases):
             text += rng.choice(self.joins if position else self.links) + phrase
         return text + "."
 
-    def read(self, caption: str) -> list[Statement] | None:
-        """Returns the opening and the clauses of a caption, or None if it does not parse."""
+    def parse(self, caption: str) -> list[Statement] | None:
+        """Returns the opening and the clauses of a caption; None if it cannot be parsed."""
         text = " ".join(caption.lower().split()).replace(" ,", ",").replace(" .", ".")
         text = text.removesuffix(".")
-        for opening, position in self._match(self._opening_readers, text, 0):
-            clauses = self._read_clauses(text, position, self.links)
+        for opening, position in self._match(self._opening_patterns, text, 0):
+            clauses = self._parse_clauses(text, position, self.links)
             if clauses is not None:
                 return [opening, *clauses]
         return None
 
-    def _read_clauses(
+    def _parse_clauses(
         self, text: str, position: int, connectives: Sequence[str]
     ) -> list[Statement] | None:
         for connective in connectives:
             if not text.startswith(connective, position):
                 continue
             start = position + len(connective)
-            for clause, end in self._match(self._clause_readers, text, start):
+            for clause, end in self._match(self._clause_patterns, text, start):
                 if end == len(text):
                     return [clause]
-                rest = self._read_clauses(text, end, self.joins)
+                rest = self._parse_clauses(text, end, self.joins)
                 if rest is not None:
                     return [clause, *rest]
         return None
 
     def _match(
-        self, readers: list[tuple[str, list[str], re.Pattern[str]]], text: str, position: int
+        self, patterns: list[tuple[str, list[str], re.Pattern[str]]], text: str, position: int
     ) -> Iterator[tuple[Statement, int]]:
-        """Yields every phrase that the text has at a position, with where the phrase ends."""
-        for name, slots, pattern in readers:
+        """Yields each phrase that matches the text at a position, with the position of its end."""
+        for name, slots, pattern in patterns:
             match = pattern.match(text, position)
             if match:
                 values = (self._value_of[_class_of(slot)][match[slot]] for slot in slots)
@@ -111,27 +115,27 @@ class Grammar:
 
         return _SLOT.sub(wording, rng.choice(table[name]))
 
-    def _readers(
+    def _compile(
         self, table: Mapping[str, Sequence[str]]
     ) -> list[tuple[str, list[str], re.Pattern[str]]]:
         def group(match: re.Match[str]) -> str:
-            # Longest first: an alternation stops at its first hit, and "goes up" would hide
+            # Longest first, because an alternation takes the first match: "goes up" would hide
             # "goes up steeply".
             wordings = sorted(self._value_of[match[1]], key=len, reverse=True)
             return f"(?P<{match[1]}{match[2]}>{'|'.join(map(re.escape, wordings))})"
 
-        readers = []
+        patterns = []
         for name, templates in table.items():
             slots = _slots(templates[0])
             for template in templates:
                 if sorted(_slots(template)) != sorted(slots):
                     raise ValueError(
-                        f"The templates of {name!r} must share their slots {slots}; "
+                        f"The templates of {name!r} must have the slots {slots}; "
                         f"received {template!r}."
                     )
-                # No template has characters that are special in a pattern, slots apart.
-                readers.append((name, slots, re.compile(_SLOT.sub(group, template) + r"(?!\w)")))
-        return readers
+                # Only the slots of a template have characters that are special in a pattern.
+                patterns.append((name, slots, re.compile(_SLOT.sub(group, template) + r"(?!\w)")))
+        return patterns
 
 
 def _slots(template: str) -> list[str]:

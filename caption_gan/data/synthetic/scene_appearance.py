@@ -1,6 +1,6 @@
-"""How each kind, colour and background of the built-in data set `scenes` looks.
+"""Shapes, colours and backgrounds of the synthetic data set `scenes`, as data.
 
-All of it is data; `scene_drawing` places and fills the polygons.
+`scene_drawing` places and fills the polygons.
 """
 
 import math
@@ -14,7 +14,7 @@ Polygon = Sequence[tuple[float, float]]
 def _ellipse(
     x: float, y: float, width: float, height: float, start: int = 0, end: int = 360
 ) -> Polygon:
-    """Returns points on an ellipse about (x, y), clockwise from the right; angles in degrees."""
+    """Returns points on an ellipse around (x, y), clockwise from the right; angles in degrees."""
     angles = [math.radians(start + (end - start) * step / 24) for step in range(25)]
     return [(x + width / 2 * math.cos(a), y + height / 2 * math.sin(a)) for a in angles]
 
@@ -32,9 +32,9 @@ def _star(inner: float) -> Polygon:
     ]
 
 
-# Each part is a tone and a polygon in a unit square, y downwards. Kinds differ in their outlines,
-# since a small object keeps little more than that when the image is squashed.
-SILHOUETTES: dict[str, tuple[tuple[str, Polygon], ...]] = {
+# Each part is a tone and a polygon in the unit square, y downwards. Kinds differ in their outlines,
+# which are all that remains of a small object after the image is resized.
+SHAPES: dict[str, tuple[tuple[str, Polygon], ...]] = {
     "ball": (
         ("shade", _ellipse(0.5, 0.5, 1.0, 1.0)),
         ("body", _ellipse(0.46, 0.46, 0.86, 0.86)),
@@ -92,7 +92,7 @@ SILHOUETTES: dict[str, tuple[tuple[str, Polygon], ...]] = {
     ),
 }
 
-PAINTS: dict[str, Colour] = {
+PALETTE: dict[str, Colour] = {
     "red": (216, 36, 36),
     "yellow": (250, 214, 20),
     "green": (22, 132, 48),
@@ -103,10 +103,10 @@ PAINTS: dict[str, Colour] = {
     "black": (30, 30, 34),
 }
 
-# Relative to the shorter side of the image. Two large objects fill nearly all of it.
-EXTENTS: dict[str, float] = {"large": 0.42, "small": 0.245}
+# Relative to the shorter side of the image. Two large objects fill almost the whole image.
+SIZES: dict[str, float] = {"large": 0.42, "small": 0.245}
 
-# A tone mixes the object's colour with another: what with, and the other's share.
+# Each tone mixes the object's colour with another colour: that colour, and its share.
 TONES: dict[str, tuple[Colour, float]] = {
     "body": ((0, 0, 0), 0.0),
     "shade": ((0, 0, 0), 0.22),
@@ -118,15 +118,23 @@ TONES: dict[str, tuple[Colour, float]] = {
 }
 
 
-# From which share of the height downwards, and the colours at its upper and its lower end.
 Band = tuple[float, Colour, Colour]
+"""Top of a band as a share of the height, and its colours at the top and the bottom."""
 
 
 class Marks(NamedTuple):
-    """Shapes strewn between two heights; the polygon is in shares of the image's shorter side."""
+    """Equal shapes at random places between two heights.
+
+    Attributes:
+        colour: Of the shapes.
+        max_count: Largest number of shapes; at least half as many are drawn.
+        top: Smallest height, from 0 at the top to 1.
+        bottom: Largest height.
+        polygon: Relative to the shorter side of the image.
+    """
 
     colour: Colour
-    most: int
+    max_count: int
     top: float
     bottom: float
     polygon: Polygon
@@ -139,9 +147,8 @@ _CLOUD: Polygon = [
 ]
 _DIAMOND: Polygon = [(-0.011, 0), (0, -0.014), (0.011, 0), (0, 0.014)]
 
-# Greyish tones throughout, so that no background has the colour of an object. No sun and no moon:
-# they would be balls.
-SCENERY: dict[str, tuple[Band | Marks, ...]] = {
+# Backgrounds are greyish, so that none has the colour of an object. A sun or moon would be a ball.
+BACKGROUNDS: dict[str, tuple[Band | Marks, ...]] = {
     "grass": (
         (0.0, (166, 206, 230), (208, 228, 236)),
         (0.5, (178, 200, 134), (160, 188, 112)),

@@ -1,4 +1,4 @@
-"""Draws the scenes of the built-in data set `scenes`: two coloured objects before a background."""
+"""Draws the scenes of the synthetic data set `scenes`: two objects in front of a background."""
 
 import math
 import random
@@ -8,10 +8,10 @@ from typing import TypedDict
 from PIL import Image, ImageChops, ImageDraw
 
 from caption_gan.data.synthetic.scene_appearance import (
-    EXTENTS,
-    PAINTS,
-    SCENERY,
-    SILHOUETTES,
+    BACKGROUNDS,
+    PALETTE,
+    SHAPES,
+    SIZES,
     TONES,
     Colour,
     Marks,
@@ -27,14 +27,14 @@ class Thing(TypedDict):
 
 
 class Scene(TypedDict):
-    """The facts of a scene; the first thing stands in `relation` to the second."""
+    """The facts of a scene; `relation` is that of the first object to the second."""
 
     background: str
     relation: str
     things: list[Thing]
 
 
-# Everything is drawn this many times too large and then reduced, for smooth edges.
+# Scenes are drawn larger by this factor, then averaged, for anti-aliasing.
 _OVERSAMPLING = 3
 
 
@@ -42,11 +42,11 @@ def draw(facts: Scene, rng: random.Random) -> Image.Image:
     """Draws a scene.
 
     Args:
-        facts: What is to be seen.
-        rng: Varies size, shape, places, shades and texture of the picture.
+        facts: The scene.
+        rng: Varies the size of the image, places, shades and texture.
 
     Returns:
-        An RGB image of 80 to 140 pixels a side.
+        An RGB image of 80 to 140 pixels per side.
     """
     width = rng.randint(80, 140)
     height = rng.randint(max(80, math.ceil(width / 1.5)), min(140, math.floor(width / 0.75)))
@@ -60,23 +60,23 @@ def draw(facts: Scene, rng: random.Random) -> Image.Image:
 def arrange(
     facts: Scene, width: int, height: int, rng: random.Random
 ) -> list[tuple[float, float, float]]:
-    """Finds places for the things such that their relation is the only one to be seen.
+    """Places the objects so that no other relation than that of the facts is visible.
 
     Args:
-        facts: What is to be seen.
+        facts: The scene.
         width: Of the image, in pixels.
         height: Of the image, in pixels.
         rng: Varies the places.
 
     Returns:
-        For each thing its centre's x and y and the side of the square it fills, in pixels.
+        For each object, the x and y of its centre and the side of its square, in pixels.
     """
     sideways = facts["relation"] in ("left", "right")
     forward = facts["relation"] in ("left", "above")
     length, breadth = (width, height) if sideways else (height, width)
     side = min(width, height)
     margin = 0.03 * side
-    extents = [side * EXTENTS[thing["size"]] for thing in facts["things"]]
+    extents = [side * SIZES[thing["size"]] for thing in facts["things"]]
     first, second = extents if forward else reversed(extents)
 
     distance = max(0.34 * length, (first + second) / 2 + 0.05 * side)
@@ -108,9 +108,9 @@ def _background(scenery: str, width: int, height: int, rng: random.Random) -> Im
     def row(share: float) -> float:
         return (share + shift) * size[1] if share else 0
 
-    for layer in SCENERY[scenery]:
+    for layer in BACKGROUNDS[scenery]:
         if isinstance(layer, Marks):
-            for _ in range(rng.randint(layer.most // 2, layer.most)):
+            for _ in range(rng.randint(layer.max_count // 2, layer.max_count)):
                 x, y = rng.uniform(0, size[0]), row(rng.uniform(layer.top, layer.bottom))
                 scale = min(size) * rng.uniform(0.8, 1.2)
                 pen.polygon(
@@ -129,15 +129,15 @@ def _draw_thing(
     pen: ImageDraw.ImageDraw, thing: Thing, place: tuple[float, float, float], rng: random.Random
 ) -> None:
     x, y, extent = (_OVERSAMPLING * value for value in place)
-    colour = [channel + rng.randint(-9, 9) for channel in PAINTS[thing["colour"]]]
+    colour = [channel + rng.randint(-9, 9) for channel in PALETTE[thing["colour"]]]
     stretch = rng.uniform(0.93, 1.07)
     wide = extent * min(1, stretch) * rng.choice((-1, 1))
     high = extent * min(1, 1 / stretch)
     parts = [
         (_tone(colour, tone), [(x + wide * (u - 0.5), y + high * (v - 0.5)) for u, v in polygon])
-        for tone, polygon in SILHOUETTES[thing["kind"]]
+        for tone, polygon in SHAPES[thing["kind"]]
     ]
-    # All outlines come first: the fillings then cover those between two parts.
+    # Draws all outlines first, so that fillings cover the outlines between two parts.
     outline = _tone(colour, "outline")
     for _, polygon in parts:
         pen.line([*polygon, *polygon[:2]], outline, width=2 * _OVERSAMPLING, joint="curve")
@@ -148,14 +148,14 @@ def _draw_thing(
 def _tone(colour: Sequence[int], tone: str) -> Colour:
     other, share = TONES[tone]
     red, green, blue = (
-        min(255, max(0, round(own + share * (mixed - own))))
-        for own, mixed in zip(colour, other, strict=True)
+        min(255, max(0, round(channel + share * (mixed - channel))))
+        for channel, mixed in zip(colour, other, strict=True)
     )
     return red, green, blue
 
 
 def _textured(image: Image.Image, rng: random.Random) -> Image.Image:
-    """Adds fine grain and soft, larger blotches."""
+    """Adds noise: fine grain, and larger soft spots."""
     for coarseness, strength in ((1, 5), (9, 8)):
         size = (image.width // coarseness, image.height // coarseness)
         noise = Image.frombytes("L", size, rng.randbytes(size[0] * size[1]))

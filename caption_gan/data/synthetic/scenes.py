@@ -1,4 +1,4 @@
-"""The built-in data set `scenes`: two objects, their colours, sizes and relation, in words."""
+"""The synthetic data set `scenes`: two objects, their colours, sizes and spatial relation."""
 
 import random
 
@@ -6,7 +6,7 @@ from PIL import Image
 
 from caption_gan.data.synthetic import scene_drawing
 from caption_gan.data.synthetic.grammar import Grammar, Statement
-from caption_gan.data.synthetic.scene_appearance import EXTENTS, PAINTS
+from caption_gan.data.synthetic.scene_appearance import PALETTE, SIZES
 from caption_gan.data.synthetic.scene_drawing import Scene, Thing
 
 INVERSE = {"left": "right", "right": "left", "above": "below", "below": "above"}
@@ -22,9 +22,9 @@ WORDS: dict[str, dict[str, tuple[str, ...]]] = {
         "fish": ("fish",),
         "cup": ("cup", "mug"),
     },
-    "colour": {colour: (colour,) for colour in PAINTS},
-    # The wordings bring their own space, so that a size may be left out. None of the words that
-    # can follow an article starts with a vowel: it is always "a".
+    "colour": {colour: (colour,) for colour in PALETTE},
+    # Each wording ends with a space, so that a size may be empty. No word after an article starts
+    # with a vowel: the article is always "a".
     "size": {
         "large": ("large ", "big ", "huge "),
         "small": ("small ", "little ", "tiny "),
@@ -49,8 +49,8 @@ _ONE = "a {size1}{colour1} {kind1}"
 _TWO = "a {size2}{colour2} {kind2}"
 _THERE = "{relation}"
 
-# An opening that asks for a noun and one that asks for a sentence are each written with clauses
-# of their sort; read, any opening goes with any clause.
+# Captions are generated with clauses that fit the opening, which needs a noun or a sentence. The
+# parser accepts all combinations.
 _OPENINGS: dict[str, tuple[str, ...]] = {
     "noun": ("there is", "a picture of", "an image of", "this picture shows", "you can see"),
     "noun at": ("{background} there is", "{background} you can see", "{background} we find"),
@@ -77,13 +77,13 @@ _CLAUSES: dict[str, tuple[str, ...]] = {
 
 
 class ScenesDataset:
-    """Two objects before a background; a `SyntheticDataset`."""
+    """Images of two objects in front of a background; a `SyntheticDataset`."""
 
     name: str = "scenes"
     grammar: Grammar = Grammar(WORDS, _OPENINGS, _CLAUSES, links=(" ",), joins=(" ", ", "))
 
-    def invent(self, rng: random.Random) -> Scene:
-        """Returns the facts of a new scene; its things have different colours."""
+    def sample_facts(self, rng: random.Random) -> Scene:
+        """Returns the facts of a new scene, whose two objects have different colours."""
         return {
             "background": rng.choice(list(WORDS["background"])),
             "relation": rng.choice(list(INVERSE)),
@@ -91,51 +91,51 @@ class ScenesDataset:
                 {
                     "kind": rng.choice(list(WORDS["kind"])),
                     "colour": colour,
-                    "size": rng.choice(list(EXTENTS)),
+                    "size": rng.choice(list(SIZES)),
                 }
                 for colour in rng.sample(list(WORDS["colour"]), 2)
             ],
         }
 
     def draw(self, facts: Scene, rng: random.Random) -> Image.Image:
-        """Returns the picture of a scene, see `scene_drawing.draw`."""
+        """Returns an image of the scene; see `scene_drawing.draw`."""
         return scene_drawing.draw(facts, rng)
 
     def caption(self, facts: Scene, rng: random.Random) -> str:
-        """Words the relation from either side, often with sizes, sometimes with the background."""
+        """Returns a caption of the relation, often with sizes, sometimes with the background."""
         (relation, one, two) = rng.choice(_views(facts))
         values = [
             value
             for thing in (one, two)
             for value in (rng.choice((thing["size"], "any")), thing["colour"], thing["kind"])
         ]
-        sort = rng.choice(("noun", "sentence"))
-        clauses: list[Statement] = [(sort, *values[:3], relation, *values[3:])]
-        opening: Statement = (sort,)
-        mentioned = rng.choice(("before", "after", "never"))
-        if mentioned == "before":
-            opening = (f"{sort} at", facts["background"])
-        if mentioned == "after":
+        form = rng.choice(("noun", "sentence"))
+        clauses: list[Statement] = [(form, *values[:3], relation, *values[3:])]
+        opening: Statement = (form,)
+        place = rng.choice(("before", "after", "never"))
+        if place == "before":
+            opening = (f"{form} at", facts["background"])
+        if place == "after":
             clauses.append(("background", facts["background"]))
-        return self.grammar.write(opening, clauses, rng)
+        return self.grammar.generate(opening, clauses, rng)
 
     def is_true(self, caption: str, facts: Scene) -> bool:
-        """Whether the caption parses, names both things, and all that it states holds."""
-        statements = self.grammar.read(caption)
+        """Whether the caption can be parsed, names both objects, and is true."""
+        statements = self.grammar.parse(caption)
         if statements is None:
             return False
-        # Each clause of these sorts names both things.
+        # Each clause of these names mentions both objects.
         names_both = any(name in ("noun", "sentence") and slots for name, *slots in statements)
-        return names_both and all(_holds(statement, facts) for statement in statements)
+        return names_both and all(_is_true(statement, facts) for statement in statements)
 
 
 def _views(facts: Scene) -> list[tuple[str, Thing, Thing]]:
-    """Returns the relation as seen from the first thing and from the second."""
+    """Returns the relation of the first object to the second, and of the second to the first."""
     one, two = facts["things"]
     return [(facts["relation"], one, two), (INVERSE[facts["relation"]], two, one)]
 
 
-def _holds(statement: Statement, facts: Scene) -> bool:
+def _is_true(statement: Statement, facts: Scene) -> bool:
     match statement:
         case ("noun" | "sentence",):
             return True
@@ -148,7 +148,7 @@ def _holds(statement: Statement, facts: Scene) -> bool:
                 and _describes((size2, colour2, kind2), two)
                 for relation, one, two in _views(facts)
             )
-    raise ValueError(f"No such statement: {statement}.")
+    raise ValueError(f"Unknown statement: {statement}.")
 
 
 def _describes(words: tuple[str, str, str], thing: Thing) -> bool:

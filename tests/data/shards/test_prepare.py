@@ -151,12 +151,12 @@ def test_a_changed_byte_is_found_by_the_checksum(config, source):
     content[100] ^= 1
     path.write_bytes(content)
     first, *others = preparation_of(config).shards("train")
-    assert first.is_whole() and not first.is_whole(thorough=True)
-    assert all(shard.is_whole(thorough=True) for shard in others)
+    assert first.is_complete() and not first.is_complete(verify_checksum=True)
+    assert all(shard.is_complete(verify_checksum=True) for shard in others)
     source.read = 0
     prepare(config)
     assert source.read == 9  # Five of the shard, and val.
-    assert first.is_whole(thorough=True)
+    assert first.is_complete(verify_checksum=True)
 
 
 def test_what_killed_writers_left_is_removed_when_it_is_old(config, source):
@@ -175,7 +175,7 @@ def test_machines_share_a_preparation(tmp_path, config, source):
     (said,) = prepare(config, to, shard_index=1, shard_count=2)
     # Shards 1 and 3 of train; the only one of val is the other machine's.
     assert source.read == 10
-    assert "3 shards of other machines are not there yet" in said
+    assert "3 shards of other machines are still missing" in said
     lines = prepare(config, to, shard_index=0, shard_count=2)
     assert source.read == 24
     assert lines[:2] == ["train: 20 images, 40 captions", "val: 4 images, 8 captions"]
@@ -328,4 +328,4 @@ def test_a_killed_program_goes_on_where_it_was(tmp_path):
 def test_wrong_calls_end_in_one_line(tmp_path):
     done = call("prepare", f"--to={tmp_path}", "--shard_index=2", "--shard_count=2")
     assert done.returncode == 2
-    assert "expected an index from 0 to below the count" in done.stderr
+    assert "expected 0 <= shard_index < shard_count" in done.stderr

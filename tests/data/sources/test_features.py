@@ -97,7 +97,7 @@ def test_the_fingerprint_follows_the_files(tmp_path):
 
 def break_captions(root):
     (root / "captions.en").unlink()
-    return r"captions\.en is missing; expected a line for each row"
+    return r"captions\.en is missing; expected one line for each row"
 
 
 def break_lines(root):

@@ -117,8 +117,8 @@ def test_lines_that_are_no_json_are_counted_by_number(tmp_path):
     write(tmp_path, ["a.png"], "\r\n".join([*rows, '{"file_name": "a.png", "text": 5}']))
     assert captions(open_root(tmp_path, skips)) == {"a.png": ("A.",)}
     assert skips.lines() == [
-        "1 captions of metadata.jsonl are no texts: line 6",
-        "2 lines of metadata.jsonl are no JSON objects: line 3, line 4",
+        "1 captions of metadata.jsonl are not strings: line 6",
+        "2 lines of metadata.jsonl are not JSON objects: line 3, line 4",
         "1 rows of metadata.jsonl name no image: line 5",
     ]
 
@@ -164,7 +164,7 @@ def test_the_fingerprint_follows_metadata_and_images(tmp_path):
         ("metadata.csv", "", "found none"),
         ("metadata.jsonl", '{"file_name": "a", "story": 1}', "found file_name, story"),
         ("metadata.jsonl", "these\nare no rows\n", "found none"),
-        ("metadata.csv", 'file_name,caption\na,A\nb,"B\nc,C\n', "no CSV from line 3 on"),
+        ("metadata.csv", 'file_name,caption\na,A\nb,"B\nc,C\n', "not valid CSV from line 3 on"),
         ("captions.json", "{}", "has no metadata.jsonl or metadata.csv"),
     ],
 )

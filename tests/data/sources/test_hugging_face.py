@@ -236,7 +236,7 @@ def test_splits_of_other_names_are_counted(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "settings", "words"),
     [
-        ({"story": ["A."]}, {}, "caption_columns is not set.*choose of image, story"),
+        ({"story": ["A."]}, {}, "caption_columns is not set.*choose from image, story"),
         ({"caption": ["A."]}, {"image_column": "photo"}, "'photo'; found image, caption"),
         ({"caption": ["A."]}, {"caption_columns": ["x"]}, "'x'; found image, caption"),
         ({"caption": ["A."]}, {"id_column": "x"}, "'x'; found image, caption"),

@@ -240,7 +240,7 @@ def drop_records(root: Path) -> str:
 
 def cut_list(root: Path) -> str:
     (root / LISTS / "First-Sentence/No-Subfig/train/file_idx.json").write_text('["a.png"')
-    return "train/file_idx.json is not a JSON list of one or more names"
+    return "train/file_idx.json is not a JSON list of one or more file names"
 
 
 def other_list(root: Path) -> str:
@@ -255,7 +255,7 @@ def paths_in_list(root: Path) -> str:
 
 def empty_list(root: Path) -> str:
     write(root / LISTS / "First-Sentence/No-Subfig/val/file_idx.json", [])
-    return "val/file_idx.json is not a JSON list of one or more names"
+    return "val/file_idx.json is not a JSON list of one or more file names"
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ RELATIONS: dict[str, set[str]] = {
 
 def captioned(seed: int) -> tuple[dict[str, Any], str]:
     rng = random.Random(seed)
-    facts = WORLD.invent(rng)
+    facts = WORLD.sample_facts(rng)
     return facts, WORLD.caption(facts, rng)
 
 
@@ -179,7 +179,7 @@ def test_only_the_marker_of_the_histogram_holds():
 )
 def test_the_opening_must_be_true(facts, true, false):
     clause = next(iter(true_clauses(facts).values()))[0]
-    caption = WORLD.grammar.write(true_openings(facts)[0], [clause], random.Random(0))
+    caption = WORLD.grammar.generate(true_openings(facts)[0], [clause], random.Random(0))
     assert WORLD.is_true(caption, facts)
     (rest,) = re.findall(r" where .*", caption)
     for opening in true:
@@ -196,7 +196,7 @@ def test_written_captions_are_true_specific_and_short():
         assert WORLD.is_true(caption, json.loads(json.dumps(facts))), (caption, facts)
         assert caption == caption.lower()
         assert 8 <= len(caption.split()) <= 19
-        statements = WORLD.grammar.read(caption)
+        statements = WORLD.grammar.parse(caption)
         assert statements is not None and len(statements) == 3
         assert len({value for said in statements for value in said if value in COLOURS}) >= 2
     assert set(kinds) == set(KINDS) and min(kinds.values()) > 120
@@ -234,7 +234,7 @@ def test_captions_of_other_kinds_are_false_and_of_other_charts_mostly():
 def test_a_captioner_that_sees_no_image_is_wrong():
     truths = [true_statements(captioned(seed)[0]) for seed in range(1000)]
     meanings = {
-        frozenset(WORLD.grammar.read(captioned(seed)[1]) or ()) for seed in range(5000, 8000)
+        frozenset(WORLD.grammar.parse(captioned(seed)[1]) or ()) for seed in range(5000, 8000)
     }
     assert max(sum(map(meaning.issubset, truths)) for meaning in meanings) < 0.02 * len(truths)
 
@@ -266,14 +266,14 @@ def test_openings_links_and_joins_combine_freely():
                 for join in grammar.joins:
                     clauses = f"the red bars rise{join}the blue line falls{join}the red dots drop"
                     caption = template.format(kind=kind[0]) + link + clauses
-                    statements = grammar.read(caption)
+                    statements = grammar.parse(caption)
                     assert statements is not None and len(statements) == 4, caption
 
 
 def test_pictures_are_sized_like_figures_and_show_every_colour():
     for seed in range(120):
         rng = random.Random(seed)
-        facts = WORLD.invent(rng)
+        facts = WORLD.sample_facts(rng)
         picture = WORLD.draw(facts, rng)
         assert picture.mode == "RGB"
         assert all(112 <= side <= 200 for side in picture.size), picture.size

@@ -29,9 +29,9 @@ clauses = st.one_of(
 
 @given(openings, st.lists(clauses, min_size=1, max_size=4), st.integers())
 def test_what_is_written_is_read(opening, said, seed):
-    caption = GRAMMAR.write(opening, said, random.Random(seed))
+    caption = GRAMMAR.generate(opening, said, random.Random(seed))
     assert caption.endswith(".")
-    assert GRAMMAR.read(caption) == [opening, *said]
+    assert GRAMMAR.parse(caption) == [opening, *said]
 
 
 @pytest.mark.parametrize("opening", ("a chart", "here is a chart", "a crimson chart"))
@@ -39,30 +39,30 @@ def test_what_is_written_is_read(opening, said, seed):
 @pytest.mark.parametrize("join", JOINS)
 def test_openings_links_and_joins_combine_freely(opening, link, join):
     caption = f"{opening}{link}the red line rises{join}red is over blue"
-    statements = GRAMMAR.read(caption)
+    statements = GRAMMAR.parse(caption)
     assert statements is not None
     assert statements[1:] == [("trend", "red", "rise"), ("over", "red", "blue")]
 
 
 def test_spacing_case_and_the_last_stop_do_not_matter():
-    plain = GRAMMAR.read("a chart in which red is over blue, and the red line rises.")
+    plain = GRAMMAR.parse("a chart in which red is over blue, and the red line rises.")
     assert plain is not None
     for caption in (
         "A chart in which red is over blue, and the red line rises",
         " a  chart in which red is over blue , and the red line rises . ",
     ):
-        assert GRAMMAR.read(caption) == plain
+        assert GRAMMAR.parse(caption) == plain
 
 
 def test_the_longest_wording_is_read():
-    assert GRAMMAR.read("a chart: the red line goes up steeply") == [
+    assert GRAMMAR.parse("a chart: the red line goes up steeply") == [
         ("chart",),
         ("trend", "red", "steep"),
     ]
 
 
 def test_templates_may_order_their_slots_differently():
-    assert GRAMMAR.read("a chart: up: rises the blue one") == [
+    assert GRAMMAR.parse("a chart: up: rises the blue one") == [
         ("chart",),
         ("trend", "blue", "rise"),
     ]
@@ -90,12 +90,12 @@ def test_templates_may_order_their_slots_differently():
     ),
 )
 def test_other_text_is_not_read(caption):
-    assert GRAMMAR.read(caption) is None
+    assert GRAMMAR.parse(caption) is None
 
 
 def test_all_wordings_are_written():
     written = {
-        GRAMMAR.write(("chart",), [("trend", "red", "rise")], random.Random(seed))
+        GRAMMAR.generate(("chart",), [("trend", "red", "rise")], random.Random(seed))
         for seed in range(500)
     }
     # Openings x links x templates x colours x directions.
@@ -104,7 +104,7 @@ def test_all_wordings_are_written():
 
 def test_writing_needs_as_many_values_as_slots():
     with pytest.raises(ValueError):
-        GRAMMAR.write(("chart",), [("trend", "red")], random.Random(0))
+        GRAMMAR.generate(("chart",), [("trend", "red")], random.Random(0))
 
 
 def test_templates_of_a_name_must_share_slots():

@@ -27,7 +27,7 @@ TRUE = "there is a small red ball to the left of a big blue box on the grass."
 
 def captioned(seed: int) -> tuple[Scene, str]:
     rng = random.Random(seed)
-    facts = WORLD.invent(rng)
+    facts = WORLD.sample_facts(rng)
     return facts, WORLD.caption(facts, rng)
 
 
@@ -115,7 +115,7 @@ def test_written_captions_are_true_and_others_are_not(seed: int) -> None:
     # Both kinds and both colours have seven other values each, the relation three.
     assert len(wrong) >= 4 * 7 + 3
     for other in wrong:
-        assert WORLD.grammar.read(other) is not None, other
+        assert WORLD.grammar.parse(other) is not None, other
         assert not WORLD.is_true(other, facts), other
 
     swapped: Scene = {**facts, "relation": INVERSE[facts["relation"]]}
@@ -141,10 +141,10 @@ def test_vocabulary() -> None:
 
 
 def test_words_and_pictures_know_the_same_things() -> None:
-    assert set(WORDS["kind"]) == set(scene_appearance.SILHOUETTES)
-    assert set(WORDS["colour"]) == set(scene_appearance.PAINTS)
-    assert set(WORDS["background"]) == set(scene_appearance.SCENERY)
-    assert set(WORDS["size"]) == {*scene_appearance.EXTENTS, "any"}
+    assert set(WORDS["kind"]) == set(scene_appearance.SHAPES)
+    assert set(WORDS["colour"]) == set(scene_appearance.PALETTE)
+    assert set(WORDS["background"]) == set(scene_appearance.BACKGROUNDS)
+    assert set(WORDS["size"]) == {*scene_appearance.SIZES, "any"}
     assert set(WORDS["relation"]) == set(INVERSE)
 
 
@@ -153,7 +153,7 @@ def test_words_and_pictures_know_the_same_things() -> None:
 def test_same_seed_same_scene(seed: int) -> None:
     def make() -> tuple[Scene, bytes, str]:
         rng = random.Random(seed)
-        facts = WORLD.invent(rng)
+        facts = WORLD.sample_facts(rng)
         return facts, WORLD.draw(facts, rng).tobytes(), WORLD.caption(facts, rng)
 
     assert make() == make()
@@ -171,7 +171,7 @@ def test_pictures_differ_in_size_and_shape() -> None:
 @settings(deadline=None)
 @given(
     st.sampled_from(sorted(INVERSE)),
-    st.tuples(*[st.sampled_from(sorted(scene_appearance.EXTENTS))] * 2),
+    st.tuples(*[st.sampled_from(sorted(scene_appearance.SIZES))] * 2),
     st.sampled_from([(80, 80), (140, 94), (120, 80), (80, 106), (105, 140), (140, 140)]),
     st.integers(0, 2**32),
 )
