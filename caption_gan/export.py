@@ -47,7 +47,7 @@ def main() -> None:
     loss = json.loads(description.read_text()) if arguments.weights else {}
     if arguments.json:
         result = {"saved_model": str(version), "seconds": round(seconds, 1)}
-        print(json.dumps(result | ({"quantization": loss} if loss else {})))
+        print(json.dumps(result | ({"rounding": loss} if loss else {})))
     else:
         print(f"{version} in {seconds:.0f} seconds")
         if loss:

@@ -1,10 +1,10 @@
-"""Names of the served signatures and tensors; for clients, which need not have TensorFlow.
+"""Names of the served signatures and tensors. Clients import them without TensorFlow.
 
-B batch, K captions an image, T time, R regions.
+B batch, K captions per image, T time, R regions.
 """
 
 DEFAULT = "serving_default"  # image_bytes [B] -> caption [B], score [B], error [B]
-SAMPLE = "sample"  # and temperature, top_p, seed [B] -> captions [B, K], scores [B, K], error [B]
+SAMPLE = "sample"  # also temperature, top_p, seed [B] -> captions [B, K], scores [B, K], error [B]
 BEAM = "beam"  # image_bytes [B] -> captions [B, K], scores [B, K], best first, error [B]
 ATTENTION = "attention"  # -> caption [B], tokens [B, T], attention [B, T, R], error [B]
 EXAMPLES = "examples"  # serialized tf.train.Example [B] -> as serving_default
@@ -20,4 +20,4 @@ ENCODED = "image/encoded"  # Feature of an example.
 CAPTION, SCORE = "caption", "score"
 CAPTIONS, SCORES = "captions", "scores"
 TOKENS, WEIGHTS = "tokens", "attention"
-ERROR = "error"  # Empty where the row is fine.
+ERROR = "error"  # Empty for a valid image.

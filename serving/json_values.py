@@ -49,8 +49,8 @@ class RepeatedKeys(dict):
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    return found if len(found) == len(pairs) else RepeatedKeys(reversed(pairs))
+    members = dict(pairs)
+    return members if len(members) == len(pairs) else RepeatedKeys(reversed(pairs))
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_Literal)
@@ -137,19 +137,19 @@ def flatten(value: Any) -> tuple[list[Any], list[int]]:
     values, shape = [value], []
     for level in range(rank):
         shape.append(len(values[0]))
-        for found in values:
-            if not isinstance(found, list):
+        for item in values:
+            if not isinstance(item, list):
                 raise invalid(
-                    f"JSON Value: {show(found)} found at incorrect level: {level + 1} in the JSON "
+                    f"JSON Value: {show(item)} found at incorrect level: {level + 1} in the JSON "
                     f"DOM. Expected at level: {rank}"
                 )
-            if len(found) != shape[level]:
+            if len(item) != shape[level]:
                 raise invalid(
-                    f"Encountered list at unexpected size: {len(found)} at level: {level} "
+                    f"Encountered list at unexpected size: {len(item)} at level: {level} "
                     f"expected size: {shape[level]}"
                 )
         values = list(chain.from_iterable(values))
-    if any(isinstance(found, list) for found in values):
+    if any(isinstance(leaf, list) for leaf in values):
         raise invalid(f"Encountered list at unexpected level: {rank} expected < {rank}")
     return values, shape
 
@@ -179,11 +179,11 @@ def to_array(values: Sequence[Any], data_type: int) -> np.ndarray:
 
 
 def _check_types(values: Sequence[Any], data_type: int, allowed: set[type]) -> set[type]:
-    found = set(map(type, values))
-    if not found <= allowed:
+    types = set(map(type, values))
+    if not types <= allowed:
         wrong = next(value for value in values if type(value) not in allowed)
         raise _type_error(wrong, data_type)
-    return found
+    return types
 
 
 def _type_error(value: Any, data_type: int) -> RequestError:
@@ -209,9 +209,9 @@ def to_floats(values: Sequence[Any], data_type: int) -> np.ndarray:
     Raises:
         RequestError: A leaf is not a number, is too large, or is an integer that would be rounded.
     """
-    found = _check_types(values, data_type, {int, float, _Literal})
+    types = _check_types(values, data_type, {int, float, _Literal})
     kind = FLOATS[data_type]
-    if int in found:
+    if int in types:
         largest_exact = (1 << np.finfo(kind).nmant + 1) - 1
         for value in values:
             if type(value) is int and abs(value) > largest_exact and value in INTEGER_RANGE:

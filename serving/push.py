@@ -2,10 +2,10 @@
 
 Exports the run as a new version in the folder MODELS/captioner if two checks pass, named as in TFX:
 
-1. BLESSED: its scores are good enough, not worse than those of the version that is served now, and
-   show no collapse.
-2. INFRA_BLESSED: a fresh server loads the version and returns over gRPC and REST what the run
-   generates.
+1. BLESSED: its CIDEr is high enough, also in comparison with the version that is served now, and
+   there is no sign of collapse.
+2. INFRA_BLESSED: a fresh server loads the version and returns the outputs of the run over gRPC and
+   REST.
 
 The version appears by a rename, so a push that is killed leaves nothing that a server loads.
 `--rollback --to MODELS/captioner` withdraws the newest version. `pushes.jsonl` in that folder logs

@@ -26,7 +26,7 @@ from caption_gan.exporting.served_captioner import ServedCaptioner
 from caption_gan.run import RunDirectory, load_ensemble
 
 ASSETS_EXTRA = "assets.extra"
-QUANTIZATION_FILE = "quantization.json"
+QUANTIZATION_FILE = "rounding.json"
 WARM_UP_FILE = "tf_serving_warmup_requests"
 # A server answers warm-up requests of these batch sizes before it reports that it is ready.
 WARM_UP_BATCHES = (1, 8)

@@ -99,7 +99,7 @@ def test_an_export_stores_and_uses_the_quantized_weights(
         return data.stat().st_size
 
     assert stored_bytes(version) < max_share * stored_bytes(exported)
-    loss = printed["quantization"]
+    loss = printed["rounding"]
     # The file also holds the names of the weights.
     assert 0 < stored_bytes(version) - 1e6 * loss["megabytes"] < 20_000
     assert loss["weights"] == weight_type
