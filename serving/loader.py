@@ -17,7 +17,7 @@ from serving.version_policy import aspired_versions
 from serving.version_states import ModelVersionStatus, VersionStates
 from serving.warm_up import load_and_warm_up
 
-# A version that fails to load may still be being copied. The values are TensorFlow Serving's.
+# A version that fails to load may be incomplete yet. The values are TensorFlow Serving's.
 RETRIES = 5
 RETRY_SECONDS = 60.0
 
@@ -58,9 +58,7 @@ class ServedModel:
     config: ModelConfig
     serving: dict[int, LoadedVersion] = field(default_factory=dict)  # By version.
     failures: dict[Path, LoadFailure] = field(default_factory=dict)
-    warnings: list[str] = field(
-        default_factory=list
-    )  # Already logged, so as not to repeat them at each poll.
+    warnings: list[str] = field(default_factory=list)  # Logged once, not at each poll.
 
 
 class Loader:

@@ -1,6 +1,6 @@
-"""Runs the contract's tests against any server that speaks TensorFlow Serving's API.
+"""Runs the contract tests against any server with TensorFlow Serving's API.
 
-Write the models, start the server on them, then ask it:
+Write the models, start the server on them, then test it:
 
     python -m tests.serving.check_contract --write /tmp/contract
     tensorflow_model_server --port=8500 --rest_api_port=8501 \
@@ -10,7 +10,7 @@ Write the models, start the server on them, then ask it:
     python -m tests.serving.check_contract --grpc localhost:8500 --rest http://localhost:8501 \
         --models /tmp/contract
 
-`--models` is the folder as the server sees it, which matters where it runs in a container.
+`--models` is the path of the folder on the server, which differs if it runs in a container.
 """
 
 import argparse
@@ -21,33 +21,33 @@ import pytest
 
 from tests.serving import saved_models
 
-NAMES = ("adder", "echo", "old", "slow")
-VERSIONS = {"adder": (1, 2), "echo": (1,), "old": (3,), "slow": (1,)}
+NAMES = ("adder", "echo", "tf1", "slow")
+VERSIONS = {"adder": (1, 2), "echo": (1,), "tf1": (3,), "slow": (1,)}
 ALL = "model_version_policy { all {} }"
 FLAGS = ("--enable_grpc_healthcheck_service=true",)
 METRICS = "/monitoring/prometheus/metrics"
 
 
-def write_models(folder: Path, seen_as: Path) -> tuple[str, ...]:
-    """Writes models and settings; returns the flags with which they are served."""
+def write_models(folder: Path, server_path: Path) -> tuple[str, ...]:
+    """Writes models and configuration files; returns the flags to serve them."""
     for name, versions in VERSIONS.items():
         for version in versions:
             getattr(saved_models, f"write_{name}")(folder / name, version)
-    (folder / "models.config").write_text(configuration(seen_as))
+    (folder / "models.config").write_text(configuration(server_path))
     (folder / "monitoring.config").write_text(
         f'prometheus_config {{ enable: true path: "{METRICS}" }}\n'
     )
     return (
-        f"--model_config_file={seen_as}/models.config",
-        f"--monitoring_config_file={seen_as}/monitoring.config",
+        f"--model_config_file={server_path}/models.config",
+        f"--monitoring_config_file={server_path}/monitoring.config",
         *FLAGS,
     )
 
 
-def configuration(seen_as: Path, labels: str = "") -> str:
-    """A ModelServerConfig in text format; labels are of `adder`."""
+def configuration(server_path: Path, labels: str = "") -> str:
+    """Returns a ModelServerConfig in text format; the labels are those of `adder`."""
     configs = "".join(
-        f"config {{ name: '{name}' base_path: '{seen_as}/{name}' model_platform: 'tensorflow' "
+        f"config {{ name: '{name}' base_path: '{server_path}/{name}' model_platform: 'tensorflow' "
         f"{ALL} {labels if name == 'adder' else ''} }}\n"
         for name in NAMES
     )
@@ -55,14 +55,14 @@ def configuration(seen_as: Path, labels: str = "") -> str:
 
 
 def main() -> None:
-    """The program."""
+    """Writes the models, or tests a server."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--write", type=Path, metavar="DIR", help="write the models and leave")
-    parser.add_argument("--grpc", metavar="HOST:PORT", help="of the server to ask")
-    parser.add_argument("--rest", metavar="URL", help="of the same server")
-    parser.add_argument("--models", type=Path, help="the written folder as the server sees it")
+    parser.add_argument("--write", type=Path, metavar="DIR", help="write the models and exit")
+    parser.add_argument("--grpc", metavar="HOST:PORT", help="gRPC address of the server")
+    parser.add_argument("--rest", metavar="URL", help="REST address of the same server")
+    parser.add_argument("--models", type=Path, help="path of the written folder on the server")
     arguments = parser.parse_args()
     if arguments.write:
         folder = arguments.write.absolute()

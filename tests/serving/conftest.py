@@ -8,15 +8,15 @@ import pytest
 
 from serving import loader
 from tests.serving.manager_helpers import wait_until
-from tests.serving.saved_models import write_old
+from tests.serving.saved_models import write_tf1
 
 
 @pytest.fixture(scope="session")
 def ready_versions(tmp_path_factory) -> Path:
-    """Versions 1 to 12, each of which adds its number."""
+    """A folder of versions 1 to 12 of a model that adds its version to the input."""
     folder = tmp_path_factory.mktemp("ready_versions")
     for version in range(1, 13):
-        write_old(folder, version)
+        write_tf1(folder, version)
     return folder
 
 
@@ -29,7 +29,7 @@ def base_path(tmp_path) -> Path:
 
 @pytest.fixture
 def publish(ready_versions, base_path):
-    """Puts versions of the ready_versions where a model's are, each at once."""
+    """Copies ready versions into a model's folder, each by an atomic rename."""
 
     def publish(*versions: int, at: Path = base_path, name: str | None = None) -> None:
         at.mkdir(exist_ok=True)
@@ -41,18 +41,18 @@ def publish(ready_versions, base_path):
 
 
 class Polls:
-    """Waits for folders to be looked at again."""
+    """Counts the manager's polls, and waits for more of them."""
 
     def __init__(self, monkeypatch):
         self._count = itertools.count()
         self._done = 0
         aspired_versions = loader.aspired_versions
 
-        def counted(*arguments):
+        def counting(*arguments):
             self._done = next(self._count)
             return aspired_versions(*arguments)
 
-        monkeypatch.setattr(loader, "aspired_versions", counted)
+        monkeypatch.setattr(loader, "aspired_versions", counting)
 
     def wait_for(self, times: int) -> None:
         target = self._done + times
@@ -66,13 +66,13 @@ def polls(monkeypatch):
 
 @pytest.fixture
 def started_loads(monkeypatch) -> list[int]:
-    """Versions of which loader was begun."""
-    begun: list[int] = []
+    """The versions whose loading has started."""
+    started: list[int] = []
     load = loader.load_and_warm_up
 
-    def counted(name, version, path, session_config):
-        begun.append(version)
+    def counting(name, version, path, session_config):
+        started.append(version)
         return load(name, version, path, session_config)
 
-    monkeypatch.setattr(loader, "load_and_warm_up", counted)
-    return begun
+    monkeypatch.setattr(loader, "load_and_warm_up", counting)
+    return started

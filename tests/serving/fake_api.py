@@ -1,4 +1,4 @@
-"""What the REST API stands on, made up: models and figures."""
+"""Fakes of PredictionService and Monitoring for tests of the REST API."""
 
 import grpc
 import numpy as np
@@ -24,13 +24,13 @@ SIGNATURES = {
 
 
 class FakeApi:
-    """Of a model `m`; remembers what it was asked. Outputs are twice the inputs."""
+    """Serves a model `m` whose outputs are twice its inputs; records model specs and timeouts."""
 
     def __init__(self):
         self.specs, self.timeouts = [], []
         self.fails: Exception | None = None
 
-    def _note(self, spec, timeout):
+    def _record(self, spec, timeout):
         self.specs.append(spec)
         self.timeouts.append(timeout)
         if spec.name != "m":
@@ -48,7 +48,7 @@ class FakeApi:
         return SIGNATURES[name]
 
     def predict(self, request, timeout):
-        self._note(request.model_spec, timeout)
+        self._record(request.model_spec, timeout)
         response = predict_pb2.PredictResponse()
         for name, tensor in request.inputs.items():
             array = read_tensor(tensor)
@@ -56,7 +56,7 @@ class FakeApi:
         return response
 
     def classify(self, request, timeout):
-        self._note(request.model_spec, timeout)
+        self._record(request.model_spec, timeout)
         response = classification_pb2.ClassificationResponse()
         for found in request.input.example_list.examples:
             classes = response.result.classifications.add().classes
@@ -64,21 +64,21 @@ class FakeApi:
         return response
 
     def regress(self, request, timeout):
-        self._note(request.model_spec, timeout)
+        self._record(request.model_spec, timeout)
         response = regression_pb2.RegressionResponse()
         context = request.input.example_list_with_context.context.features.feature["x"]
         response.result.regressions.add(value=context.float_list.value[0])
         return response
 
     def get_model_status(self, request, timeout):
-        self._note(request.model_spec, timeout)
+        self._record(request.model_spec, timeout)
         response = get_model_status_pb2.GetModelStatusResponse()
         response.model_version_status.add(version=1, state="AVAILABLE")
         return response
 
     def get_model_metadata(self, request, timeout):
         assert request.metadata_field == ["signature_def"]
-        self._note(request.model_spec, timeout)
+        self._record(request.model_spec, timeout)
         response = get_model_metadata_pb2.GetModelMetadataResponse(model_spec=request.model_spec)
         signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=SIGNATURES)
         response.metadata["signature_def"].Pack(signatures)

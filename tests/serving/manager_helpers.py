@@ -1,4 +1,4 @@
-"""How tests ask a manager of models, and wait for what it does."""
+"""Helpers of tests of the model manager: configurations, requests, states and waiting."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -50,24 +50,24 @@ def serving(*models: ModelConfig, poll: float = POLL, **options) -> Iterator[Mod
 
 
 def model_spec(name: str = "m", version: int | None = None, label: str = "") -> model_pb2.ModelSpec:
-    asked = model_pb2.ModelSpec(name=name)
+    request = model_pb2.ModelSpec(name=name)
     if version is not None:
-        asked.version.value = version
+        request.version.value = version
     if label:
-        asked.version_label = label
-    return asked
+        request.version_label = label
+    return request
 
 
 def version_of(servable: Servable, x: float = 0.5) -> int:
-    """The version that answers, by its served_version."""
+    """Runs the model y = x + version, and returns the version that it adds."""
     inputs = {"x": np.array([x], np.float32)}
     (y,) = servable.run("serving_default", inputs, ["y"], 30)["y"]
     assert y - x == servable.version
     return servable.version
 
 
-def served_version(manager: ModelManager, name: str = "m", **chosen) -> int:
-    with manager.lease(model_spec(name, **chosen)) as servable:
+def served_version(manager: ModelManager, name: str = "m", **version_or_label) -> int:
+    with manager.lease(model_spec(name, **version_or_label)) as servable:
         assert servable.name == name
         return version_of(servable)
 
@@ -90,5 +90,5 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def resident_megabytes(process: int | str = "self") -> float:
-    """Megabytes of memory."""
+    """Returns the resident memory of a process in megabytes."""
     return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * 4096 / 1e6

@@ -1,6 +1,6 @@
-"""Small SavedModels of every make, each written whole or not at all as version N of a folder.
+"""Writes small SavedModels of several kinds, each atomically, as version N of a folder.
 
-B batch, T any length. All of them fit `Write`: what a version answers tells which one it is.
+Shapes: B batch, T any length. Outputs depend on the version, so that tests can tell versions apart.
 """
 
 import tempfile
@@ -13,7 +13,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from caption_gan import signature
 
-FEATURE = "x"  # Of the examples that `write_old` reads.
+FEATURE = "x"  # Of the examples that `write_tf1` reads.
 CLASSES = (b"small", b"large")
 
 Write = Callable[[Path, int], Path]
@@ -44,9 +44,11 @@ def write_adder(path: Path, version: int) -> Path:
 
 
 def write_echo(path: Path, version: int) -> Path:
-    """What goes in comes out, of several types: text string [B], image_bytes string [B],
-    floats float32 [B, T], integers int64 [B], flags bool [B], matrix float64 [B, 2, 3]; the outputs
-    have the same names, and so `image_bytes` is binary to REST."""
+    """Outputs equal inputs: text string [B], image_bytes string [B], floats float32 [B, T],
+    integers int64 [B], flags bool [B], matrix float64 [B, 2, 3].
+
+    By its name, the REST API takes `image_bytes` as binary.
+    """
     specs = {
         "text": tf.TensorSpec([None], tf.string),
         "image_bytes": tf.TensorSpec([None], tf.string),
@@ -67,7 +69,7 @@ def write_echo(path: Path, version: int) -> Path:
 
 
 def write_slow(path: Path, version: int) -> Path:
-    """A loop that lasts: seconds [B] -> version int64 [B] after the longest of them."""
+    """A loop of given length: seconds [B] -> version int64 [B] after the maximum of `seconds`."""
     module = tf.Module()
 
     def wait(seconds: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -81,7 +83,7 @@ def write_slow(path: Path, version: int) -> Path:
 
 
 def _turn(turns: tf.Tensor) -> list[tf.Tensor]:
-    # Enough work a turn that turns are few, little enough that a deadline is noticed.
+    # Enough work per turn for few turns, and little enough to notice a deadline soon.
     numbers = tf.random.stateless_uniform([20000], tf.stack([turns, 0]))
     return [turns + 1 + tf.cast(tf.reduce_sum(numbers) < 0, tf.int64)]
 
@@ -99,10 +101,10 @@ def write_keras(path: Path, version: int) -> Path:
     return _place(path, version, lambda folder: archive.write_out(folder, verbose=False))
 
 
-def write_old(path: Path, version: int) -> Path:
-    """A model of TensorFlow 1 with a variable, and a table that an initializer fills from an asset.
+def write_tf1(path: Path, version: int) -> Path:
+    """A model of TensorFlow 1 with a variable and a lookup table that is loaded from an asset.
 
-    Signatures, with serialized tf.train.Example of a float feature `x` where it says examples:
+    Signatures, where `examples` are serialized tf.train.Examples with a float feature `x`:
     `serving_default` (predict): x [B] -> y [B] = x + version;
     `words` (predict): word string [B] -> number int64 [B], of "zero", "one", "two", otherwise -1;
     `classify`: examples -> classes string [B, 2] ("small", "large"), scores float [B, 2] (-x, x);
@@ -114,12 +116,12 @@ def write_old(path: Path, version: int) -> Path:
         with tempfile.TemporaryDirectory() as temporary, tf.Graph().as_default():
             words = Path(temporary) / "words.txt"
             words.write_text("zero\none\ntwo\n")
-            _build_old(folder, version, str(words))
+            _build_tf1(folder, version, str(words))
 
     return _place(path, version, build)
 
 
-def _build_old(folder: str, version: int, words: str) -> None:
+def _build_tf1(folder: str, version: int, words: str) -> None:
     v1 = tf.compat.v1
     amount = v1.get_variable("amount", initializer=float(version), use_resource=True)
     examples = v1.placeholder(tf.string, [None], "examples")
@@ -168,9 +170,10 @@ def _signature(method: str, inputs: Mapping[str, tf.Tensor], outputs: Mapping[st
 
 
 def write_captioner(path: Path, version: int) -> Path:
-    """Four signatures of `caption_gan/signature.py`; what does not begin as PNG does is an error.
+    """A fake captioner with four signatures; an input without a PNG header is an error.
 
-    Three words look at the first three of four regions; a drawn caption says how it was drawn.
+    The attention of the three words is on the first three of four regions. Sampled captions
+    contain the temperature and the seed.
     """
     module = tf.Module()
 
@@ -205,9 +208,9 @@ def write_captioner(path: Path, version: int) -> Path:
     ) -> dict[str, tf.Tensor]:
         tenths = tf.cast(tf.round(10 * temperature), tf.int64)
         numbers = [tf.as_string(tenths), tf.as_string(seed)]
-        said = tf.strings.join(["drawn", *numbers], " ")
+        caption = tf.strings.join(["drawn", *numbers], " ")
         return {
-            "captions": tf.stack([said + f" {number}" for number in "123"], axis=1),
+            "captions": tf.stack([caption + f" {number}" for number in "123"], axis=1),
             "scores": repeated(image_bytes, tf.constant([-1.0, -2.0, -3.0])),
             "error": errors(image_bytes),
         }
@@ -229,7 +232,7 @@ def write_captioner(path: Path, version: int) -> Path:
 
 
 def write_byte_counter(path: Path, version: int) -> Path:
-    """All of a captioner's signatures: captions are numbers of bytes, what is short is no image."""
+    """A fake captioner with all signatures: captions are byte counts; short inputs are errors."""
     module = tf.Module()
 
     def look(image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -285,7 +288,7 @@ def write_byte_counter(path: Path, version: int) -> Path:
 
 
 def write_broken(path: Path, version: int) -> Path:
-    """A folder whose saved_model.pb is none."""
+    """A version whose saved_model.pb is not a SavedModel."""
 
     def build(folder: str) -> None:
         Path(folder).mkdir()

@@ -1,4 +1,4 @@
-"""Calls of a made-up model, begun in threads of their own and merged."""
+"""A batch scheduler with a fake model and concurrent callers."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -12,21 +12,21 @@ from serving.config_files import read_batching_parameters
 from serving.errors import RequestError
 from tests.serving.manager_helpers import wait_until
 
-LONG = 30  # Seconds; nothing lasts so long.
+LONG = 30  # Seconds; longer than any test waits.
 MICROS = 1_000_000
 
 
 def double(name: str, x: np.ndarray, z: np.ndarray | None = None) -> np.ndarray:
-    """`y`, which is 2 x + z, or the greatest element of each row."""
+    """Returns 2 x + z, or, for the output `greatest`, the maximum of each row."""
     if name == "greatest":
         return np.array([row.max() for row in x.reshape(len(x), -1)], x.dtype)
     return x + x if z is None else x + x + z
 
 
 class FakeModel:
-    """Computes each output with a function of its name and the inputs; remembers its calls.
+    """Computes outputs by `compute(name, **inputs)`, and records its calls.
 
-    A gate holds computations back while it is closed.
+    Calls wait while its gate is closed.
     """
 
     def __init__(self, compute: Callable[..., np.ndarray] = double):
@@ -44,7 +44,7 @@ class FakeModel:
 
     @property
     def x(self) -> list[Any]:
-        """What it was given in each call."""
+        """The input `x` of each call."""
         return [inputs["x"].tolist() for inputs, _ in self.calls]
 
     @property
@@ -53,14 +53,13 @@ class FakeModel:
 
 
 class Harness:
-    """A scheduler, a model and callers.
+    """A scheduler, a fake model and a pool of callers.
 
     Args:
-        compute: The model's.
+        compute: Computes the model's outputs.
         allowed: Allowed batch sizes.
         pad: Whether rows are padded.
-        numbers: Other settings; there is one thread, and batches wait long for others, unless
-            they say something else.
+        values: Other BatchingParameters. Defaults: one thread, and a long batch timeout.
     """
 
     def __init__(
@@ -68,13 +67,13 @@ class Harness:
         compute: Callable[..., np.ndarray] = double,
         allowed: Sequence[int] = (),
         pad: bool = False,
-        **numbers: Any,
+        **values: Any,
     ):
         parameters = read_batching_parameters(None)
-        numbers = {"num_batch_threads": 1, "batch_timeout_micros": LONG * MICROS} | numbers
-        if "max_batch_size" in numbers:
-            numbers.setdefault("max_execution_batch_size", numbers["max_batch_size"])
-        for name, value in numbers.items():
+        values = {"num_batch_threads": 1, "batch_timeout_micros": LONG * MICROS} | values
+        if "max_batch_size" in values:
+            values.setdefault("max_execution_batch_size", values["max_batch_size"])
+        for name, value in values.items():
             getattr(parameters, name).value = value
         parameters.allowed_batch_sizes.extend(allowed)
         parameters.pad_variable_length_inputs = pad
@@ -106,7 +105,7 @@ class Harness:
         )
 
     def call_in_turn(self, *xs: Any, **options: Any) -> list[Future]:
-        """Calls of which each waits, or fills a batch that waited, before the next is begun."""
+        """Starts calls one by one, each after the one before is queued or completes a batch."""
         return [self._call_and_wait(x, **options) for x in xs]
 
     def _call_and_wait(self, x: Any, **options: Any) -> Future:
@@ -123,7 +122,7 @@ class Harness:
         return [first, *self.call_in_turn(*xs)]
 
     def queued_rows(self) -> list[int]:
-        """Rows of the batches that wait."""
+        """Returns the numbers of rows of the queued batches."""
         with self.scheduler._lock:
             queues = self.scheduler._queues.values()
             return [batch.rows for batches in queues for batch in batches]

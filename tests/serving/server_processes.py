@@ -1,4 +1,4 @@
-"""Model servers in processes of their own, for tests to ask and to end."""
+"""Starts and stops model servers as processes."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers, and its process unless somebody else started it."""
+    """A running server, and its process if a test started it."""
 
     grpc_address: str
     rest_address: str
@@ -49,7 +49,7 @@ def free_port() -> int:
 
 @contextmanager
 def serving(log: Path, *flags: str, program: Sequence[str] = EMBEDDED) -> Iterator[Server]:
-    """A server with its models loaded."""
+    """Starts a server and yields it once its models are loaded; kills it at the end."""
     port, rest_port = free_port(), free_port()
     command = [*program, f"--port={port}", f"--rest_api_port={rest_port}", *flags]
     with log.open("w") as output:
@@ -75,5 +75,5 @@ def listening(port: int) -> bool:
 
 
 def run_to_exit(*flags: str) -> subprocess.CompletedProcess[str]:
-    """A server that ends by itself."""
+    """Runs a server that is expected to exit by itself."""
     return subprocess.run([*EMBEDDED, *flags], capture_output=True, text=True, timeout=60, cwd=ROOT)

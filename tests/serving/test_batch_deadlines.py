@@ -1,4 +1,4 @@
-"""Callers that give up, a scheduler that closes, models that are gone."""
+"""Tests of BatchScheduler: deadlines, closing and references to models."""
 
 import gc
 import math
@@ -19,7 +19,7 @@ UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 DEADLINE_EXCEEDED = grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-def test_whoever_waits_too_long_is_not_computed():
+def test_a_task_past_its_deadline_does_not_run():
     with Harness(batch_timeout_micros=0) as harness:
         (first,) = harness.occupy_thread()
         late = harness.call([1], timeout=0.05)
@@ -32,7 +32,7 @@ def test_whoever_waits_too_long_is_not_computed():
         assert harness.model.x == [[0], [2]]
 
 
-def test_whoever_left_is_not_computed_though_the_clock_says_there_is_time(monkeypatch):
+def test_a_task_whose_caller_has_left_does_not_run(monkeypatch):
     monkeypatch.setattr("serving.batch_scheduler.time", SimpleNamespace(monotonic=lambda: 0.0))
     with Harness(batch_timeout_micros=0) as harness:
         (first,) = harness.occupy_thread()
@@ -44,7 +44,7 @@ def test_whoever_left_is_not_computed_though_the_clock_says_there_is_time(monkey
         assert harness.model.x == [[0], [2]]
 
 
-def test_a_batch_of_which_nothing_is_wanted_any_more_is_not_computed():
+def test_a_batch_without_waiting_callers_does_not_run():
     with Harness(batch_timeout_micros=100_000) as harness:
         for timeout in (0.01, 0, -1):
             assert error_of(harness.call([1], timeout=timeout)).code is DEADLINE_EXCEEDED
@@ -56,7 +56,7 @@ def test_a_batch_of_which_nothing_is_wanted_any_more_is_not_computed():
     ("timeouts", "expected"),
     [([20, 10, 15], 20), ([5, None, 10], None), ([math.inf, 1], None), ([1e12, 1], 1e12)],
 )
-def test_the_latest_deadline_is_the_batch_s(timeouts, expected):
+def test_a_batch_has_the_latest_deadline_of_its_tasks(timeouts, expected):
     with Harness(max_batch_size=len(timeouts)) as harness:
         for future in [harness.call([1], timeout=timeout) for timeout in timeouts]:
             assert result_of(future) == [2]
@@ -67,8 +67,8 @@ def test_the_latest_deadline_is_the_batch_s(timeouts, expected):
             assert expected * 0.8 < timeout <= expected
 
 
-def test_who_gives_up_leaves_but_the_last_stays_while_it_is_computed():
-    # Otherwise nobody would keep the servable open.
+def test_one_caller_stays_past_its_deadline_while_the_batch_runs():
+    # Its lease keeps the servable open.
     with Harness(max_batch_size=3) as harness:
         harness.model.gate.clear()
         futures = [harness.call([number], timeout=number / 10) for number in (3, 1, 2)]
@@ -81,7 +81,7 @@ def test_who_gives_up_leaves_but_the_last_stays_while_it_is_computed():
         assert result_of(futures[0]) == [6]
 
 
-def test_a_task_whose_batch_failed_too_late_is_not_computed_again():
+def test_a_failed_batch_is_not_retried_past_the_deadline():
     def compute(name, x):
         time.sleep(0.2)
         raise RequestError(DEADLINE_EXCEEDED, "of the model")
@@ -92,7 +92,7 @@ def test_a_task_whose_batch_failed_too_late_is_not_computed_again():
         assert harness.model.rows == [2]
 
 
-def test_a_task_of_which_a_part_failed_stays_until_the_others_are_done():
+def test_a_failed_part_waits_for_the_other_parts():
     others = threading.Event()
 
     def compute(name: str, x: np.ndarray) -> np.ndarray:
@@ -117,7 +117,7 @@ def test_a_task_of_which_a_part_failed_stays_until_the_others_are_done():
         assert error_of(future).message == "failed"
 
 
-def test_closing_finishes_what_was_begun():
+def test_close_runs_the_queued_batches():
     with Harness(thread_pool_name="finishing", batch_timeout_micros=0) as harness:
         futures = harness.occupy_thread([1], [2.5])
         closing = harness.callers.submit(harness.scheduler.close)
@@ -131,7 +131,7 @@ def test_closing_finishes_what_was_begun():
         assert harness.model.x == [[0], [1], [2.5]]
 
 
-def test_closing_does_not_wait_for_batches_to_fill():
+def test_close_does_not_wait_for_batches_to_fill():
     with Harness(num_batch_threads=3) as harness:
         futures = harness.call_in_turn([1], [2.5])
         start = time.monotonic()
@@ -140,18 +140,18 @@ def test_closing_does_not_wait_for_batches_to_fill():
         assert time.monotonic() - start < LONG / 2
 
 
-def test_nothing_of_a_model_that_is_gone_is_held():
+def test_the_scheduler_holds_no_reference_to_an_unused_model():
     with Harness(num_batch_threads=4, max_batch_size=2, batch_timeout_micros=100) as harness:
-        gone = []
-        gc.disable()  # Nothing waits for a collection, either.
+        references = []
+        gc.disable()  # Models must be freed without garbage collection, too.
         try:
             for number in range(1000):
                 model = FakeModel()
-                gone.append(weakref.ref(model))
+                references.append(weakref.ref(model))
                 inputs = {"x": np.array([number])}
                 harness.scheduler.run(model, "double", inputs, ["y"])
                 del model
-            wait_until(lambda: not any(reference() for reference in gone))
+            wait_until(lambda: not any(reference() for reference in references))
         finally:
             gc.enable()
         assert harness.queued_rows() == []

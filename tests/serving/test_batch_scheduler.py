@@ -1,4 +1,4 @@
-"""Calls are merged: when, which and how many, and each gets what it would get alone."""
+"""Tests of BatchScheduler: which calls share a batch, when it runs, and what each gets."""
 
 import threading
 import time
@@ -18,21 +18,21 @@ INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 
-def test_a_full_batch_does_not_wait():
+def test_a_full_batch_runs_at_once():
     with Harness(max_batch_size=4) as harness:
         futures = [harness.call(x) for x in ([1], [2, 3], [4])]
         assert [result_of(future) for future in futures] == [[2], [4, 6], [8]]
         assert harness.model.rows == [4]
 
 
-def test_a_batch_that_is_not_full_waits_its_time():
+def test_a_partial_batch_waits_for_its_timeout():
     with Harness(batch_timeout_micros=100_000) as harness:
         start = time.monotonic()
         assert result_of(harness.call([1])) == [2]
         assert 0.1 <= time.monotonic() - start < LONG / 2
 
 
-def test_whose_time_is_over_takes_more_until_a_thread_is_free():
+def test_a_due_batch_takes_tasks_until_a_thread_is_free():
     with Harness(max_batch_size=4, batch_timeout_micros=0) as harness:
         futures = harness.occupy_thread([1], [2, 3], [4], [5])
         assert harness.queued_rows() == [4, 1]
@@ -41,7 +41,7 @@ def test_whose_time_is_over_takes_more_until_a_thread_is_free():
         assert harness.model.x == [[0], [1, 2, 3, 4], [5]]
 
 
-def test_a_task_that_does_not_fit_closes_the_batch_before():
+def test_a_task_that_does_not_fit_starts_a_new_batch():
     with Harness(max_batch_size=4) as harness:
         (first,) = harness.call_in_turn([1, 2, 3])
         second = harness.call([4, 5])
@@ -52,7 +52,7 @@ def test_a_task_that_does_not_fit_closes_the_batch_before():
         assert harness.model.rows == [3, 4]
 
 
-def test_as_many_batches_as_threads_are_computed_at_a_time():
+def test_one_batch_runs_per_thread():
     with Harness(max_batch_size=1, num_batch_threads=3) as harness:
         harness.model.gate.clear()
         futures = [harness.call([number]) for number in range(4)]
@@ -63,7 +63,7 @@ def test_as_many_batches_as_threads_are_computed_at_a_time():
         assert [result_of(future) for future in futures] == [[0], [2], [4], [6]]
 
 
-def test_a_batch_is_taken_in_time_though_another_came_later():
+def test_a_later_batch_does_not_delay_a_due_one():
     with Harness(batch_timeout_micros=500_000) as harness:
         start = time.monotonic()
         (first,) = harness.call_in_turn([1])
@@ -83,9 +83,9 @@ def test_queues_take_turns():
         assert harness.model.x == [[0], [1], [0.5], [2], [3]]
 
 
-def test_only_what_belongs_together_is_merged():
+def test_only_calls_with_the_same_key_share_a_batch():
     other = FakeModel()
-    kinds: list[dict[str, Any]] = [
+    calls: list[dict[str, Any]] = [
         {"x": [[1]]},
         {"x": [[1.0]]},
         {"x": [[1, 2]]},
@@ -97,17 +97,17 @@ def test_only_what_belongs_together_is_merged():
         {"x": [[1]], "model": other},
     ]
     with Harness(max_batch_size=2) as harness:
-        futures = [harness.call(**kind) for kind in kinds]
-        wait_until(lambda: harness.queued_rows() == [1] * len(kinds))
-        futures += [harness.call(**kind) for kind in kinds]
-        for future, kind in zip(futures, kinds * 2, strict=True):
-            assert list(future.result(LONG)) == list(kind.get("outputs", ("y",)))
+        futures = [harness.call(**call) for call in calls]
+        wait_until(lambda: harness.queued_rows() == [1] * len(calls))
+        futures += [harness.call(**call) for call in calls]
+        for future, call in zip(futures, calls * 2, strict=True):
+            assert list(future.result(LONG)) == list(call.get("outputs", ("y",)))
         assert result_of(futures[4]) == [[7]]
-        assert harness.model.rows == [2] * (len(kinds) - 1)
+        assert harness.model.rows == [2] * (len(calls) - 1)
         assert other.rows == [2]
 
 
-def test_a_full_queue_refuses_at_once_and_others_do_not():
+def test_a_full_queue_rejects_calls_and_other_queues_accept_them():
     with Harness(max_batch_size=2, max_enqueued_batches=2, batch_timeout_micros=0) as harness:
         futures = harness.occupy_thread([1, 2], [3])
         error = error_of(harness.call([4, 5]))
@@ -116,7 +116,7 @@ def test_a_full_queue_refuses_at_once_and_others_do_not():
             "The batch scheduling queue to which this task was submitted is full; currently 2 "
             "batches enqueued and max_enqueued_batches is 2"
         )
-        futures += harness.call_in_turn([6])  # It fits into the second batch.
+        futures += harness.call_in_turn([6])  # Fits into the second batch.
         assert error_of(harness.call([7])).code is UNAVAILABLE
         futures += harness.call_in_turn([[8], [9]])
         assert harness.queued_rows() == [2, 2, 2]
@@ -126,7 +126,7 @@ def test_a_full_queue_refuses_at_once_and_others_do_not():
         assert result_of(harness.call([4, 5])) == [8, 10]
 
 
-def test_a_task_larger_than_a_batch_is_refused():
+def test_a_task_larger_than_a_batch_is_rejected():
     with Harness(max_batch_size=3) as harness:
         error = error_of(harness.call([1, 2, 3, 4]))
         assert error.code is INVALID_ARGUMENT
@@ -154,7 +154,7 @@ def test_a_large_task_is_split():
         assert error.message == "Task size 9 is larger than maximum input batch size 8"
 
 
-def test_parts_of_a_task_are_computed_at_the_same_time():
+def test_parts_of_a_task_run_concurrently():
     with Harness(
         enable_large_batch_splitting=True,
         max_batch_size=3,
@@ -169,24 +169,24 @@ def test_parts_of_a_task_are_computed_at_the_same_time():
         assert result_of(future) == [2, 4, 6]
 
 
-KINDS = {
+INPUTS = {
     "integers": lambda rows, width: np.arange(rows * width).reshape(rows, width),
     "floats": lambda rows, width: np.linspace(-1, 1, rows * width, dtype="f").reshape(rows, width),
     "bytes": lambda rows, width: np.array([[b"%d\0" % row] * width for row in range(rows)], object),
     "images": lambda rows, width: np.ones([rows, width, 2], np.uint8),
 }
 TASKS = st.tuples(
-    st.sampled_from(sorted(KINDS)),
+    st.sampled_from(sorted(INPUTS)),
     st.integers(1, 4),  # Rows.
     st.integers(1, 2),  # Width.
     st.sampled_from([["y"], ["greatest"], ["greatest", "y"]]),
-    st.integers(0, 100),  # What is added.
+    st.integers(0, 100),  # Added to the inputs.
 )
 
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), tasks=st.lists(TASKS, min_size=1, max_size=24))
-def test_any_mix_of_calls_gives_what_each_gives_alone(data, tasks):
+def test_batched_outputs_equal_those_of_separate_calls(data, tasks):
     rows = data.draw(st.integers(1, 6), "rows of a batch")
     splits = data.draw(st.booleans(), "splits")
     pad = data.draw(st.booleans(), "pad")
@@ -194,17 +194,17 @@ def test_any_mix_of_calls_gives_what_each_gives_alone(data, tasks):
     allowed = sorted({*sizes, rows}) if sizes else []
 
     def caller(task) -> None:
-        kind, size, width, outputs, added = task
-        x = KINDS[kind](size if splits else min(size, rows), width)
-        if kind != "bytes":
+        call, size, width, outputs, added = task
+        x = INPUTS[call](size if splits else min(size, rows), width)
+        if call != "bytes":
             x = x + x.dtype.type(added)
         if pad:
-            outputs = ["greatest"]  # Which the padding leaves as it is.
+            outputs = ["greatest"]  # Padding does not change the maximum.
         start.wait(LONG)
-        found = harness.scheduler.run(harness.model, "double", {"x": x}, outputs, LONG)
-        assert list(found) == outputs
+        computed = harness.scheduler.run(harness.model, "double", {"x": x}, outputs, LONG)
+        assert list(computed) == outputs
         for name in outputs:
-            np.testing.assert_array_equal(found[name], double(name, x), strict=True)
+            np.testing.assert_array_equal(computed[name], double(name, x), strict=True)
 
     start = threading.Barrier(len(tasks))
     with Harness(
@@ -225,11 +225,11 @@ def test_any_mix_of_calls_gives_what_each_gives_alone(data, tasks):
 
 
 @pytest.mark.slow
-def test_batching_costs_less_than_a_tenth():
+def test_batching_costs_less_than_a_tenth_of_the_throughput():
     seconds, batch = 0.02, 16
 
     def compute(name: str, x: np.ndarray) -> np.ndarray:
-        time.sleep(seconds)  # Whatever the size of the batch, as a device does.
+        time.sleep(seconds)  # The run time does not depend on the batch size, as on a GPU.
         return x
 
     def client() -> int:

@@ -1,4 +1,4 @@
-"""Classify, Regress and MultiInference: answers, and every refusal word for word."""
+"""Tests of Classify, Regress and MultiInference: responses and exact error messages."""
 
 import re
 from types import SimpleNamespace
@@ -28,9 +28,11 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
 
 @pytest.fixture(scope="module")
-def old(tmp_path_factory):
+def tf1_model(tmp_path_factory):
     """Version 5: classes `small` and `large` have scores -x and x; regression is x + 5."""
-    servable = Servable("old", 5, saved_models.write_old(tmp_path_factory.mktemp("old"), 5))
+    servable = Servable(
+        "tf1_model", 5, saved_models.write_tf1(tmp_path_factory.mktemp("tf1_model"), 5)
+    )
     yield servable
     servable.close()
 
@@ -42,7 +44,7 @@ def example(**features: float) -> example_pb2.Example:
     return message
 
 
-def listed(*values: float) -> input_pb2.Input:
+def examples_of(*values: float) -> input_pb2.Input:
     return input_pb2.Input(example_list={"examples": [example(x=value) for value in values]})
 
 
@@ -58,18 +60,20 @@ def regression(signature: str, examples: input_pb2.Input):
     return regression_pb2.RegressionRequest(model_spec=spec(signature), input=examples)
 
 
-def several(examples: input_pb2.Input, **tasks: str) -> inference_pb2.MultiInferenceRequest:
+def multi_inference_of(
+    examples: input_pb2.Input, **tasks: str
+) -> inference_pb2.MultiInferenceRequest:
     request = inference_pb2.MultiInferenceRequest(input=examples)
     for signature, method in tasks.items():
         request.tasks.add(model_spec=spec(signature), method_name=method)
     return request
 
 
-def used(signature: str) -> model_pb2.ModelSpec:
+def expected_spec(signature: str) -> model_pb2.ModelSpec:
     return model_pb2.ModelSpec(name="asked", signature_name=signature, version={"value": 5})
 
 
-def refusal(answer, servable, request, run=None) -> tuple[grpc.StatusCode, str]:
+def error_of(answer, servable, request, run=None) -> tuple[grpc.StatusCode, str]:
     with pytest.raises(RequestError) as caught:
         answer(servable, request, run or servable.run)
     return caught.value.code, caught.value.message
@@ -79,42 +83,44 @@ def classes_of(result: classification_pb2.ClassificationResult) -> list[list[tup
     return [[(c.label, c.score) for c in row.classes] for row in result.classifications]
 
 
-def test_classes(old):
-    response = classify(old, classification("classify", listed(2, -0.5)), old.run)
-    assert response.model_spec == used("classify")
+def test_labels_and_scores(tf1_model):
+    response = classify(tf1_model, classification("classify", examples_of(2, -0.5)), tf1_model.run)
+    assert response.model_spec == expected_spec("classify")
     assert classes_of(response.result) == [
         [("small", -2), ("large", 2)],
         [("small", 0.5), ("large", -0.5)],
     ]
 
 
-def test_classes_without_labels(old):
-    response = classify(old, classification("scores_only", listed(3)), old.run)
+def test_scores_without_labels(tf1_model):
+    response = classify(tf1_model, classification("scores_only", examples_of(3)), tf1_model.run)
     assert classes_of(response.result) == [[("", -3), ("", 3)]]
 
 
-def test_regression(old):
-    response = regress(old, regression("regress", listed(1, 2.5)), old.run)
-    assert response.model_spec == used("regress")
+def test_regression(tf1_model):
+    response = regress(tf1_model, regression("regress", examples_of(1, 2.5)), tf1_model.run)
+    assert response.model_spec == expected_spec("regress")
     assert [row.value for row in response.result.regressions] == [6, 7.5]
 
 
-def test_a_context_is_a_part_of_every_example_and_yields_to_it(old):
+def test_examples_override_the_context(tf1_model):
     examples = input_pb2.Input(
         example_list_with_context={
             "context": example(x=7, y=1),
             "examples": [example(), example(x=1), example(z=3)],
         }
     )
-    response = regress(old, regression("regress", examples), old.run)
+    response = regress(tf1_model, regression("regress", examples), tf1_model.run)
     assert [row.value for row in response.result.regressions] == [12, 6, 12]
 
 
-def test_several_signatures_see_the_same_examples(old):
-    request = several(listed(1, 2), classify=CLASSIFY, regress=REGRESS, scores_only=CLASSIFY)
-    response = multi_inference(old, request, old.run)
+def test_multi_inference(tf1_model):
+    request = multi_inference_of(
+        examples_of(1, 2), classify=CLASSIFY, regress=REGRESS, scores_only=CLASSIFY
+    )
+    response = multi_inference(tf1_model, request, tf1_model.run)
     assert [result.model_spec for result in response.results] == [
-        used("classify"), used("regress"), used("scores_only")
+        expected_spec("classify"), expected_spec("regress"), expected_spec("scores_only")
     ]  # fmt: skip
     first, second, third = response.results
     assert classes_of(first.classification_result)[1] == [("small", -2), ("large", 2)]
@@ -131,34 +137,38 @@ def test_several_signatures_see_the_same_examples(old):
     "empty",
     [
         input_pb2.Input(),
-        listed(),
+        examples_of(),
         input_pb2.Input(example_list_with_context={"context": example(x=1)}),
     ],
 )
-def test_no_examples(answer, signature, request_of, empty, old):
+def test_empty_inputs(answer, signature, request_of, empty, tf1_model):
     expected = INVALID, "Input is empty."
-    assert refusal(answer, old, request_of(signature, empty)) == expected
+    assert error_of(answer, tf1_model, request_of(signature, empty)) == expected
     method = CLASSIFY if answer is classify else REGRESS
-    assert refusal(multi_inference, old, several(empty, **{signature: method})) == expected
+    assert (
+        error_of(multi_inference, tf1_model, multi_inference_of(empty, **{signature: method}))
+        == expected
+    )
 
 
-def test_a_feature_is_missing(old):
+def test_a_missing_feature(tf1_model):
     examples = input_pb2.Input(example_list={"examples": [example()]})
-    code, message = refusal(classify, old, classification("classify", examples))
+    code, message = error_of(classify, tf1_model, classification("classify", examples))
     assert code is INVALID and re.search(r"\bx\b", message)
 
 
-def test_no_such_signature(old):
+def test_an_unknown_signature(tf1_model):
     missing = INVALID, "No signature was found with the name: other"
-    assert refusal(classify, old, classification("other", listed(1))) == missing
-    assert refusal(regress, old, regression("other", listed(1))) == missing
-    assert refusal(multi_inference, old, several(listed(1), other=CLASSIFY)) == (
+    assert error_of(classify, tf1_model, classification("other", examples_of(1))) == missing
+    assert error_of(regress, tf1_model, regression("other", examples_of(1))) == missing
+    request = multi_inference_of(examples_of(1), other=CLASSIFY)
+    assert error_of(multi_inference, tf1_model, request) == (
         INVALID, "Requested signature not found in model graph: other"
     )  # fmt: skip
 
 
-def made(outputs, computed=None, inputs=("inputs",), data_type=types_pb2.DT_STRING):
-    """A servable with one signature, and what it computes."""
+def fake_servable(outputs, computed=None, inputs=("inputs",), data_type=types_pb2.DT_STRING):
+    """Returns a servable with one signature, and a function that returns the computed outputs."""
     signature = meta_graph_pb2.SignatureDef(method_name="tensorflow/serving/predict")
     for name in inputs:
         signature.inputs[name].dtype = data_type
@@ -172,13 +182,13 @@ LABELS = np.array([[b"a", b"\xff"]], object)
 SCORES = np.array([[1, 2]], np.float32)
 
 
-def test_models_of_tensorflow_2_cannot_say_what_they_are_made_for():
-    servable, run = made(["classes", "scores"], {"classes": LABELS, "scores": SCORES})
-    response = classify(servable, classification("", listed(1)), run)
-    assert response.model_spec == used("serving_default")
+def test_a_signature_s_method_name_does_not_matter():
+    servable, run = fake_servable(["classes", "scores"], {"classes": LABELS, "scores": SCORES})
+    response = classify(servable, classification("", examples_of(1)), run)
+    assert response.model_spec == expected_spec("serving_default")
     assert classes_of(response.result) == [[("a", 1), ("\ufffd", 2)]]
-    servable, run = made(["classes"], {"classes": LABELS})
-    response = classify(servable, classification("", listed(1)), run)
+    servable, run = fake_servable(["classes"], {"classes": LABELS})
+    response = classify(servable, classification("", examples_of(1)), run)
     assert classes_of(response.result) == [[("a", 0), ("\ufffd", 0)]]
 
 
@@ -220,18 +230,18 @@ REGRESS_SIGNATURES = [
     [(classify, classification, CLASSIFY, *case) for case in CLASSIFY_SIGNATURES]
     + [(regress, regression, REGRESS, *case) for case in REGRESS_SIGNATURES],
 )
-def test_a_signature_of_another_kind(answer, request_of, method, arguments, message):
-    servable, _ = made(**arguments)
+def test_signatures_that_do_not_fit(answer, request_of, method, arguments, message):
+    servable, _ = fake_servable(**arguments)
 
     def run(*_):
         pytest.fail("was run")
 
     requests = {
-        answer: request_of("", listed(1)),
-        multi_inference: several(listed(1), **{"": method}),
+        answer: request_of("", examples_of(1)),
+        multi_inference: multi_inference_of(examples_of(1), **{"": method}),
     }
     for each, request in requests.items():
-        code, found = refusal(each, servable, request, run)
+        code, found = error_of(each, servable, request, run)
         assert code is INVALID and found.startswith(message)
 
 
@@ -263,9 +273,12 @@ def test_a_signature_of_another_kind(answer, request_of, method, arguments, mess
         ),
     ],
 )
-def test_outputs_that_are_no_classes(computed, message):
-    servable, run = made(list(computed), computed)
-    assert refusal(classify, servable, classification("", listed(1)), run) == (INVALID, message)
+def test_wrong_outputs_of_a_classification(computed, message):
+    servable, run = fake_servable(list(computed), computed)
+    assert error_of(classify, servable, classification("", examples_of(1)), run) == (
+        INVALID,
+        message,
+    )
 
 
 @pytest.mark.parametrize(
@@ -286,44 +299,47 @@ def test_outputs_that_are_no_classes(computed, message):
         ([2, 1], np.int64, "Expected output Tensor of DT_FLOAT.  Got: DT_INT64"),
     ],
 )
-def test_outputs_that_are_no_numbers(shape, data_type, message):
-    servable, run = made(["outputs"], {"outputs": np.zeros(shape, data_type)})
-    assert refusal(regress, servable, regression("", listed(1, 2)), run) == (INVALID, message)
+def test_wrong_outputs_of_a_regression(shape, data_type, message):
+    servable, run = fake_servable(["outputs"], {"outputs": np.zeros(shape, data_type)})
+    assert error_of(regress, servable, regression("", examples_of(1, 2)), run) == (INVALID, message)
 
 
 @pytest.mark.parametrize("shape", [[2], [2, 1]])
-def test_numbers_with_and_without_a_dimension_of_their_own(shape):
-    servable, run = made(["outputs"], {"outputs": np.array([3, 4], np.float32).reshape(shape)})
-    response = regress(servable, regression("", listed(1, 2)), run)
+def test_regression_outputs_of_both_shapes(shape):
+    servable, run = fake_servable(
+        ["outputs"], {"outputs": np.array([3, 4], np.float32).reshape(shape)}
+    )
+    response = regress(servable, regression("", examples_of(1, 2)), run)
     assert [row.value for row in response.result.regressions] == [3, 4]
 
 
-def test_tasks_that_do_not_go_together(old):
-    request = several(listed(1), classify=CLASSIFY, regress=REGRESS)
+def test_wrong_tasks(tf1_model):
+    request = multi_inference_of(examples_of(1), classify=CLASSIFY, regress=REGRESS)
     request.tasks[1].model_spec.name = ""
-    assert refusal(multi_inference, old, request) == (
+    assert error_of(multi_inference, tf1_model, request) == (
         INVALID, "Found ModelSpec with an empty model name."
     )  # fmt: skip
     request.tasks[1].model_spec.name = "another"
-    assert refusal(multi_inference, old, request) == (
+    assert error_of(multi_inference, tf1_model, request) == (
         INVALID, "All ModelSpecs in a MultiInferenceRequest must access the same model name."
     )  # fmt: skip
     request.tasks[1].model_spec.CopyFrom(request.tasks[0].model_spec)
-    assert refusal(multi_inference, old, request) == (
+    assert error_of(multi_inference, tf1_model, request) == (
         INVALID, "Duplicate evaluation of signature: classify"
     )  # fmt: skip
-    assert refusal(multi_inference, old, several(listed(1), classify="a/b")) == (
+    request = multi_inference_of(examples_of(1), classify="a/b")
+    assert error_of(multi_inference, tf1_model, request) == (
         grpc.StatusCode.UNIMPLEMENTED, "Unsupported signature method_name: a/b"
     )  # fmt: skip
 
 
 def test_tasks_must_share_their_input_tensor():
-    one, run = made(["outputs"], {"outputs": SCORES})
-    other, _ = made(["outputs"])
+    one, run = fake_servable(["outputs"], {"outputs": SCORES})
+    other, _ = fake_servable(["outputs"])
     one.signatures["serving_default"].inputs["inputs"].name = "examples:0"
     one.signatures["other"] = other.signatures["serving_default"]
-    request = several(listed(1), **{"": REGRESS, "other": REGRESS})
-    assert refusal(multi_inference, one, request, run) == (
+    request = multi_inference_of(examples_of(1), **{"": REGRESS, "other": REGRESS})
+    assert error_of(multi_inference, one, request, run) == (
         INVALID, "Input tensor must be the same for all Signatures."
     )  # fmt: skip
 
@@ -335,15 +351,15 @@ def test_tasks_must_share_their_input_tensor():
     signature=st.sampled_from(["classify", "scores_only", "regress", "words", "", "other"]),
     method=st.sampled_from([CLASSIFY, REGRESS]),
 )
-def test_any_request_is_answered_or_refused(old, values, junk, signature, method):
-    examples = listed(*values)
+def test_any_request_succeeds_or_is_an_invalid_argument(tf1_model, values, junk, signature, method):
+    examples = examples_of(*values)
     for features in junk:
         message = examples.example_list.examples.add()
         for name, value in features.items():
             message.features.feature[name].bytes_list.value.append(value)
     answer, request_of = (classify, classification) if method == CLASSIFY else (regress, regression)
     try:
-        result = answer(old, request_of(signature, examples), old.run).result
+        result = answer(tf1_model, request_of(signature, examples), tf1_model.run).result
     except RequestError as error:
         assert error.code is INVALID and error.message
         fits = (

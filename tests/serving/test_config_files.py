@@ -1,4 +1,4 @@
-"""Settings in protobuf's text format are read as they were meant, or refused in one line."""
+"""Tests of reading configuration files in protobuf text format."""
 
 import os
 
@@ -35,7 +35,7 @@ def numbers(parameters) -> dict[str, int]:
     return {name: fields[name].value for name in RANGES}
 
 
-def refusal(reader, path) -> str:
+def error_of(reader, path) -> str:
     with pytest.raises(ServingError) as raised:
         reader(path)
     message = str(raised.value)
@@ -58,7 +58,7 @@ RANGES = {
     splits=st.booleans(),
     data=st.data(),
 )
-def test_what_is_written_is_read(tmp_path_factory, values, pad, splits, data):
+def test_batching_parameters_are_read(tmp_path_factory, values, pad, splits, data):
     largest = values["max_batch_size"]
     execution = (
         data.draw(st.integers(1, largest), "max_execution_batch_size") if splits else largest
@@ -81,7 +81,7 @@ def test_what_is_written_is_read(tmp_path_factory, values, pad, splits, data):
     assert parameters.max_execution_batch_size.value == execution
 
 
-def test_what_is_not_written_is_as_tensorflow_serving_has_it(write):
+def test_missing_batching_parameters_are_tensorflow_serving_s_defaults(write):
     expected = {
         "max_batch_size": 1000,
         "batch_timeout_micros": 0,
@@ -95,7 +95,7 @@ def test_what_is_not_written_is_as_tensorflow_serving_has_it(write):
         assert parameters.max_execution_batch_size.value == 1000
 
 
-def test_rows_of_a_batch_are_those_of_a_request_unless_it_is_split(write):
+def test_max_execution_batch_size_needs_splitting(write):
     for splitting, expected in (("", 32), ("enable_large_batch_splitting { value: true }", 8)):
         text = "max_batch_size { value: 32 } max_execution_batch_size { value: 8 }"
         assert (
@@ -107,7 +107,7 @@ def test_rows_of_a_batch_are_those_of_a_request_unless_it_is_split(write):
 
 
 @pytest.mark.parametrize(
-    ("text", "fault"),
+    ("text", "error"),
     [
         ("max_batch_size { value: 0 }", "expected max_batch_size to be at least 1, got 0"),
         ("batch_timeout_micros { value: -1 }", "batch_timeout_micros to be at least 0, got -1"),
@@ -129,10 +129,10 @@ def test_rows_of_a_batch_are_those_of_a_request_unless_it_is_split(write):
         ),
     ],
 )
-def test_settings_that_do_not_go_together(write, text, fault):
+def test_values_out_of_range(write, text, error):
     path = write(text)
-    assert refusal(read_batching_parameters, path).startswith(f"{path}: ")
-    assert refusal(read_batching_parameters, path).endswith(fault)
+    assert error_of(read_batching_parameters, path).startswith(f"{path}: ")
+    assert error_of(read_batching_parameters, path).endswith(error)
 
 
 @pytest.mark.parametrize(
@@ -146,15 +146,15 @@ def test_settings_that_do_not_go_together(write, text, fault):
         ("pad_variable_length_inputs { value: true }", 1, ":"),
     ],
 )
-def test_what_cannot_be_parsed_says_where_and_what_is_allowed(write, text, line, token):
+def test_a_parse_error_names_the_line_and_shows_an_example(write, text, line, token):
     path = write(text)
-    message = refusal(read_batching_parameters, path)
+    message = error_of(read_batching_parameters, path)
     assert message.startswith(f"{path}:{line}: ")
-    reason, _, form = message.removeprefix(f"{path}:{line}: ").partition("; expected ")
+    reason, _, example = message.removeprefix(f"{path}:{line}: ").partition("; expected ")
     assert token in reason
-    # What it says can be written is so.
-    form = form.replace(" 8", " 1000")
-    assert read_batching_parameters(write(form)).thread_pool_name.value == "text"
+    # The example in the message parses.
+    example = example.replace(" 8", " 1000")
+    assert read_batching_parameters(write(example)).thread_pool_name.value == "text"
 
 
 @pytest.mark.parametrize(
@@ -165,26 +165,26 @@ def test_what_cannot_be_parsed_says_where_and_what_is_allowed(write, text, line,
         ('prometheus_config: { enable: true, path: "/x" }', True, "/x"),
     ],
 )
-def test_monitoring(write, text, enable, expected):
+def test_monitoring_config(write, text, enable, expected):
     config = read_monitoring_config(write(text)).prometheus_config
     assert (config.enable, config.path) == (enable, expected)
 
 
-def test_a_path_of_figures_begins_with_a_slash(write):
-    message = refusal(read_monitoring_config, write('prometheus_config { path: "x" }'))
+def test_a_metrics_path_must_begin_with_a_slash(write):
+    message = error_of(read_monitoring_config, write('prometheus_config { path: "x" }'))
     assert message.endswith("expected a path that begins with /, got 'x'")
 
 
-def test_ssl(write):
+def test_ssl_config(write):
     key_and_certificate = f'server_key: "{PEM}" server_cert: "-----B" "EGIN"'
     config = read_ssl_config(write(key_and_certificate))
     assert config.server_key == "-----BEGIN\nSECRET\n-----END\n"
     assert (config.server_cert, config.custom_ca, config.client_verify) == ("-----BEGIN", "", False)
     verifying = read_ssl_config(write(key_and_certificate + 'custom_ca: "ca" client_verify: true'))
     assert (verifying.custom_ca, verifying.client_verify) == ("ca", True)
-    message = refusal(read_ssl_config, write(f"{key_and_certificate} client_verify: true"))
+    message = error_of(read_ssl_config, write(f"{key_and_certificate} client_verify: true"))
     assert message.endswith("expected custom_ca (PEM) to verify clients; got none")
-    message = refusal(read_ssl_config, write(f'server_key: "{PEM}"'))
+    message = error_of(read_ssl_config, write(f'server_key: "{PEM}"'))
     assert message.endswith("expected server_cert (PEM); got none")
 
 
@@ -199,13 +199,13 @@ def test_ssl(write):
         'server_key: "SECRET" server_key: "SECRET"',
     ],
 )
-def test_a_key_is_not_shown(write, text):
-    message = refusal(read_ssl_config, write(text))
+def test_errors_do_not_show_a_private_key(write, text):
+    message = error_of(read_ssl_config, write(text))
     assert "SECRET" not in message
     assert 'expected server_key: "text", server_cert: "text"' in message
 
 
-def test_models(write):
+def test_model_config(write):
     models = f"model_config_list {{ {MODEL.format('a', '/a')} {MODEL.format('b', '/b')} }}"
     config = read_model_config(write(models))
     assert [model.base_path for model in config.model_config_list.config] == ["/a", "/b"]
@@ -213,7 +213,7 @@ def test_models(write):
 
 
 @pytest.mark.parametrize(
-    ("models", "fault"),
+    ("models", "error"),
     [
         ("", "got no model_config_list"),
         (MODEL.format("a", "/a") * 2, "Illegal to list model a multiple times in config list"),
@@ -221,21 +221,21 @@ def test_models(write):
         (MODEL.format("a", ""), "to have an absolute path; got base_path()="),
     ],
 )
-def test_models_that_cannot_be_served(write, models, fault):
+def test_a_wrong_model_config(write, models, error):
     path = write(f"model_config_list {{ {models} }}" if models else "")
-    message = refusal(read_model_config, path)
+    message = error_of(read_model_config, path)
     assert message.startswith(f"{path}: ")
-    assert message.endswith(fault)
+    assert message.endswith(error)
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_files_that_cannot_be_read(tmp_path, reader):
+def test_unreadable_files(tmp_path, reader):
     missing = tmp_path / "missing"
-    message = refusal(reader, missing)
+    message = error_of(reader, missing)
     assert message == f"{missing} cannot be read: No such file or directory"
-    assert "cannot be read: Is a directory" in refusal(reader, tmp_path)
+    assert "cannot be read: Is a directory" in error_of(reader, tmp_path)
     (tmp_path / "binary").write_bytes(b"\xff\xfe\0")
-    assert "expected text in UTF-8" in refusal(reader, tmp_path / "binary")
+    assert "expected text in UTF-8" in error_of(reader, tmp_path / "binary")
 
 
 WORDS = """max_batch_size model_config_list config server_key prometheus_config enable path value
@@ -245,7 +245,7 @@ WORDS = """max_batch_size model_config_list config server_key prometheus_config 
 
 @settings(max_examples=300, deadline=None)
 @given(words=st.lists(st.sampled_from([*WORDS.split(), "\n"]) | st.text(max_size=5)))
-def test_any_text_is_read_or_refused(tmp_path_factory, words):
+def test_any_text_is_read_or_is_a_one_line_error(tmp_path_factory, words):
     path = tmp_path_factory.getbasetemp() / "any.config"
     path.write_bytes(" ".join(words).encode(errors="surrogatepass"))
     for reader in READERS:

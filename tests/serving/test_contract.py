@@ -1,7 +1,7 @@
-"""What a client of TensorFlow Serving may rely on, asked of servers from outside.
+"""Tests of what clients of TensorFlow Serving rely on, against running servers.
 
-The embedded server is asked, `tensorflow_model_server` too where it is installed, and instead of
-them any other: `python -m tests.serving.check_contract`.
+They test the embedded server, and `tensorflow_model_server` if it is installed.
+`python -m tests.serving.check_contract` tests any other server instead.
 """
 
 import base64
@@ -41,13 +41,13 @@ Code = grpc.StatusCode
 
 @pytest.fixture(scope="module", params=["embedded", REAL])
 def engine(request, tmp_path_factory):
-    """A server, and where it sees the models."""
+    """A server, and the path of the models on it."""
     given = request.config.getoption("--engine")
     if given:
         if request.param == REAL:
-            pytest.skip("another engine was given")
-        grpc_address, rest_address, seen_as = given.split(",")
-        yield SimpleNamespace(server=Server(grpc_address, rest_address), models=Path(seen_as))
+            pytest.skip("--engine names another server")
+        grpc_address, rest_address, server_path = given.split(",")
+        yield SimpleNamespace(server=Server(grpc_address, rest_address), models=Path(server_path))
         return
     if request.param == REAL and not shutil.which(REAL):
         pytest.skip(f"{REAL} is not on the PATH")
@@ -79,7 +79,7 @@ def array(proto) -> np.ndarray:
     return tf.make_ndarray(proto)
 
 
-def refusal(call, request, timeout=20) -> tuple[grpc.StatusCode, str]:
+def error_of(call, request, timeout=20) -> tuple[grpc.StatusCode, str]:
     with pytest.raises(grpc.RpcError) as raised:
         call(request, timeout=timeout)
     return raised.value.code(), raised.value.details()
@@ -95,7 +95,7 @@ def rest(engine, path: str, document=None) -> tuple[int, dict]:
         return error.code, json.load(error)
 
 
-def test_predict_says_what_answered(stub):
+def test_predict(stub):
     answer = stub.Predict(predict_request(x=np.array([1, 2], np.float32)))
     assert array(answer.outputs["y"]).tolist() == [3, 4]  # Version 2, the newest.
     assert array(answer.outputs["version"]).tolist() == [2, 2]
@@ -168,17 +168,17 @@ def test_an_output_filter(stub):
         ),
     ],
 )
-def test_what_is_wrong_with_a_prediction(request_, code, message, stub):
-    found, details = refusal(stub.Predict, request_)
+def test_wrong_predict_requests(request_, code, message, stub):
+    found, details = error_of(stub.Predict, request_)
     assert found == code
     assert message in details
 
 
-def test_classes_regressions_and_both(stub):
+def test_classify_regress_and_multi_inference(stub):
     example = tf.train.Example()
     example.features.feature["x"].float_list.value.append(0.25)
     given = {"example_list": {"examples": [example]}}
-    spec = model_pb2.ModelSpec(name="old", signature_name="classify")
+    spec = model_pb2.ModelSpec(name="tf1", signature_name="classify")
     answer = stub.Classify(classification_pb2.ClassificationRequest(model_spec=spec, input=given))
     classes = answer.result.classifications[0].classes
     assert [(found.label, found.score) for found in classes] == [("small", -0.25), ("large", 0.25)]
@@ -188,7 +188,7 @@ def test_classes_regressions_and_both(stub):
     tasks = [
         inference_pb2.InferenceTask(
             method_name=f"tensorflow/serving/{name}",
-            model_spec={"name": "old", "signature_name": name},
+            model_spec={"name": "tf1", "signature_name": name},
         )
         for name in ("classify", "regress")
     ]
@@ -199,26 +199,26 @@ def test_classes_regressions_and_both(stub):
 
 def test_metadata(stub):
     request = get_model_metadata_pb2.GetModelMetadataRequest(model_spec={"name": "adder"})
-    assert refusal(stub.GetModelMetadata, request)[0] == Code.INVALID_ARGUMENT
+    assert error_of(stub.GetModelMetadata, request)[0] == Code.INVALID_ARGUMENT
     request.metadata_field.append("signature_def")
     answer = stub.GetModelMetadata(request)
     signatures = SignatureDefMap()
     assert answer.metadata["signature_def"].Unpack(signatures)
     assert set(signatures.signature_def["sum"].inputs) == {"x", "z"}
     request.metadata_field[0] = "weights"
-    assert refusal(stub.GetModelMetadata, request) == (
+    assert error_of(stub.GetModelMetadata, request) == (
         Code.INVALID_ARGUMENT,
         "Metadata field weights is not supported",
     )
 
 
-def test_status_reloading_and_labels(engine, stub):
+def test_status_reload_and_labels(engine, stub):
     models = engine.server.models()
     status = get_model_status_pb2.GetModelStatusRequest(model_spec={"name": "adder"})
     states = models.GetModelStatus(status, timeout=20).model_version_status
     assert [(state.version, state.state) for state in states] == [(2, 30), (1, 30)]
     status.model_spec.name = "none"
-    assert refusal(models.GetModelStatus, status)[0] == Code.NOT_FOUND
+    assert error_of(models.GetModelStatus, status)[0] == Code.NOT_FOUND
     labels = "version_labels { key: 'stable' value: 1 }"
     request = model_management_pb2.ReloadConfigRequest()
     text_format.Parse(configuration(engine.models, labels), request.config)
@@ -232,15 +232,15 @@ def test_status_reloading_and_labels(engine, stub):
     request.config.model_config_list.config.add().CopyFrom(
         request.config.model_config_list.config[0]
     )
-    code, message = refusal(models.HandleReloadConfigRequest, request, timeout=60)
+    code, message = error_of(models.HandleReloadConfigRequest, request, timeout=60)
     assert "Illegal to list model adder multiple times in config list" in message
     assert code == Code.INVALID_ARGUMENT
     assert stub.Predict(predict_request(label="stable")).model_spec.version.value == 1
 
 
-def test_a_deadline_ends_a_computation(stub):
+def test_a_deadline_cancels_a_computation(stub):
     start = time.monotonic()
-    code, _ = refusal(stub.Predict, predict_request("slow", seconds=[30.0]), timeout=0.5)
+    code, _ = error_of(stub.Predict, predict_request("slow", seconds=[30.0]), timeout=0.5)
     assert code == Code.DEADLINE_EXCEEDED
     assert time.monotonic() - start < 10
     stub.Predict(predict_request("slow", seconds=[0.0]), timeout=20)
@@ -264,7 +264,7 @@ def echo_request(**changed):
     return predict_request("echo", **values | changed)
 
 
-def test_rest_takes_and_gives_rows_or_columns(engine):
+def test_rest_rows_and_columns(engine):
     row = {
         "text": "é\n", "image_bytes": {"b64": base64.b64encode(b"\x00\xff").decode()},
         "floats": [0.1, 2.0], "integers": 2**53 + 1, "flags": True,
@@ -280,15 +280,15 @@ def test_rest_takes_and_gives_rows_or_columns(engine):
         {"outputs": columns},
     )
     assert rest(
-        engine, "/v1/models/old:classify",
+        engine, "/v1/models/tf1:classify",
         {"signature_name": "classify", "examples": [{"x": 0.25}]},
     ) == (200, {"results": [[["small", -0.25], ["large", 0.25]]]})  # fmt: skip
     assert rest(
-        engine, "/v1/models/old:regress", {"signature_name": "regress", "examples": [{"x": 0.25}]}
+        engine, "/v1/models/tf1:regress", {"signature_name": "regress", "examples": [{"x": 0.25}]}
     ) == (200, {"results": [3.25]})
 
 
-def test_rest_tells_status_and_metadata(engine):
+def test_rest_status_and_metadata(engine):
     code, status = rest(engine, "/v1/models/adder/versions/1")
     (version,) = status["model_version_status"]
     assert (code, version["version"], version["state"]) == (200, "1", "AVAILABLE")
@@ -314,14 +314,14 @@ def test_rest_tells_status_and_metadata(engine):
         ("/elsewhere", None, 404, ""),
     ],
 )
-def test_what_rest_refuses(path, document, code, message, engine):
+def test_wrong_rest_requests(path, document, code, message, engine):
     found, answer = rest(engine, path, document)
     assert found == code
     assert list(answer) == ["error"]
     assert message in answer["error"]
 
 
-def test_a_body_that_is_not_json(engine):
+def test_a_rest_body_that_is_not_json(engine):
     request = urllib.request.Request(
         engine.server.rest_address + "/v1/models/adder:predict", b'{"instances": [1'
     )
@@ -331,7 +331,7 @@ def test_a_body_that_is_not_json(engine):
     assert "JSON Parse error" in json.load(raised.value)["error"]
 
 
-def test_figures_for_prometheus(engine, stub):
+def test_prometheus_metrics(engine, stub):
     stub.Predict(predict_request())
     address = engine.server.rest_address + METRICS
     with urllib.request.urlopen(address, timeout=20) as answer:
@@ -347,15 +347,15 @@ def test_health(engine):
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
-@pytest.mark.parametrize("way", ["grpc", "rest"])
-def test_a_client_that_others_wrote(way, engine):
-    if way == "grpc":
+@pytest.mark.parametrize("api", ["grpc", "rest"])
+def test_a_third_party_client(api, engine):
+    if api == "grpc":
         client = ovmsclient.make_grpc_client(engine.server.grpc_address)
     else:
         client = ovmsclient.make_http_client(engine.server.rest_address.removeprefix("http://"))
     assert client.get_model_status("adder", model_version=1)[1]["state"] == "AVAILABLE"
     metadata = client.get_model_metadata("adder", model_version=1)
-    if way == "rest":  # It looks for names in camel case, which the engine does not write.
+    if api == "rest":  # The client expects camel case, which TensorFlow Serving does not write.
         metadata = metadata["metadata"]["signature_def"]["signature_def"]["serving_default"]
     assert metadata["inputs"]["x"]["dtype"] == "DT_FLOAT"
     answer = client.predict({"x": np.array([1.5], np.float32)}, "adder", model_version=1)

@@ -33,7 +33,7 @@ from serving.prediction_service import PredictionService
 from tests.serving import saved_models
 
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-NAMES = ("adder", "echo", "old", "slow")
+NAMES = ("adder", "echo", "tf1", "slow")
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_all_methods_of_the_prediction_service(stub):
     assert list(stub.Predict(request_of()).outputs["y"].float_val) == [4]
     example = {"features": {"feature": {"x": {"float_list": {"value": [2]}}}}}
     examples = {"example_list": {"examples": [example]}}
-    spec = {"name": "old", "signature_name": "classify"}
+    spec = {"name": "tf1", "signature_name": "classify"}
     request = classification_pb2.ClassificationRequest(model_spec=spec, input=examples)
     (found,) = stub.Classify(request).result.classifications
     assert [(c.label, c.score) for c in found.classes] == [("small", -2), ("large", 2)]
@@ -261,7 +261,7 @@ METHODS = [
 ]
 VALID = [
     request_of().SerializeToString(),
-    request_of("old", "regress").SerializeToString(),
+    request_of("tf1", "regress").SerializeToString(),
     slow_request(0).SerializeToString(),
     get_model_status_pb2.GetModelStatusRequest(model_spec={"name": "adder"}).SerializeToString(),
 ]

@@ -1,4 +1,4 @@
-"""Who asks gets the version that is meant; a manager starts, polls and stops."""
+"""Tests of the model manager: finding a version, starting, polling and stopping."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +41,7 @@ NOT_FOUND = grpc.StatusCode.NOT_FOUND
         ("specific { versions: 1 versions: 3 versions: 7 }", {1, 3}),
     ],
 )
-def test_a_policy_s_versions_are_served(base_path, publish, policy, expected):
+def test_the_versions_of_a_policy_serve(base_path, publish, policy, expected):
     publish(1, 2, 3)
     with serving(model_config(base_path, policy)) as manager:
         assert served_version(manager) == 3
@@ -57,7 +57,7 @@ def test_a_policy_s_versions_are_served(base_path, publish, policy, expected):
                 assert error.message == text
 
 
-def test_names_that_are_not_there(base_path, publish):
+def test_unknown_names_versions_and_labels(base_path, publish):
     publish(1)
     with serving(model_config(base_path)) as manager:
         error = request_error(served_version, manager, "other")
@@ -91,14 +91,14 @@ def test_names_that_are_not_there(base_path, publish):
         assert status.HasField("status")
 
 
-def test_numbers_may_have_zeros_before_them(base_path, publish):
+def test_folder_names_may_have_leading_zeros(base_path, publish):
     publish(5)
     publish(11, name="00000011")
     with serving(model_config(base_path)) as manager:
         assert served_version(manager) == served_version(manager, version=11) == 11
 
 
-def test_models_do_not_disturb_each_other(base_path, publish, tmp_path):
+def test_models_are_independent(base_path, publish, tmp_path):
     publish(1, 2)
     publish(3, at=tmp_path / "other")
     with serving(model_config(base_path), model_config(tmp_path / "other", name="o")) as manager:
@@ -117,7 +117,7 @@ def test_two_models_may_share_a_folder(base_path, publish):
         assert (served_version(manager, "first"), served_version(manager, "latest")) == (1, 2)
 
 
-def test_a_model_that_cannot_be_loaded_ends_the_start(base_path, publish):
+def test_start_fails_if_a_model_cannot_be_loaded(base_path, publish):
     publish(1)
     write_broken(base_path, 2)
     with pytest.raises(ServingError, match=f"{base_path}/2: .*saved_model.pb") as raised:
@@ -126,13 +126,13 @@ def test_a_model_that_cannot_be_loaded_ends_the_start(base_path, publish):
 
 
 @pytest.mark.parametrize("poll", [0, -1])
-def test_without_polling_a_model_without_versions_ends_the_start(base_path, poll):
+def test_start_fails_without_versions_if_polling_is_off(base_path, poll):
     with pytest.raises(ServingError, match="Unable to find a numerical version path"):
         ModelManager(configuration(model_config(base_path)), poll).start()
 
 
 @pytest.mark.parametrize("poll", [0, -1])
-def test_without_polling_only_reloading_looks_at_folders(base_path, publish, polls, poll):
+def test_if_polling_is_off_only_reload_reads_folders(base_path, publish, polls, poll):
     publish(1)
     with serving(model_config(base_path), poll=poll) as manager:
         publish(2)
@@ -142,7 +142,7 @@ def test_without_polling_only_reloading_looks_at_folders(base_path, publish, pol
         assert served_version(manager) == 2
 
 
-def test_the_start_waits_for_a_first_version(base_path, publish, polls, caplog):
+def test_start_waits_for_a_first_version(base_path, publish, polls, caplog):
     manager = ModelManager(configuration(model_config(base_path)), POLL)
     with ThreadPoolExecutor() as pool:
         started = pool.submit(manager.start)
@@ -158,7 +158,7 @@ def test_the_start_waits_for_a_first_version(base_path, publish, polls, caplog):
             manager.stop()
 
 
-def test_a_start_that_waits_can_be_stopped(base_path, polls):
+def test_stop_ends_a_waiting_start(base_path, polls):
     manager = ModelManager(configuration(model_config(base_path)), POLL)
     with ThreadPoolExecutor() as pool:
         started = pool.submit(manager.start)
@@ -168,7 +168,7 @@ def test_a_start_that_waits_can_be_stopped(base_path, polls):
             started.result(20)
 
 
-def test_stopping_lets_what_computes_end(base_path, publish):
+def test_stop_waits_for_requests_in_flight(base_path, publish):
     publish(1)
     with serving(model_config(base_path)) as manager:
         with manager.lease(model_spec()) as servable:

@@ -1,4 +1,4 @@
-"""What a configuration has to be, in the words that clients know."""
+"""Tests of validating a model configuration, with TensorFlow Serving's error messages."""
 
 import grpc
 import pytest
@@ -59,7 +59,7 @@ FAILED_PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
         ),
     ],
 )
-def test_a_wrong_configuration_is_refused(base_path, publish, text, code, message):
+def test_a_wrong_configuration_changes_nothing(base_path, publish, text, code, message):
     publish(1)
     config = text_format.Parse(text, ModelServerConfig())
     with serving(model_config(base_path), poll=0) as manager:
@@ -71,7 +71,7 @@ def test_a_wrong_configuration_is_refused(base_path, publish, text, code, messag
     assert str(raised.value) == message
 
 
-def test_the_deprecated_type_of_a_model_is_known(base_path, publish):
+def test_the_deprecated_model_type_is_accepted(base_path, publish):
     publish(1)
     config = ModelConfig(name="m", base_path=str(base_path), model_type="TENSORFLOW")
     with serving(config, poll=0) as manager:

@@ -1,4 +1,4 @@
-"""Figures for Prometheus: names, counts and times, whatever is counted by however many threads."""
+"""Tests of the metrics for Prometheus: names, counts, latencies and threads."""
 
 import re
 from bisect import bisect_left
@@ -22,14 +22,14 @@ LABEL = re.compile(r'(?P<name>[a-zA-Z_]\w*)="(?P<value>(?:[^"\\\n]|\\[\\"n])*)"(
 
 
 def parse(text: str) -> tuple[dict[str, str], dict[tuple, float]]:
-    """Types by name, and values by name and labels, as Prometheus defines its text format."""
+    """Parses Prometheus' text format to types by name and values by name and labels."""
     assert text.endswith("\n")
     types, values = {}, {}
     for line in text[:-1].split("\n"):
         if line.startswith("# TYPE "):
-            name, types_name = line.removeprefix("# TYPE ").split(" ")
+            name, metric_type = line.removeprefix("# TYPE ").split(" ")
             assert name not in types
-            types[name] = types_name
+            types[name] = metric_type
             continue
         sample = SAMPLE.match(line)
         assert sample, line
@@ -40,7 +40,7 @@ def parse(text: str) -> tuple[dict[str, str], dict[tuple, float]]:
             value = re.sub(r"\\.", lambda escape: ESCAPES[escape[0]], label["value"])
             labels.append((label["name"], value))
             place = label.end()
-        # Samples follow the line with their type.
+        # Samples follow the TYPE line of their metric.
         assert sample["name"].startswith(list(types)[-1])
         key = sample["name"], *labels
         assert key not in values
@@ -52,7 +52,7 @@ def values(monitoring: Monitoring) -> dict[tuple, float]:
     return parse(monitoring.prometheus_text())[1]
 
 
-def test_names_and_types_are_tensorflow_serving_s():
+def test_names_and_types_of_metrics():
     types, nothing = parse(Monitoring().prometheus_text())
     assert types == {
         REQUESTS: "counter",
@@ -63,7 +63,7 @@ def test_names_and_types_are_tensorflow_serving_s():
     assert not nothing
 
 
-def test_requests_are_counted_and_the_times_of_successes_added():
+def test_requests_are_counted_and_successes_timed():
     monitoring = Monitoring()
     monitoring.record_request("m", "Predict", "GRPC", "OK", 15e-6)
     monitoring.record_request("m", "Predict", "GRPC", "OK", 1.0)
@@ -90,30 +90,29 @@ def test_requests_are_counted_and_the_times_of_successes_added():
         }
     )
     buckets = [value for key, value in found.items() if key[0] == f"{REQUEST_LATENCY}_bucket"]
-    # Limits are 10, 18, 32.4, 58.3 and so on; the twentieth is 708,235, the next 1,274,823.
+    # Bounds are 10, 18, 32.4, 58.3 and so on; the twentieth is 708,235, the next 1,274,823.
     assert buckets == [0, *[1] * 19, *[2] * 14, 0, 0, 0, *[1] * 31]
 
 
-def test_limits_are_written_as_dashboards_have_them():
+def test_bucket_bounds_have_six_digits():
     monitoring = Monitoring()
     monitoring.record_runtime("m", "Predict", 1.0)
-    limits = [key[-1][1] for key in values(monitoring) if key[0] == f"{RUNTIME_LATENCY}_bucket"]
-    assert limits[:6] == ["10", "18", "32.4", "58.32", "104.976", "188.957"]
-    assert limits[19] == "708235"
-    assert limits[-1] == "+Inf"
-    assert len(limits) == 34
+    bounds = [key[-1][1] for key in values(monitoring) if key[0] == f"{RUNTIME_LATENCY}_bucket"]
+    assert bounds[:6] == ["10", "18", "32.4", "58.32", "104.976", "188.957"]
+    assert bounds[19] == "708235"
+    assert bounds[-1] == "+Inf"
+    assert len(bounds) == 34
 
 
 @given(st.lists(st.floats(0, 1e5), min_size=1))
-def test_buckets_hold_what_is_no_longer_than_their_limit(seconds):
+def test_buckets_are_cumulative(seconds):
     monitoring = Monitoring()
     for time in seconds:
         monitoring.record_runtime("m", "Predict", time)
     found = values(monitoring)
     *buckets, total, count = found.values()
-    # Limits are written with six digits.
-    limits = [10 * 1.8**power for power in range(33)]
-    places = Counter(bisect_left(limits, 1e6 * time) for time in seconds)
+    bounds = [10 * 1.8**power for power in range(33)]
+    places = Counter(bisect_left(bounds, 1e6 * time) for time in seconds)
     assert buckets == [sum(places[lower] for lower in range(place + 1)) for place in range(34)]
     assert total == pytest.approx(1e6 * sum(seconds))
     assert count == buckets[-1] == len(seconds)
@@ -131,7 +130,7 @@ def test_requests_in_flight():
 
 
 @given(st.text())
-def test_any_name_can_be_written(name):
+def test_label_values_are_escaped(name):
     monitoring = Monitoring()
     monitoring.record_request(name, "Predict", "GRPC", "OK", 1.0)
     with monitoring.in_flight(name):
@@ -139,7 +138,7 @@ def test_any_name_can_be_written(name):
             assert key[1] == ("model_name", name)
 
 
-def test_names_do_not_fill_the_memory():
+def test_the_number_of_model_names_is_limited():
     monitoring = Monitoring()
     for number in range(1100):
         monitoring.record_request(f"m{number}", "Predict", "GRPC", "OK", 1.0)
@@ -155,10 +154,10 @@ def test_names_do_not_fill_the_memory():
     assert len({key[1] for key in found}) == 1001
 
 
-def test_many_threads_lose_nothing():
+def test_concurrent_updates_are_counted():
     monitoring = Monitoring()
 
-    def tell(_: int) -> None:
+    def record(_: int) -> None:
         for _ in range(500):
             with monitoring.in_flight("m"):
                 monitoring.record_request("m", "Predict", "GRPC", "OK", 0.5)
@@ -166,7 +165,7 @@ def test_many_threads_lose_nothing():
         parse(monitoring.prometheus_text())
 
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(tell, range(8)))
+        list(threads.map(record, range(8)))
     found = values(monitoring)
     assert found[REQUESTS, ("model_name", "m"), ("status", "OK")] == 4000
     assert found[IN_FLIGHT, ("model_name", "m")] == 0

@@ -1,4 +1,4 @@
-"""Predict and metadata: answers, refusals word for word, and requests that make no sense."""
+"""Tests of Predict and GetModelMetadata: responses, exact error messages, and random requests."""
 
 from types import SimpleNamespace
 
@@ -45,7 +45,7 @@ def request_of(inputs, signature="", outputs=()) -> predict_pb2.PredictRequest:
     return request
 
 
-def refused(servable, request, run=None) -> RequestError:
+def error_of(servable, request, run=None) -> RequestError:
     with pytest.raises(RequestError) as caught:
         predict(servable, request, run or servable.run)
     return caught.value
@@ -54,7 +54,7 @@ def refused(servable, request, run=None) -> RequestError:
 X = np.array([1, 2], np.float32)
 
 
-def test_the_answer_says_what_it_is_of(adder):
+def test_outputs_and_the_model_spec_of_a_response(adder):
     response = predict(adder, request_of({"x": X}), adder.run)
     assert response.model_spec == model_pb2.ModelSpec(
         name="asked", signature_name="serving_default", version={"value": 7}
@@ -67,7 +67,7 @@ def test_the_answer_says_what_it_is_of(adder):
     assert list(other.outputs["y"].float_val) == [9, 11]
 
 
-def test_only_the_outputs_asked_for_are_computed(adder):
+def test_only_outputs_of_the_filter_are_computed(adder):
     asked = []
 
     def run(signature, inputs, outputs):
@@ -79,12 +79,12 @@ def test_only_the_outputs_asked_for_are_computed(adder):
 
 
 def test_an_unknown_signature(adder):
-    error = refused(adder, request_of({"x": X}, "other"))
+    error = error_of(adder, request_of({"x": X}, "other"))
     assert error.code is grpc.StatusCode.FAILED_PRECONDITION
     assert error.message == 'Serving signature key "other" not found.'
 
 
-REFUSALS = {
+WRONG_REQUESTS = {
     "nothing": (
         ({}, ""),
         "input size does not match signature: 0!=1 len({}) != len({x}). "
@@ -135,15 +135,15 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSALS)
-def test_refusals(case, adder):
-    arguments, message = REFUSALS[case]
-    error = refused(adder, request_of(*arguments))
+@pytest.mark.parametrize("case", WRONG_REQUESTS)
+def test_wrong_requests(case, adder):
+    arguments, message = WRONG_REQUESTS[case]
+    error = error_of(adder, request_of(*arguments))
     assert (error.code, error.message) == (INVALID, message)
 
 
-def test_types_are_refused_in_the_words_of_a_session():
-    """Its arguments are in the order of tensors' names, not of those in the signature."""
+def test_wrong_types_have_the_error_of_a_session():
+    """A session numbers its arguments by the names of tensors, not of the signature's inputs."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         first = tf.compat.v1.placeholder(tf.float32, [None], "zz")
         second = tf.compat.v1.placeholder(tf.bfloat16, [None], "aa")
@@ -163,7 +163,7 @@ def test_types_are_refused_in_the_words_of_a_session():
             with pytest.raises(tf.errors.InvalidArgumentError) as expected:
                 session._call_tf_sessionrun(None, feeds, fetches, [], None)
             servable = SimpleNamespace(version=1, signatures={"serving_default": signature})
-            error = refused(servable, request_of(given), lambda *_: pytest.fail("was run"))
+            error = error_of(servable, request_of(given), lambda *_: pytest.fail("was run"))
             assert error.code is INVALID
             assert error.message == expected.value.message
 
@@ -178,7 +178,7 @@ def with_defaults() -> SimpleNamespace:
     return SimpleNamespace(version=1, signatures={"serving_default": signature})
 
 
-def test_defaults_of_a_signature_stand_in():
+def test_defaults_of_a_signature():
     seen = {}
 
     def run(signature, inputs, outputs):
@@ -189,23 +189,25 @@ def test_defaults_of_a_signature_stand_in():
     assert {name: array.tolist() for name, array in seen.items()} == {
         "a": [3, 6], "b": [1, 2], "c": [4, 8]
     }  # fmt: skip
-    assert refused(with_defaults(), request_of({"b": X}), run).message == (
+    assert error_of(with_defaults(), request_of({"b": X}), run).message == (
         "Signature input alias: a(feed name: t:0) not found in request and no default value "
         "provided. Inputs expected to be in the request {b}, or default input alias set: b,c"
     )
-    assert refused(with_defaults(), request_of({"a": X, "w": X}), run).message == (
+    assert error_of(with_defaults(), request_of({"a": X, "w": X}), run).message == (
         "Inputs contains invalid name. Used request inputs: a, request input: a,w"
     )
-    assert "3!=3" not in refused(with_defaults(), request_of(dict.fromkeys("vwxy", X)), run).message
+    assert (
+        "3!=3" not in error_of(with_defaults(), request_of(dict.fromkeys("vwxy", X)), run).message
+    )
 
 
-def test_what_initializes_a_model_is_no_signature_to_run(adder):
-    error = refused(adder, request_of({}, "__saved_model_init_op"))
+def test_the_initializer_cannot_be_run(adder):
+    error = error_of(adder, request_of({}, "__saved_model_init_op"))
     assert error.code is INVALID and "NoOp" in error.message
 
 
-def test_a_shape_that_the_graph_refuses(adder):
-    error = refused(adder, request_of({"x": X, "z": np.zeros(3, np.float32)}, "sum"))
+def test_a_shape_that_the_model_rejects(adder):
+    error = error_of(adder, request_of({"x": X, "z": np.zeros(3, np.float32)}, "sum"))
     assert error.code is INVALID
     assert "[2]" in error.message and "[3]" in error.message
 
@@ -220,7 +222,7 @@ ECHOED = {
 }
 
 
-def test_what_goes_in_comes_out(echo):
+def test_values_of_all_types_are_unchanged(echo):
     response = predict(echo, request_of(ECHOED), echo.run)
     for name, expected in ECHOED.items():
         found = tf.make_ndarray(response.outputs[name])
@@ -276,7 +278,7 @@ def any_tensor() -> st.SearchStrategy[tensor_pb2.TensorProto]:
     missing=st.one_of(st.just(()), st.sets(st.sampled_from(list(ECHOED)), max_size=2)),
     outputs=st.lists(st.sampled_from([*ECHOED, "other"]), max_size=2),
 )
-def test_any_request_is_answered_or_refused(echo, replaced, missing, outputs):
+def test_any_request_succeeds_or_is_an_invalid_argument(echo, replaced, missing, outputs):
     inputs = {name: tf.make_tensor_proto(array) for name, array in ECHOED.items()} | replaced
     for name in missing:
         del inputs[name]
@@ -293,7 +295,7 @@ def test_any_request_is_answered_or_refused(echo, replaced, missing, outputs):
             np.testing.assert_array_equal(tf.make_ndarray(proto), expected.numpy())
 
 
-def test_metadata_are_the_signatures(adder):
+def test_metadata(adder):
     response = model_metadata(adder)
     assert (response.model_spec.name, response.model_spec.version.value) == ("adder", 7)
     signatures = get_model_metadata_pb2.SignatureDefMap()
@@ -309,7 +311,7 @@ def test_metadata_are_the_signatures(adder):
         (["signature_def", "weights"], "Metadata field weights is not supported"),
     ],
 )
-def test_other_metadata_are_refused(fields, message):
+def test_wrong_metadata_fields(fields, message):
     with pytest.raises(RequestError) as caught:
         check_metadata_fields(fields)
     assert (caught.value.code, caught.value.message) == (INVALID, message)

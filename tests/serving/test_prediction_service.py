@@ -84,7 +84,7 @@ def servables(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     found = [
         Servable("adder", 3, saved_models.write_adder(folder / "adder", 3)),
-        Servable("old", 3, saved_models.write_old(folder / "old", 3)),
+        Servable("tf1", 3, saved_models.write_tf1(folder / "tf1", 3)),
         Servable("slow", 3, saved_models.write_slow(folder / "slow", 3)),
     ]
     yield found
@@ -128,12 +128,12 @@ def test_an_inference_is_counted_and_timed(service, monitoring):
     assert list(service.predict(request_of()).outputs["y"].float_val) == [4]
     service.predict(request_of(signature="sum", x=[1.0], z=[1.0]))
     examples = {"example_list": {"examples": [{}]}}
-    spec = model_pb2.ModelSpec(name="old", signature_name="regress")
+    spec = model_pb2.ModelSpec(name="tf1", signature_name="regress")
     with pytest.raises(RequestError):
         service.regress(regression_pb2.RegressionRequest(model_spec=spec, input=examples))
     assert monitoring.requests == [
         ("adder", "Predict", "OK"), ("adder", "Predict", "OK"),
-        ("old", "Regress", "INVALID_ARGUMENT"),
+        ("tf1", "Regress", "INVALID_ARGUMENT"),
     ]  # fmt: skip
     assert monitoring.runtimes == [("adder", "Predict")] * 2
 
@@ -141,7 +141,7 @@ def test_an_inference_is_counted_and_timed(service, monitoring):
 def test_classify_regress_and_multi_inference(service, monitoring):
     example = {"features": {"feature": {"x": {"float_list": {"value": [2]}}}}}
     examples = {"example_list": {"examples": [example]}}
-    spec = model_pb2.ModelSpec(name="old", signature_name="classify")
+    spec = model_pb2.ModelSpec(name="tf1", signature_name="classify")
     result = service.classify(
         classification_pb2.ClassificationRequest(model_spec=spec, input=examples)
     ).result

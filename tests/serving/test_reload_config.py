@@ -1,4 +1,4 @@
-"""A new configuration replaces the old one whole, or not at all."""
+"""Tests of reloading the configuration of models, which succeeds or changes nothing."""
 
 import shutil
 import time
@@ -30,6 +30,8 @@ from tests.serving.saved_models import write_broken
 INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
 FAILED_PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
+NO_VERSIONS = "Unable to find a numerical version path for servable {} at: "
+UNAVAILABLE = "Some models did not become available: {}, versions {}: "
 
 
 def test_labels(base_path, publish):
@@ -38,7 +40,7 @@ def test_labels(base_path, publish):
     with serving(model_config(base_path, ALL, labels)) as manager:
         assert served_version(manager, label="stable") == 1
         assert served_version(manager, label="canary") == 3
-        # As at the start anything is allowed, this one stands for what is not there.
+        # At the start, labels may name versions that do not exist.
         error = request_error(served_version, manager, label="none")
         assert error.message == "Servable not found for request: Specific(m, 9)"
 
@@ -57,14 +59,14 @@ def test_labels(base_path, publish):
             assert served_version(manager, label="stable") == 2
 
 
-def test_a_label_for_a_version_that_the_same_configuration_loads(base_path, publish):
+def test_a_label_may_name_a_version_that_the_same_reload_loads(base_path, publish):
     publish(1, 2)
     with serving(model_config(base_path)) as manager:
         manager.reload(configuration(model_config(base_path, ALL, {"old": 1})))
         assert served_version(manager, label="old") == 1
 
 
-def test_reloading_replaces_the_whole_configuration(base_path, publish, tmp_path):
+def test_reload_replaces_the_whole_configuration(base_path, publish, tmp_path):
     publish(1)
     publish(2, at=tmp_path / "a")
     publish(3, at=tmp_path / "b")
@@ -73,7 +75,7 @@ def test_reloading_replaces_the_whole_configuration(base_path, publish, tmp_path
         model_config(base_path), model_config(tmp_path / "a", name="a"), poll=0
     ) as manager:
         manager.reload(given)
-        given.model_config_list.config[1].version_labels["later"] = 1  # By the caller.
+        given.model_config_list.config[1].version_labels["later"] = 1  # The manager has a copy.
         assert request_error(served_version, manager, label="later").code is INVALID_ARGUMENT
         assert (served_version(manager), served_version(manager, "b")) == (1, 3)
         assert request_error(served_version, manager, "a").message == (
@@ -87,7 +89,7 @@ def test_reloading_replaces_the_whole_configuration(base_path, publish, tmp_path
         assert version_states(manager, "a") == {2: AVAILABLE}
 
 
-def test_reloading_what_is_loaded_loads_nothing(base_path, publish, started_loads):
+def test_reload_does_not_load_a_serving_version_again(base_path, publish, started_loads):
     publish(1, 2)
     config = model_config(base_path, ALL)
     with serving(config, poll=0) as manager, manager.lease(model_spec()) as before:
@@ -97,7 +99,7 @@ def test_reloading_what_is_loaded_loads_nothing(base_path, publish, started_load
     assert started_loads == [2, 1]
 
 
-def test_reloading_changes_the_policy(base_path, publish):
+def test_reload_changes_the_policy(base_path, publish):
     publish(1, 2, 3)
     with serving(model_config(base_path)) as manager:
         manager.reload(configuration(model_config(base_path, "specific { versions: 1 }")))
@@ -107,8 +109,8 @@ def test_reloading_changes_the_policy(base_path, publish):
         assert version_states(manager) == dict.fromkeys((1, 2, 3), AVAILABLE)
 
 
-def test_reloading_moves_a_model_to_another_folder(ready_versions, base_path, publish, tmp_path):
-    """The same number is another model there, which takes over without a gap."""
+def test_reload_moves_a_model_to_another_folder(ready_versions, base_path, publish, tmp_path):
+    """The same version number in the new folder takes over without a gap."""
     publish(1)
     publish(1, at=tmp_path / "moved")
     with serving(model_config(base_path)) as manager, manager.lease(model_spec()) as old:
@@ -121,7 +123,7 @@ def test_reloading_moves_a_model_to_another_folder(ready_versions, base_path, pu
     assert version_states(manager) == {1: END}
 
 
-def test_a_version_taken_back_while_it_is_on_its_way_out(base_path, publish):
+def test_reload_of_a_version_that_is_unloading(base_path, publish):
     publish(1, 2)
     with serving(model_config(base_path)) as manager:
         with manager.lease(model_spec()) as held:
@@ -137,41 +139,57 @@ def test_a_version_taken_back_while_it_is_on_its_way_out(base_path, publish):
         assert version_states(manager)[2] == AVAILABLE
 
 
-def without_version(base_path: Path) -> ModelConfig:
+def without_versions(base_path: Path) -> ModelConfig:
     (base_path.parent / "empty").mkdir()
     return model_config(base_path.parent / "empty", name="n")
 
 
-def broken(base_path: Path) -> ModelConfig:
+def broken_model(base_path: Path) -> ModelConfig:
     write_broken(base_path.parent / "broken", 4)
     return model_config(base_path.parent / "broken", name="n")
 
 
-def moved_to_nothing(base_path: Path) -> ModelConfig:
+def moved_away(base_path: Path) -> ModelConfig:
     return model_config(base_path.parent / "nowhere")
 
 
-def moved_to_a_broken_version(base_path: Path) -> ModelConfig:
+def moved_to_broken(base_path: Path) -> ModelConfig:
     write_broken(base_path.parent / "broken", 1)
     return model_config(base_path.parent / "broken")
 
 
-def narrowed_to_nothing(base_path: Path) -> ModelConfig:
+def empty_policy(base_path: Path) -> ModelConfig:
     return model_config(base_path, "specific { versions: 9 }")
 
 
 @pytest.mark.parametrize(
     ("change", "code", "message"),
     [
-        (without_version, NOT_FOUND, "Unable to find a numerical version path for servable n at:"),
-        (broken, grpc.StatusCode.UNKNOWN, "Some models did not become available: n, versions 4: "),
-        (moved_to_nothing, NOT_FOUND, "Unable to find a numerical version path for servable m at:"),
         (
-            moved_to_a_broken_version,
-            grpc.StatusCode.UNKNOWN,
-            "Some models did not become available: m, versions 1: ",
+            without_versions,
+            NOT_FOUND,
+            NO_VERSIONS.format("n"),
         ),
-        (narrowed_to_nothing, NOT_FOUND, "Unable to find a numerical version path for servable m"),
+        (
+            broken_model,
+            grpc.StatusCode.UNKNOWN,
+            UNAVAILABLE.format("n", 4),
+        ),
+        (
+            moved_away,
+            NOT_FOUND,
+            NO_VERSIONS.format("m"),
+        ),
+        (
+            moved_to_broken,
+            grpc.StatusCode.UNKNOWN,
+            UNAVAILABLE.format("m", 1),
+        ),
+        (
+            empty_policy,
+            NOT_FOUND,
+            NO_VERSIONS.format("m"),
+        ),
     ],
 )
 def test_a_failed_reload_changes_nothing(base_path, publish, ready_versions, change, code, message):
@@ -187,16 +205,16 @@ def test_a_failed_reload_changes_nothing(base_path, publish, ready_versions, cha
         assert error.message.startswith(message)
         assert served_version(manager) == 1
         assert version_states(manager) == {1: AVAILABLE}
-        # What was loaded before the failure is gone again.
+        # Versions loaded before the failure are unloaded again.
         assert [servable.name for servable in unloaded] == ["new"]
         assert version_states(manager, "new") == {2: END}
         assert request_error(served_version, manager, "new").code is NOT_FOUND
-        # The old configuration is in force: it is polled.
+        # Polling uses the old configuration.
         publish(3)
         wait_until(lambda: served_version(manager) == 3)
 
 
-def test_a_model_that_failed_may_be_reloaded_at_once(base_path, publish, ready_versions):
+def test_a_failed_model_may_be_reloaded_at_once(base_path, publish, ready_versions):
     publish(1)
     write_broken(base_path.parent / "new", 2)
     with serving(model_config(base_path), poll=0) as manager:
@@ -210,7 +228,7 @@ def test_a_model_that_failed_may_be_reloaded_at_once(base_path, publish, ready_v
         assert served_version(manager, "new") == 2
 
 
-def test_an_emptied_folder_does_not_hinder_a_reload(base_path, publish, tmp_path):
+def test_reload_keeps_a_model_whose_folder_is_emptied(base_path, publish, tmp_path):
     publish(1)
     publish(2, at=tmp_path / "o")
     with serving(model_config(base_path)) as manager:
@@ -222,7 +240,7 @@ def test_an_emptied_folder_does_not_hinder_a_reload(base_path, publish, tmp_path
 
 
 def test_an_empty_configuration_changes_nothing(base_path, publish):
-    """As of a file that is just being written."""
+    """Such as that of a file that is being written."""
     publish(1)
     with serving(model_config(base_path), poll=0) as manager:
         manager.reload(ModelServerConfig())

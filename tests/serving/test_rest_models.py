@@ -10,7 +10,7 @@ from serving.monitoring import Monitoring
 from serving.prediction_service import PredictionService
 from serving.rest_api import rest_app
 from tests.serving.manager_helpers import model_config, serving
-from tests.serving.saved_models import write_adder, write_echo, write_old, write_slow
+from tests.serving.saved_models import write_adder, write_echo, write_slow, write_tf1
 
 ECHO = {
     "text": ["é", "b"],
@@ -28,11 +28,11 @@ def client(tmp_path_factory):
     for version in (1, 2):
         write_adder(folder / "adder", version)
     write_echo(folder / "echo", 1)
-    write_old(folder / "old", 3)
+    write_tf1(folder / "tf1", 3)
     write_slow(folder / "slow", 1)
     configs = [
         model_config(folder / "adder", "all {}", {"first": 1}, name="adder"),
-        *(model_config(folder / name, name=name) for name in ("echo", "old", "slow")),
+        *(model_config(folder / name, name=name) for name in ("echo", "tf1", "slow")),
     ]
     monitoring = Monitoring()
     with serving(*configs) as manager:
@@ -59,7 +59,7 @@ def test_requests_for_versions_labels_and_signatures(client):
         client, "adder:predict", signature_name="sum", inputs={"x": [1, 2], "z": [10, 20]}
     )
     assert (status, answer) == (200, [13.0, 24.0])
-    assert ask(client, "old:predict", signature_name="words", instances=["two", "?"]) == (
+    assert ask(client, "tf1:predict", signature_name="words", instances=["two", "?"]) == (
         200,
         [2, -1],
     )
@@ -67,12 +67,12 @@ def test_requests_for_versions_labels_and_signatures(client):
 
 def test_examples_are_classified_and_regressed(client):
     document = {"signature_name": "classify", "examples": [{"x": 0.25}, {"x": -2.0}]}
-    assert ask(client, "old:classify", **document) == (
+    assert ask(client, "tf1:classify", **document) == (
         200,
         [[["small", -0.25], ["large", 0.25]], [["small", 2.0], ["large", -2.0]]],
     )
     document = {"signature_name": "regress", "context": {"x": 1.5}, "examples": [{}]}
-    assert ask(client, "old/versions/3:regress", **document) == (200, [4.5])
+    assert ask(client, "tf1/versions/3:regress", **document) == (200, [4.5])
 
 
 def test_an_empty_batch_has_empty_outputs(client):
@@ -92,8 +92,8 @@ def test_the_status_and_the_metadata(client):
         "2": "AVAILABLE",
     }
     assert {found["status"]["error_code"] for found in statuses} == {"OK"}
-    metadata = client.get("/v1/models/old/metadata").json()
-    assert metadata["model_spec"] == {"name": "old", "signature_name": "", "version": "3"}
+    metadata = client.get("/v1/models/tf1/metadata").json()
+    assert metadata["model_spec"] == {"name": "tf1", "signature_name": "", "version": "3"}
     signatures = metadata["metadata"]["signature_def"]["signature_def"]
     assert signatures["classify"]["method_name"] == "tensorflow/serving/classify"
     assert signatures["words"]["inputs"]["word"]["dtype"] == "DT_STRING"
@@ -125,9 +125,9 @@ def test_unknown_names_are_errors(client, path, document, status, text):
     ("path", "document"),
     [
         ("adder:predict", {"signature_name": "sum", "inputs": {"x": [1, 2, 3], "z": [1, 2]}}),
-        ("old:predict", {"signature_name": "classify", "instances": ["no example"]}),
-        ("old:classify", {"signature_name": "classify", "examples": [{"y": 1.0}]}),
-        ("old:regress", {"signature_name": "words", "examples": [{"x": 1.0}]}),
+        ("tf1:predict", {"signature_name": "classify", "instances": ["no example"]}),
+        ("tf1:classify", {"signature_name": "classify", "examples": [{"y": 1.0}]}),
+        ("tf1:regress", {"signature_name": "words", "examples": [{"x": 1.0}]}),
     ],
 )
 def test_inputs_that_do_not_match_are_errors_of_the_request(client, path, document):

@@ -1,4 +1,4 @@
-"""Any SavedModel loads, computes as TensorFlow does, stops at its deadline and leaves nothing."""
+"""Tests of Servable: kinds of SavedModels, values, errors, deadlines and memory."""
 
 import inspect
 import runpy
@@ -23,8 +23,8 @@ from tests.serving.saved_models import (
     write_adder,
     write_echo,
     write_keras,
-    write_old,
     write_slow,
+    write_tf1,
 )
 
 DEFAULT = "serving_default"
@@ -47,8 +47,8 @@ def echo(folder):
 
 
 @pytest.fixture(scope="module")
-def old(folder):
-    return Servable("old", 3, write_old(folder / "old", 3))
+def tf1(folder):
+    return Servable("tf1", 3, write_tf1(folder / "tf1", 3))
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def example(x: float) -> bytes:
     return message.SerializeToString()
 
 
-def test_a_module(adder):
+def test_a_tf_module(adder):
     assert (adder.name, adder.version) == ("adder", 7)
     assert {DEFAULT, "sum"} <= set(adder.signatures)
     x = np.array([1, -2, 0.5], np.float32)
@@ -85,24 +85,24 @@ def test_a_keras_model(folder):
     rows = np.array([[1, 2, 3], [0, 0, -1]], np.float32)
     found = servable.run(DEFAULT, {"x": rows}, ["y"])["y"]
     np.testing.assert_allclose(found, [[12, 12], [-2, -2]])
-    # Where TensorFlow's Python refuses the shape by itself, the engine lets the model decide.
+    # `Session.run` would reject the shape; TensorFlow Serving leaves it to the model's operations.
     error = request_error(servable.run, DEFAULT, {"x": rows[0]}, ["y"])
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
     assert "MatMul" in error.message  # The words depend on oneDNN; the operation does not.
     servable.close()
 
 
-def test_a_model_of_tensorflow_1_with_a_table_from_an_asset(old):
-    assert old.run(DEFAULT, {"x": ONE}, ["y"])["y"].tolist() == [4]
+def test_a_tensorflow_1_model_with_a_table_from_an_asset(tf1):
+    assert tf1.run(DEFAULT, {"x": ONE}, ["y"])["y"].tolist() == [4]
     words = strings(b"two", b"zero", b"nine")
-    assert old.run("words", {"word": words}, ["number"])["number"].tolist() == [2, 0, -1]
-    found = old.run("classify", {"inputs": strings(example(2.5))}, ["scores", "classes"])
+    assert tf1.run("words", {"word": words}, ["number"])["number"].tolist() == [2, 0, -1]
+    found = tf1.run("classify", {"inputs": strings(example(2.5))}, ["scores", "classes"])
     assert found["classes"].tolist() == [[b"small", b"large"]]
     assert found["scores"].tolist() == [[-2.5, 2.5]]
-    assert old.signatures["classify"].method_name == "tensorflow/serving/classify"
+    assert tf1.signatures["classify"].method_name == "tensorflow/serving/classify"
 
 
-def test_operations_of_tensorflow_text(tmp_path, monkeypatch):
+def test_tensorflow_text_operations(tmp_path, monkeypatch):
     module = tf.Module()
     spec = tf.TensorSpec([None], tf.string, "text")
     module.lower = tf.function(
@@ -113,7 +113,7 @@ def test_operations_of_tensorflow_text(tmp_path, monkeypatch):
     text = strings("GRÜẞE".encode())
     assert servable.run(DEFAULT, {"text": text}, ["lower"])["lower"].tolist() == [b"gr\xc3\xbcsse"]
     servable.close()
-    # Here the operations may be known from elsewhere; a program need not import them itself.
+    # This process has imported tensorflow_text. Check that the module imports it, too.
     monkeypatch.setitem(sys.modules, "tensorflow_text", None)
     with pytest.raises(ImportError, match="tensorflow_text"):
         runpy.run_path(inspect.getfile(Servable))
@@ -132,7 +132,7 @@ def echoed(rows: int, **arrays: np.ndarray) -> dict[str, np.ndarray]:
 
 @given(st.data())
 @settings(deadline=None, max_examples=30)
-def test_every_value_comes_back_unchanged(echo, data):
+def test_values_of_all_types_are_unchanged(echo, data):
     texts = data.draw(st.lists(st.binary(max_size=40), max_size=3))
     rows = len(texts)
     given_ = echoed(
@@ -149,8 +149,8 @@ def test_every_value_comes_back_unchanged(echo, data):
         np.testing.assert_array_equal(found[name], array)
 
 
-def test_shapes_are_the_models_business(echo, adder):
-    """Of rank and size that the signature does not have, which this model takes all the same."""
+def test_shapes_other_than_the_signature_s_reach_the_model(echo, adder):
+    """The signature has other ranks and sizes, but this model accepts these."""
     matrix = np.arange(3.0)
     assert echo.run(DEFAULT, echoed(1, matrix=matrix), ["matrix"])["matrix"].tolist() == [0, 1, 2]
     scalar = adder.run(DEFAULT, {"x": np.float32(1)}, ["y"])["y"]
@@ -160,7 +160,7 @@ def test_shapes_are_the_models_business(echo, adder):
     assert adder.run(DEFAULT, {"x": strided}, ["y"])["y"].tolist() == [12, 10, 8]
 
 
-def test_what_tensorflow_refuses_keeps_its_code_and_words(adder):
+def test_errors_of_tensorflow_keep_their_code_and_message(adder):
     error = request_error(adder.run, DEFAULT, {"x": np.ones([1])}, ["y"])
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
     assert "float" in error.message and "double" in error.message
@@ -171,10 +171,10 @@ def test_what_tensorflow_refuses_keeps_its_code_and_words(adder):
     error = request_error(adder.run, "sum", pair, ["y"])
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
     assert "[2]" in error.message and "[3]" in error.message
-    assert adder.run(DEFAULT, {"x": ONE}, ["y"])["y"].tolist() == [8]  # It still works.
+    assert adder.run(DEFAULT, {"x": ONE}, ["y"])["y"].tolist() == [8]  # The servable still works.
 
 
-def test_an_output_that_is_no_tensor_is_refused(adder):
+def test_an_output_that_is_not_a_tensor(adder):
     initializer = "__saved_model_init_op"
     error = request_error(adder.run, initializer, {}, list(adder.signatures[initializer].outputs))
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
@@ -182,7 +182,7 @@ def test_an_output_that_is_no_tensor_is_refused(adder):
 
 
 def write_twins(folder: Path) -> Path:
-    """Two inputs that are one tensor, two outputs that are one tensor."""
+    """Writes a model with two inputs that are the same tensor, and two such outputs."""
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
         x = v1.placeholder(tf.float32, [None], "x")
@@ -210,13 +210,13 @@ def test_a_deadline_stops_the_computation(slow):
     assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert 0.3 <= time.monotonic() - start < 5
     stopped = time.process_time()
-    assert stopped - used > 0.1  # It did compute.
+    assert stopped - used > 0.1  # The computation ran.
     time.sleep(0.5)
-    assert time.process_time() - stopped < 0.2  # It does no more.
+    assert time.process_time() - stopped < 0.2  # It has stopped.
     assert slow.run(DEFAULT, seconds(0), ["version"], 30)["version"].tolist() == [1]
 
 
-def test_a_deadline_is_one_call_s(slow):
+def test_a_deadline_applies_to_one_call(slow):
     with ThreadPoolExecutor() as pool:
         patient = pool.submit(slow.run, DEFAULT, seconds(0.6), ["version"], 30)
         hasty = pool.submit(slow.run, DEFAULT, seconds(60), ["version"], 0.2)
@@ -225,7 +225,7 @@ def test_a_deadline_is_one_call_s(slow):
 
 
 @pytest.mark.parametrize("timeout", [0, -1, -1e300])
-def test_a_deadline_that_has_passed(adder, timeout):
+def test_a_passed_deadline(adder, timeout):
     error = request_error(adder.run, DEFAULT, {"x": ONE}, ["y"], timeout)
     assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
@@ -239,7 +239,7 @@ def test_deadlines_of_any_length(adder, timeout):
         assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-def test_many_threads_get_their_own_answers(adder):
+def test_concurrent_calls_get_their_own_outputs(adder):
     def call(number: int) -> bool:
         x = np.full([number % 5 + 1], number, np.float32)
         found = adder.run(DEFAULT, {"x": x}, ["y", "version"], 30 if number % 2 else None)
@@ -250,8 +250,8 @@ def test_many_threads_get_their_own_answers(adder):
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
-def test_calls_leave_nothing_behind(echo):
-    """Each call has 100 kB in and out; some fail, some have a deadline."""
+def test_calls_do_not_leak_memory(echo):
+    """Each call has inputs and outputs of 100 kB; some fail, some have a deadline."""
     arrays = echoed(1, floats=np.zeros([1, 25_000], np.float32), text=strings(bytes(100_000)))
     wrong = arrays | {"integers": np.zeros([1])}
 

@@ -1,4 +1,4 @@
-"""What is no model says why; what is closed leaves nothing."""
+"""Tests of loading and closing a Servable: session options, broken models and memory."""
 
 import gc
 import shutil
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from serving.servable import Servable
 from tests.serving.manager_helpers import request_error, resident_megabytes
-from tests.serving.saved_models import write_adder, write_old
+from tests.serving.saved_models import write_adder, write_tf1
 
 DEFAULT, ONE = "serving_default", np.ones([1], np.float32)
 
@@ -21,24 +21,24 @@ def adder(tmp_path_factory) -> Path:
     return write_adder(tmp_path_factory.mktemp("adder"), 7)
 
 
-def test_options_of_the_session_are_used(adder):
-    """A session that counts three processors."""
+def test_session_options_are_used(adder):
+    """The session lists three CPU devices."""
     config = tf.compat.v1.ConfigProto(device_count={"CPU": 3})
     servable = Servable("adder", 7, adder, config)
     assert len(servable._session.list_devices()) == 3
     servable.close()
 
 
-def take_variables(model: Path) -> None:
+def remove_variables(model: Path) -> None:
     shutil.rmtree(model / "variables")
 
 
-def cut_variables(model: Path) -> None:
+def truncate_variables(model: Path) -> None:
     (data,) = (model / "variables").glob("*.data*")
     data.write_bytes(data.read_bytes()[:2])
 
 
-def cut_graph(model: Path) -> None:
+def truncate_graph(model: Path) -> None:
     graph = model / "saved_model.pb"
     graph.write_bytes(graph.read_bytes()[:-100])
 
@@ -53,37 +53,37 @@ def empty_graph(model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "named"),
+    ("break_model", "named"),
     [
         (shutil.rmtree, "saved_model.pb"),
-        (take_variables, "variables/variables"),
-        (cut_variables, "Restore"),
-        (cut_graph, "saved_model.pb"),
+        (remove_variables, "variables/variables"),
+        (truncate_variables, "Restore"),
+        (truncate_graph, "saved_model.pb"),
         (rename_operation, "DeadVariableOp"),
         (empty_graph, "serve"),
     ],
 )
-def test_what_is_no_model_says_why_in_one_line(adder, tmp_path, spoil, named):
-    spoiled = shutil.copytree(adder, tmp_path / "7")
-    spoil(spoiled)
-    error = request_error(Servable, "adder", 7, spoiled)
+def test_a_broken_model_is_a_one_line_error(adder, tmp_path, break_model, named):
+    broken = shutil.copytree(adder, tmp_path / "7")
+    break_model(broken)
+    error = request_error(Servable, "adder", 7, broken)
     path, _, reason = error.message.partition(": ")
-    assert path == str(spoiled)
+    assert path == str(broken)
     assert named in reason
     assert "\n" not in error.message
 
 
-def test_a_missing_asset_says_so(tmp_path):
-    spoiled = write_old(tmp_path, 3)
-    (spoiled / "assets" / "words.txt").unlink()
-    error = request_error(Servable, "old", 3, spoiled)
+def test_the_error_names_a_missing_asset(tmp_path):
+    broken = write_tf1(tmp_path, 3)
+    (broken / "assets" / "words.txt").unlink()
+    error = request_error(Servable, "tf1", 3, broken)
     assert error.code is grpc.StatusCode.NOT_FOUND
     assert "words.txt" in error.message
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
-def test_closed_models_free_variables_and_constants(tmp_path):
-    """Of 20 loads, with 8 MB each; nor do they wait for the collection of garbage."""
+def test_close_frees_variables_and_constants(tmp_path):
+    """Memory grows by less than 40 MB over 20 loads of 8 MB, without garbage collection."""
     v1 = tf.compat.v1
     numbers = np.random.default_rng(0).random([1000, 1000], np.float32)
     with tf.Graph().as_default(), v1.Session() as session:
@@ -98,7 +98,7 @@ def test_closed_models_free_variables_and_constants(tmp_path):
             servable = Servable("large", 1, tmp_path / "1")
             servable.run(DEFAULT, {"x": ONE}, ["y"], 30)
             servable.close()
-            closed.append(servable)  # Whoever may still hold it.
+            closed.append(servable)  # Memory is free although references remain.
 
     closed: list[Servable] = []
     gc.collect()

@@ -1,4 +1,4 @@
-"""The server as a program: its flags, its life, versions swapped under load, what it survives."""
+"""Tests of the server as a program: flags, start and stop, version swaps under load, bad input."""
 
 import itertools
 import json
@@ -31,9 +31,9 @@ Code = grpc.StatusCode
 
 
 def request(x=1.0, model="m", name="x"):
-    asked = predict_pb2.PredictRequest(model_spec={"name": model})
-    asked.inputs[name].CopyFrom(tf.make_tensor_proto([x], tf.float32))
-    return asked
+    message = predict_pb2.PredictRequest(model_spec={"name": model})
+    message.inputs[name].CopyFrom(tf.make_tensor_proto([x], tf.float32))
+    return message
 
 
 def version_of(answer) -> int:
@@ -69,7 +69,7 @@ def adder(tmp_path_factory):
         ),
     ],
 )
-def test_a_wrong_start(flags, message):
+def test_wrong_flags_and_files_are_one_line_errors(flags, message):
     with pytest.raises(ServingError) as raised:
         ModelServer(argument_parser().parse_args(flags))
     assert message in str(raised.value)
@@ -79,14 +79,14 @@ def test_a_wrong_start(flags, message):
 @pytest.mark.parametrize(
     "flag", ["--por=1", "--port=65536", "--enable_batching=yes", "--grpc_max_threads=0", "--none"]
 )
-def test_flags_that_the_engine_refuses_too(flag, capsys):
+def test_flags_that_tensorflow_serving_rejects_are_rejected(flag, capsys):
     with pytest.raises(SystemExit) as raised:
         argument_parser().parse_args([flag])
     assert raised.value.code == 2
     assert flag.partition("=")[0] in capsys.readouterr().err
 
 
-def test_a_port_that_is_taken(adder):
+def test_a_taken_port_is_an_error(adder):
     with socket.create_server(("0.0.0.0", 0)) as taken:
         port = taken.getsockname()[1]
         done = run_to_exit(*flags_of(adder, f"--port={port}"))
@@ -95,30 +95,29 @@ def test_a_port_that_is_taken(adder):
     assert "Traceback" not in done.stderr
 
 
-def test_life_from_the_first_version_to_sigterm(tmp_path):
+def test_waits_for_a_first_version_and_finishes_requests_on_sigterm(tmp_path):
     folder = tmp_path / "m"
     folder.mkdir()
-    waiting = threading.Timer(6, saved_models.write_slow, (folder, 1))
-    waiting.start()
+    threading.Timer(6, saved_models.write_slow, (folder, 1)).start()
     started = time.monotonic()
     with serving(tmp_path / "log.txt", *flags_of(folder)) as server:
-        # The port did not open before there was something to serve.
+        # The port opens once a model serves.
         assert time.monotonic() - started > 6
         stub = server.prediction()
         with ThreadPoolExecutor() as pool:
-            # The server is in the middle of these when it is told to stop.
-            lasting = [pool.submit(stub.Predict, request(2.0, name="seconds")) for _ in range(2)]
+            # These requests are in flight when the server is told to stop.
+            in_flight = [pool.submit(stub.Predict, request(2.0, name="seconds")) for _ in range(2)]
             body = json.dumps({"instances": [2.0]}).encode()
             address = f"{server.rest_address}/v1/models/m:predict"
             over_rest = pool.submit(lambda: urllib.request.urlopen(address, body).read())
             time.sleep(1)
             assert server.stop(signal.SIGTERM) == 0
-            assert [version_of(future.result()) for future in lasting] == [1, 1]
+            assert [version_of(future.result()) for future in in_flight] == [1, 1]
             assert json.loads(over_rest.result()) == {"predictions": [1]}
     assert "Unloaded version" in (tmp_path / "log.txt").read_text()
 
 
-def test_who_asks_twice_does_not_wait(tmp_path):
+def test_a_second_signal_exits_at_once(tmp_path):
     saved_models.write_slow(tmp_path / "m", 1)
     with serving(tmp_path / "log.txt", *flags_of(tmp_path / "m")) as server:
         call = server.prediction().Predict.future(request(60.0, name="seconds"))
@@ -130,7 +129,7 @@ def test_who_asks_twice_does_not_wait(tmp_path):
         assert call.code() == Code.UNAVAILABLE
 
 
-def test_the_file_of_models_is_followed(adder, tmp_path):
+def test_the_model_config_file_is_reloaded_when_it_changes(adder, tmp_path):
     config = tmp_path / "models.config"
 
     def write(*names: str, text: str = "") -> None:
@@ -165,7 +164,7 @@ def test_the_file_of_models_is_followed(adder, tmp_path):
         assert answers("b")
 
 
-def test_a_socket_alone_and_mutual_tls(adder, tmp_path):
+def test_mutual_tls_and_a_unix_socket(adder, tmp_path):
     certificates = Certificates(tmp_path)
     ssl_config = tmp_path / "ssl.config"
     ssl_config.write_text(
@@ -204,7 +203,7 @@ def test_a_socket_alone_and_mutual_tls(adder, tmp_path):
         assert "gRPC ModelServer at" in server.log.read_text()
 
 
-def test_batches_are_made_and_taken_apart(adder, tmp_path):
+def test_batched_requests_get_their_own_rows(adder, tmp_path):
     parameters = tmp_path / "batching.config"
     parameters.write_text(
         "max_batch_size { value: 16 } batch_timeout_micros { value: 20000 } "
@@ -217,11 +216,11 @@ def test_batches_are_made_and_taken_apart(adder, tmp_path):
         stub = server.prediction()
 
         def ask(number: int) -> None:
-            asked = request(number)
-            asked.inputs["x"].CopyFrom(
+            message = request(number)
+            message.inputs["x"].CopyFrom(
                 tf.make_tensor_proto([number] * (1 + number % 3), tf.float32)
             )
-            values = tf.make_ndarray(stub.Predict(asked).outputs["y"])
+            values = tf.make_ndarray(stub.Predict(message).outputs["y"])
             assert values.shape == (1 + number % 3,)
             return set(values.tolist())
 
@@ -233,17 +232,17 @@ def test_batches_are_made_and_taken_apart(adder, tmp_path):
             stub.Predict(large)
 
 
-def test_no_request_is_lost_or_wrong_while_versions_are_swapped(tmp_path):
-    """2,000 requests of 16 clients, a new version every second, one client that breaks off."""
+def test_requests_succeed_while_versions_are_swapped(tmp_path):
+    """16 clients send 2,000 requests, one more cancels its own; a version is added per second."""
     stock = tmp_path / "stock"
     for version in range(1, 31):
-        saved_models.write_old(stock, version)
+        saved_models.write_tf1(stock, version)
     folder = tmp_path / "m"
     folder.mkdir()
     (stock / "1").rename(folder / "1")
     done = threading.Event()
     numbers = itertools.count()
-    broken_off = Counter()
+    cancelled = Counter()
 
     def swap() -> None:
         for version in range(2, 31):
@@ -252,11 +251,11 @@ def test_no_request_is_lost_or_wrong_while_versions_are_swapped(tmp_path):
             shutil.copytree(stock / str(version), folder / "unfinished")
             (folder / "unfinished").rename(folder / str(version))
 
-    def break_off(stub) -> None:
+    def cancel_requests(stub) -> None:
         while not done.wait(0.01):
             call = stub.Predict.future(request())
             time.sleep(random.random() / 500)
-            broken_off[call.cancel()] += 1
+            cancelled[call.cancel()] += 1
 
     with serving(tmp_path / "log.txt", *flags_of(folder)) as server:
 
@@ -265,14 +264,14 @@ def test_no_request_is_lost_or_wrong_while_versions_are_swapped(tmp_path):
             while (number := next(numbers)) < 2000:
                 answer = stub.Predict(request(number), timeout=30)
                 (y,) = tf.make_ndarray(answer.outputs["y"])
-                assert y == number + version_of(answer)  # Of the version that it says.
+                assert y == number + version_of(answer)  # The named version computed it.
                 versions[version_of(answer)] += 1
-                time.sleep(0.05)  # Otherwise they are done before a version is swapped.
+                time.sleep(0.05)  # Without it, the requests end before a version is swapped.
             return versions
 
         others = [
             threading.Thread(target=swap),
-            threading.Thread(target=break_off, args=[server.prediction()]),
+            threading.Thread(target=cancel_requests, args=[server.prediction()]),
         ]
         for thread in others:
             thread.start()
@@ -285,8 +284,8 @@ def test_no_request_is_lost_or_wrong_while_versions_are_swapped(tmp_path):
                 thread.join()
         assert versions.total() == 2000
         assert len(versions) > 3
-        assert broken_off[True] > 10
-        # A bad version leaves the last one serving, and says what is wrong with it.
+        assert cancelled[True] > 10
+        # A broken version has an error, and the last good version goes on serving.
         stub, last = server.prediction(), max(int(path.name) for path in folder.iterdir())
         wait_until(lambda: version_of(stub.Predict(request())) == last)
         saved_models.write_broken(folder, 99)
@@ -300,8 +299,8 @@ def test_no_request_is_lost_or_wrong_while_versions_are_swapped(tmp_path):
         assert version_of(stub.Predict(request())) == last
 
 
-def test_nothing_that_is_sent_ends_the_server(adder, tmp_path):
-    shuffled = random.Random(0)
+def test_malformed_requests_neither_stop_the_server_nor_leak_memory(adder, tmp_path):
+    rng = random.Random(0)
     valid = request().SerializeToString()
     with serving(tmp_path / "log.txt", *flags_of(adder)) as server:
         call = server.channel().unary_unary("/tensorflow.serving.PredictionService/Predict")
@@ -310,8 +309,8 @@ def test_nothing_that_is_sent_ends_the_server(adder, tmp_path):
         bodies = [huge.SerializeToString(), b"", valid[:-3]]
         for _ in range(300):
             body = bytearray(valid)
-            for _ in range(shuffled.randrange(1, 6)):
-                body[shuffled.randrange(len(body))] = shuffled.randrange(256)
+            for _ in range(rng.randrange(1, 6)):
+                body[rng.randrange(len(body))] = rng.randrange(256)
             bodies.append(bytes(body))
         codes, memory = Counter(), []
         for body in (bytes(100_000_000), *4 * bodies):
@@ -322,7 +321,7 @@ def test_nothing_that_is_sent_ends_the_server(adder, tmp_path):
                 codes[error.code()] += 1
             memory.append(resident_megabytes(server.process.pid))
         assert memory[-1] < memory[len(bodies)] + 3
-        # INTERNAL is gRPC's word for bytes that are no message.
+        # INTERNAL is gRPC's code for bytes that are not a message.
         assert codes.keys() <= {Code.OK, Code.INVALID_ARGUMENT, Code.NOT_FOUND,
                                 Code.FAILED_PRECONDITION, Code.INTERNAL}  # fmt: skip
         host, port = server.rest_address.removeprefix("http://").split(":")

@@ -1,4 +1,4 @@
-"""Which folders are versions, and which of them a policy wants."""
+"""Tests of finding versions and of selecting them by a policy."""
 
 import os
 
@@ -40,22 +40,22 @@ LATEST, ALL = policy("latest {}"), policy("all {}")
         (" 1", None),
         ("1\n", None),
         ("0x10", None),
-        ("٣", None),  # A digit to Python.
+        ("٣", None),  # Python's `isdigit` accepts it.
         ("²", None),
         ("", None),
         ("unfinished-1", None),
     ],
 )
-def test_numbers_are_versions(name, version):
+def test_parse_version(name, version):
     assert parse_version(name) == version
 
 
 @given(st.sets(st.integers(0, MAX_VERSION)), st.integers(0, 8))
-def test_the_latest_are_the_largest(versions, count):
-    chosen = select_versions(versions, policy(f"latest {{ num_versions: {count} }}"))
-    assert chosen == sorted(chosen, reverse=True)
-    assert len(chosen) == min(max(count, 1), len(versions))
-    assert all(other < chosen[-1] for other in versions - set(chosen))
+def test_latest_selects_the_largest_versions(versions, count):
+    selected = select_versions(versions, policy(f"latest {{ num_versions: {count} }}"))
+    assert selected == sorted(selected, reverse=True)
+    assert len(selected) == min(max(count, 1), len(versions))
+    assert all(other < selected[-1] for other in versions - set(selected))
 
 
 @given(st.sets(st.integers(0, 20)), st.sets(st.integers(0, 20)))
@@ -65,11 +65,11 @@ def test_specific_and_all_versions(versions, named):
     assert select_versions(versions, ALL) == sorted(versions, reverse=True)
 
 
-def test_without_a_policy_it_is_the_latest():
+def test_the_default_policy_is_the_latest_version():
     assert select_versions([3, 1, 2], Policy()) == select_versions([3, 1, 2], LATEST) == [3]
 
 
-def test_only_folders_with_numbers_count(tmp_path):
+def test_only_folders_named_by_a_number_are_versions(tmp_path):
     for name in ("1", "0012", "unfinished-99", "v13", "-5"):
         (tmp_path / name).mkdir()
     (tmp_path / "100").write_text("a file")
@@ -85,7 +85,7 @@ def test_only_folders_with_numbers_count(tmp_path):
     assert list(aspired_versions(tmp_path, LATEST).folders) == [12]
 
 
-def test_of_two_folders_with_a_number_the_plain_one_counts(tmp_path):
+def test_a_folder_without_leading_zeros_wins(tmp_path):
     for name in ("7", "07", "007"):
         (tmp_path / name).mkdir()
     found = aspired_versions(tmp_path, ALL)
@@ -94,14 +94,14 @@ def test_of_two_folders_with_a_number_the_plain_one_counts(tmp_path):
     assert all("is ignored" in warning for warning in found.warnings)
 
 
-def test_what_a_policy_names_and_is_not_there_is_said(tmp_path):
+def test_a_missing_specific_version_is_a_warning(tmp_path):
     (tmp_path / "1").mkdir()
     found = aspired_versions(tmp_path, policy("specific { versions: 1 versions: 5 versions: 5 }"))
     assert found.folders == {1: tmp_path / "1"}
     assert found.warnings == [f"{tmp_path} has no version 5, which the version policy names"]
 
 
-def test_a_folder_that_cannot_be_read_has_no_versions(tmp_path):
+def test_an_unreadable_folder_has_no_versions(tmp_path):
     found = aspired_versions(tmp_path / "missing", LATEST)
     assert found.folders == {}
     assert found.warnings == [f"{tmp_path / 'missing'} cannot be read: {os.strerror(2)}"]

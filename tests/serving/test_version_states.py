@@ -1,4 +1,4 @@
-"""A state is of what serves, though other folders may hold a version of the same number."""
+"""Tests of version states, where two folders may have the same version number."""
 
 import grpc
 
@@ -14,7 +14,7 @@ def state(states: VersionStates) -> ModelVersionStatus:
     return status
 
 
-def test_what_serves_stays_available_until_it_is_unloaded():
+def test_a_serving_version_is_available_until_it_unloads():
     states = VersionStates()
     states.record("m", 1, AVAILABLE)
     for attempt in (START, LOADING, END):
@@ -27,7 +27,7 @@ def test_what_serves_stays_available_until_it_is_unloaded():
     assert state(states).state == END
 
 
-def test_the_end_of_an_old_copy_is_not_that_of_a_new_one():
+def test_unloading_an_old_folder_does_not_end_a_loading_version_of_the_same_number():
     states = VersionStates()
     states.record("m", 1, UNLOADING)
     states.record("m", 1, LOADING)

@@ -1,4 +1,4 @@
-"""Versions come, go and are swapped; whoever asks meanwhile is answered, by one version."""
+"""Tests of the model manager: versions appear, disappear, fail to load and are swapped."""
 
 import gc
 import itertools
@@ -44,16 +44,16 @@ INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 
 
-def test_a_new_version_serves_before_the_old_one_goes(base_path, publish, monkeypatch):
+def test_a_new_version_serves_before_the_old_one_unloads(base_path, publish, monkeypatch):
     recorded_states: list[tuple[int, int]] = []
     record = VersionStates.record
 
-    def recorded(self, name, version, state, error=None):
-        if (version, state) not in recorded_states:  # A poll repeats AVAILABLE.
+    def record_state(self, name, version, state, error=None):
+        if (version, state) not in recorded_states:  # Each poll records AVAILABLE again.
             recorded_states.append((version, state))
         record(self, name, version, state, error)
 
-    monkeypatch.setattr(VersionStates, "record", recorded)
+    monkeypatch.setattr(VersionStates, "record", record_state)
     publish(1)
     with serving(model_config(base_path)) as manager:
         publish(2)
@@ -73,7 +73,7 @@ def test_a_new_version_serves_before_the_old_one_goes(base_path, publish, monkey
     ]
 
 
-def test_of_several_new_versions_the_latest_is_loaded(base_path, publish, started_loads):
+def test_the_latest_of_several_new_versions_is_loaded(base_path, publish, started_loads):
     publish(1)
     with serving(model_config(base_path), poll=0.3) as manager:
         publish(2, 3, 4)
@@ -82,7 +82,7 @@ def test_of_several_new_versions_the_latest_is_loaded(base_path, publish, starte
     assert started_loads[-1] == 4
 
 
-def test_a_version_that_computes_is_not_unloaded(base_path, publish, polls):
+def test_a_leased_version_is_not_unloaded(base_path, publish, polls):
     publish(1)
     unloaded: list[Servable] = []
     with serving(model_config(base_path), on_unload=unloaded.append) as manager:
@@ -105,7 +105,7 @@ def test_a_version_that_computes_is_not_unloaded(base_path, publish, polls):
     assert [servable.version for servable in unloaded] == [1, 2]
 
 
-def test_a_request_that_breaks_gives_its_version_back(base_path, publish):
+def test_a_failing_request_ends_its_lease(base_path, publish):
     publish(1)
     with serving(model_config(base_path)) as manager:
         with pytest.raises(ZeroDivisionError), manager.lease(model_spec()):
@@ -114,7 +114,7 @@ def test_a_request_that_breaks_gives_its_version_back(base_path, publish):
         wait_until(lambda: version_states(manager)[1] == END)
 
 
-def test_an_older_version_comes_back_when_the_newest_folder_goes(base_path, publish):
+def test_an_older_version_serves_again_when_the_newest_folder_is_removed(base_path, publish):
     publish(1, 2)
     with serving(model_config(base_path)) as manager:
         assert served_version(manager) == 2
@@ -126,7 +126,7 @@ def test_an_older_version_comes_back_when_the_newest_folder_goes(base_path, publ
 
 
 @pytest.mark.parametrize("policy", ["", ALL, "specific { versions: 2 versions: 3 }"])
-def test_an_emptied_folder_does_not_end_a_service(base_path, publish, polls, caplog, policy):
+def test_an_emptied_folder_keeps_its_versions_serving(base_path, publish, polls, caplog, policy):
     publish(2)
     with serving(model_config(base_path, policy)) as manager:
         caplog.clear()
@@ -137,19 +137,19 @@ def test_an_emptied_folder_does_not_end_a_service(base_path, publish, polls, cap
         assert served_version(manager) == 2
         assert version_states(manager) == {2: AVAILABLE}
         warnings = [message for message in caplog.messages if "still serving 2" in message]
-        assert len(warnings) == 1  # Not at each poll.
+        assert len(warnings) == 1  # Not one per poll.
         publish(3)
         wait_until(lambda: version_states(manager)[2] == END)
         assert served_version(manager) == 3
 
 
-def test_a_bad_version_leaves_the_old_one_serving(base_path, publish, polls, started_loads):
+def test_the_old_version_serves_if_a_new_one_fails(base_path, publish, polls, started_loads):
     publish(1)
     with serving(model_config(base_path)) as manager:
         write_broken(base_path, 2)
         wait_until(lambda: version_states(manager).get(2) == END)
         polls.wait_for(10)
-        assert started_loads == [1, 2]  # No second try for a minute.
+        assert started_loads == [1, 2]  # The first retry comes after a minute.
         assert served_version(manager) == 1
         bad, good = manager.status(model_spec())
         assert (good.version, good.state) == (1, AVAILABLE)
@@ -162,7 +162,7 @@ def test_a_bad_version_leaves_the_old_one_serving(base_path, publish, polls, sta
         wait_until(lambda: version_states(manager) == {3: AVAILABLE, 2: END, 1: END})
 
 
-def test_a_bad_version_is_tried_again_and_then_given_up(
+def test_a_failed_load_is_retried_a_limited_number_of_times(
     base_path, publish, polls, started_loads, monkeypatch
 ):
     monkeypatch.setattr(loader, "RETRY_SECONDS", 0.0)
@@ -172,16 +172,14 @@ def test_a_bad_version_is_tried_again_and_then_given_up(
         wait_until(lambda: len(started_loads) == 2 + loader.RETRIES)
         polls.wait_for(10)
         assert started_loads == [1, *[2] * (1 + loader.RETRIES)]
-        # Repaired on the spot it is not seen, taken away and put back it is.
+        # A folder that was removed and added again is tried again.
         shutil.rmtree(base_path / "2")
         polls.wait_for(2)
         publish(2)
         wait_until(lambda: served_version(manager) == 2)
 
 
-def test_a_version_that_was_not_all_there_is_loaded_later(
-    base_path, publish, ready_versions, monkeypatch
-):
+def test_an_incomplete_version_is_loaded_later(base_path, publish, ready_versions, monkeypatch):
     monkeypatch.setattr(loader, "RETRY_SECONDS", 0.5)
     publish(1)
     with serving(model_config(base_path)) as manager:
@@ -191,7 +189,7 @@ def test_a_version_that_was_not_all_there_is_loaded_later(
         wait_until(lambda: served_version(manager) == 2)
 
 
-def test_a_version_that_fails_its_warm_up_does_not_serve(
+def test_a_version_whose_warm_up_fails_does_not_serve(
     base_path, publish, ready_versions, started_loads
 ):
     publish(1)
@@ -205,12 +203,12 @@ def test_a_version_that_fails_its_warm_up_does_not_serve(
         assert served_version(manager) == 1
 
 
-def test_nothing_is_kept_of_what_was_unloaded(base_path, publish):
+def test_unloaded_versions_are_freed(base_path, publish):
     publish(1)
     write_broken(base_path.parent / "broken", 1)
     with serving(model_config(base_path)) as manager:
         with manager.lease(model_spec()) as servable:
-            gone = weakref.ref(servable)
+            reference = weakref.ref(servable)
         del servable
         write_broken(base_path, 2)
         wait_until(lambda: version_states(manager).get(2) == END)
@@ -218,12 +216,12 @@ def test_nothing_is_kept_of_what_was_unloaded(base_path, publish):
         wait_until(lambda: version_states(manager)[1] == END)
         time.sleep(2 * POLL)
         gc.collect()
-        assert gone() is None
+        assert reference() is None
         models = [thing for thing in gc.get_objects() if isinstance(thing, Servable)]
         assert [model.version for model in models if model.path.parent == base_path] == [3]
 
 
-def test_no_request_fails_while_versions_are_swapped(base_path, publish, monkeypatch, caplog):
+def test_requests_succeed_while_versions_are_swapped(base_path, publish, monkeypatch, caplog):
     """Sixteen callers, eleven swaps and eleven reloads.
 
     One version computes each answer, and no version closes while a call computes on it.
@@ -232,9 +230,9 @@ def test_no_request_fails_while_versions_are_swapped(base_path, publish, monkeyp
     running: Counter[Servable] = Counter()
     lock = threading.Lock()
     run, close = Servable.run, Servable.close
-    faults: list[str] = []
+    errors: list[str] = []
 
-    def watched_run(servable, *arguments):
+    def counting_run(servable, *arguments):
         with lock:
             running[servable] += 1
         try:
@@ -243,13 +241,13 @@ def test_no_request_fails_while_versions_are_swapped(base_path, publish, monkeyp
             with lock:
                 running[servable] -= 1
 
-    def watched_close(servable):
+    def checking_close(servable):
         if running[servable]:
-            faults.append(f"closed {servable.version} while it version_of")
+            errors.append(f"closed version {servable.version} while it ran")
         close(servable)
 
-    monkeypatch.setattr(Servable, "run", watched_run)
-    monkeypatch.setattr(Servable, "close", watched_close)
+    monkeypatch.setattr(Servable, "run", counting_run)
+    monkeypatch.setattr(Servable, "close", checking_close)
     swapped = threading.Event()
 
     def call(manager: ModelManager) -> list[int]:
@@ -278,9 +276,9 @@ def test_no_request_fails_while_versions_are_swapped(base_path, publish, monkeyp
         wait_until(
             lambda: version_states(manager) == {12: AVAILABLE} | dict.fromkeys(range(1, 12), END)
         )
-    assert not faults
+    assert not errors
     assert not caplog.messages
     for versions in seen:
-        assert versions == sorted(versions)  # The latest never goes back.
+        assert versions == sorted(versions)  # The latest version never decreases.
     assert sum(map(len, seen)) >= 2000
     assert len(set().union(*seen)) > 6

@@ -1,4 +1,4 @@
-"""Requests in a model's folder are answered before it serves; one that fails fails the load."""
+"""Tests of the warm-up requests in a model's folder."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from serving.servable import Servable
 from serving.warm_up import WARM_UP_FILE, load_and_warm_up
 from tests.serving.manager_helpers import request_error
-from tests.serving.saved_models import write_adder, write_broken, write_old, write_warm_up
+from tests.serving.saved_models import write_adder, write_broken, write_tf1, write_warm_up
 
 DEFAULT = "serving_default"
 
@@ -40,8 +40,8 @@ def model(adder, tmp_path) -> Path:
     return shutil.copytree(adder, tmp_path / "7")
 
 
-class Ran(list):
-    """What was run on servables, in order."""
+class RecordedRuns(list):
+    """The calls of `Servable.run`, in order."""
 
     def __init__(self, monkeypatch):
         run = Servable.run
@@ -53,16 +53,16 @@ class Ran(list):
         monkeypatch.setattr(Servable, "run", recorded)
 
 
-def test_warm_up_requests_are_answered_in_order(model, monkeypatch):
-    ran = Ran(monkeypatch)
+def test_predict_requests_run_in_order(model, monkeypatch):
+    runs = RecordedRuns(monkeypatch)
     write_warm_up(model, [warm_up_request(2.0), warm_up_request(3.0, DEFAULT)])
     servable = load_and_warm_up("adder", 7, model)
-    assert ran == [(DEFAULT, {"x": [2.0]}), (DEFAULT, {"x": [3.0]})]
+    assert runs == [(DEFAULT, {"x": [2.0]}), (DEFAULT, {"x": [3.0]})]
     servable.close()
 
 
-def test_warm_up_by_examples(tmp_path, monkeypatch):
-    model = write_old(tmp_path, 3)
+def test_classify_regress_and_multi_inference_requests_run(tmp_path, monkeypatch):
+    model = write_tf1(tmp_path, 3)
     (model / "assets.extra").mkdir()
     logs = [prediction_log_pb2.PredictionLog() for _ in range(4)]
     logs[0].classify_log.request.model_spec.signature_name = "classify"
@@ -70,17 +70,17 @@ def test_warm_up_by_examples(tmp_path, monkeypatch):
     logs[1].regress_log.request.model_spec.signature_name = "regress"
     logs[1].regress_log.request.input.CopyFrom(logs[0].classify_log.request.input)
     task = logs[2].multi_inference_log.request.tasks.add(method_name="tensorflow/serving/regress")
-    task.model_spec.name, task.model_spec.signature_name = "old", "regress"
+    task.model_spec.name, task.model_spec.signature_name = "tf1", "regress"
     logs[2].multi_inference_log.request.input.CopyFrom(logs[0].classify_log.request.input)
     with tf.io.TFRecordWriter(str(model / WARM_UP_FILE)) as writer:
-        for log in logs:  # The last one is empty, and passed over.
+        for log in logs:  # The last log is empty and is ignored.
             writer.write(log.SerializeToString())
-    ran = Ran(monkeypatch)
-    load_and_warm_up("old", 3, model).close()
-    assert ran == [(name, {"inputs": [example(1)]}) for name in ("classify", "regress", "regress")]
+    runs = RecordedRuns(monkeypatch)
+    load_and_warm_up("tf1", 3, model).close()
+    assert runs == [(name, {"inputs": [example(1)]}) for name in ("classify", "regress", "regress")]
 
 
-def test_a_failing_warm_up_request_fails_the_load(model):
+def test_a_failing_request_fails_the_load(model):
     write_warm_up(model, [warm_up_request(2.0), warm_up_request(3)])
     error = request_error(load_and_warm_up, "adder", 7, model)
     assert error.code is grpc.StatusCode.INVALID_ARGUMENT
@@ -90,18 +90,18 @@ def test_a_failing_warm_up_request_fails_the_load(model):
     assert error.message == expected
 
 
-def test_a_thousand_warm_up_requests_are_the_most(model, monkeypatch):
-    ran = Ran(monkeypatch)
+def test_more_than_a_thousand_requests_fail_the_load(model, monkeypatch):
+    runs = RecordedRuns(monkeypatch)
     write_warm_up(model, [warm_up_request(2.0)] * 1000)
     load_and_warm_up("adder", 7, model).close()
-    assert len(ran) == 1000
+    assert len(runs) == 1000
     shutil.rmtree(model / "assets.extra")
     write_warm_up(model, [warm_up_request(2.0)] * 1001)
     error = request_error(load_and_warm_up, "adder", 7, model)
     assert "Number of warmup records exceeds the maximum (1000)" in error.message
 
 
-def test_unreadable_warm_up_requests_fail_the_load(model):
+def test_unreadable_requests_fail_the_load(model):
     (model / "assets.extra").mkdir()
     (model / WARM_UP_FILE).write_bytes(b"no records at all, but some text")
     error = request_error(load_and_warm_up, "adder", 7, model)
@@ -111,7 +111,7 @@ def test_unreadable_warm_up_requests_fail_the_load(model):
     assert "after request 1" in request_error(load_and_warm_up, "adder", 7, model).message
 
 
-def test_a_session_s_log_fails_the_load(model):
+def test_a_session_run_log_fails_the_load(model):
     (model / "assets.extra").mkdir()
     log = prediction_log_pb2.PredictionLog()
     log.session_run_log.SetInParent()
@@ -122,7 +122,7 @@ def test_a_session_s_log_fails_the_load(model):
     assert "session_run_log" in error.message
 
 
-def test_what_fails_is_closed(model, monkeypatch, tmp_path):
+def test_a_servable_whose_warm_up_fails_is_closed(model, monkeypatch, tmp_path):
     closed = []
     close = Servable.close
 
