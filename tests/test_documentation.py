@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from caption_gan.config.renamed import RENAMED
 from caption_gan.config.run import Config
 
 ROOT = Path(__file__).parent.parent
@@ -82,6 +83,20 @@ def is_setting(name: str) -> bool:
             return False
         value = getattr(value, part)
     return True
+
+
+def test_the_changelog_lists_renamed_settings():
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    # A row may leave out the section, for settings of several objectives.
+    rows = {
+        (row[0].rpartition(".")[2], row[1].rpartition(".")[2])
+        for row in re.findall(r"\| `([^`]*)` \| `([^`]*)` \|", changes)
+    }
+    renamed = {
+        (former.rpartition(".")[2], present.rpartition(".")[2])
+        for former, present in RENAMED.items()
+    }
+    assert renamed <= rows
 
 
 def test_the_tree_in_architecture_is_the_tree():

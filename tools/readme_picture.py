@@ -32,9 +32,10 @@ from caption_gan.run import load_run
 WORDS = 4  # Attention maps per image.
 TEMPERATURE = 0.8
 # Words that say nothing about the image.
-ARTICLES = {"a", "an", "the"}
-OTHER = {"and", "as", "at", "by", "can", "from", "in", "is", "it", "of", "on", "see", "to", "you"}
-FUNCTION_WORDS = ARTICLES | OTHER
+FUNCTION_WORDS = frozenset(
+    ("a", "an", "the", "two", "you", "it", "that", "is", "can", "see")
+    + ("and", "as", "at", "by", "from", "in", "of", "on", "to", "where", "whereas", "while", "with")
+)
 NAMES = {"maximum_likelihood": "maximum likelihood", "wgan_gp": "then WGAN-GP"}
 
 Points = Sequence[Mapping[str, float]]
