@@ -32,10 +32,9 @@ from caption_gan.run import load_run
 WORDS = 4  # Attention maps per image.
 TEMPERATURE = 0.8
 # Words that say nothing about the image.
-FUNCTION_WORDS = frozenset(
-    ("a", "an", "the", "two", "you", "it", "that", "is", "can", "see")
-    + ("and", "as", "at", "by", "from", "in", "of", "on", "to", "where", "whereas", "while", "with")
-)
+COMMON = {"a", "an", "the", "two", "you", "it", "that", "is", "can", "see"}
+PREPOSITIONS = {"as", "at", "by", "from", "in", "of", "on", "to", "where", "with"}
+FUNCTION_WORDS = COMMON | PREPOSITIONS | {"and", "whereas", "while"}
 NAMES = {"maximum_likelihood": "maximum likelihood", "wgan_gp": "then WGAN-GP"}
 
 Points = Sequence[Mapping[str, float]]
