@@ -36,7 +36,7 @@ from caption_gan.storage.atomic import remove_unfinished
 from caption_gan.text.embeddings import load_word_vectors
 from caption_gan.text.tokenizer import Tokenizer
 from caption_gan.text.vocabulary import build_vocabulary, count_words, write_vocabulary
-from caption_gan.training.stage import steps_an_epoch, train_stage
+from caption_gan.training.stage import steps_per_epoch, train_stage
 
 
 def fit(config: Config, run: RunDirectory) -> str:
@@ -58,7 +58,7 @@ def fit(config: Config, run: RunDirectory) -> str:
         splits = prepare_splits(config, encoder, ("train", "val"))
         captions = splits["train"].captions
         for objective in config.stages:  # Before hours of the first, not after them.
-            steps_an_epoch(config, objective, splits["train"].images)
+            steps_per_epoch(config, objective, splits["train"].images, encoder)
         start_run(run, config, captions)
     tokenizer = Tokenizer(
         *(run.vocabulary, config.text.tokenizer, config.text.sequence_length),

@@ -22,7 +22,7 @@ ADVERSARIAL = [
     "--monitor.image_dependence=0",
     *(f"--{stage}.{setting}" for stage in STAGES for setting in ("epochs=2", "batch_size=8")),
     *(f"--{stage}.critic_updates=2" for stage in STAGES),
-    *(f"--{stage}.critic_warmup=1" for stage in STAGES),
+    *(f"--{stage}.critic_warmup_steps=1" for stage in STAGES),
 ]
 
 
@@ -105,7 +105,7 @@ def test_a_run_that_has_ended_is_only_evaluated(trained):
 def test_other_objectives(stage, tmp_path, arguments):
     run = RunDirectory(tmp_path / "run")
     stages = f"--stages=[maximum_likelihood,{stage}]"
-    weight = "--self_critical.critic_weight=0.5"
+    weight = "--self_critical.rewards={critic: 0.5, cider: 0.5}"
     done = call("fit", *arguments, *ADVERSARIAL, weight, stages, f"--run_dir={run.path}")
     assert done.returncode == 0, done.stderr
     assert f"{stage}, epoch 2" in done.stderr

@@ -22,7 +22,7 @@ def test_figures_are_of_float32(averaging, tmp_path, monkeypatch):
         f"--data.cache={tmp_path / 'cache'}",
         "--precision=mixed_float16",
         "--maximum_likelihood.epochs=1",
-        f"--maximum_likelihood.averaging={averaging}",
+        f"--maximum_likelihood.ema_momentum={averaging}",
         "--logging.images=0",
     ]
     fit(*resolve(settings))

@@ -35,7 +35,7 @@ def trained(tmp_path_factory, cache) -> tuple[RunDirectory, subprocess.Completed
         f"--run_dir={path}",
         f"--data.cache={cache}",
         "--maximum_likelihood.epochs=2",
-        "--maximum_likelihood.averaging=0.9",
+        "--maximum_likelihood.ema_momentum=0.9",
         "--logging.histograms=true",
         "--profile_steps=2,4",
     )
@@ -136,12 +136,14 @@ def test_other_settings_for_the_same_run_are_refused(trained):
 def test_other_settings_may_be_asked_for(tmp_path, capsys):
     run = RunDirectory(tmp_path)
     run.write_config(Config(run_dir=str(run.path)))
-    changed = [f"--run_dir={run.path}", "--wgan_gp.anchor=2", "--seed=7", "--decoding.beam=3"]
-    with pytest.raises(CaptionGANError, match=r"seed was 0, is 7; wgan_gp.anchor was 1.0, is 2"):
+    changed = [f"--run_dir={run.path}", "--wgan_gp.mle_weight=2", "--seed=7", "--decoding.beam=3"]
+    with pytest.raises(
+        CaptionGANError, match=r"seed was 0, is 7; wgan_gp.mle_weight was 1.0, is 2"
+    ):
         resolve(changed)
     config, _ = resolve([*changed, "--accept_changes"])
-    assert (config.seed, config.wgan_gp.anchor, config.decoding.beam) == (7, 2, 3)
-    assert "seed was 0, is 7; wgan_gp.anchor was 1.0, is 2.0\n" in capsys.readouterr().err
+    assert (config.seed, config.wgan_gp.mle_weight, config.decoding.beam) == (7, 2, 3)
+    assert "seed was 0, is 7; wgan_gp.mle_weight was 1.0, is 2.0\n" in capsys.readouterr().err
     assert run.read_config().seed == 0  # Until its checkpoints are seen to fit.
 
 

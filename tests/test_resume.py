@@ -19,15 +19,15 @@ from tests.programs import SMALL
 from tests.test_adversarial_programs import ADVERSARIAL
 
 STAGES = {
-    "maximum_likelihood": ["--maximum_likelihood.averaging=0.9", "--logging.histograms=true"],
+    "maximum_likelihood": ["--maximum_likelihood.ema_momentum=0.9", "--logging.histograms=true"],
     "by length": [
-        "--maximum_likelihood.lengths=2",
+        "--maximum_likelihood.length_buckets=2",
         "--maximum_likelihood.scheduled_sampling=0.5",
         "--data.memory_limit_gib=0",
     ],
-    "wgan_gp": ["--wgan_gp.mismatches=alike"],
+    "wgan_gp": ["--wgan_gp.hard_negatives=true"],
     "wgan_gp, other settings": [
-        "--wgan_gp.constraint=lipschitz_penalty",
+        "--wgan_gp.constraint=one_sided_gradient_penalty",
         "--wgan_gp.critic_loss=relativistic",
         "--wgan_gp.train_encoder=true",
     ],

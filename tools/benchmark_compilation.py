@@ -19,9 +19,10 @@ from typing import Any
 
 import tensorflow as tf
 from measuring import median_seconds
-from random_trainer import OBJECTIVES, random_examples, random_trainer
+from random_trainer import random_examples, random_trainer
 
 from caption_gan.config.models import GeneratorConfig
+from caption_gan.config.objectives import OBJECTIVES
 from caption_gan.config.run import Config
 from caption_gan.distribution import precision
 
@@ -35,7 +36,7 @@ def configuration(objective: str, small: bool) -> Config:
     config = Config()
     if not small:
         return config
-    settings = getattr(config, objective)
+    settings = config.objective(objective)
     return dataclasses.replace(
         config,
         generator=GeneratorConfig(embedding_size=16, hidden_size=16),
@@ -52,10 +53,10 @@ def step_in(way: str, config: Config, objective: str, vocabulary: int) -> tuple[
     batch = {name: tf.constant(value) for name, value in examples.items()}
     if objective != "maximum_likelihood":
         # Skip the warm-up of the critic.
-        model.critic_optimizer.iterations.assign(model.warmup + 1)
-    model.xla = way == "XLA"
+        model.critic_optimizer.iterations.assign(model.warmup_updates + 1)
+    model.compiles_with_xla = way == "XLA"
     steps = STEPS_PER_CALL if way == WAYS[-1] else 1
-    model.steps_a_call = steps
+    model.steps_per_call = steps
     model.make_train_function()
     iterator = iter(tf.data.Dataset.from_tensors(batch).cache().repeat())
     return lambda: float(model.train_function(iterator, steps)["loss"]), steps

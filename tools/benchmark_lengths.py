@@ -51,11 +51,11 @@ def training_steps(
     keras.utils.set_random_seed(config.seed)
     encoder = build_encoder(config.encoder)
     captioner = build_captioner(config, encoder, tokenizer.vocabulary_size)
-    settings = dataclasses.replace(config.maximum_likelihood, lengths=lengths)
-    model = MaximumLikelihood.stage(captioner, settings, 10_000, config.seed)
+    settings = dataclasses.replace(config.maximum_likelihood, length_buckets=lengths)
+    model = MaximumLikelihood.from_config(captioner, settings, 10_000, config.seed)
     pipeline = Pipeline(config.data, config.encoder, encoder.cached_shape, tokenizer)
     batches = pipeline.training(
-        train, settings.images_a_step, settings.captions, config.seed, lengths > 1
+        train, settings.images_per_step, settings.captions, config.seed, lengths > 1
     )
     iterator = iter(batches.repeat())
     model.make_train_function()

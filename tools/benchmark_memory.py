@@ -11,8 +11,9 @@ import time
 import keras
 import tensorflow as tf
 from measuring import peak_resident_mib, resident_mib
-from random_trainer import OBJECTIVES, random_examples, random_trainer
+from random_trainer import random_examples, random_trainer
 
+from caption_gan.config.objectives import OBJECTIVES
 from caption_gan.run import read_config
 
 

@@ -28,7 +28,7 @@ VOCABULARY, REGIONS, DEPTH = 1_000, 64, 80
 def recurrence(cell: type[keras.layers.GRUCell], config: Config) -> list[Callable[[], object]]:
     """Calls for the captions of a step: forward, gradients, gradients of a penalty."""
     hidden, settings = config.generator.hidden_size, config.wgan_gp
-    captions = settings.images_a_step * settings.captions
+    captions = settings.images_per_step * settings.captions
     layer = keras.layers.RNN(cell(hidden), return_sequences=True, unroll=True)
     read = tf.random.normal([captions, config.text.sequence_length - 1, 2 * hidden])
     layer.build(read.shape)
@@ -58,7 +58,7 @@ def step(cell: type[keras.layers.GRUCell], config: Config) -> Callable[[], objec
         batch = {name: tf.constant(value) for name, value in examples.items()}
         work = tf.function(model.train_step).get_concrete_function(batch)
     # Skip the warm-up of the critic.
-    model.critic_optimizer.iterations.assign(model.warmup)
+    model.critic_optimizer.iterations.assign(model.warmup_updates)
     return lambda: work(batch)
 
 

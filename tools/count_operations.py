@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
-from random_trainer import OBJECTIVES, random_examples, random_trainer, sizes_of
+from random_trainer import random_examples, random_trainer, sizes_of
 from step_costs import FLOAT, Cost, Sizes, step
 
+from caption_gan.config.objectives import OBJECTIVES
 from caption_gan.config.run import Config
 from caption_gan.run import read_config
 
@@ -73,11 +74,11 @@ def configuration(size: str, objective: str, settings: Sequence[str] = ()) -> Co
 
 def formula(config: Config, objective: str, sizes: Sizes) -> Cost:
     """Cost of a step by the formulas."""
-    settings = getattr(config, objective)
+    settings = config.objective(objective)
     return step(
         objective,
         sizes,
-        has_critic=getattr(settings, "has_critic", False),
+        has_critic=settings.has_critic,
         muon=getattr(settings, "matrix_learning_rate", 0) > 0,
     )
 

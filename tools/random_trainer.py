@@ -13,19 +13,7 @@ from caption_gan.models.captioner import Captioner
 from caption_gan.models.encoders.precomputed import PrecomputedEncoder
 from caption_gan.models.generators.gru import GRUGenerator
 from caption_gan.text.vocabulary import START_ID
-from caption_gan.training.objectives.adversarial import Adversarial
-from caption_gan.training.objectives.maximum_likelihood import MaximumLikelihood
-from caption_gan.training.objectives.policy_gradient import PolicyGradient
-from caption_gan.training.objectives.self_critical import SelfCritical
-from caption_gan.training.objectives.wgan_gp import WassersteinGAN
-from caption_gan.training.rewards.cider import CiderReward
 
-ADVERSARIAL: dict[str, type[Adversarial]] = {
-    "wgan_gp": WassersteinGAN,
-    "policy_gradient": PolicyGradient,
-    "self_critical": SelfCritical,
-}
-OBJECTIVES = ("maximum_likelihood", *ADVERSARIAL)
 SCHEDULE_STEPS = 1000
 
 
@@ -40,9 +28,9 @@ def random_examples(
     config: Config, objective: str, vocabulary_size: int, regions: int, depth: int
 ) -> dict[str, np.ndarray]:
     """Random regions and captions of one step; no caption ends before the last position."""
-    settings = getattr(config, objective)
+    settings = config.objective(objective)
     random = np.random.default_rng(config.seed)
-    shape = (settings.images_a_step, settings.captions, config.text.sequence_length)
+    shape = (settings.images_per_step, settings.captions, config.text.sequence_length)
     token_ids = random.integers(4, vocabulary_size, shape, dtype=np.int32)
     token_ids[..., 0] = START_ID
     features = random.normal(size=(shape[0], regions, depth)).astype(np.float32)
@@ -65,18 +53,18 @@ def random_trainer(
     )
     generator.build((None, regions, depth))
     captioner = Captioner(precomputed_encoder(regions, depth), generator)
-    settings = getattr(config, objective)
-    if objective == "maximum_likelihood":
-        return MaximumLikelihood.stage(captioner, settings, SCHEDULE_STEPS, config.seed)
-    more: dict[str, Any] = {}
-    if objective == "self_critical":
-        more["cider"] = CiderReward(examples["token_ids"][..., 1:])
-    return ADVERSARIAL[objective].stage(captioner, settings, SCHEDULE_STEPS, config.seed, **more)
+    settings = config.objective(objective)
+    data: dict[str, Any] = {}
+    if settings.has_rewards:
+        data["references"] = examples["token_ids"][..., 1:]
+    return settings.load_trainer().from_config(
+        captioner, settings, SCHEDULE_STEPS, config.seed, **data
+    )
 
 
 def sizes_of(config: Config, objective: str, vocabulary: int, regions: int, depth: int) -> Sizes:
     """The sizes in the cost formulas, from the settings."""
-    settings, network = getattr(config, objective), config.generator
+    settings, network = config.objective(objective), config.generator
     return Sizes(
         images=settings.batch_size,
         captions=settings.captions,

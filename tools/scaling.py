@@ -10,9 +10,10 @@ import math
 from typing import NamedTuple
 
 import keras
-from random_trainer import OBJECTIVES, sizes_of
+from random_trainer import sizes_of
 from step_costs import FLOAT, Sizes, critic_weights, generator_weights, step, training_state_bytes
 
+from caption_gan.config.objectives import OBJECTIVES
 from caption_gan.config.run import Config
 from caption_gan.models.encoders.encoder import build_encoder
 from caption_gan.run import read_config
@@ -96,12 +97,12 @@ class StepCost(NamedTuple):
 
 def step_cost(config: Config, objective: str, sizes: Sizes, encoder: keras.Model) -> StepCost:
     """Cost of a step with the encoder, whose last layers maximum likelihood trains."""
-    settings = getattr(config, objective)
-    has_critic = getattr(settings, "has_critic", False)
+    settings = config.objective(objective)
+    has_critic = settings.has_critic
     # With a critic, `self_critical` differs from `policy_gradient` only in its reward.
     name = "policy_gradient" if objective == "self_critical" and has_critic else objective
     cost = step(objective, sizes, has_critic)
-    images = settings.images_a_step
+    images = settings.images_per_step
     # The forward pass, and gradients of inputs and weights.
     times = 3 if objective == "maximum_likelihood" else 1
     weights = generator_weights(sizes)

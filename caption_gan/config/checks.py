@@ -1,6 +1,5 @@
 """Settings that cannot work together are refused here, before anything is done."""
 
-from caption_gan.config.objectives import AdversarialConfig
 from caption_gan.config.run import Config
 from caption_gan.errors import CaptionGANError
 
@@ -60,50 +59,19 @@ def check(config: Config) -> None:
         raise CaptionGANError("stages is empty; give at least one objective.")
     if len(set(config.stages)) < len(config.stages):
         raise CaptionGANError(f"stages {config.stages} has an objective twice; give each once.")
-    if config.data.corpora and not any(_has_critic(config, stage) for stage in config.stages):
+    objectives = {name: config.objective(name) for name in config.stages}
+    if config.data.corpora and not any(each.has_critic for each in objectives.values()):
         raise CaptionGANError(
             f"data.corpora is set, but none of stages {config.stages} has a critic to read them; "
             "add policy_gradient or wgan_gp, or leave data.corpora out."
         )
-    for objective in config.stages:
-        settings = getattr(config, objective)
-        if isinstance(settings, AdversarialConfig):
-            check_adversarial(config, objective, settings)
-
-
-def check_adversarial(config: Config, objective: str, settings: AdversarialConfig) -> None:
-    """Refuses settings of an objective with a critic that cannot work together.
-
-    Raises:
-        CaptionGANError: Names the settings and the remedy.
-    """
-    if objective != "wgan_gp" and settings.captions < 2:
-        raise CaptionGANError(
-            f"{objective}.captions is {settings.captions}; it must be at least 2, because each "
-            "caption is compared with the image's others."
-        )
-    if settings.has_critic and settings.images_a_step < 2 and settings.mismatched:
-        raise CaptionGANError(
-            f"{objective}.batch_size is 1, but {objective}.mismatched asks for captions of other "
-            "images; raise the one or set the other to 0."
-        )
-    if (
-        settings.has_critic
-        and settings.critic_loss == "wasserstein"
-        and settings.constraint == "none"
-    ):
-        raise CaptionGANError(
-            f"{objective}.constraint is none, but the critic's loss wasserstein has no lower bound "
-            "without one; choose a constraint, or critic_loss relativistic."
-        )
-    trains_encoder = settings.train_encoder or config.stages[0] == "maximum_likelihood"
-    if config.encoder.name == "convolutional" and not trains_encoder:
-        raise CaptionGANError(
-            f"{objective}.train_encoder is false and maximum_likelihood is not the first of "
-            "stages, so that nothing would train the convolutional encoder; set it to true."
-        )
-
-
-def _has_critic(config: Config, objective: str) -> bool:
-    settings = getattr(config, objective)
-    return isinstance(settings, AdversarialConfig) and settings.has_critic
+    encoder_is_trained = False
+    for name, settings in objectives.items():
+        settings.check(name)
+        encoder_is_trained |= settings.trains_encoder
+        if config.encoder.name == "convolutional" and not encoder_is_trained:
+            raise CaptionGANError(
+                f"{name}.train_encoder is false and no stage before it trains the convolutional "
+                "encoder, so its random weights would be kept; set it to true, or begin stages "
+                "with maximum_likelihood."
+            )

@@ -1,10 +1,13 @@
-"""Settings of the objectives, one class each; `caption_gan.config.run` gathers them.
+"""Settings of the training objectives, and the one place where objectives are registered.
 
-Objectives that have a critic share `AdversarialConfig`, which says how it is trained.
+To add an objective, write its settings here, add a field to `ObjectiveSettings`, and write the
+trainer that `trainer` names. Command line, checks, stages and tools take it from there.
 """
 
+import dataclasses
+import importlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jsonargparse.typing import (
     ClosedUnitInterval,
@@ -15,64 +18,145 @@ from jsonargparse.typing import (
     restricted_number_type,
 )
 
+from caption_gan.errors import CaptionGANError
+
 if TYPE_CHECKING:
     Rate = float
 else:
     Rate = restricted_number_type("Rate", float, [(">=", 0), ("<", 1)])
 
 CriticLoss = Literal["wasserstein", "relativistic"]
-Mismatches = Literal["any", "alike"]
-Constraint = Literal["gradient_penalty", "lipschitz_penalty", "clipping", "spectral", "none"]
+Constraint = Literal[
+    "gradient_penalty", "one_sided_gradient_penalty", "weight_clipping", "spectral_norm", "none"
+]
 
 
 @dataclass(frozen=True)
-class MaximumLikelihoodConfig:
+class ObjectiveConfig:
+    """What stages and checks ask of any objective.
+
+    Attributes:
+        epochs: Passes over the training images.
+        batch_size: Images per update.
+        captions: Captions per image in each step.
+        ema_momentum: Momentum of an exponential moving average of the weights, such as 0.999. The
+            average then writes the captions that are scored, and is what the run keeps. 0 keeps
+            the weights themselves.
+    """
+
+    trainer: ClassVar[str]  # `module:class` of the `Trainer`; loaded when a stage begins.
+
+    epochs: PositiveInt = 1
+    batch_size: PositiveInt = 32
+    captions: PositiveInt = 2
+    ema_momentum: Rate = 0.0
+
+    @property
+    def images_per_step(self) -> int:
+        """Images that a training step takes."""
+        return self.batch_size
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether the objective trains a critic."""
+        return False
+
+    @property
+    def has_rewards(self) -> bool:
+        """Whether the objective rewards whole captions, and so may need document frequencies."""
+        return False
+
+    @property
+    def watches_for_collapse(self) -> bool:
+        """Whether samples are watched for signs of collapse (`MonitorConfig`)."""
+        return False
+
+    @property
+    def trains_encoder(self) -> bool:
+        """Whether the objective trains the encoder."""
+        return True
+
+    @property
+    def generator_warmup_steps(self) -> int:
+        """Steps before the generator is trained."""
+        return 0
+
+    @property
+    def sentences_per_caption(self) -> float:
+        """Sentences of `data.corpora` that the objective reads per real caption."""
+        return 0.0
+
+    @property
+    def sorts_by_length(self) -> bool:
+        """Whether a batch should hold images with captions of similar length."""
+        return False
+
+    def check(self, name: str) -> None:
+        """Refuses settings that cannot work together.
+
+        Args:
+            name: Name of the objective, for the message.
+
+        Raises:
+            CaptionGANError: Names the settings and the remedy.
+        """
+
+    @classmethod
+    def load_trainer(cls) -> Any:
+        """Imports the class of the `Trainer`; only then is TensorFlow needed."""
+        module, _, name = cls.trainer.partition(":")
+        return vars(importlib.import_module(module))[name]
+
+
+@dataclass(frozen=True)
+class MaximumLikelihoodConfig(ObjectiveConfig):
     """The objective `maximum_likelihood`: cross-entropy with teacher forcing.
 
     Attributes:
         epochs: Passes over the training images.
-        batch_size: Images a step.
-        captions: Captions of an image in each step, different ones where there are as many. The
+        batch_size: Images per step.
+        captions: Captions per image in each step, different ones where there are as many. The
             image is encoded once for all of them.
-        learning_rate: Highest rate of AdamW, after the warm-up; it falls to zero along a half
-            cosine.
-        matrix_learning_rate: The same of Muon, which trains weight matrices; 0 leaves them to
-            AdamW, which costs less a step and learns less from it.
-        pretrained_learning_rate: The same of AdamW for a backbone's layers that are fine-tuned; a
-            high one would undo what they know.
-        warmup: Share of the steps in which the rates rise from zero.
+        ema_momentum: Momentum of an exponential moving average of the weights, such as 0.999. The
+            average then writes the captions that are scored, and is what the run keeps. 0 keeps
+            the weights themselves.
+        learning_rate: Peak learning rate of AdamW, after the warm-up; it falls to zero along a
+            half cosine.
+        matrix_learning_rate: The same for Muon, which trains weight matrices. 0 leaves them to
+            AdamW, which costs less per step and learns less from it.
+        pretrained_learning_rate: The same for the fine-tuned layers of a backbone; a high rate
+            would undo their pretraining.
+        warmup_fraction: Share of the steps in which the learning rates rise from zero.
         weight_decay: Not applied to biases, scales and word embeddings.
-        gradient_clip: Highest global norm of the gradient.
-        label_smoothing: Share of the target's probability spread evenly over the vocabulary.
-        scheduled_sampling: Share of input words replaced by the model's own in the last epoch,
-            growing linearly from zero in the first; 0 is plain teacher forcing.
-        averaging: Momentum of a running average of the weights, such as 0.999, which then writes
-            the captions that are scored and is what the run keeps; 0 keeps the weights themselves.
-        lengths: Number of lengths, from half of `text.sequence_length` to all of it, to which
-            batches are cut; above 1, images with captions of like length come together. It saves
-            about a sixth of a step where captions differ much in length (photographs,
-            people's charts), and costs some seconds a length at the start, which short trainings
-            do not win back (`tools/benchmark_lengths.py`).
+        gradient_clip: Largest global norm of the gradient.
+        label_smoothing: Share of the target's probability that is spread evenly over the
+            vocabulary.
+        scheduled_sampling: Share of input words that are replaced by the model's own predictions
+            in the last epoch. It grows linearly from zero; 0 is plain teacher forcing.
+        length_buckets: Number of lengths, from half of `text.sequence_length` to all of it, to
+            which batches are cut. Above 1, a batch holds images with captions of similar length.
+            It saves about a sixth of a step where captions differ much in length (photographs,
+            charts captioned by people). Each length costs some seconds of compiling at the start,
+            which short trainings do not win back (`tools/benchmark_lengths.py`).
     """
 
+    trainer: ClassVar[str] = "caption_gan.training.objectives.maximum_likelihood:MaximumLikelihood"
+
     epochs: PositiveInt = 5
-    batch_size: PositiveInt = 32
-    captions: PositiveInt = 2
     learning_rate: PositiveFloat = 2e-3
     matrix_learning_rate: NonNegativeFloat = 6e-3
     pretrained_learning_rate: NonNegativeFloat = 2e-4
-    warmup: Rate = 0.05
+    warmup_fraction: Rate = 0.05
     weight_decay: NonNegativeFloat = 0.01
     gradient_clip: PositiveFloat = 1.0
     label_smoothing: Rate = 0.0
     scheduled_sampling: Rate = 0.0
-    averaging: Rate = 0.0
-    lengths: PositiveInt = 1
+    length_buckets: PositiveInt = 1
 
     @property
-    def images_a_step(self) -> int:
-        """Images that a training step takes."""
-        return self.batch_size
+    def sorts_by_length(self) -> bool:
+        """Whether a batch should hold images with captions of similar length."""
+        return self.length_buckets > 1
 
 
 @dataclass(frozen=True)
@@ -80,13 +164,12 @@ class CriticConfig:
     """The network that scores captions; its sizes are the generator's.
 
     Attributes:
-        start: `generator`: with a copy of the generator's weights, so that it reads captions and
-            images from the beginning and learns what is left to tell them apart. `random`: for
-            a generator that has not learnt anything itself.
-        dropout: As the generator's. Generated captions are endless, so that little is learnt by
-            heart; images may be few.
-        word_vectors_policy: `frozen` or `trainable`. The bound on the critic's slope is in units
-            of its word vectors, and trainable ones can grow out of it.
+        start: `generator`: copies the generator's weights, so that the critic can read captions
+            and images from the first step. `random`: for a generator that is itself untrained.
+        dropout: Dropout rate, as in the generator. Generated captions are endless, so the critic
+            hardly overfits; images may be few.
+        word_vectors_policy: `frozen` or `trainable`. The gradient penalty bounds the critic's
+            slope in units of its word embeddings; trainable ones can grow and so escape it.
     """
 
     start: Literal["generator", "random"] = "generator"
@@ -95,165 +178,227 @@ class CriticConfig:
 
 
 @dataclass(frozen=True)
-class AdversarialConfig:
-    """What all objectives with a critic share.
+class AdversarialConfig(ObjectiveConfig):
+    """Settings that all objectives with a critic share.
 
     Attributes:
-        epochs: Passes over the training images. On the built-in data more of them gain nothing:
-            what is drawn becomes likelier and less varied, not truer.
-        batch_size: Images an update of the critic. A step takes `critic_updates` times as many;
-            its one update of the generator sees all of them.
-        captions: Captions of an image, real ones and generated ones each.
-        critic: The network.
-        critic_updates: Updates of the critic a step (n_critic); with too few the generator
-            outruns it.
-        critic_warmup: Steps in which the critic learns alone.
-        critic_loss: `wasserstein`: the difference of scores. `relativistic`: whether real captions
-            score higher than others of the same image.
-        constraint: Of the critic's slope: a penalty on the gradient's norm that is two-sided
-            (`gradient_penalty`) or one-sided (`lipschitz_penalty`), `clipping` of weights,
-            `spectral` norms of at most one, or `none`.
-        penalty_weight: Of the penalties.
-        clip_value: Largest weight, with `clipping`.
-        mismatched: Share of the negatives that are real captions of other images; they make the
-            critic look at the image. The others are generated.
-        mismatches: Whose captions those are: `any` other image's, or those of the image in the step
-            whose captions are most `alike`, which are harder to tell apart.
-        unpaired: Sentences of `data.corpora` for each real caption of a critic's update. The
-            critic compares them with generated captions while it sees no image, and so counts them
-            in the generator's reward.
-        anchor: Weight of the cross-entropy of real captions in the generator's loss at the start.
-            It keeps the variety, which the other part of the loss does not care for.
-        anchor_end: The same at the end; in between it changes linearly.
-        learning_rate: Highest of the generator's AdamW; it falls to zero along a half cosine.
-        critic_learning_rate: Of the critic's Adam, constant.
-        gradient_clip: Highest global norm of a gradient.
-        averaging: Momentum of a running average of the generator's weights, which writes the
-            captions that are scored and is what the run keeps; 0 keeps the weights themselves.
-        train_encoder: Whether the encoder is trained too, by the generator's loss. Without
-            maximum likelihood before, nothing else does.
+        epochs: Passes over the training images. On the built-in data more epochs gain nothing:
+            samples become likelier and less varied, not truer.
+        batch_size: Images per critic update. A step takes `critic_updates` times as many; its one
+            generator update sees all of them.
+        captions: Real captions per image in a step, and as many generated ones.
+        ema_momentum: Momentum of an exponential moving average of the generator's weights. The
+            average writes the captions that are scored, and is what the run keeps. 0 keeps the
+            weights themselves.
+        critic: The critic network.
+        critic_updates: Critic updates per step (n_critic). With too few, the generator outruns the
+            critic.
+        critic_warmup_steps: Steps in which the critic alone is trained.
+        critic_loss: `wasserstein`: difference of scores. `relativistic`: whether real captions
+            score higher than other captions of the same image.
+        constraint: How the critic's slope is bounded: `gradient_penalty` (two-sided),
+            `one_sided_gradient_penalty`, `weight_clipping`, `spectral_norm` (at most one), or
+            `none`.
+        penalty_weight: Weight of a gradient penalty in the critic's loss.
+        clip_value: Largest weight, with `weight_clipping`.
+        mismatched_negatives: Share of the critic's negatives that are real captions of other
+            images. They make the critic look at the image. The other negatives are generated.
+        hard_negatives: Whether mismatched captions come from the image of the step whose captions
+            are most similar, instead of any other image.
+        unconditional_share: Sentences of `data.corpora` per real caption in a critic update. The
+            critic compares them with generated captions without seeing the image, and this
+            unconditional score becomes part of the generator's reward.
+        mle_weight: Weight of the cross-entropy of real captions in the generator's loss at the
+            start. It preserves variety, which the adversarial loss does not reward.
+        mle_weight_end: The same at the end; in between it changes linearly.
+        learning_rate: Peak learning rate of the generator's AdamW; it falls to zero along a half
+            cosine.
+        critic_learning_rate: Learning rate of the critic's Adam, constant.
+        gradient_clip: Largest global norm of a gradient.
+        train_encoder: Whether the generator's loss also trains the encoder. Without maximum
+            likelihood before, nothing else does.
     """
 
-    epochs: PositiveInt = 1
-    batch_size: PositiveInt = 32
-    captions: PositiveInt = 2
+    compares_captions: ClassVar[bool] = False  # Of the same image, so it needs two of them.
+
+    ema_momentum: Rate = 0.9
     critic: CriticConfig = field(default_factory=CriticConfig)
     critic_updates: PositiveInt = 5
-    critic_warmup: NonNegativeInt = 20
+    critic_warmup_steps: NonNegativeInt = 20
     critic_loss: CriticLoss = "wasserstein"
     constraint: Constraint = "gradient_penalty"
     penalty_weight: NonNegativeFloat = 10.0
     clip_value: PositiveFloat = 0.01
-    mismatched: ClosedUnitInterval = 0.33
-    mismatches: Mismatches = "any"
-    unpaired: ClosedUnitInterval = 0.25
-    anchor: NonNegativeFloat = 1.0
-    anchor_end: NonNegativeFloat = 1.0
+    mismatched_negatives: ClosedUnitInterval = 0.33
+    hard_negatives: bool = False
+    unconditional_share: ClosedUnitInterval = 0.25
+    mle_weight: NonNegativeFloat = 1.0
+    mle_weight_end: NonNegativeFloat = 1.0
     learning_rate: PositiveFloat = 2e-4
     critic_learning_rate: PositiveFloat = 5e-4
     gradient_clip: PositiveFloat = 1.0
-    averaging: Rate = 0.9
     train_encoder: bool = False
 
     @property
-    def images_a_step(self) -> int:
+    def has_critic(self) -> bool:
+        """Whether the objective trains a critic."""
+        return True
+
+    @property
+    def images_per_step(self) -> int:
         """Images that a training step takes."""
         return self.batch_size * (self.critic_updates if self.has_critic else 1)
 
     @property
-    def has_critic(self) -> bool:
-        """Whether there is a critic at all."""
+    def generator_warmup_steps(self) -> int:
+        """Steps before the generator is trained."""
+        return self.critic_warmup_steps if self.has_critic else 0
+
+    @property
+    def watches_for_collapse(self) -> bool:
+        """Whether samples are watched for signs of collapse (`MonitorConfig`)."""
         return True
 
     @property
-    def critic_steps(self) -> int:
-        """Steps that pass before the generator is trained."""
-        return self.critic_warmup if self.has_critic else 0
+    def trains_encoder(self) -> bool:
+        """Whether the objective trains the encoder."""
+        return self.train_encoder
+
+    @property
+    def sentences_per_caption(self) -> float:
+        """Sentences of `data.corpora` that the objective reads per real caption."""
+        return self.unconditional_share if self.has_critic else 0.0
+
+    def check(self, name: str) -> None:
+        """Refuses settings that cannot work together; see `ObjectiveConfig.check`."""
+        if self.compares_captions and self.captions < 2:
+            raise CaptionGANError(
+                f"{name}.captions is {self.captions}; it must be at least 2, because each caption "
+                "is compared with the other captions of its image."
+            )
+        if not self.has_critic:
+            return
+        if self.images_per_step < 2 and self.mismatched_negatives:
+            raise CaptionGANError(
+                f"{name}.batch_size is 1, but {name}.mismatched_negatives needs captions of other "
+                "images; raise the former or set the latter to 0."
+            )
+        if self.critic_loss == "wasserstein" and self.constraint == "none":
+            raise CaptionGANError(
+                f"{name}.constraint is none, but without one {name}.critic_loss wasserstein has no "
+                "lower bound; choose a constraint, or critic_loss relativistic."
+            )
 
 
 @dataclass(frozen=True)
-class WassersteinGANConfig(AdversarialConfig):
-    """The objective `wgan_gp`: the critic's gradient passes relaxed captions.
+class WGANGPConfig(AdversarialConfig):
+    """The objective `wgan_gp`: the critic's gradient reaches the generator through relaxed words.
 
     Attributes:
-        temperature: Of the Gumbel-softmax at the start.
+        temperature: Temperature of the Gumbel-softmax at the start.
         temperature_end: The same at the end; in between it falls exponentially.
     """
+
+    trainer: ClassVar[str] = "caption_gan.training.objectives.wgan_gp:WGANGP"
 
     temperature: PositiveFloat = 1.0
     temperature_end: PositiveFloat = 0.5
 
 
 @dataclass(frozen=True)
+class RewardWeights:
+    """Weights of the rewards of a sampled caption; each reward is normalised before it is mixed.
+
+    Attributes:
+        critic: Weight of the critic's score. At 0 there is no critic.
+        cider: Weight of CIDEr-D against the real captions of the batch.
+    """
+
+    critic: NonNegativeFloat = 0.0
+    cider: NonNegativeFloat = 0.0
+
+
+@dataclass(frozen=True)
 class PolicyGradientConfig(AdversarialConfig):
-    """The objective `policy_gradient`: the critic's score is the reward of a drawn caption.
+    """The objective `policy_gradient`: REINFORCE on the critic's score of sampled captions.
 
     Only the order of an image's captions matters to the generator, and no gradient comes from the
-    critic: it needs no bound on its slope, and the relativistic loss has one of its own.
+    critic: it needs no bound on its slope, and the relativistic loss is bounded by itself.
+
+    Attributes:
+        rewards: Weights of the rewards. Default: the critic's score alone.
     """
+
+    trainer: ClassVar[str] = "caption_gan.training.objectives.policy_gradient:PolicyGradient"
+    compares_captions: ClassVar[bool] = True
 
     critic_loss: CriticLoss = "relativistic"
     constraint: Constraint = "none"
+    rewards: RewardWeights = field(default_factory=lambda: RewardWeights(critic=1.0))
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether the critic's score is one of the rewards."""
+        return self.rewards.critic > 0
+
+    @property
+    def has_rewards(self) -> bool:
+        """Whether the objective rewards whole captions, and so may need document frequencies."""
+        return True
+
+    def check(self, name: str) -> None:
+        """Refuses settings that cannot work together; see `ObjectiveConfig.check`."""
+        super().check(name)
+        if not any(dataclasses.astuple(self.rewards)):
+            raise CaptionGANError(
+                f"{name}.rewards are all 0, so nothing would be rewarded; give at least one of "
+                f"{', '.join(vars(self.rewards))} a positive weight."
+            )
 
 
 @dataclass(frozen=True)
 class SelfCriticalConfig(PolicyGradientConfig):
-    """The objective `self_critical`: the reward is CIDEr-D, mixed with the critic's score.
+    """The objective `self_critical`: policy gradient on CIDEr-D, alone or mixed with the critic.
 
-    Defaults are for CIDEr-D alone, whose use is the score of greedy captions: real captions count
-    little, and the rate is high. With a critic it is the opposite
+    The defaults suit CIDEr-D alone, which raises the score of greedy captions: real captions count
+    little, and the learning rate is high. With a critic, the opposite works
     (`configs/flickr8k_adversarial.yaml`).
 
     Attributes:
-        critic_weight: Share of the critic's score in the reward; at 0 there is no critic.
+        rewards: Weights of the rewards. Default: CIDEr-D alone, without a critic.
     """
 
     epochs: PositiveInt = 2
     batch_size: PositiveInt = 16
     captions: PositiveInt = 5
-    critic_weight: ClosedUnitInterval = 0.0
-    anchor: NonNegativeFloat = 0.2
-    anchor_end: NonNegativeFloat = 0.05
+    rewards: RewardWeights = field(default_factory=lambda: RewardWeights(cider=1.0))
+    mle_weight: NonNegativeFloat = 0.2
+    mle_weight_end: NonNegativeFloat = 0.05
     learning_rate: PositiveFloat = 4e-4
-
-    @property
-    def has_critic(self) -> bool:
-        """Whether there is a critic at all."""
-        return self.critic_weight > 0
 
 
 @dataclass(frozen=True)
-class MonitorConfig:
-    """What a healthy captioner writes; watched in every stage with a critic.
-
-    Bounds are far from what healthy runs show and near to what a collapse looks like: one word
-    again and again, or one caption for all images.
+class ObjectiveSettings:
+    """One field per objective; this is where an objective is registered.
 
     Attributes:
-        every_steps: Steps between measurements; each epoch ends with one too.
-        images: Validation images that are captioned.
-        samples: Captions that are drawn for each.
-        repeated_token_rate: Most words that repeat the one before; on photographs 0.001 do.
-        mbleu: Highest mBLEU-4 among the samples of an image; on charts it is 0.72.
-        distinct_captions: Least share of distinct captions across images, the references' being
-            one.
-        distinct_2: Least distinct-2, the references' being one.
-        vocabulary: Least number of words used, the references' being one.
-        image_dependence: Least share of CIDEr that is lost when captions are given to other
-            images.
-        rollbacks: How often training may go back to the last healthy state before it stops.
-        patience: Unhealthy measurements in a row after which training stops that has not been
-            healthy yet.
+        maximum_likelihood: Settings of the objective `maximum_likelihood`.
+        wgan_gp: Settings of the objective `wgan_gp`.
+        policy_gradient: Settings of the objective `policy_gradient`.
+        self_critical: Settings of the objective `self_critical`.
     """
 
-    every_steps: PositiveInt = 50
-    images: PositiveInt = 200
-    samples: PositiveInt = 5
-    repeated_token_rate: ClosedUnitInterval = 0.05
-    mbleu: ClosedUnitInterval = 0.95
-    distinct_captions: ClosedUnitInterval = 0.5
-    distinct_2: ClosedUnitInterval = 0.3
-    vocabulary: ClosedUnitInterval = 0.2
-    image_dependence: ClosedUnitInterval = 0.3
-    rollbacks: NonNegativeInt = 2
-    patience: PositiveInt = 5
+    maximum_likelihood: MaximumLikelihoodConfig = field(default_factory=MaximumLikelihoodConfig)
+    wgan_gp: WGANGPConfig = field(default_factory=WGANGPConfig)
+    policy_gradient: PolicyGradientConfig = field(default_factory=PolicyGradientConfig)
+    self_critical: SelfCriticalConfig = field(default_factory=SelfCriticalConfig)
+
+    def objective(self, name: str) -> Any:
+        """The settings of the objective of that name, a subclass of `ObjectiveConfig`."""
+        return vars(self)[name]
+
+
+OBJECTIVES: dict[str, type[ObjectiveConfig]] = {
+    objective.name: objective.type  # type: ignore[misc]
+    for objective in dataclasses.fields(ObjectiveSettings)
+}

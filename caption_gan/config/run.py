@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from jsonargparse.typing import (
+    ClosedUnitInterval,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -16,17 +17,13 @@ from jsonargparse.typing import (
 
 from caption_gan.config.data import DataConfig
 from caption_gan.config.models import DecodingConfig, EncoderConfig, GeneratorConfig, TextConfig
-from caption_gan.config.objectives import (
-    MaximumLikelihoodConfig,
-    MonitorConfig,
-    PolicyGradientConfig,
-    SelfCriticalConfig,
-    WassersteinGANConfig,
-)
+from caption_gan.config.objectives import OBJECTIVES, ObjectiveSettings
 
 if TYPE_CHECKING:
+    ObjectiveName = str
     StepRange = str
 else:
+    ObjectiveName = Literal[tuple(OBJECTIVES)]
     StepRange = restricted_string_type("StepRange", r"^\d+,\d+$", "two steps, e.g. 10,20")
 
 
@@ -46,6 +43,43 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class MonitorConfig:
+    """What a healthy captioner writes; watched in every stage with a critic.
+
+    Bounds are far from what healthy runs show and near to what a collapse looks like: one word
+    again and again, or one caption for all images.
+
+    Attributes:
+        every_steps: Steps between measurements; each epoch ends with one too.
+        images: Validation images that are captioned.
+        samples: Captions that are drawn for each.
+        repeated_token_rate: Most words that repeat the one before; on photographs 0.001 do.
+        mbleu: Highest mBLEU-4 among the samples of an image; on charts it is 0.72.
+        distinct_captions: Least share of distinct captions across images, the references' being
+            one.
+        distinct_2: Least distinct-2, the references' being one.
+        vocabulary: Least number of words used, the references' being one.
+        image_dependence: Least share of CIDEr that is lost when captions are given to other
+            images.
+        rollbacks: How often training may go back to the last healthy state before it stops.
+        patience: Unhealthy measurements in a row after which training stops that has not been
+            healthy yet.
+    """
+
+    every_steps: PositiveInt = 50
+    images: PositiveInt = 200
+    samples: PositiveInt = 5
+    repeated_token_rate: ClosedUnitInterval = 0.05
+    mbleu: ClosedUnitInterval = 0.95
+    distinct_captions: ClosedUnitInterval = 0.5
+    distinct_2: ClosedUnitInterval = 0.3
+    vocabulary: ClosedUnitInterval = 0.2
+    image_dependence: ClosedUnitInterval = 0.3
+    rollbacks: NonNegativeInt = 2
+    patience: PositiveInt = 5
+
+
+@dataclass(frozen=True)
 class LoggingConfig:
     """What is written for TensorBoard in addition to scalars.
 
@@ -59,7 +93,7 @@ class LoggingConfig:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(ObjectiveSettings):
     """All settings of a run.
 
     Attributes:
@@ -71,10 +105,6 @@ class Config:
         encoder: Regions of an image.
         generator: The network that generates captions.
         stages: Objectives that train the generator, one after another.
-        maximum_likelihood: Settings of the objective `maximum_likelihood`.
-        wgan_gp: Settings of the objective `wgan_gp`.
-        policy_gradient: Settings of the objective `policy_gradient`.
-        self_critical: Settings of the objective `self_critical`.
         monitor: Signs of collapse and the reaction to them.
         decoding: How captions are decoded.
         evaluation: How captions are scored.
@@ -108,13 +138,7 @@ class Config:
     text: TextConfig = field(default_factory=TextConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
-    stages: list[Literal["maximum_likelihood", "wgan_gp", "policy_gradient", "self_critical"]] = (
-        field(default_factory=lambda: ["maximum_likelihood"])
-    )
-    maximum_likelihood: MaximumLikelihoodConfig = field(default_factory=MaximumLikelihoodConfig)
-    wgan_gp: WassersteinGANConfig = field(default_factory=WassersteinGANConfig)
-    policy_gradient: PolicyGradientConfig = field(default_factory=PolicyGradientConfig)
-    self_critical: SelfCriticalConfig = field(default_factory=SelfCriticalConfig)
+    stages: list[ObjectiveName] = field(default_factory=lambda: ["maximum_likelihood"])
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -142,7 +142,7 @@ class Pipeline:
             num_parallel_calls=tf.data.AUTOTUNE,
         )
 
-    def with_unpaired(
+    def with_sentences(
         self, batches: tf.data.Dataset, token_ids: np.ndarray, captions: int, seed: int
     ) -> tf.data.Dataset:
         """Adds captions without images to training batches.
@@ -154,7 +154,7 @@ class Pipeline:
             seed: Seed of the choice of sentences.
 
         Returns:
-            The batches with an additional entry `unpaired` [B, K, T].
+            The batches with an additional entry `corpus_token_ids` [B, K, T].
         """
         length = token_ids.shape[-1]
         sentences = tf.constant(token_ids)
@@ -165,8 +165,8 @@ class Pipeline:
             chosen = tf.random.stateless_uniform(
                 shape, [seed, 2], maxval=len(token_ids), dtype=tf.int32
             )
-            unpaired = tf.cast(tf.gather(sentences, chosen), tf.int32)
-            return batch | {"unpaired": tf.ensure_shape(unpaired, [None, captions, length])}
+            corpus = tf.cast(tf.gather(sentences, chosen), tf.int32)
+            return batch | {"corpus_token_ids": tf.ensure_shape(corpus, [None, captions, length])}
 
         return tf.data.Dataset.zip(batches, seeds).map(add)
 

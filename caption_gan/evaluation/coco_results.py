@@ -10,8 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from caption_gan.config.objectives import MonitorConfig
-from caption_gan.config.run import EvaluationConfig
+from caption_gan.config.run import EvaluationConfig, MonitorConfig
 from caption_gan.data.skips import NAMES_SHOWN
 from caption_gan.errors import CaptionGANError
 from caption_gan.evaluation.text_metrics import Scores, collapse_signs, score_captions

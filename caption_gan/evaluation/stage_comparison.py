@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from caption_gan.config.objectives import AdversarialConfig
 from caption_gan.config.run import Config
 from caption_gan.data.example import Example
 from caption_gan.evaluation.frontier import Frontier, Points
@@ -74,8 +73,8 @@ def load_critic(run: RunDirectory, config: Config, generator: GRUGenerator) -> C
     """The critic of the last adversarial stage; None if the run has none."""
     if not run.critic_weights.is_file():
         return None
-    settings = [getattr(config, stage) for stage in config.stages]
-    adversarial = [stage for stage in settings if isinstance(stage, AdversarialConfig)]
-    critic = build_critic(generator, adversarial[-1].critic)
+    settings = [config.objective(stage) for stage in config.stages]
+    last = [stage for stage in settings if stage.has_critic][-1]
+    critic = build_critic(generator, last.critic)
     load_weights(critic, run.critic_weights)
     return critic

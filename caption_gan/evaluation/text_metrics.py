@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-from caption_gan.config.objectives import MonitorConfig
+from caption_gan.config.run import MonitorConfig
 from caption_gan.metrics import diversity, grounding, java_scores
 from caption_gan.metrics.bootstrap import Bootstrap
 from caption_gan.metrics.collapse import image_dependence, out_of_bounds

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from caption_gan.config.objectives import MonitorConfig
+from caption_gan.config.run import MonitorConfig
 from caption_gan.metrics.table import METRICS
 
 _BETTER = {metric.bound: metric.better for metric in METRICS if metric.bound}

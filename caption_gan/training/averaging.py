@@ -1,7 +1,5 @@
 """A running average of weights, which is better than any of the weights that it is made of."""
 
-from collections.abc import Sequence
-
 import keras
 import tensorflow as tf
 
@@ -15,18 +13,14 @@ class RunningAverage:
     (1 + t) / (10 + t).
 
     Args:
-        weights: Of the network in training.
-        averages: Of a copy that nothing else trains, in the same order.
+        network: The network in training.
+        copy: A copy of it that nothing else trains.
         momentum: Share of the old average in the new one; close to 1.
     """
 
-    def __init__(
-        self,
-        weights: Sequence[keras.Variable],
-        averages: Sequence[keras.Variable],
-        momentum: float,
-    ):
-        self.pairs = list(zip(weights, averages, strict=True))
+    def __init__(self, network: keras.Model, copy: keras.Model, momentum: float):
+        self.copy = copy
+        self.pairs = list(zip(network.weights, copy.weights, strict=True))
         self.momentum = momentum
 
     def update(self, steps: tf.Tensor) -> None:

@@ -4,7 +4,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -28,17 +28,15 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     (`keras.layers.MultiHeadAttention`), and says nothing of it.
 
     Args:
-        directory: Of the checkpoints.
-        model: A compiled objective.
-        others: What else changes in training, such as averaged weights.
-        minutes: Between checkpoints within an epoch.
+        directory: Folder of the checkpoints.
+        variables: Everything that training changes, by group; see `Trainer.checkpoint_variables`.
+        minutes: Minutes between checkpoints within an epoch.
     """
 
     def __init__(
         self,
         directory: Path,
-        model: keras.Model,
-        others: Sequence[keras.Variable] = (),
+        variables: Mapping[str, Sequence[keras.Variable]],
         minutes: float = 5.0,
     ):
         super().__init__()
@@ -47,11 +45,10 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self.epochs = tf.Variable(0, dtype=tf.int64)
         self.steps = tf.Variable(0, dtype=tf.int64)
         self.checkpoint = tf.train.Checkpoint(
-            model=[variable.value for variable in model.variables],
-            optimizer=[variable.value for variable in model.optimizer.variables],
-            # The epoch's figures so far.
-            metrics=[variable.value for variable in model.metrics_variables],
-            others=[variable.value for variable in others],
+            **{
+                group: [variable.value for variable in members]
+                for group, members in variables.items()
+            },
             epochs=self.epochs,
             steps=self.steps,
         )

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from caption_gan.config.objectives import MonitorConfig
+from caption_gan.config.run import MonitorConfig
 from caption_gan.metrics.collapse import out_of_bounds
 
 

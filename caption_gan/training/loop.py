@@ -6,7 +6,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from caption_gan.training.objectives.trainer import Objective
+from caption_gan.training.objectives.trainer import Trainer
 
 
 class Position(NamedTuple):
@@ -22,7 +22,7 @@ class Position(NamedTuple):
 
 
 def train(
-    model: Objective,
+    model: Trainer,
     batches: tf.data.Dataset,
     validation: tf.data.Dataset,
     epochs: int,
@@ -32,7 +32,7 @@ def train(
     """As `model.fit`, but from any step, as if the steps before had just been done.
 
     Callbacks see the first and the last step of an execution, which takes
-    `model.steps_a_call` of them.
+    `model.steps_per_call` of them.
 
     `fit` begins every epoch with its first batch, sets the epoch's means to zero and makes two
     iterators where one is read, so that the next epoch's order depends on which process began it.
@@ -60,7 +60,7 @@ def train(
         iterator = model.iterator(batches.skip(first) if first else batches)
         while first < steps:
             # At the same steps wherever an interrupted training ended.
-            count = model.steps_a_call - first % model.steps_a_call
+            count = model.steps_per_call - first % model.steps_per_call
             count = min(count, steps - first)
             every.on_train_batch_begin(first)
             # The page divides a trace into steps by these.
@@ -77,7 +77,7 @@ def train(
 
 
 def evaluate(
-    model: Objective, batches: tf.data.Dataset, callbacks: keras.callbacks.CallbackList
+    model: Trainer, batches: tf.data.Dataset, callbacks: keras.callbacks.CallbackList
 ) -> dict[str, float]:
     """Figures of batches by name, as of `model.evaluate`, which divides them among replicas."""
     model.reset_metrics()

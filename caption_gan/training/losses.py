@@ -1,11 +1,17 @@
 """Losses as pure functions.
 
-N any leading dimensions, T time, V vocabulary.
+B batch, K captions per image, T time, V vocabulary, E embedding; N any leading dimensions.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
 import tensorflow as tf
 
 from caption_gan.distribution import replicas
+
+CriticFunction = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def cross_entropy(
@@ -15,7 +21,7 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     count: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """Mean cross-entropy a token, in nats.
+    """Mean cross-entropy in nats per token, a scalar.
 
     Args:
         logits: [N, T, V].
@@ -23,10 +29,7 @@ def cross_entropy(
         mask: [N, T]; tokens where it is zero do not count.
         label_smoothing: Share s of the target's probability that is spread evenly over the
             vocabulary (Szegedy et al., 2016): (1 - s) * nll(target) + s * mean over V of nll.
-        count: Number of tokens over which the mean is taken; see `counted`.
-
-    Returns:
-        A scalar.
+        count: Number of tokens to divide by; see `token_count`.
     """
     mask = tf.cast(mask, logits.dtype)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)  # [N, T]
@@ -34,23 +37,23 @@ def cross_entropy(
         # -log p averaged over V, without a [N, T, V] tensor of probabilities.
         uniform = tf.reduce_logsumexp(logits, axis=-1) - tf.reduce_mean(logits, axis=-1)  # [N, T]
         losses = (1 - label_smoothing) * losses + label_smoothing * uniform
-    return tf.reduce_sum(losses * mask) / (counted(mask) if count is None else count)
+    return tf.reduce_sum(losses * mask) / (token_count(mask) if count is None else count)
 
 
-def counted(mask: tf.Tensor) -> tf.Tensor:
-    """Number of tokens that count, a scalar; the mean over the replicas where there are several.
+def token_count(mask: tf.Tensor) -> tf.Tensor:
+    """Number of tokens that count, a scalar: the mean over replicas where there are several.
 
-    Divided by it, each replica's sum is so large that their mean is that of the whole batch,
-    whichever of them has the longer captions.
+    Divided by this mean, the replicas' losses average to the loss of the whole batch, whichever
+    replica has the longer captions.
     """
-    # At least one token, so that a batch of nothing but padding gives 0 and not NaN.
+    # At least one token, so that a batch of padding gives 0 and not NaN.
     return tf.maximum(replicas.mean(tf.reduce_sum(tf.cast(mask, tf.float32))), 1)
 
 
 def wasserstein(better: tf.Tensor, worse: tf.Tensor) -> tf.Tensor:
-    """By how much the worse score is higher (Arjovsky et al., 2017); any shape.
+    """Difference of scores, worse - better (Arjovsky et al., 2017); any shape.
 
-    Only a critic whose slope is bounded may be trained by it.
+    Unbounded below: use it only with a critic whose slope is constrained.
     """
     return worse - better
 
@@ -58,53 +61,133 @@ def wasserstein(better: tf.Tensor, worse: tf.Tensor) -> tf.Tensor:
 def relativistic(better: tf.Tensor, worse: tf.Tensor) -> tf.Tensor:
     """-log sigmoid(better - worse) (Jolicoeur-Martineau, 2019); any shape.
 
-    What is right already counts little, however large the difference.
+    Pairs that are already in the right order contribute little, however far apart they are.
     """
     return tf.nn.softplus(worse - better)
 
 
-def lipschitz_penalty(gradients: tf.Tensor, one_sided: bool = False) -> tf.Tensor:
-    """(norm - 1)^2 of the gradient of each caption's score with regard to its words.
+class EmbeddedCaptions(NamedTuple):
+    """Captions as a critic reads them.
+
+    Attributes:
+        embeddings: [B, K, T, E].
+        mask: float [B, K, T]; 1 where there is a token, 0 after the end.
+    """
+
+    embeddings: tf.Tensor
+    mask: tf.Tensor
+
+
+def gradient_penalty(
+    critic_fn: CriticFunction,
+    real: EmbeddedCaptions,
+    fake: EmbeddedCaptions,
+    seed: keras.random.SeedGenerator | int,
+    **options,
+) -> tf.Tensor:
+    """Two-sided penalty, mean of (norm - 1)^2, a scalar (Gulrajani et al., 2017, Algorithm 1).
 
     Args:
-        gradients: [B, K, T, E]. A norm is of one caption alone: one across captions would demand
-            less of each, the more captions there are in a batch.
-        one_sided: Whether a norm below one is free (Petzka et al., 2018); otherwise it is drawn
-            towards one from both sides (Gulrajani et al., 2017).
+        critic_fn: See `interpolated_gradient_norm`, as for all other arguments.
+        real: Real captions.
+        fake: Generated captions.
+        seed: Seed of the interpolation.
+        **options: `mismatched`, `mismatched_share`, `loss_scale`.
+    """
+    norm = interpolated_gradient_norm(critic_fn, real, fake, seed, **options)  # [B, K]
+    return tf.reduce_mean(tf.square(norm - 1))
+
+
+def one_sided_gradient_penalty(
+    critic_fn: CriticFunction,
+    real: EmbeddedCaptions,
+    fake: EmbeddedCaptions,
+    seed: keras.random.SeedGenerator | int,
+    **options,
+) -> tf.Tensor:
+    """One-sided penalty, mean of max(norm - 1, 0)^2, a scalar (Petzka et al., 2018).
+
+    Args:
+        critic_fn: See `interpolated_gradient_norm`, as for all other arguments.
+        real: Real captions.
+        fake: Generated captions.
+        seed: Seed of the interpolation.
+        **options: `mismatched`, `mismatched_share`, `loss_scale`.
+    """
+    norm = interpolated_gradient_norm(critic_fn, real, fake, seed, **options)  # [B, K]
+    return tf.reduce_mean(tf.square(tf.nn.relu(norm - 1)))
+
+
+def interpolated_gradient_norm(
+    critic_fn: CriticFunction,
+    real: EmbeddedCaptions,
+    fake: EmbeddedCaptions,
+    seed: keras.random.SeedGenerator | int,
+    mismatched: EmbeddedCaptions | None = None,
+    mismatched_share: float = 0.0,
+    loss_scale: tf.Tensor | float = 1.0,
+) -> tf.Tensor:
+    """Norm of the critic's gradient at points between real and fake captions.
+
+    Args:
+        critic_fn: Scores embeddings [B, K, T, E] with a mask [B, K, T]; returns [B, K].
+        real: Real captions.
+        fake: Generated captions, as many.
+        seed: Seed of the random numbers, which are uniform in [0, 1).
+        mismatched: A second kind of negatives, real captions of other images.
+        mismatched_share: Probability that a real caption is paired with a mismatched one.
+        loss_scale: Multiplies the score before it is differentiated, so that small gradients
+            survive float16; the result is free of it.
 
     Returns:
-        [B, K].
+        [B, K], one norm per caption. A norm over several captions would bound each of them the
+        less, the more captions there are in a batch.
     """
-    # The root has no derivative at zero, where an untrained critic can be.
-    norm = tf.sqrt(tf.reduce_sum(tf.square(gradients), axis=[-2, -1]) + 1e-12)
-    excess = norm - 1
-    return tf.square(tf.nn.relu(excess) if one_sided else excess)
+    batch, captions = tf.unstack(tf.shape(real.mask)[:2])
+    uniform = keras.random.uniform([batch, captions, 2], seed=seed)
+    if mismatched is not None:
+        is_mismatched = uniform[..., :1] < mismatched_share  # [B, K, 1]
+        fake = EmbeddedCaptions(
+            tf.where(is_mismatched[..., None], mismatched.embeddings, fake.embeddings),
+            tf.where(is_mismatched, mismatched.mask, fake.mask),
+        )
+    alpha = uniform[..., 1:]  # [B, K, 1], one number per caption
+    # Interpolates the mask too: captions differ in length, and a critic that may jump where a
+    # caption grows by a token is not bounded.
+    mask = alpha * real.mask + (1 - alpha) * fake.mask  # [B, K, T]
+    alpha = alpha[..., None]  # [B, K, 1, 1]
+    embeddings = alpha * real.embeddings + (1 - alpha) * fake.embeddings  # [B, K, T, E]
+    with tf.GradientTape() as tape:
+        tape.watch([embeddings, mask])
+        score = loss_scale * critic_fn(embeddings, mask)  # [B, K]
+    gradients = tape.gradient(score, [embeddings, mask])
+    gradients = tf.concat([gradients[0], gradients[1][..., None]], axis=-1)  # [B, K, T, E + 1]
+    squared_norm = tf.reduce_sum(tf.square(gradients / loss_scale), axis=[-2, -1])  # [B, K]
+    # Epsilon: the root has no derivative at zero, where an untrained critic can be.
+    return tf.sqrt(squared_norm + 1e-12)
 
 
 def leave_one_out(rewards: tf.Tensor) -> tf.Tensor:
-    """Rewards [B, K] less the mean of the other captions of the image (Kool et al., 2019)."""
+    """Rewards [B, K] minus the mean of the image's other captions (Kool et al., 2019)."""
     others = tf.cast(tf.shape(rewards)[1] - 1, rewards.dtype)
     return rewards - (tf.reduce_sum(rewards, axis=1, keepdims=True) - rewards) / others
 
 
 def normalized(advantages: tf.Tensor) -> tf.Tensor:
-    """Advantages [B, K] with a mean square of one, so that the scale of rewards does not matter."""
+    """Advantages [B, K] scaled to a mean square of one: the scale of rewards does not matter."""
     square = replicas.mean(tf.reduce_mean(tf.square(advantages)))
-    # Captions that are all alike have no advantage over each other, and no scale.
+    # Captions that are all the same have no advantage over each other, and no scale.
     return advantages / tf.maximum(tf.sqrt(square), 1e-6)
 
 
 def policy_loss(log_probabilities: tf.Tensor, advantages: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """REINFORCE (Williams, 1992), a mean over words so that it compares with the cross-entropy.
+    """REINFORCE (Williams, 1992), a scalar: a mean over tokens, comparable to the cross-entropy.
 
     Args:
-        log_probabilities: Of the words that were drawn, [B, K, T].
+        log_probabilities: Log-probabilities of the sampled tokens, [B, K, T].
         advantages: [B, K]; constants.
-        mask: [B, K, T]; words where it is zero were not drawn.
-
-    Returns:
-        A scalar.
+        mask: [B, K, T]; zero where no token was sampled.
     """
     mask = tf.cast(mask, log_probabilities.dtype)
     weighted = tf.stop_gradient(advantages)[..., None] * log_probabilities * mask
-    return -tf.reduce_sum(weighted) / counted(mask)
+    return -tf.reduce_sum(weighted) / token_count(mask)

@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 import keras
 import tensorflow as tf
 
-from caption_gan.config.objectives import AdversarialConfig
 from caption_gan.config.run import Config
 from caption_gan.data.corpora import tokenize_corpora
 from caption_gan.data.pipeline import Pipeline
@@ -20,61 +19,18 @@ from caption_gan.distribution import replicas, strategies
 from caption_gan.errors import CaptionGANError
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding.text_decoder import TextDecoder
+from caption_gan.models.encoders.encoder import Encoder
 from caption_gan.run import RunDirectory, load_weights, save_weights
 from caption_gan.storage.atomic import replacing, write_json
 from caption_gan.training import callbacks
-from caption_gan.training.averaging import RunningAverage
 from caption_gan.training.checkpoints import TrainingCheckpoint
 from caption_gan.training.collapse_monitor import CollapseMonitor
 from caption_gan.training.interruption import Interruption
 from caption_gan.training.loop import train
-from caption_gan.training.objectives.maximum_likelihood import MaximumLikelihood
-from caption_gan.training.objectives.policy_gradient import PolicyGradient
-from caption_gan.training.objectives.self_critical import SelfCritical
-from caption_gan.training.objectives.wgan_gp import WassersteinGAN
-from caption_gan.training.rewards.cider import CiderReward
+from caption_gan.training.objectives.trainer import Trainer
 from caption_gan.training.validation import Monitor
 
-OBJECTIVES: dict[str, Any] = {
-    "maximum_likelihood": MaximumLikelihood,
-    "wgan_gp": WassersteinGAN,
-    "policy_gradient": PolicyGradient,
-    "self_critical": SelfCritical,
-}
-
-
-def steps_an_epoch(config: Config, objective: str, images: int) -> int:
-    """Steps in which an objective sees so many training images.
-
-    Raises:
-        CaptionGANError: They are too few to train with.
-    """
-    settings = getattr(config, objective)
-    steps = images // settings.images_a_step
-    if not steps:
-        raise CaptionGANError(
-            f"A step of {objective} takes {settings.images_a_step} images, but there are only "
-            f"{images} training images; give a smaller {objective}.batch_size."
-        )
-    if settings.batch_size % replicas.count():
-        raise CaptionGANError(
-            f"{objective}.batch_size is {settings.batch_size}, which cannot be divided among "
-            f"{replicas.count()} devices; choose a multiple of their number."
-        )
-    by_length = getattr(settings, "lengths", 1) > 1
-    if by_length and replicas.several() and config.encoder.name == "convolutional":
-        raise CaptionGANError(
-            f"{objective}.lengths is {settings.lengths}, but must be 1 on several devices with the "
-            "convolutional encoder, which normalises over all of them at the same time."
-        )
-    total = steps * settings.epochs
-    if isinstance(settings, AdversarialConfig) and settings.critic_steps >= total:
-        raise CaptionGANError(
-            f"{objective}.critic_warmup is {settings.critic_warmup}, but there are only {total} "
-            "steps, so that the generator would not be trained; lower it, raise "
-            f"{objective}.epochs or lower {objective}.batch_size."
-        )
-    return steps
+Splits = dict[str, PreparedSplit]
 
 
 def train_stage(
@@ -83,132 +39,59 @@ def train_stage(
     number: int,
     captioner: Captioner,
     pipeline: Pipeline,
-    splits: dict[str, PreparedSplit],
+    splits: Splits,
 ) -> None:
     """Trains the captioner by one objective, from where an interrupted run left it.
 
     Args:
-        run: Gets checkpoints, curves and logs.
+        run: Receives checkpoints, curves and logs.
         config: Settings of the run.
         number: Position of the stage in `config.stages`.
-        captioner: Is trained, from the best weights of the stage before.
-        pipeline: Gives batches.
+        captioner: The network to train; it starts from the best weights of the stage before.
+        pipeline: Makes the batches.
         splits: `train` and `val`.
 
     Raises:
-        CaptionGANError: A loss or a gradient is no longer a number, or the captions collapsed.
+        CaptionGANError: A loss or gradient is not finite, or the captions collapsed.
     """
-    objective = config.stages[number]
-    name = run.stage_name(config, number)
-    settings = getattr(config, objective)
-    steps = steps_an_epoch(config, objective, splits["train"].images)
-    # What is random in the building follows from the stage, and not from what was done before it.
-    keras.utils.set_random_seed(config.seed + 1 + number)
-    if before := run.kept_weights(config, number):
-        load_weights(captioner, before)
-    # An optimizer is built with all that it may have to train later.
-    captioner.generator.embedding.trainable = True
-    rewards = {}
-    if objective == "self_critical":
-        references = (captions[:, 1:] for captions in pipeline.references(splits["train"]))
-        rewards["cider"] = CiderReward(references)
-    model = OBJECTIVES[objective].stage(
-        captioner, settings, steps * settings.epochs, config.seed + number, **rewards
-    )
-    model.steps_a_call = config.steps_per_execution
-    model.xla = config.jit_compile
-    others: list[keras.Variable] = []
-    kept = captioner  # What is kept also writes the captions that are scored.
-    if settings.averaging:
-        kept = captioner.copy()
-        others = kept.weights
-        model.after_step = RunningAverage(captioner.weights, others, settings.averaging).update
-    if isinstance(settings, AdversarialConfig):
-        others = [*others, *model.critic_optimizer.variables]
-    monitor = Monitor(
-        TextDecoder(kept, pipeline.tokenizer, config.decoding, config.seed),
-        *(pipeline, splits["val"], config),
-    )
-    # Truth, where it is known; else likeness to what people say.
-    watched, watching = "val_CIDEr", []
-    if monitor.is_true:
-        watched = "val_fact_accuracy"
-    logs = run.logs / name
-    if isinstance(settings, AdversarialConfig):
-        if monitor.is_true:
-            # What this training is for shows in what is drawn, not in what is likeliest.
-            watched = "val_sample_fact_accuracy"
-        # Weights, which random states are no part of: the same noise would lead to the same end.
-        variables = [*model.weights, *model.optimizer.variables, *others]
-        collapse = CollapseMonitor(
-            lambda: strategies.from_chief(monitor.health),
-            *(config.monitor, variables, _log(logs), _collapsed),
-        )
-        watching, others = [collapse], [*others, *collapse.state]
-    continuation = TrainingCheckpoint(
-        run.stage_checkpoints(config, number), model, others, config.checkpoint_minutes
+    objective, name = config.stages[number], run.stage_name(config, number)
+    settings = config.objective(objective)
+    trainer = build_trainer(run, config, number, captioner, pipeline, splits)
+    decoder = TextDecoder(trainer.kept_captioner, pipeline.tokenizer, config.decoding, config.seed)
+    monitor = Monitor(decoder, pipeline, splits["val"], config)
+    collapse = collapse_monitor(run.logs / name, config, trainer, monitor)
+
+    variables = trainer.checkpoint_variables
+    variables["collapse_monitor"] = collapse.state if collapse else []
+    checkpoint = TrainingCheckpoint(
+        run.stage_checkpoints(config, number), variables, config.checkpoint_minutes
     )
     with strategies.chief_first():
-        done = continuation.restore()
+        done = checkpoint.restore()
     if strategies.is_chief() and run.changes(config):
-        # They were asked for, and what is restored fits them.
+        # The user asked for the changes, and the restored state fits them.
         run.write_config(config)
     if done.epochs >= settings.epochs:
         return
 
-    history = run.read_history()
-    epochs = history.setdefault(name, [])
-    del epochs[done.epochs :]
-
-    def keep() -> None:
-        save_weights(kept, run.best_weights)
-        with replacing(run.stage_weights(name)) as temporary:
-            shutil.copyfile(run.best_weights, temporary)
-        if critic := getattr(model, "critic", None):
-            save_weights(critic, run.critic_weights)
-
-    by_length = getattr(settings, "lengths", 1) > 1
-    batches = pipeline.training(
-        *(splits["train"], settings.images_a_step, settings.captions, config.seed + number),
-        by_length,
-    )
-    if getattr(model, "critic", None) and config.data.corpora and settings.unpaired:
-        skips = Skips()
-        sentences = tokenize_corpora(config.data.corpora, pipeline.tokenizer, skips)
-        for line in [f"{len(sentences)} sentences of data.corpora are used", *skips.lines()]:
-            print(f"{objective}: {line}", file=sys.stderr)
-        batches = pipeline.with_unpaired(
-            batches, sentences, settings.captions, config.seed + number
-        )
-    # In this order: the first ones add figures that the later ones read, all that an epoch leaves
-    # is on disk when it counts as done, and an interruption ends an epoch that is whole.
-    recording = [
-        callbacks.History(epochs, lambda: write_json(run.history, history)),
-        callbacks.SaveBest(keep, watched, epochs),
-        *_sample_captions(monitor, logs),
-        keras.callbacks.TensorBoard(
-            log_dir=logs,
-            histogram_freq=int(config.logging.histograms),
-            write_graph=False,
-            profile_batch=_profiled_steps(config),
-        ),
-        continuation,
-        callbacks.Progress(objective),
-    ]
+    recording = recording_callbacks(run, config, name, trainer, monitor, checkpoint)
     chief = strategies.is_chief()
-    save = continuation.save_within_epoch if chief else lambda: None
+    save = checkpoint.save_within_epoch if chief else lambda: None
     try:
         with monitored_service(config.data.service), Interruption(save) as interruption:
             train(
-                model,
-                batches,
+                trainer,
+                training_batches(config, number, pipeline, splits["train"]),
                 pipeline.validation(splits["val"], settings.batch_size),
                 settings.epochs,
+                # In this order: the first ones add metrics that later ones read, everything an
+                # epoch leaves is on disk when it counts as done, and an interruption ends a whole
+                # epoch.
                 [
-                    *_word_vector_policy(config, captioner),
-                    callbacks.StopOnNonFinite(_fail),
+                    *word_vector_policy(config, captioner),
+                    callbacks.StopOnNonFinite(_stop_invalid),
                     callbacks.CaptionMetrics(lambda: strategies.from_chief(monitor.quality)),
-                    *watching,
+                    *([collapse] if collapse else []),
                     *(recording if chief else []),
                     interruption,
                 ],
@@ -216,51 +99,168 @@ def train_stage(
             )
     except KeyboardInterrupt:
         if chief and not run.best_weights.exists():
-            save_weights(kept, run.best_weights)
+            save_weights(trainer.kept_captioner, run.best_weights)
         raise
     strategies.wait_for_all()
     if run.kept_weights(config, number + 1) is None:
-        _collapsed("no epoch was healthy")
+        _stop_collapsed("no epoch was healthy")
     if not run.stage_weights(name).exists():
         print(f"{objective}: no epoch was healthy; none is kept", file=sys.stderr)
 
 
-def _fail(reason: str) -> NoReturn:
-    raise CaptionGANError(
-        f"Training stopped: {reason}. What was kept before stays. Try a lower learning rate."
+def build_trainer(
+    run: RunDirectory,
+    config: Config,
+    number: int,
+    captioner: Captioner,
+    pipeline: Pipeline,
+    splits: Splits,
+) -> Trainer:
+    """The compiled trainer of a stage; arguments as of `train_stage`."""
+    objective = config.stages[number]
+    settings = config.objective(objective)
+    # Seed initialisation per stage, so that a resumed run builds the same weights.
+    keras.utils.set_random_seed(config.seed + 1 + number)
+    if weights := run.kept_weights(config, number):
+        load_weights(captioner, weights)
+    # Word vectors that are unfrozen later need a place in the optimizer from the start.
+    captioner.generator.embedding.trainable = True
+    data: dict[str, Any] = {}
+    if settings.has_rewards:
+        data["references"] = (captions[:, 1:] for captions in pipeline.references(splits["train"]))
+    if reads_corpora(config, objective):
+        data["reads_corpora"] = True
+    return settings.load_trainer().from_config(
+        captioner,
+        settings,
+        steps_per_epoch(config, objective, splits["train"].images, captioner.encoder)
+        * settings.epochs,
+        config.seed + number,
+        steps_per_execution=config.steps_per_execution,
+        jit_compile=config.jit_compile,
+        **data,
     )
 
 
-def _collapsed(reason: str) -> NoReturn:
-    raise CaptionGANError(
-        f"Training stopped: {reason}. Healthy weights that were kept before stay. Begin with "
-        "maximum_likelihood, raise the anchor's weight or lower the learning rate."
+def reads_corpora(config: Config, objective: str) -> bool:
+    """Whether an objective reads sentences of `data.corpora`."""
+    return bool(config.data.corpora and config.objective(objective).sentences_per_caption)
+
+
+def steps_per_epoch(config: Config, objective: str, images: int, encoder: Encoder) -> int:
+    """Steps of an objective in a pass over so many training images.
+
+    Raises:
+        CaptionGANError: There are too few steps to train, or the batch does not fit the devices.
+    """
+    settings = config.objective(objective)
+    steps = images // settings.images_per_step
+    if not steps:
+        raise CaptionGANError(
+            f"A step of {objective} takes {settings.images_per_step} images, but there are only "
+            f"{images} training images; give a smaller {objective}.batch_size."
+        )
+    if settings.batch_size % replicas.count():
+        raise CaptionGANError(
+            f"{objective}.batch_size is {settings.batch_size}, which cannot be divided among "
+            f"{replicas.count()} devices; choose a multiple of their number."
+        )
+    if settings.sorts_by_length and replicas.several() and encoder.normalizes_over_batch:
+        raise CaptionGANError(
+            f"{objective}.length_buckets is {settings.length_buckets}, but must be 1 on several "
+            f"devices with encoder.name {config.encoder.name}, which normalises over all of them "
+            "at once."
+        )
+    total = steps * settings.epochs
+    if settings.generator_warmup_steps >= total:
+        raise CaptionGANError(
+            f"{objective}.critic_warmup_steps is {settings.critic_warmup_steps}, but there are "
+            f"only {total} steps, so the generator would never be trained; lower it, raise "
+            f"{objective}.epochs or lower {objective}.batch_size."
+        )
+    return steps
+
+
+def training_batches(
+    config: Config, number: int, pipeline: Pipeline, train_split: PreparedSplit
+) -> tf.data.Dataset:
+    """An epoch of a stage's batches, with sentences of `data.corpora` if it reads them."""
+    objective = config.stages[number]
+    settings, seed = config.objective(objective), config.seed + number
+    batches = pipeline.training(
+        train_split, settings.images_per_step, settings.captions, seed, settings.sorts_by_length
+    )
+    if not reads_corpora(config, objective):
+        return batches
+    skips = Skips()
+    sentences = tokenize_corpora(config.data.corpora, pipeline.tokenizer, skips)
+    for line in [f"{len(sentences)} sentences of data.corpora are used", *skips.lines()]:
+        print(f"{objective}: {line}", file=sys.stderr)
+    return pipeline.with_sentences(batches, sentences, settings.captions, seed)
+
+
+def collapse_monitor(
+    logs: Path, config: Config, trainer: Trainer, monitor: Monitor
+) -> CollapseMonitor | None:
+    """Watches samples for signs of collapse while a critic trains the generator."""
+    if not trainer.config.watches_for_collapse:
+        return None
+    return CollapseMonitor(
+        lambda: strategies.from_chief(monitor.health),
+        config.monitor,
+        trainer.trained_state,
+        _tensorboard_scalars(logs / "health"),
+        _stop_collapsed,
     )
 
 
-def _log(logs: Path) -> Callable[[Mapping[str, float], int], None]:
-    """Writes figures for TensorBoard."""
-    if not strategies.is_chief():
-        return lambda figures, step: None
-    writer = tf.summary.create_file_writer(str(logs / "health"))
+def recording_callbacks(
+    run: RunDirectory,
+    config: Config,
+    name: str,
+    trainer: Trainer,
+    monitor: Monitor,
+    checkpoint: TrainingCheckpoint,
+) -> list[keras.callbacks.Callback]:
+    """What the chief alone writes: history, best weights, TensorBoard, checkpoints, progress.
 
-    def log(figures: Mapping[str, float], step: int) -> None:
-        with writer.as_default():
-            for name, value in figures.items():
-                tf.summary.scalar(f"health/{name}", value, step=step)
-        writer.flush()
+    Args:
+        run: Receives everything.
+        config: Settings of the run.
+        name: Name of the stage.
+        trainer: Trains the stage.
+        monitor: Captions images for TensorBoard.
+        checkpoint: Restored state; its epochs stay in the history, later ones are dropped.
+    """
+    history, logs = run.read_history(), run.logs / name
+    epochs = history.setdefault(name, [])
+    del epochs[checkpoint.position.epochs :]
 
-    return log
+    def keep_best() -> None:
+        save_weights(trainer.kept_captioner, run.best_weights)
+        with replacing(run.stage_weights(name)) as temporary:
+            shutil.copyfile(run.best_weights, temporary)
+        if trainer.critic is not None:
+            save_weights(trainer.critic, run.critic_weights)
+
+    watched = trainer.monitored_metric(facts_are_known=monitor.is_true is not None)
+    pictures = [callbacks.SampleCaptions(logs, monitor.pictures)] if monitor.shown else []
+    return [
+        callbacks.History(epochs, lambda: write_json(run.history, history)),
+        callbacks.SaveBest(keep_best, watched, epochs),
+        *pictures,
+        keras.callbacks.TensorBoard(
+            log_dir=logs,
+            histogram_freq=int(config.logging.histograms),
+            write_graph=False,
+            profile_batch=_profiled_steps(config),
+        ),
+        checkpoint,
+        callbacks.Progress(name.partition("-")[2]),
+    ]
 
 
-def _profiled_steps(config: Config) -> tuple[int, int] | int:
-    if config.profile_steps is None:
-        return 0
-    first, last = map(int, config.profile_steps.split(","))
-    return first, last
-
-
-def _word_vector_policy(config: Config, captioner: Captioner) -> list[keras.callbacks.Callback]:
+def word_vector_policy(config: Config, captioner: Captioner) -> list[keras.callbacks.Callback]:
     """Freezes pretrained word vectors, for good or for some epochs."""
     policy = config.text.word_vectors_policy
     if config.text.word_vectors is None or policy == "trainable":
@@ -269,5 +269,37 @@ def _word_vector_policy(config: Config, captioner: Captioner) -> list[keras.call
     return [callbacks.UnfreezeEmbeddings(captioner.generator.embedding, epochs)]
 
 
-def _sample_captions(monitor: Monitor, logs: Path) -> list[keras.callbacks.Callback]:
-    return [callbacks.SampleCaptions(logs, monitor.pictures)] if monitor.shown else []
+def _stop_invalid(reason: str) -> NoReturn:
+    raise CaptionGANError(
+        f"Training stopped: {reason}. Weights that were kept before stay. Try a lower learning "
+        "rate."
+    )
+
+
+def _stop_collapsed(reason: str) -> NoReturn:
+    raise CaptionGANError(
+        f"Training stopped: {reason}. Healthy weights that were kept before stay. Begin with "
+        "maximum_likelihood, raise mle_weight or lower the learning rate."
+    )
+
+
+def _tensorboard_scalars(folder: Path) -> Callable[[Mapping[str, float], int], None]:
+    """A function that writes values by name for TensorBoard; it does nothing but on the chief."""
+    if not strategies.is_chief():
+        return lambda values, step: None
+    writer = tf.summary.create_file_writer(str(folder))
+
+    def write(values: Mapping[str, float], step: int) -> None:
+        with writer.as_default():
+            for name, value in values.items():
+                tf.summary.scalar(f"health/{name}", value, step=step)
+        writer.flush()
+
+    return write
+
+
+def _profiled_steps(config: Config) -> tuple[int, int] | int:
+    if config.profile_steps is None:
+        return 0
+    first, last = map(int, config.profile_steps.split(","))
+    return first, last

@@ -10,9 +10,9 @@ POWER_ITERATIONS = 10
 
 def apply(kind: str, variables: Sequence[keras.Variable], clip_value: float) -> None:
     """Applies the constraint of that name, if it is one of weights; penalties are in the loss."""
-    if kind == "clipping":
+    if kind == "weight_clipping":
         clip(variables, clip_value)
-    elif kind == "spectral":
+    elif kind == "spectral_norm":
         limit_spectral_norms(variables)
 
 

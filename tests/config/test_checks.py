@@ -1,6 +1,7 @@
 """Settings that cannot work together are refused, and say why."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,14 +12,16 @@ from caption_gan.config.objectives import (
     MaximumLikelihoodConfig,
     PolicyGradientConfig,
     SelfCriticalConfig,
-    WassersteinGANConfig,
+    WGANGPConfig,
 )
 from caption_gan.config.run import Config
 from caption_gan.distribution import replicas, strategies
 from caption_gan.errors import CaptionGANError
 from caption_gan.fit import resolve
-from caption_gan.training.stage import steps_an_epoch
+from caption_gan.training.stage import steps_per_epoch
 
+# What `steps_per_epoch` asks of an encoder.
+ENCODER = SimpleNamespace(normalizes_over_batch=True)
 REFUSED = {
     "attention_heads is 3": {"generator": GeneratorConfig(attention_heads=3, hidden_size=160)},
     "beam_groups is 2": {"decoding": DecodingConfig(beam=5, beam_groups=2)},
@@ -44,11 +47,11 @@ REFUSED = {
     },
     "captions of other images": {
         "stages": ["maximum_likelihood", "wgan_gp"],
-        "wgan_gp": WassersteinGANConfig(batch_size=1, critic_updates=1),
+        "wgan_gp": WGANGPConfig(batch_size=1, critic_updates=1),
     },
     "no lower bound": {
         "stages": ["maximum_likelihood", "wgan_gp"],
-        "wgan_gp": WassersteinGANConfig(critic_loss="wasserstein", constraint="none"),
+        "wgan_gp": WGANGPConfig(critic_loss="wasserstein", constraint="none"),
     },
     "nothing would train": {"stages": ["wgan_gp"]},
 }
@@ -63,16 +66,18 @@ def test_refused(message):
 def test_steps_of_an_epoch_and_images_that_are_too_few():
     config = Config(
         policy_gradient=PolicyGradientConfig(
-            batch_size=4, critic_updates=5, epochs=2, critic_warmup=6
+            batch_size=4, critic_updates=5, epochs=2, critic_warmup_steps=6
         ),
-        self_critical=SelfCriticalConfig(batch_size=4, epochs=1, critic_warmup=1000),
+        self_critical=SelfCriticalConfig(batch_size=4, epochs=1, critic_warmup_steps=1000),
     )
-    assert steps_an_epoch(config, "policy_gradient", 99) == 4
-    assert steps_an_epoch(config, "self_critical", 99) == 24  # There is no critic to warm up.
+    assert steps_per_epoch(config, "policy_gradient", 99, ENCODER) == 4
+    assert (
+        steps_per_epoch(config, "self_critical", 99, ENCODER) == 24
+    )  # There is no critic to warm up.
     with pytest.raises(CaptionGANError, match="takes 20 images, but there are only 19"):
-        steps_an_epoch(config, "policy_gradient", 19)
-    with pytest.raises(CaptionGANError, match="critic_warmup is 6, but there are only 6 steps"):
-        steps_an_epoch(config, "policy_gradient", 60)
+        steps_per_epoch(config, "policy_gradient", 19, ENCODER)
+    with pytest.raises(CaptionGANError, match="critic_warmup_steps is 6, but"):
+        steps_per_epoch(config, "policy_gradient", 60, ENCODER)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +85,7 @@ def test_steps_of_an_epoch_and_images_that_are_too_few():
     [
         {},
         {"stages": ["maximum_likelihood", "wgan_gp", "policy_gradient", "self_critical"]},
-        {"stages": ["wgan_gp"], "wgan_gp": WassersteinGANConfig(train_encoder=True)},
+        {"stages": ["wgan_gp"], "wgan_gp": WGANGPConfig(train_encoder=True)},
         # Settings of objectives that are not used do not matter.
         {"policy_gradient": PolicyGradientConfig(captions=1)},
     ],
@@ -110,14 +115,14 @@ def test_workers_that_are_not_named(text, monkeypatch):
 def test_a_batch_that_cannot_be_divided(monkeypatch):
     monkeypatch.setattr(replicas, "count", lambda: 5)
     with pytest.raises(CaptionGANError, match="batch_size is 32, which cannot be divided among 5"):
-        steps_an_epoch(Config(), "maximum_likelihood", 100)
+        steps_per_epoch(Config(), "maximum_likelihood", 100, ENCODER)
 
 
 def test_lengths_with_an_encoder_that_normalises(monkeypatch):
     monkeypatch.setattr(replicas, "count", lambda: 2)
-    config = Config(maximum_likelihood=MaximumLikelihoodConfig(lengths=2))
-    with pytest.raises(CaptionGANError, match="lengths is 2, but must be 1"):
-        steps_an_epoch(config, "maximum_likelihood", 100)
+    config = Config(maximum_likelihood=MaximumLikelihoodConfig(length_buckets=2))
+    with pytest.raises(CaptionGANError, match="length_buckets is 2, but must be 1"):
+        steps_per_epoch(config, "maximum_likelihood", 100, ENCODER)
 
 
 def test_several_workers_need_one_folder():

@@ -69,8 +69,8 @@ def test_batches_with_sentences_are_varied_and_follow_from_the_seed(tokenizer):
 
     def drawn(seed):
         tf.random.set_seed(0)
-        with_sentences = pipeline.with_unpaired(batches, sentences, 2, seed)
-        return [batch["unpaired"] for batch in with_sentences.as_numpy_iterator()]
+        with_sentences = pipeline.with_sentences(batches, sentences, 2, seed)
+        return [batch["corpus_token_ids"] for batch in with_sentences.as_numpy_iterator()]
 
     first = drawn(1)
     assert all(some.shape == (4, 2, 5) and some.dtype == np.int32 for some in first)

@@ -206,10 +206,12 @@ def test_a_continued_training_sees_what_an_uninterrupted_one_would(
     def seen(done: Position) -> list[np.ndarray]:
         keras.utils.set_random_seed(0)
         batches = pipeline.training(prepared, 2, 2, 3, by_length)
-        batches = pipeline.with_unpaired(batches, sentences, 2, 3)
+        batches = pipeline.with_sentences(batches, sentences, 2, 3)
         reader = Reader()
         train(reader, batches, tf.data.Dataset.range(1), 3, [], done)
-        return [np.concatenate([batch["token_ids"], batch["unpaired"]]) for batch in reader.read]
+        return [
+            np.concatenate([batch["token_ids"], batch["corpus_token_ids"]]) for batch in reader.read
+        ]
 
     whole = seen(Position())
     assert len(whole) == 12

@@ -3,6 +3,7 @@
 Everything random is drawn alike for all images, so that it does not depend on how they are divided.
 """
 
+import dataclasses
 import sys
 from typing import Any
 from unittest import mock
@@ -13,22 +14,18 @@ import tensorflow as tf
 
 from caption_gan.config.objectives import (
     MaximumLikelihoodConfig,
+    ObjectiveConfig,
     PolicyGradientConfig,
+    RewardWeights,
     SelfCriticalConfig,
-    WassersteinGANConfig,
+    WGANGPConfig,
 )
 from caption_gan.distribution import precision, replicas, strategies
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.encoders.convolutional import ConvolutionalEncoder
 from caption_gan.models.generators.gru import GRUGenerator
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
-from caption_gan.training.averaging import RunningAverage
 from caption_gan.training.loop import Position, train
-from caption_gan.training.objectives.maximum_likelihood import MaximumLikelihood
-from caption_gan.training.objectives.policy_gradient import PolicyGradient
-from caption_gan.training.objectives.self_critical import SelfCritical
-from caption_gan.training.objectives.wgan_gp import WassersteinGAN
-from caption_gan.training.rewards.cider import CiderReward
 
 STEPS, IMAGES, CAPTIONS, TIME, VOCABULARY = 3, 8, 2, 6, 10
 # The first step trains the critic alone; clipping acts in all of them.
@@ -36,41 +33,31 @@ SHARED: dict[str, Any] = {
     "batch_size": 4,
     "captions": CAPTIONS,
     "critic_updates": 2,
-    "critic_warmup": 1,
+    "critic_warmup_steps": 1,
     "gradient_clip": 0.1,
     "learning_rate": 1e-2,
 }
-OBJECTIVES: dict[str, Any] = {
-    "maximum_likelihood": (
-        MaximumLikelihood,
-        MaximumLikelihoodConfig(
-            batch_size=IMAGES,
-            scheduled_sampling=0.5,
-            label_smoothing=0.1,
-            gradient_clip=0.1,
-            matrix_learning_rate=0,
-        ),
+OBJECTIVES: dict[str, ObjectiveConfig] = {
+    "maximum_likelihood": MaximumLikelihoodConfig(
+        batch_size=IMAGES,
+        scheduled_sampling=0.5,
+        label_smoothing=0.1,
+        gradient_clip=0.1,
+        matrix_learning_rate=0,
     ),
-    "muon": (MaximumLikelihood, MaximumLikelihoodConfig(batch_size=IMAGES, averaging=0.9)),
-    "wgan_gp": (WassersteinGAN, WassersteinGANConfig(**SHARED, train_encoder=True)),
-    "wgan_gp, other settings": (
-        WassersteinGAN,
-        WassersteinGANConfig(
-            **SHARED, constraint="clipping", mismatches="alike", critic_loss="relativistic"
-        ),
+    "muon": MaximumLikelihoodConfig(batch_size=IMAGES, ema_momentum=0.9),
+    "wgan_gp": WGANGPConfig(**SHARED, train_encoder=True),
+    "wgan_gp, other settings": WGANGPConfig(
+        **SHARED, constraint="weight_clipping", hard_negatives=True, critic_loss="relativistic"
     ),
-    "policy_gradient": (PolicyGradient, PolicyGradientConfig(**SHARED, constraint="spectral")),
-    "self_critical": (SelfCritical, SelfCriticalConfig(**SHARED, critic_weight=0.5)),
-    "self_critical, without a critic": (
-        SelfCritical,
-        SelfCriticalConfig(**SHARED | {"batch_size": IMAGES}, critic_weight=0),
+    "policy_gradient": PolicyGradientConfig(**SHARED, constraint="spectral_norm"),
+    "self_critical": SelfCriticalConfig(**SHARED, rewards=RewardWeights(critic=0.5, cider=0.5)),
+    "self_critical, without a critic": SelfCriticalConfig(**SHARED | {"batch_size": IMAGES}),
+    "mixed_float16": WGANGPConfig(**SHARED),
+    "maximum_likelihood, together": MaximumLikelihoodConfig(
+        batch_size=IMAGES, matrix_learning_rate=0
     ),
-    "mixed_float16": (WassersteinGAN, WassersteinGANConfig(**SHARED)),
-    "maximum_likelihood, together": (
-        MaximumLikelihood,
-        MaximumLikelihoodConfig(batch_size=IMAGES, matrix_learning_rate=0),
-    ),
-    "wgan_gp, together": (WassersteinGAN, WassersteinGANConfig(**SHARED | {"critic_warmup": 0})),
+    "wgan_gp, together": WGANGPConfig(**SHARED | {"critic_warmup_steps": 0}),
 }
 
 
@@ -113,14 +100,19 @@ def trained(name: str) -> dict[str, np.ndarray]:
 
 def further_trained(name: str, captioner: Captioner) -> dict[str, np.ndarray]:
     """As `trained`, from a captioner that is there."""
-    objective, config = OBJECTIVES[name]
+    config = OBJECTIVES[name]
     examples = data()
     more = {}
-    if objective is SelfCritical:
-        more["cider"] = CiderReward(examples["token_ids"][..., 1:])
-    model = objective.stage(captioner, config, STEPS, 0, **more)
-    if "together" in name:
-        model.steps_a_call = 2
+    if config.has_rewards:
+        more["references"] = examples["token_ids"][..., 1:]
+    model = config.load_trainer().from_config(
+        captioner,
+        dataclasses.replace(config, ema_momentum=0.9),
+        STEPS,
+        0,
+        steps_per_execution=2 if "together" in name else 1,
+        **more,
+    )
     optimizers = [model.optimizer]
     if getattr(model, "critic", None):
         optimizers.append(model.critic_optimizer)
@@ -131,8 +123,6 @@ def further_trained(name: str, captioner: Captioner) -> dict[str, np.ndarray]:
             # The first gradients overflow at the usual scale, on some processors at half of it too.
             optimizer.dynamic_scale.assign(2.0**12)
     batches = tf.data.Dataset.from_tensor_slices(examples).batch(IMAGES, drop_remainder=True)
-    average = captioner.copy()
-    model.after_step = RunningAverage(captioner.weights, average.weights, 0.9).update
     logs: dict[str, float] = {}
     callbacks = [
         keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, figures: logs.update(figures)),
@@ -140,7 +130,7 @@ def further_trained(name: str, captioner: Captioner) -> dict[str, np.ndarray]:
     train(model, batches, batches.take(1), 1, callbacks, Position())
     variables = [
         *model.weights,
-        *average.weights,
+        *model.kept_captioner.weights,
         *(variable for optimizer in optimizers for variable in optimizer.variables),
     ]
     found = {

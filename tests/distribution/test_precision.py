@@ -13,34 +13,30 @@ import tensorflow as tf
 from caption_gan.config.objectives import (
     CriticConfig,
     MaximumLikelihoodConfig,
+    ObjectiveConfig,
     PolicyGradientConfig,
+    RewardWeights,
     SelfCriticalConfig,
-    WassersteinGANConfig,
+    WGANGPConfig,
 )
 from caption_gan.distribution import precision
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.critic import build_critic
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.text.vocabulary import PAD_ID
-from caption_gan.training.critic_penalty import critic_penalty
-from caption_gan.training.objectives.maximum_likelihood import MaximumLikelihood
-from caption_gan.training.objectives.policy_gradient import PolicyGradient
-from caption_gan.training.objectives.self_critical import SelfCritical
-from caption_gan.training.objectives.trainer import Objective
-from caption_gan.training.objectives.wgan_gp import WassersteinGAN
-from caption_gan.training.rewards.cider import CiderReward
+from caption_gan.training import losses
+from caption_gan.training.objectives.trainer import Trainer
 from tests.captioners import captioner
 
-SHARED: dict[str, Any] = {"batch_size": 4, "critic_updates": 2, "critic_warmup": 0}
-WITHOUT_CRITIC = SHARED | {"critic_updates": 1, "captions": 2, "critic_weight": 0.0}
-OBJECTIVES = {
-    "maximum_likelihood": (MaximumLikelihood, MaximumLikelihoodConfig(scheduled_sampling=0.5)),
-    "wgan_gp": (WassersteinGAN, WassersteinGANConfig(**SHARED)),
-    "policy_gradient": (PolicyGradient, PolicyGradientConfig(**SHARED)),
-    "self_critical": (SelfCritical, SelfCriticalConfig(**WITHOUT_CRITIC)),
-    "with a critic": (
-        SelfCritical,
-        SelfCriticalConfig(**SHARED | {"captions": 2, "critic_weight": 0.5}),
+SHARED: dict[str, Any] = {"batch_size": 4, "critic_updates": 2, "critic_warmup_steps": 0}
+WITHOUT_CRITIC = SHARED | {"critic_updates": 1, "captions": 2}
+OBJECTIVES: dict[str, ObjectiveConfig] = {
+    "maximum_likelihood": MaximumLikelihoodConfig(scheduled_sampling=0.5),
+    "wgan_gp": WGANGPConfig(**SHARED),
+    "policy_gradient": PolicyGradientConfig(**SHARED),
+    "self_critical": SelfCriticalConfig(**WITHOUT_CRITIC),
+    "with a critic": SelfCriticalConfig(
+        **SHARED | {"captions": 2, "rewards": RewardWeights(critic=0.5, cider=0.5)}
     ),
 }
 HALVES = ("mixed_bfloat16", "mixed_float16")
@@ -48,28 +44,28 @@ HALVES = ("mixed_bfloat16", "mixed_float16")
 TOLERANCE = {"mixed_bfloat16": 2e-2, "mixed_float16": 4e-3}
 
 
-def build(name: str, policy: str, batch: dict[str, tf.Tensor]) -> Objective:
-    objective, config = OBJECTIVES[name]
-    rewards = {}
-    if objective is SelfCritical:
-        rewards["cider"] = CiderReward(batch["token_ids"][..., 1:].numpy())
+def build(name: str, policy: str, batch: dict[str, tf.Tensor]) -> Trainer:
+    config = OBJECTIVES[name]
+    data = {}
+    if config.has_rewards:
+        data["references"] = batch["token_ids"][..., 1:].numpy()
     network = captioner(dropout=0.0)
     with precision.using(policy):
-        model = objective.stage(network.copy(), config, 8, 5, **rewards)
+        model = config.load_trainer().from_config(network.copy(), config, 8, 5, **data)
     model.run_eagerly = True  # Tracing takes longer than all the steps.
     return model
 
 
-def optimizers(model: Objective) -> list[keras.optimizers.Optimizer]:
+def optimizers(model: Trainer) -> list[keras.optimizers.Optimizer]:
     both = [model.optimizer, getattr(model, "critic_optimizer", None)]
     return [one for one in both if one is not None and one.inner_optimizer.variables[2:]]
 
 
-def weights(model: Objective) -> list[np.ndarray]:
+def weights(model: Trainer) -> list[np.ndarray]:
     return [np.array(variable) for variable in model.trainable_variables]
 
 
-def train(model: Objective, batch: dict[str, tf.Tensor], steps: int = 3) -> dict[str, float]:
+def train(model: Trainer, batch: dict[str, tf.Tensor], steps: int = 3) -> dict[str, float]:
     for _ in range(steps):
         figures = model.train_step(batch)
     return {name: float(value) for name, value in figures.items()}
@@ -162,7 +158,6 @@ def test_what_no_scale_can_mend_is_told(step_batch):
 @pytest.fixture(scope="module")
 def penalty_gradients(step_batch):
     """Of a critic's weights by the penalty, for a factor by which its slopes are larger."""
-    config = WassersteinGANConfig(constraint="gradient_penalty")
     exact = captioner(dropout=0.0)
     keras.utils.set_random_seed(3)
     exact_critic = build_critic(exact.generator, CriticConfig())
@@ -173,15 +168,22 @@ def penalty_gradients(step_batch):
             critic = build_critic(exact.copy().generator, CriticConfig())
         critic.set_weights(exact_critic.get_weights())
         token_ids = tf.tile(step_batch["token_ids"], [1, 3, 1])
-        words, mask = critic.embedding(token_ids), token_ids != PAD_ID
-
-        def steep(words, mask, memory):
-            return factor * critic(words, mask, memory)
-
+        embeddings = critic.embedding(token_ids)
+        mask = tf.cast(token_ids != PAD_ID, embeddings.dtype)
+        real, fake, mismatched = map(
+            losses.EmbeddedCaptions, tf.split(embeddings, 3, axis=1), tf.split(mask, 3, axis=1)
+        )
         with tf.GradientTape() as tape:
             memory = critic.encode(Regions(step_batch["regions"]))
-            seed = keras.random.SeedGenerator(0)
-            penalty = critic_penalty(steep, memory, words, mask, config, seed, scale)
+            penalty = losses.gradient_penalty(
+                lambda embeddings, mask: factor * critic(embeddings, mask, memory),
+                real,
+                fake,
+                keras.random.SeedGenerator(0),
+                mismatched=mismatched,
+                mismatched_share=0.33,
+                loss_scale=scale,
+            )
             scaled = scale * penalty
         found = tape.gradient(scaled, critic.trainable_variables)
         return np.concatenate([np.ravel(one) / scale for one in found if one is not None])

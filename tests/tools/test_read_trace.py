@@ -7,13 +7,12 @@ import keras
 import pytest
 import tensorflow as tf
 
-from caption_gan.config.objectives import SelfCriticalConfig, WassersteinGANConfig
+from caption_gan.config.objectives import RewardWeights, SelfCriticalConfig, WGANGPConfig
 from caption_gan.errors import CaptionGANError
 from caption_gan.models.trace_scopes import ENCODER, GENERATOR_UPDATE, PENALTY, REWARD, ROLLOUT
 from caption_gan.training.loop import Position, train
-from caption_gan.training.objectives.self_critical import SelfCritical
-from caption_gan.training.objectives.wgan_gp import WassersteinGAN
-from caption_gan.training.rewards.cider import CiderReward
+from caption_gan.training.objectives.policy_gradient import PolicyGradient
+from caption_gan.training.objectives.wgan_gp import WGANGP
 from tests.captioners import Bending, captioner
 
 TOOLS = str(Path(__file__).parents[2] / "tools")
@@ -37,8 +36,8 @@ def tool():
 @pytest.fixture(scope="module")
 def events(tool, step_batch, tmp_path_factory):
     """Events of the traced steps of a tiny run."""
-    config = WassersteinGANConfig(batch_size=2, critic_updates=UPDATES, critic_warmup=1)
-    model = WassersteinGAN.stage(captioner(encoder=Bending), config, PROFILED[1], 0)
+    config = WGANGPConfig(batch_size=2, critic_updates=UPDATES, critic_warmup_steps=1)
+    model = WGANGP.from_config(captioner(encoder=Bending), config, PROFILED[1], 0)
     return traced(tool, model, step_batch, tmp_path_factory.mktemp("logs"))
 
 
@@ -67,10 +66,16 @@ def test_a_phase_without_its_scope_is_missing(tool, events, name):
 
 def test_a_trace_has_rewards(tool, step_batch, tmp_path):
     config = SelfCriticalConfig(
-        batch_size=2, captions=2, critic_updates=UPDATES, critic_warmup=1, critic_weight=0.5
+        batch_size=2,
+        captions=2,
+        critic_updates=UPDATES,
+        critic_warmup_steps=1,
+        rewards=RewardWeights(critic=0.5, cider=0.5),
     )
-    cider = CiderReward(step_batch["token_ids"][..., 1:])
-    model = SelfCritical.stage(captioner(encoder=Bending), config, PROFILED[1], 0, cider=cider)
+    references = step_batch["token_ids"][..., 1:].numpy()
+    model = PolicyGradient.from_config(
+        captioner(encoder=Bending), config, PROFILED[1], 0, references=references
+    )
     events = traced(tool, model, step_batch, tmp_path)
     _, _, times = tool.phase_times(events)
     rest = {path for path in EXPECTED if PENALTY not in path and len(path) == 1}

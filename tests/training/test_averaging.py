@@ -22,7 +22,7 @@ def train(momentum: float, steps: int) -> tuple[keras.Model, np.ndarray]:
     """A weight that is t after t steps, and its average."""
     model, copy = (keras.Sequential([keras.layers.Input((2,)), Counting()]) for _ in range(2))
     model.compile(optimizer=keras.optimizers.SGD(2.0), loss=lambda _, y: y)
-    average = RunningAverage(model.weights, copy.weights, momentum)
+    average = RunningAverage(model, copy, momentum)
     x = np.zeros((1, 2), np.float32)
     for done in range(steps):
         model.train_on_batch(x, x)

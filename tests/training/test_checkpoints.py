@@ -26,7 +26,9 @@ def model(seed: int = 0, units: int = 300, layers: int = 1) -> keras.Model:
 
 
 def continuation(directory: Path, seed: int = 0, **settings) -> TrainingCheckpoint:
-    made = TrainingCheckpoint(directory, model(seed, **settings))
+    network = model(seed, **settings)
+    variables = {"model": network.variables, "optimizer": network.optimizer.variables}
+    made = TrainingCheckpoint(directory, variables)
     made.set_params({"steps": 10})
     return made
 

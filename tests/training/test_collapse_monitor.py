@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from caption_gan.config.objectives import MonitorConfig
+from caption_gan.config.run import MonitorConfig
 from caption_gan.metrics.collapse import out_of_bounds
 from caption_gan.training.collapse_monitor import CollapseMonitor
 

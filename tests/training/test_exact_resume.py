@@ -16,30 +16,25 @@ from tensorflow.python.framework import config as framework
 
 from caption_gan.config.objectives import (
     MaximumLikelihoodConfig,
-    MonitorConfig,
+    ObjectiveConfig,
     PolicyGradientConfig,
     SelfCriticalConfig,
-    WassersteinGANConfig,
+    WGANGPConfig,
 )
+from caption_gan.config.run import MonitorConfig
 from caption_gan.distribution import precision
-from caption_gan.training.averaging import RunningAverage
 from caption_gan.training.checkpoints import TrainingCheckpoint
 from caption_gan.training.collapse_monitor import CollapseMonitor
 from caption_gan.training.loop import train
-from caption_gan.training.objectives.maximum_likelihood import MaximumLikelihood
-from caption_gan.training.objectives.policy_gradient import PolicyGradient
-from caption_gan.training.objectives.self_critical import SelfCritical
-from caption_gan.training.objectives.wgan_gp import WassersteinGAN
-from caption_gan.training.rewards.cider import CiderReward
 from tests.captioners import captioner
 
-SHARED: dict[str, Any] = {"batch_size": 2, "critic_updates": 1, "critic_warmup": 1}
-OBJECTIVES = {
-    "maximum_likelihood": (MaximumLikelihood, MaximumLikelihoodConfig(scheduled_sampling=0.5)),
-    "wgan_gp": (WassersteinGAN, WassersteinGANConfig(**SHARED)),
-    "mixed_float16": (WassersteinGAN, WassersteinGANConfig(**SHARED)),
-    "policy_gradient": (PolicyGradient, PolicyGradientConfig(**SHARED)),
-    "self_critical": (SelfCritical, SelfCriticalConfig(**SHARED | {"captions": 2})),
+SHARED: dict[str, Any] = {"batch_size": 2, "critic_updates": 1, "critic_warmup_steps": 1}
+STAGES: dict[str, ObjectiveConfig] = {
+    "maximum_likelihood": MaximumLikelihoodConfig(scheduled_sampling=0.5, ema_momentum=0.9),
+    "wgan_gp": WGANGPConfig(**SHARED),
+    "mixed_float16": WGANGPConfig(**SHARED),
+    "policy_gradient": PolicyGradientConfig(**SHARED),
+    "self_critical": SelfCriticalConfig(**SHARED | {"captions": 2}),
 }
 STEPS, STOPPED = 4, 2
 
@@ -72,48 +67,48 @@ class Stage:
         # A seed of its own, so that nothing agrees that is not restored.
         network = captioner(seed=seed)
         keras.utils.set_random_seed(1)
-        objective, config = OBJECTIVES[name]
-        rewards = {}
-        if objective is SelfCritical:
-            rewards["cider"] = CiderReward(data["token_ids"][..., 1:].numpy())
+        config = STAGES[name]
+        references = {}
+        if config.has_rewards:
+            references["references"] = data["token_ids"][..., 1:].numpy()
         with precision.using(name if name == "mixed_float16" else "float32"):
-            self.model = objective.stage(network.copy(), config, STEPS, 5, **rewards)
+            self.model = config.load_trainer().from_config(
+                network.copy(), config, STEPS, 5, **references
+            )
         self.model.run_eagerly = True  # Tracing takes longer than all the steps.
-        network = self.model.captioner
-        average = network.copy()
-        self.changing = [*average.weights]
-        if critic_optimizer := getattr(self.model, "critic_optimizer", None):
-            self.changing += critic_optimizer.variables
         self.health: list[tuple[int, float]] = []
-        weights = [*self.model.weights, *self.model.optimizer.variables]
         self.monitor = CollapseMonitor(
             # Healthy once; the way back begins after the stop.
             lambda: {"mbleu": float(self.monitor.step >= STOPPED)},
             MonitorConfig(every_steps=1),
-            weights,
+            self.model.trained_state,
             lambda figures, step: self.health.append((step, figures["mbleu"])),
             pytest.fail,
         )
-        self.changing += self.monitor.state
-        self.continuation = TrainingCheckpoint(directory, self.model, self.changing, minutes=0)
-        self.done = self.continuation.restore()
+        self.variables = self.model.checkpoint_variables
+        self.variables["collapse_monitor"] = self.monitor.state
+        self.checkpoint = TrainingCheckpoint(directory, self.variables, minutes=0)
+        self.done = self.checkpoint.restore()
         shuffled = tf.data.Dataset.from_tensor_slices(data).shuffle(8, seed=3)
         self.batches = shuffled.batch(2, drop_remainder=True)
         self.validation = tf.data.Dataset.from_tensor_slices(data).batch(2).take(1)
-        self.average = RunningAverage(network.weights, average.weights, 0.9)
-        self.model.after_step = self.average.update
         self.logs: dict[int, dict[str, float]] = {}
 
     def train(self, *callbacks: keras.callbacks.Callback) -> "Stage":
         keep = keras.callbacks.LambdaCallback(on_epoch_end=self.logs.__setitem__)
-        every = [self.monitor, keep, self.continuation, *callbacks]
+        every = [self.monitor, keep, self.checkpoint, *callbacks]
         train(self.model, self.batches, self.validation, 1, every, self.done)
         return self
 
     @property
     def state(self) -> list[np.ndarray]:
-        variables = [*self.model.variables, *self.model.optimizer.variables, *self.changing]
-        return [np.array(variable) for variable in variables]
+        groups = self.variables.items()
+        return [
+            np.array(variable)
+            for name, variables in groups
+            if name != "metrics"  # Reset at the end of an epoch.
+            for variable in variables
+        ]
 
     def agrees_with(self, whole: "Stage") -> bool:
         """Whether it ended as the one that was not stopped, and logged the same since."""
@@ -134,7 +129,7 @@ def whole(step_batch, tmp_path_factory) -> tuple[Stage, Path]:
     return stopped("maximum_likelihood", path, step_batch), path / "killed"
 
 
-@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"maximum_likelihood"}))
+@pytest.mark.parametrize("name", sorted(set(STAGES) - {"maximum_likelihood"}))
 def test_continued_equals_uninterrupted(name, step_batch, tmp_path):
     expected = stopped(name, tmp_path, step_batch)
     continued = Stage(name, tmp_path / "killed", step_batch, seed=9)

@@ -7,12 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from caption_gan.config.objectives import MaximumLikelihoodConfig, WassersteinGANConfig
-from caption_gan.training.averaging import RunningAverage
+from caption_gan.config.objectives import MaximumLikelihoodConfig, WGANGPConfig
 from caption_gan.training.loop import Position, train
-from caption_gan.training.objectives.maximum_likelihood import MaximumLikelihood
-from caption_gan.training.objectives.trainer import Objective
-from caption_gan.training.objectives.wgan_gp import WassersteinGAN
+from caption_gan.training.objectives.trainer import Trainer
 from tests.captioners import captioner
 
 STEPS = 3
@@ -31,11 +28,11 @@ class Record(keras.callbacks.Callback):
         return lambda *given, **named: self.calls.append((name, *given, *named.values()))
 
 
-class Line(Objective):
-    """An objective that Keras can train too."""
+class Line(Trainer):
+    """A trainer that Keras can fit too."""
 
     def __init__(self):
-        super().__init__()
+        super().__init__(captioner=None, config=None, steps=1, seed=0)
         self.dense = keras.layers.Dense(1)
 
     def build(self, input_shape):
@@ -43,6 +40,9 @@ class Line(Objective):
 
     def call(self, x):
         return self.dense(x)
+
+    def compile(self, **options):
+        keras.Model.compile(self, **options)
 
 
 @pytest.fixture
@@ -92,12 +92,9 @@ def test_from_a_later_step(trained):
 
 
 OBJECTIVES = {
-    "maximum_likelihood": (MaximumLikelihood, MaximumLikelihoodConfig(scheduled_sampling=0.5)),
-    "wgan_gp": (
-        WassersteinGAN,
-        # Its generator begins within an execution.
-        WassersteinGANConfig(batch_size=2, critic_updates=1, critic_warmup=1),
-    ),
+    "maximum_likelihood": MaximumLikelihoodConfig(scheduled_sampling=0.5, ema_momentum=0.9),
+    # The generator's training begins within an execution.
+    "wgan_gp": WGANGPConfig(batch_size=2, critic_updates=1, critic_warmup_steps=1),
 }
 
 
@@ -105,19 +102,17 @@ OBJECTIVES = {
     "name", ["maximum_likelihood", pytest.param("wgan_gp", marks=pytest.mark.slow)]
 )
 def test_several_steps_in_one_execution_are_those_steps(name, step_batch):
-    objective, config = OBJECTIVES[name]
+    config = OBJECTIVES[name]
     data = tf.data.Dataset.from_tensor_slices(step_batch).repeat().batch(2).take(5)
 
     def course(together: int, done: tuple[int, int] = (0, 0)) -> tuple[list[np.ndarray], list[Any]]:
-        network = captioner()
-        model = objective.stage(network, config, 5, 5)
-        model.steps_a_call = together
-        average = network.copy()
-        model.after_step = RunningAverage(network.weights, average.weights, 0.9).update
+        model = config.load_trainer().from_config(
+            captioner(), config, 5, 5, steps_per_execution=together
+        )
         record, logs = Record(), []
         figures = keras.callbacks.LambdaCallback(on_epoch_end=lambda _, now: logs.append(now))
         train(model, data, data.take(1), 1, [record, figures], Position(*done))
-        state = [np.array(variable) for variable in [*model.weights, *average.weights]]
+        state = [np.array(variable) for variable in [*model.weights, *model.kept_captioner.weights]]
         seen = [call[1] for call in record.calls if call[0].startswith("on_train_batch")]
         return state + [np.array(list(figures.values())) for figures in logs], seen
 

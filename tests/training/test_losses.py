@@ -1,13 +1,20 @@
-"""Losses, by hand."""
+"""Losses: computed by hand, and against planted faults.
 
+B batch, K captions per image, T time, E embedding.
+"""
+
+from types import SimpleNamespace
+
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from caption_gan.training import losses
 from caption_gan.training.losses import (
+    EmbeddedCaptions,
     cross_entropy,
     leave_one_out,
-    lipschitz_penalty,
     normalized,
     policy_loss,
     relativistic,
@@ -98,48 +105,121 @@ def test_critic_losses_by_hand():
     np.testing.assert_allclose(relativistic(better, worse), expected, rtol=1e-6)
 
 
-def across_captions(gradients: tf.Tensor, one_sided: bool = False) -> tf.Tensor:
-    """The fault: one norm of all captions of an image."""
-    norm = tf.sqrt(tf.reduce_sum(gradients**2, axis=[1, 2, 3], keepdims=True))
-    return (norm - 1)[..., 0, 0] ** 2
+def linear_critic(slope: np.ndarray, mask_slope: float = 0.0):
+    """A critic whose score is linear in the embeddings [B, K, T, E] and in the mask."""
+
+    def critic_fn(embeddings: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        score = tf.reduce_sum(embeddings * slope, axis=[2, 3])
+        return score + mask_slope * tf.reduce_sum(mask, axis=2)
+
+    return critic_fn
 
 
-def bare_root(gradients: tf.Tensor, one_sided: bool = False) -> tf.Tensor:
-    """The fault: nothing under the root."""
-    return (tf.sqrt(tf.reduce_sum(gradients**2, axis=[2, 3])) - 1) ** 2
+def random_captions(captions: int, seed: int) -> EmbeddedCaptions:
+    """Five images' captions of four tokens with embeddings of three numbers."""
+    embeddings = np.random.default_rng(seed).normal(size=(5, captions, 4, 3))
+    return EmbeddedCaptions(tf.constant(embeddings, tf.float32), tf.ones([5, captions, 4]))
+
+
+def slope_of_norm(norm: float) -> np.ndarray:
+    slope = np.random.default_rng(0).normal(size=(4, 3))
+    return slope * norm / np.linalg.norm(slope)
+
+
+def one_norm_per_image(values: tf.Tensor, axis: list[int]) -> tf.Tensor:
+    """The fault: sums over an image's captions too."""
+    total = tf.math.reduce_sum(values, axis=[1, *axis], keepdims=True)[..., 0, 0]
+    return tf.broadcast_to(total, tf.shape(values)[:2])
 
 
 @pytest.mark.parametrize("captions", [1, 2, 7])
-@pytest.mark.parametrize(
-    ("penalty", "right"), [(lipschitz_penalty, True), (across_captions, False)]
-)
-def test_the_penalty_of_a_linear_critic(captions, penalty, right):
+@pytest.mark.parametrize("fault", [None, one_norm_per_image])
+def test_the_penalty_of_a_linear_critic_by_hand(captions, fault, monkeypatch):
     """A slope of norm g costs (g - 1)^2, however many captions there are."""
-    rng = np.random.default_rng(0)
-    slope = rng.normal(size=(4, 3))
-    slope *= 2.5 / np.linalg.norm(slope)
-    words = tf.constant(rng.normal(size=(5, captions, 4, 3)), tf.float32)
+    critic_fn = linear_critic(slope_of_norm(2.5))
+    real, fake = random_captions(captions, 1), random_captions(captions, 2)
+    if fault:
+        monkeypatch.setattr(losses, "tf", SimpleNamespace(**{**vars(tf), "reduce_sum": fault}))
+        critic_fn = linear_critic(slope_of_norm(2.5))
+    penalty = float(losses.gradient_penalty(critic_fn, real, fake, seed=0))
+    agrees = penalty == pytest.approx((2.5 - 1) ** 2, rel=1e-5)
+    assert agrees == (fault is None or captions == 1)
+
+
+@pytest.mark.parametrize(("norm", "one_sided", "two_sided"), [(0.25, 0, 0.5625), (3.0, 4, 4)])
+def test_a_one_sided_penalty_ignores_slopes_below_one(norm, one_sided, two_sided):
+    arguments = linear_critic(slope_of_norm(norm)), random_captions(2, 1), random_captions(2, 2), 0
+    assert float(losses.one_sided_gradient_penalty(*arguments)) == pytest.approx(one_sided)
+    assert float(losses.gradient_penalty(*arguments)) == pytest.approx(two_sided, rel=1e-5)
+
+
+def test_a_jump_between_lengths_is_penalised():
+    """A score of 3 per token has a slope of 3 at each of the four positions of the mask."""
+    critic_fn = linear_critic(np.zeros((4, 3)), mask_slope=3.0)
+    norm = losses.interpolated_gradient_norm(
+        critic_fn, random_captions(2, 1), random_captions(2, 2), seed=0
+    )
+    np.testing.assert_allclose(norm, np.full((5, 2), 3 * 4**0.5), rtol=1e-6)
+
+
+@pytest.mark.parametrize("has_epsilon", [True, False])
+def test_the_penalty_has_a_derivative_at_a_slope_of_zero(has_epsilon, monkeypatch):
+    if not has_epsilon:
+        bare_root = {**vars(tf), "sqrt": lambda value: tf.sqrt(value - 1e-12)}
+        monkeypatch.setattr(losses, "tf", SimpleNamespace(**bare_root))
+    slope = tf.Variable(tf.zeros([4, 3]))
     with tf.GradientTape() as tape:
-        tape.watch(words)
-        score = tf.reduce_sum(words * slope, axis=[2, 3])
-    cost = np.array(penalty(tape.gradient(score, words)))
-    agrees = np.allclose(cost, (2.5 - 1) ** 2, rtol=1e-5)
-    assert agrees == (right or captions == 1)
+        penalty = losses.gradient_penalty(
+            linear_critic(slope), random_captions(2, 1), random_captions(2, 2), seed=0
+        )
+    assert np.isfinite(tape.gradient(penalty, slope)).all() == has_epsilon
 
 
-def test_a_one_sided_penalty_lets_small_slopes_be():
-    gradients = tf.constant([0.25, 3.0], shape=[2, 1, 1, 1])
-    np.testing.assert_allclose(lipschitz_penalty(gradients, one_sided=True), [[0.0], [4.0]])
-    np.testing.assert_allclose(lipschitz_penalty(gradients), [[0.5625], [4.0]])
+def interpolation(mismatched_share: float = 0.0, seed: int = 0) -> np.ndarray:
+    """Values at which a critic is asked, one row per caption: 1 real, 0 fake, -1 mismatched."""
+    shape, rows = (400, 2, 6, 4), []
+    ones = EmbeddedCaptions(tf.ones(shape), tf.ones(shape[:-1]))
+
+    def notice(embeddings: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        rows.append(np.array(embeddings).reshape(-1, 24))
+        return tf.reduce_sum(embeddings, axis=[2, 3]) + tf.reduce_sum(mask, axis=2)
+
+    negatives = [EmbeddedCaptions(factor * ones.embeddings, ones.mask) for factor in (0, -1)]
+    losses.gradient_penalty(
+        notice,
+        ones,
+        negatives[0],
+        keras.random.SeedGenerator(seed),
+        mismatched=negatives[1],
+        mismatched_share=mismatched_share,
+    )
+    return rows[0]
 
 
-@pytest.mark.parametrize(("penalty", "right"), [(lipschitz_penalty, True), (bare_root, False)])
-def test_a_slope_of_zero_has_a_derivative(penalty, right):
-    gradients = tf.zeros([2, 1, 3, 4])
-    with tf.GradientTape() as tape:
-        tape.watch(gradients)
-        cost = tf.reduce_mean(penalty(gradients))
-    assert np.isfinite(tape.gradient(cost, gradients)).all() == right
+def is_uniform(alpha: np.ndarray) -> bool:
+    """Whether the numbers lie evenly in [0, 1]."""
+    in_range = 0 <= alpha.min() < 0.02 and 0.98 < alpha.max() <= 1
+    mean = alpha.mean() == pytest.approx(0.5, abs=0.05)
+    return in_range and mean and alpha.std() == pytest.approx(12**-0.5, abs=0.03)
+
+
+def test_alpha_is_uniform_and_one_number_per_caption():
+    alpha = interpolation()
+    assert (alpha == alpha[:, :1]).all()
+    assert is_uniform(alpha[:, 0])
+
+
+def test_a_normal_alpha_would_be_noticed(monkeypatch):
+    """It leaves the line between the two captions."""
+    monkeypatch.setattr(keras.random, "uniform", keras.random.normal)
+    assert not is_uniform(interpolation()[:, 0])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_mismatched_captions_are_paired_with_their_share_of_real_ones(share):
+    """Towards a fake caption alpha 1 + (1 - alpha) 0 is positive, towards -1 half are negative."""
+    is_negative = interpolation(mismatched_share=share)[:, 0] < 0
+    assert is_negative.mean() == pytest.approx(share / 2, abs=0.05)
 
 
 def test_leave_one_out_by_hand():

@@ -43,7 +43,7 @@ def test_the_same_steps(name, step_batch, same_numbers):
         model = build(name, "float32", batch)
         start = weights(model)
         model.run_eagerly = False
-        model.xla = xla
+        model.compiles_with_xla = xla
         model.make_train_function()
         iterator = iter(tf.data.Dataset.from_tensors(batch).repeat())
         for _ in range(2):

@@ -1,75 +1,104 @@
-"""The objective `policy_gradient`: REINFORCE with a critic's scores as rewards.
+"""The objectives `policy_gradient` and `self_critical`: REINFORCE on rewards of whole captions.
 
-N images a step, K captions an image, T time, R regions, D region depth.
+`policy_gradient` rewards captions by the critic's score (Dai et al., 2017), `self_critical` by
+CIDEr-D (Rennie et al., 2017), alone or mixed with the critic; the settings `rewards` hold the
+weights. The baseline of a caption is the mean reward of the image's other captions (Kool et al.,
+2019): unlike the greedy caption's reward it needs no decoding of its own, and it varies less
+(Luo, 2020). For CIDEr-D the references are the real captions of the batch, so `captions` should be
+as many as an image has.
+
+N images per step, K captions per image, T time, R regions, D region depth.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from caption_gan.config.objectives import PolicyGradientConfig
+from caption_gan.distribution import replicas
+from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding import sampling
 from caption_gan.models.decoding.constraints import mask_special_tokens
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.trace_scopes import REWARD, trace_scope
 from caption_gan.text.vocabulary import END_ID, PAD_ID
 from caption_gan.training import losses
-from caption_gan.training.objectives.adversarial import Adversarial
+from caption_gan.training.objectives.wgan_gp import WGANGP
+from caption_gan.training.rewards.reward import build_rewards
 
 
-class PolicyGradient(Adversarial):
-    """A GAN that needs no gradient through words.
+class PolicyGradient(WGANGP):
+    """A GAN whose generator needs no gradient through words.
 
-    The captions that the generator drew for an image are compared with each other: those that
-    the critic likes better become likelier, the others less likely (Dai et al., 2017, with the
-    baseline of Kool et al., 2019).
+    The critic is trained as in `wgan_gp`. Sampled captions of an image are compared with each
+    other: those with a higher reward become likelier, the others less likely. See
+    `AdversarialTrainer` for the arguments.
     """
 
+    def __init__(
+        self,
+        captioner: Captioner,
+        config: PolicyGradientConfig,
+        steps: int,
+        seed: int,
+        reads_corpora: bool = False,
+        references: Iterable[np.ndarray] = (),
+    ):
+        super().__init__(captioner, config, steps, seed, reads_corpora)
+        self.rewards = build_rewards(config.rewards, self.critic_score, references)
+        for reward in self.rewards:
+            self.means[reward.metric] = replicas.Mean(name=reward.metric)
+
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, Any]:
-        """Several updates of the critic, one of the generator.
+        """One step: n_critic updates of the critic, then one of the generator.
 
         Args:
-            batch: {image [N, H, W, 3] | regions [N, R, D], token_ids [N, K, T]}, with `unpaired`
-                [N, K, T] if there is text without images.
+            batch: {image [N, H, W, 3] | regions [N, R, D], token_ids [N, K, T]}, and
+                `corpus_token_ids` [N, K, T] if there is text without images.
         """
         real, seed = batch["token_ids"], self.draw_seed()
         regions = self.captioner.regions(batch).map(tf.stop_gradient)  # [N, R, D]
-        written = self.write(regions, real.shape[-1], seed)  # [N, K, T]
-        self.train_critic(regions, real, written, batch.get("unpaired"))
-        alone = "unpaired" in batch
-        advantages = self.advantages(regions, written, real, alone)  # [N, K]
-        self.train_generator(
-            batch, regions, lambda seen: self.generator_loss(seen, written, advantages, seed)
+        sampled = self.sample_captions(regions, real.shape[-1], seed)  # [N, K, T]
+        corpus = batch.get("corpus_token_ids")
+        self.for_each_critic_batch(self.critic_step, regions, real, sampled, corpus)
+        advantages = self.advantages(regions, sampled, real)  # [N, K]
+        self.update_generator(
+            batch, regions, lambda seen: self.policy_loss(seen, sampled, advantages, seed)
         )
         return self.get_metrics_result()
 
     @trace_scope(REWARD)
-    def advantages(
-        self, regions: Regions, written: tf.Tensor, real: tf.Tensor, alone: bool = False
-    ) -> tf.Tensor:
-        """How much better than the image's others captions [N, K, T] are, [N, K]."""
-        words = self.critic.embedding(written)
-        scores = self.appraise(words, written != PAD_ID, regions, alone)
-        return losses.normalized(losses.leave_one_out(scores))
+    def advantages(self, regions: Regions, sampled: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
+        """Advantages [N, K] of sampled captions [N, K, T] over the image's other captions."""
+        advantages = []
+        for reward in self.rewards:
+            values = reward.function(regions, sampled, real)  # [N, K]
+            self.update_metrics(**{reward.metric: tf.reduce_mean(values)})
+            advantages.append(reward.weight * losses.normalized(losses.leave_one_out(values)))
+        return tf.add_n(advantages)
 
-    def generator_loss(
-        self, seen: Regions, written: tf.Tensor, advantages: tf.Tensor, seed: tf.Tensor
+    def policy_loss(
+        self, regions: Regions, sampled: tf.Tensor, advantages: tf.Tensor, seed: tf.Tensor
     ) -> tf.Tensor:
-        """The policy's loss for captions that were written with that seed; a scalar.
+        """REINFORCE loss, a scalar.
 
         Args:
-            seen: What the generator looks at, [N, R, D].
-            written: [N, K, T].
+            regions: What the generator looks at, [N, R, D].
+            sampled: Sampled captions, [N, K, T].
             advantages: [N, K].
-            seed: Two integers [2].
+            seed: The seed [2] they were sampled with: the same noise gives the same distribution.
         """
         generator = self.captioner.generator
-        images, captions, length = tf.unstack(tf.shape(written))
+        images, captions, length = tf.unstack(tf.shape(sampled))
         noise = sampling.draw_noise(generator, images, captions, seed)
-        read, write = written[..., :-1], written[..., 1:]  # [N, K, T - 1]
-        logits = mask_special_tokens(generator.teacher_forcing(read, generator.encode(seen), noise))
-        # The last place is always the end token, which was not drawn.
-        drawn = (write != PAD_ID) & (tf.range(length - 1) < length - 2)
+        inputs, targets = sampled[..., :-1], sampled[..., 1:]  # [N, K, T - 1]
+        memory = generator.encode(regions)
+        logits = mask_special_tokens(generator.teacher_forcing(inputs, memory, noise))
+        # The last position is always the end token, which was not sampled.
+        was_sampled = (targets != PAD_ID) & (tf.range(length - 1) < length - 2)
         log_probabilities = -tf.nn.sparse_softmax_cross_entropy_with_logits(
-            tf.where(drawn, write, END_ID), logits
+            tf.where(was_sampled, targets, END_ID), logits
         )
-        return losses.policy_loss(log_probabilities, advantages, drawn)
+        return losses.policy_loss(log_probabilities, advantages, was_sampled)

@@ -1,75 +1,167 @@
-"""The objective `wgan_gp`: a Wasserstein GAN whose gradient passes relaxed captions.
+"""The objective `wgan_gp`: Algorithm 1 of Gulrajani et al. (2017) for captions.
 
-N images a step, K captions an image, T time, R regions, D region depth.
+"Improved Training of Wasserstein GANs", https://arxiv.org/abs/1704.00028. Line numbers in the code
+are those of its Algorithm 1. What differs, and why:
+
+* Captions are discrete. The critic reads word embeddings, and the generator's captions reach it
+  through the straight-through Gumbel-softmax (Jang et al., 2017; for captions Shetty et al., 2017).
+* A third of the negatives are real captions of other images (`mismatched_negatives`). Without them
+  nothing makes the critic look at the image, and captions name what is not there.
+* The penalty interpolates the mask too, because captions differ in length.
+* The cross-entropy of real captions stays in the generator's loss (`mle_weight`): it preserves
+  variety, which the critic does not reward.
+* Every image has K real and K generated captions, so that it is encoded once for all of them.
+* The generator's update sees the images of all critic updates of its step. They are encoded
+  already, and a larger batch makes its gradient less noisy.
+
+N images per step (n_critic x B), B images per critic update, K captions per image, T time,
+R regions, D region depth, E embedding.
 """
 
 from typing import Any
 
 import tensorflow as tf
 
+from caption_gan.distribution import replicas
 from caption_gan.models.decoding import relaxation, sampling
 from caption_gan.models.encoders.encoder import Regions
+from caption_gan.models.generators.gru import Memory
+from caption_gan.models.trace_scopes import CRITIC_UPDATE, PENALTY, trace_scope
 from caption_gan.text.vocabulary import PAD_ID
-from caption_gan.training.objectives.adversarial import Adversarial
+from caption_gan.training import losses, weight_constraints
+from caption_gan.training.losses import EmbeddedCaptions
+from caption_gan.training.objectives.adversarial import AdversarialTrainer
+
+CRITIC_LOSSES = {"wasserstein": losses.wasserstein, "relativistic": losses.relativistic}
+PENALTIES = {
+    "gradient_penalty": losses.gradient_penalty,
+    "one_sided_gradient_penalty": losses.one_sided_gradient_penalty,
+}
 
 
-class WassersteinGAN(Adversarial):
-    """Algorithm 1 of Gulrajani et al. (2017) for captions.
-
-    The critic learns to score real captions above those that the generator writes freely, and
-    above real captions of other images. The generator follows the critic's gradient through the
-    words it drew, by the straight-through Gumbel-softmax (Jang et al., 2017; for captions
-    Shetty et al., 2017), held by the anchor of maximum likelihood.
-    """
+class WGANGP(AdversarialTrainer):
+    """A Wasserstein GAN with gradient penalty; see `AdversarialTrainer` for the arguments."""
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, Any]:
-        """Several updates of the critic, one of the generator.
+        """One step: n_critic updates of the critic, then one of the generator (lines 2 to 12).
 
         Args:
-            batch: {image [N, H, W, 3] | regions [N, R, D], token_ids [N, K, T]}, with `unpaired`
-                [N, K, T] if there is text without images.
+            batch: {image [N, H, W, 3] | regions [N, R, D], token_ids [N, K, T]}, and
+                `corpus_token_ids` [N, K, T] if there is text without images.
         """
-        real, seed = batch["token_ids"], self.draw_seed()
+        real = batch["token_ids"]  # [N, K, T]
         regions = self.captioner.regions(batch).map(tf.stop_gradient)  # [N, R, D]
-        written = self.write(regions, real.shape[-1], seed)  # [N, K, T]
-        self.train_critic(regions, real, written, batch.get("unpaired"))
-        alone = "unpaired" in batch
-        self.train_generator(
-            batch, regions, lambda seen: self.generator_loss(regions, seen, real, alone)
-        )
+        # Lines 4 and 5 for all critic updates at once: the generator does not change meanwhile.
+        fake = self.sample_captions(regions, real.shape[-1], self.draw_seed())  # [N, K, T]
+        # Lines 2 to 10.
+        corpus = batch.get("corpus_token_ids")
+        self.for_each_critic_batch(self.critic_step, regions, real, fake, corpus)
+        # Lines 11 and 12.
+        self.update_generator(batch, regions, lambda seen: self.generator_loss(seen, regions, real))
         return self.get_metrics_result()
 
-    def generator_loss(
-        self, regions: Regions, seen: Regions, real: tf.Tensor, alone: bool = False
-    ) -> tf.Tensor:
-        """How far the critic is from preferring what the generator writes; a scalar.
+    @trace_scope(CRITIC_UPDATE)
+    def critic_step(
+        self, regions: Regions, real: tf.Tensor, fake: tf.Tensor, mismatched: tf.Tensor
+    ) -> None:
+        """One critic update (lines 6 to 9): raises real captions, lowers fake and mismatched ones.
 
         Args:
-            regions: What the critic looks at, [N, R, D]. Without a gradient: an encoder could
-                please it by what it shows.
+            regions: [B, R, D].
+            real: Captions of the images, [B, K, T].
+            fake: Generated captions, [B, K, T].
+            mismatched: Captions of other images, [B, K, T].
+        """
+        critic_loss_fn, share = (
+            CRITIC_LOSSES[self.config.critic_loss],
+            self.config.mismatched_negatives,
+        )
+        loss_scale = self.critic_optimizer.scale_loss(1.0)
+        with tf.GradientTape() as tape:
+            memory = self.critic.encode(regions, training=True)
+            token_ids = tf.concat([real, fake, mismatched], axis=1)  # [B, 3 K, T]
+            embeddings, mask = self.critic.embedding(token_ids), token_ids != PAD_ID
+            score = self.critic(embeddings, mask, memory, training=True)  # [B, 3 K]
+            real_score, fake_score, mismatched_score = tf.split(score, 3, axis=1)  # [B, K] each
+            # Line 7: D(fake) - D(real), and the penalty.
+            loss = (1 - share) * tf.reduce_mean(critic_loss_fn(real_score, fake_score))
+            loss += share * tf.reduce_mean(critic_loss_fn(real_score, mismatched_score))
+            penalty = self.penalty(memory, embeddings, mask, loss_scale)
+            total = loss_scale * (loss + self.config.penalty_weight * penalty)
+        # Line 9.
+        variables = self.critic.trainable_variables
+        gradients = replicas.mean(tape.gradient(total, variables))
+        self.critic_optimizer.apply(gradients, variables)
+        weight_constraints.apply(self.config.constraint, variables, self.config.clip_value)
+
+        fake_mask = tf.split(mask, 3, axis=1)[1]
+        self.critic.learn_lengths(fake_score, fake_mask)
+        self.update_metrics(
+            loss_scale,
+            critic_loss=loss,
+            penalty=penalty,
+            margin=tf.reduce_mean(real_score) - tf.reduce_mean(fake_score),
+            mismatched_margin=tf.reduce_mean(real_score) - tf.reduce_mean(mismatched_score),
+            critic_gradient_norm=tf.linalg.global_norm(gradients) / loss_scale,
+        )
+
+    @trace_scope(PENALTY)
+    def penalty(
+        self, memory: Memory, embeddings: tf.Tensor, mask: tf.Tensor, loss_scale: tf.Tensor | float
+    ) -> tf.Tensor:
+        """Penalty on the critic's slope between real captions and negatives (line 6), a scalar.
+
+        Args:
+            memory: The critic's memory of the B images.
+            embeddings: Real, generated and mismatched captions, [B, 3 K, T, E].
+            mask: [B, 3 K, T].
+            loss_scale: Scale of the loss.
+        """
+        if self.config.constraint not in PENALTIES:
+            return tf.constant(0.0)
+
+        # In training mode, as the memory is: what is bounded is the function that line 7 scores.
+        def critic_fn(embeddings: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+            return self.critic(embeddings, mask, memory, training=True)
+
+        mask = tf.cast(mask, embeddings.dtype)
+        real, fake, mismatched = map(
+            EmbeddedCaptions, tf.split(embeddings, 3, axis=1), tf.split(mask, 3, axis=1)
+        )
+        return PENALTIES[self.config.constraint](
+            critic_fn,
+            real,
+            fake,
+            self.seed_generator,
+            mismatched=mismatched,
+            mismatched_share=self.config.mismatched_negatives,
+            loss_scale=loss_scale,
+        )
+
+    def generator_loss(self, seen: Regions, regions: Regions, real: tf.Tensor) -> tf.Tensor:
+        """Generator loss, a scalar: -D(G(z)) over new captions (lines 11 and 12).
+
+        Args:
             seen: What the generator looks at, [N, R, D].
-            real: [N, K, T].
-            alone: Whether captions also count by themselves, see `appraise`.
+            regions: What the critic looks at, [N, R, D]. Without a gradient: otherwise the encoder
+                could please the critic by what it shows.
+            real: Real captions [N, K, T], which the relativistic loss compares with.
         """
         generator, seed = self.captioner.generator, self.draw_seed()
         images, captions = tf.unstack(tf.shape(real)[:2])
-        relaxed = relaxation.rollout(
-            generator,
-            generator.encode(seen),
-            sampling.draw_noise(generator, images, captions, seed),
-            self.temperature,
-            real.shape[-1],
-            seed,
+        noise = sampling.draw_noise(generator, images, captions, seed)
+        fake = relaxation.rollout(
+            generator, generator.encode(seen), noise, self.temperature, real.shape[-1], seed
         )
-        words = relaxation.embed(self.critic.embedding, relaxed)
-        score = self.appraise(words, relaxed.token_ids != PAD_ID, regions, alone)  # [N, K]
+        embeddings = relaxation.embed(self.critic.embedding, fake)  # [N, K, T, E]
+        score = self.critic_score.score(embeddings, fake.token_ids != PAD_ID, regions)  # [N, K]
         if self.config.critic_loss == "wasserstein":
             return -tf.reduce_mean(score)
-        real_score = self.appraise(self.critic.embedding(real), real != PAD_ID, regions, alone)
-        return tf.reduce_mean(self.judge(score, real_score))
+        real_score = self.critic_score(regions, real, real)
+        return tf.reduce_mean(losses.relativistic(score, real_score))
 
     @property
     def temperature(self) -> tf.Tensor:
-        """Of the relaxation; falls exponentially."""
+        """Temperature of the Gumbel-softmax; falls exponentially."""
         start, end = self.config.temperature, self.config.temperature_end
         return start * (end / start) ** self.progress

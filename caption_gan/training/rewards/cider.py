@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 import tensorflow as tf
 
+from caption_gan.models.encoders.encoder import Regions
 from caption_gan.text.vocabulary import PAD_ID
 
 ORDERS = 4
@@ -67,8 +68,12 @@ class CiderReward:
         weights = tf.where(known, tf.gather(self.weights, place), self.unseen)
         return tf.reshape(tf.where(flat == _ABSENT, 0.0, weights), tf.shape(hashes))
 
-    def __call__(self, captions: tf.Tensor, references: tf.Tensor) -> tf.Tensor:
-        """Scores captions.
+    def __call__(self, regions: Regions, generated: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
+        """Rewards [N, K] of generated captions, in [0, 10]; see `Reward`."""
+        return self.score(generated[..., 1:], real[..., 1:])
+
+    def score(self, captions: tf.Tensor, references: tf.Tensor) -> tf.Tensor:
+        """CIDEr-D of captions, [B, K].
 
         Args:
             captions: Token ids [B, K, T] without the start token, then padding.

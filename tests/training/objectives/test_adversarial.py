@@ -1,67 +1,61 @@
-"""Objectives with a critic: who is trained when, on what, and by what.
+"""Objectives with a critic: what each update trains, when, and on which captions.
 
-N images a step, K captions an image, T time.
+N images per step, K captions per image, T time.
 """
+
+import functools
+from typing import Any, get_args
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from caption_gan.config.objectives import (
-    CriticConfig,
-    PolicyGradientConfig,
-    SelfCriticalConfig,
-    WassersteinGANConfig,
-)
+from caption_gan.config.objectives import OBJECTIVES, Constraint, CriticConfig, RewardWeights
 from caption_gan.models.decoding import sampling
 from caption_gan.models.decoding.constraints import mask_special_tokens
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.text.vocabulary import END_ID, PAD_ID
 from caption_gan.training import losses
-from caption_gan.training.critic_penalty import critic_penalty
-from caption_gan.training.objectives.adversarial import Adversarial
-from caption_gan.training.objectives.negatives import most_alike
-from caption_gan.training.objectives.policy_gradient import PolicyGradient
-from caption_gan.training.objectives.self_critical import SelfCritical
-from caption_gan.training.objectives.wgan_gp import WassersteinGAN
+from caption_gan.training.objectives.adversarial import AdversarialTrainer
+from caption_gan.training.objectives.negatives import most_similar
 from caption_gan.training.rewards.cider import CiderReward
+from caption_gan.training.rewards.critic import CriticScore
 from tests.captioners import Bending, captioner
 
-KINDS = {
-    "wgan_gp": (WassersteinGAN, WassersteinGANConfig),
-    "policy_gradient": (PolicyGradient, PolicyGradientConfig),
-    "self_critical": (SelfCritical, SelfCriticalConfig),
-}
-CONSTRAINTS = ("gradient_penalty", "lipschitz_penalty", "clipping", "spectral", "none")
+ADVERSARIAL = ("wgan_gp", "policy_gradient", "self_critical")
+CONSTRAINTS = get_args(Constraint)
 
 
-def stage(batch, kind: str = "policy_gradient", **settings) -> Adversarial:
-    """An objective for steps of 8 images in two updates of the critic; every setting said."""
-    objective, config = KINDS[kind]
-    arguments = {
+def build(batch, objective: str = "policy_gradient", reads_corpora=False, **settings):
+    """A trainer for steps of 8 images in two critic updates; every setting is explicit."""
+    arguments: dict[str, Any] = {
         "batch_size": 4,
         "captions": 2,
         "critic_updates": 2,
-        "critic_warmup": 0,
+        "critic_warmup_steps": 0,
         "critic_loss": "wasserstein",
         "constraint": "gradient_penalty",
         "learning_rate": 1e-2,
         "critic_learning_rate": 1e-2,
-        "anchor": 0.5,
-        "anchor_end": 0.5,
+        "mle_weight": 0.5,
+        "mle_weight_end": 0.5,
     }
-    more = {}
-    if kind == "self_critical":
-        more["cider"] = CiderReward(np.array(batch["token_ids"])[..., 1:])
-        arguments["critic_weight"] = 0.5
-    return objective.stage(
-        captioner(encoder=Bending), config(**{**arguments, **settings}), steps=10, seed=0, **more
+    if objective == "self_critical":
+        arguments["rewards"] = RewardWeights(critic=0.5, cider=0.5)
+    config = OBJECTIVES[objective](**{**arguments, **settings})
+    return config.load_trainer().from_config(
+        captioner(encoder=Bending),
+        config,
+        steps=10,
+        seed=0,
+        reads_corpora=reads_corpora,
+        references=np.array(batch["token_ids"])[..., 1:],
     )
 
 
-def step(model: Adversarial, batch: dict[str, tf.Tensor]) -> dict[str, float]:
-    """One training step; the figures it reports."""
+def step(model: AdversarialTrainer, batch: dict[str, tf.Tensor]) -> dict[str, float]:
+    """Metrics of one training step."""
     return {name: float(value) for name, value in model.train_step(batch).items()}
 
 
@@ -74,10 +68,10 @@ def moved(network: keras.Model, before: list[np.ndarray]) -> bool:
     return any(not np.array_equal(now, then) for now, then in pairs)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ADVERSARIAL)
 @pytest.mark.parametrize("critic_loss", ["wasserstein", "relativistic"])
-def test_a_step_trains_both_and_reports(step_batch, kind, critic_loss):
-    model = stage(step_batch, kind, critic_loss=critic_loss)
+def test_a_step_trains_both_networks_and_returns_metrics(step_batch, kind, critic_loss):
+    model = build(step_batch, kind, critic_loss=critic_loss)
     generator, critic = values(model.captioner.generator), values(model.critic)
     encoder = values(model.captioner.encoder)
     logs = step(model, step_batch)
@@ -92,18 +86,18 @@ def test_a_step_trains_both_and_reports(step_batch, kind, critic_loss):
 
 
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
-def test_every_constraint(step_batch, constraint):
-    model = stage(step_batch, constraint=constraint, clip_value=0.01)
+def test_each_constraint(step_batch, constraint):
+    model = build(step_batch, constraint=constraint, clip_value=0.01)
     logs = step(model, step_batch)
-    # Slopes of this critic are below one, where the one-sided penalty is free.
+    # This critic's slopes are below one, where the one-sided penalty is zero.
     assert (logs["penalty"] > 0) == (constraint == "gradient_penalty")
     largest = max(np.abs(value).max() for value in values(model.critic))
-    assert (largest <= 0.01 + 1e-6) == (constraint == "clipping")
+    assert (largest <= 0.01 + 1e-6) == (constraint == "weight_clipping")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_critic_learns_alone_at_first(step_batch, kind):
-    model = stage(step_batch, kind, critic_warmup=2)
+@pytest.mark.parametrize("kind", ADVERSARIAL)
+def test_the_warm_up_trains_the_critic_alone(step_batch, kind):
+    model = build(step_batch, kind, critic_warmup_steps=2)
     generator, critic = values(model.captioner.generator), values(model.critic)
     for _ in range(2):
         step(model, step_batch)
@@ -113,51 +107,53 @@ def test_the_critic_learns_alone_at_first(step_batch, kind):
     assert moved(model.captioner.generator, generator)
 
 
-def test_updates_in_the_graph_follow_one_another(step_batch):
-    """A loop whose rounds overlapped would lose updates; outside a graph none can."""
+def test_critic_updates_in_the_graph_run_one_after_another(step_batch):
+    """The loop in the graph equals updates one after another outside a graph."""
     critics = []
     for run in (tf.function, lambda function: function):
-        model = stage(step_batch, constraint="none", critic_updates=2)
+        model = build(step_batch, constraint="none", critic_updates=2)
         regions, real = Regions(step_batch["regions"]), step_batch["token_ids"]
-        written = model.write(regions, real.shape[-1], tf.constant([0, 1]))
-        run(model.train_critic)(regions, real, written)
+        fake = model.sample_captions(regions, real.shape[-1], tf.constant([0, 1]))
+        train_critic = functools.partial(model.for_each_critic_batch, model.critic_step)
+        run(train_critic)(regions, real, fake)
         assert int(model.critic_optimizer.iterations) == 2
         critics.append(values(model.critic))
     for compiled, eager in zip(*critics, strict=True):
         np.testing.assert_allclose(compiled, eager, rtol=1e-3, atol=1e-4)
 
 
-def test_updates_of_the_critic_leave_the_generator_no_trace(step_batch):
-    """Neither weights nor random states nor what an optimizer remembers."""
-    model = stage(step_batch)
+def test_critic_updates_do_not_change_the_generator(step_batch):
+    """Neither its weights nor its random states nor its optimizer."""
+    model = build(step_batch)
     regions, real = Regions(step_batch["regions"]), step_batch["token_ids"]
     before = [np.array(v) for v in [*model.captioner.variables, *model.optimizer.variables]]
-    model.train_critic(regions, real, model.write(regions, real.shape[-1], tf.constant([0, 1])))
+    fake = model.sample_captions(regions, real.shape[-1], tf.constant([0, 1]))
+    model.for_each_critic_batch(model.critic_step, regions, real, fake)
     after = [np.array(v) for v in [*model.captioner.variables, *model.optimizer.variables]]
     for now, then in zip(after, before, strict=True):
         np.testing.assert_array_equal(now, then)
 
 
 @pytest.mark.parametrize("kind", ["wgan_gp", "policy_gradient"])
-def test_updates_of_the_generator_leave_the_critic_as_it_was(step_batch, kind):
-    model = stage(step_batch, kind)
-    model.train_critic = lambda *_: model.critic_optimizer.iterations.assign(9)
+def test_generator_updates_do_not_change_the_critic(step_batch, kind):
+    model = build(step_batch, kind)
+    model.for_each_critic_batch = lambda *_: model.critic_optimizer.iterations.assign(9)
     before = [np.array(variable) for variable in model.critic.variables]
     step(model, step_batch)
     for now, then in zip(model.critic.variables, before, strict=True):
         np.testing.assert_array_equal(now, then)
 
 
-def test_the_encoder_is_trained_where_it_is_asked_for(step_batch):
-    for kind in KINDS:
-        model = stage(step_batch, kind, train_encoder=True)
+def test_the_encoder_is_trained_if_the_settings_say_so(step_batch):
+    for kind in ADVERSARIAL:
+        model = build(step_batch, kind, train_encoder=True)
         encoder = values(model.captioner.encoder)
         step(model, step_batch)
         assert moved(model.captioner.encoder, encoder)
 
 
-def test_a_critic_learns_to_tell_captions_of_other_images(step_batch):
-    model = stage(step_batch, mismatched=1.0, critic_warmup=1000)
+def test_a_critic_learns_to_recognise_captions_of_other_images(step_batch):
+    model = build(step_batch, mismatched_negatives=1.0, critic_warmup_steps=1000)
     first = step(model, step_batch)["mismatched_margin"]
     for _ in range(30):
         step(model, step_batch)
@@ -165,11 +161,11 @@ def test_a_critic_learns_to_tell_captions_of_other_images(step_batch):
     assert step(model, step_batch)["mismatched_margin"] > first + 0.5
 
 
-def test_word_vectors_of_the_critic_stay_where_they_are_put(step_batch):
-    """They start as the generator's; frozen ones are no variable that is trained."""
+def test_the_critics_word_vectors_are_frozen_or_trained(step_batch):
+    """They start as the generator's."""
     for policy in ("frozen", "trainable"):
         config = CriticConfig(word_vectors_policy=policy)
-        model = stage(step_batch, critic=config)
+        model = build(step_batch, critic=config)
         vectors = np.array(model.captioner.generator.embedding.embeddings)
         np.testing.assert_array_equal(model.critic.embedding.embeddings, vectors)
         step(model, step_batch)
@@ -178,110 +174,57 @@ def test_word_vectors_of_the_critic_stay_where_they_are_put(step_batch):
 
 
 def test_a_critic_can_start_at_random(step_batch):
-    model = stage(step_batch, critic=CriticConfig(start="random"))
+    model = build(step_batch, critic=CriticConfig(start="random"))
     trained, fresh = values(model.captioner.generator), values(model.critic.trunk)
     assert not any(np.array_equal(a, b) for a, b in zip(trained, fresh, strict=False) if a.ndim > 1)
 
 
-def penalty_of(model: Adversarial, words: tf.Tensor) -> tf.Tensor:
-    """With captions that are all as long as can be."""
-    mask = tf.ones(words.shape[:-1], tf.bool)
-    return critic_penalty(model.critic, None, words, mask, model.config, model.seed_generator)
-
-
-def mixing(model: Adversarial) -> np.ndarray:
-    """Shares of the real caption in what the penalty looks at: a row a caption, a column a number
-    of its words."""
-    real = tf.ones([4, 2, 6, 8])
-    words = tf.concat([real, 0 * real, 0 * real], axis=1)  # What is between is alpha.
-    seen: list[np.ndarray] = []
-
-    def notice(between: tf.Tensor, mask: tf.Tensor, _) -> tf.Tensor:
-        seen.append(np.array(between))
-        return tf.reduce_sum(between, [2, 3]) + tf.reduce_sum(mask, axis=2)
-
-    model.critic = notice
-    for _ in range(200):
-        penalty_of(model, words)
-    return np.concatenate(seen).reshape(-1, 48)
-
-
-def is_uniform(alpha: np.ndarray) -> bool:
-    """Whether all shares lie evenly between a real caption and a negative."""
-    ends = 0 <= alpha.min() < 0.01 and 0.99 < alpha.max() <= 1
-    even = alpha.mean() == pytest.approx(0.5, abs=0.03)
-    return ends and even and alpha.std() == pytest.approx(12**-0.5, abs=0.02)
-
-
-def test_mixing_is_uniform_and_one_number_a_caption(step_batch):
-    alpha = mixing(stage(step_batch))
-    assert (alpha == alpha[:, :1]).all()
-    assert is_uniform(alpha)
-
-
-def test_normally_distributed_mixing_would_be_noticed(step_batch, monkeypatch):
-    """It leaves the line between the two captions."""
-    monkeypatch.setattr(keras.random, "uniform", keras.random.normal)
-    assert not is_uniform(mixing(stage(step_batch)))
-
-
-def test_a_jump_between_lengths_costs(step_batch):
-    """A critic whose score is g times the length has a slope of g at each place, and no other."""
-    model = stage(step_batch)
-    model.critic = lambda words, mask, _: 3.0 * tf.reduce_sum(mask, axis=2) + 0 * words[..., 0, 0]
-    words = tf.zeros([4, 6, 6, 8])
-    penalty = penalty_of(model, words)
-    assert float(penalty) == pytest.approx((3 * 6**0.5 - 1) ** 2, rel=1e-5)
-
-
-@pytest.mark.parametrize("mismatches", ["any", "alike"])
-def test_mismatched_captions_are_of_another_image(step_batch, mismatches):
+@pytest.mark.parametrize("hard_negatives", [False, True])
+def test_mismatched_captions_are_of_another_image(step_batch, hard_negatives):
     real = tf.constant(np.array(step_batch["token_ids"]))  # [N, K, T]
-    model = stage(step_batch, mismatches=mismatches)
+    model = build(step_batch, hard_negatives=hard_negatives)
     parts: list[np.ndarray] = []
-    model.update_critic = lambda regions, real, written, mismatched: parts.append(mismatched)
-    model.train_critic(model.captioner.regions(step_batch), real, real)
-    others = {"alike": most_alike(real), "any": np.roll(np.arange(len(real)), 1)}
-    expected = np.array(real)[others[mismatches]]
-    np.testing.assert_array_equal(np.concatenate(parts), expected)
+    regions = model.captioner.regions(step_batch)
+    model.for_each_critic_batch(lambda *rows: parts.append(rows[3]), regions, real, real)
+    other = most_similar(real) if hard_negatives else np.roll(np.arange(len(real)), 1)
+    np.testing.assert_array_equal(np.concatenate(parts), np.array(real)[other])
     assert (np.concatenate(parts) != np.array(real)).any(axis=(1, 2)).all()
 
 
-def test_most_alike_are_captions_that_share_rare_words():
+def test_the_most_similar_captions_share_rare_words():
     token_ids = tf.constant(
         [[[2, 5, 6, 3]], [[2, 7, 8, 3]], [[2, 5, 9, 3]], [[2, 8, 4, 3]]], tf.int32
     )
-    np.testing.assert_array_equal(most_alike(token_ids), [2, 3, 0, 1])
-    alike = most_alike(tf.tile(token_ids[:1], [5, 1, 1]))
-    assert (np.array(alike) != np.arange(5)).all()
+    np.testing.assert_array_equal(most_similar(token_ids), [2, 3, 0, 1])
+    among_equals = most_similar(tf.tile(token_ids[:1], [5, 1, 1]))
+    assert (np.array(among_equals) != np.arange(5)).all()
 
 
-def test_the_policy_is_judged_by_the_probabilities_it_drew_with(step_batch):
-    """Of every word that was drawn, noise z included; the forced end at the last place is none."""
-    model = stage(step_batch)
+def test_the_policy_loss_uses_the_probabilities_of_sampling(step_batch):
+    """The noise z is the same; the forced end token at the last position does not count."""
+    model = build(step_batch)
     regions, seed = Regions(step_batch["regions"]), tf.constant([5, 6])
-    written = model.write(regions, 6, seed)
-    drawn = np.array(sampling.sample(model.captioner.generator, regions, 6, 2, seed).token_ids)
-    np.testing.assert_array_equal(written[..., 1:], drawn)
-    noise = sampling.draw_noise(model.captioner.generator, 8, 2, seed)
-    logits = mask_special_tokens(
-        model.captioner.generator(regions.features, written[..., :-1], noise)
-    )
+    sampled = model.sample_captions(regions, 6, seed)
+    generator = model.captioner.generator
+    noise = sampling.draw_noise(generator, 8, 2, seed)
+    memory = generator.encode(regions)
+    logits = mask_special_tokens(generator.teacher_forcing(sampled[..., :-1], memory, noise))
     log_probabilities = np.array(tf.nn.log_softmax(logits))
+    targets = np.array(sampled)[..., 1:]
     total, count = np.zeros((8, 2)), np.zeros((8, 2))
     for place in np.ndindex(8, 2, 4):
-        if drawn[place] != PAD_ID:
-            total[place[:2]] += log_probabilities[(*place, drawn[place])]
+        if targets[place] != PAD_ID:
+            total[place[:2]] += log_probabilities[(*place, targets[place])]
             count[place[:2]] += 1
-    assert (drawn[..., 4] == END_ID).any()
+    assert (targets[..., 4] == END_ID).any()
     advantages = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
-    loss = model.generator_loss(regions, written, tf.constant(advantages), seed)
+    loss = model.policy_loss(regions, sampled, tf.constant(advantages), seed)
     assert float(loss) == pytest.approx(-(advantages * total).sum() / count.sum(), rel=1e-4)
 
 
-def test_weights_hold_no_random_state(step_batch):
-    """They are what a rollback puts back; the same noise would lead to the same end."""
-    model = stage(step_batch)
+def test_weights_include_no_random_state(step_batch):
+    """A rollback restores the weights; the same noise would lead to the same collapse."""
+    model = build(step_batch)
     before = [np.array(weight) for weight in model.weights]
     state = np.array(model.seed_generator.state)
     model.draw_seed()
@@ -290,34 +233,38 @@ def test_weights_hold_no_random_state(step_batch):
         np.testing.assert_array_equal(now, then)
 
 
-def test_self_critical_rewards_are_mixed_by_weight(step_batch):
+def test_rewards_are_mixed_by_their_weights(step_batch):
     regions, real = Regions(step_batch["regions"]), step_batch["token_ids"]
-    model = stage(step_batch, "self_critical", critic_weight=0.25)
-    written = model.write(regions, 6, tf.constant([5, 6]))
-    cider = losses.normalized(losses.leave_one_out(model.cider(written[..., 1:], real[..., 1:])))
-    critic = losses.normalized(
-        losses.leave_one_out(model.critic.score_tokens(written, model.critic.encode(regions)))
-    )
-    mixed = model.advantages(regions, written, real)
+    model = build(step_batch, "self_critical", rewards=RewardWeights(critic=0.25, cider=0.75))
+    sampled = model.sample_captions(regions, 6, tf.constant([5, 6]))
+    scores = {
+        "cider": CiderReward(np.array(real)[..., 1:]).score(sampled[..., 1:], real[..., 1:]),
+        "critic": model.critic.score_tokens(sampled, model.critic.encode(regions)),
+    }
+    cider, critic = (losses.normalized(losses.leave_one_out(score)) for score in scores.values())
+    mixed = model.advantages(regions, sampled, real)
     np.testing.assert_allclose(mixed, 0.75 * cider + 0.25 * critic, rtol=1e-5, atol=1e-6)
+    for name, score in scores.items():
+        mean = model.means[f"{name}_reward"].result()
+        np.testing.assert_allclose(mean, tf.reduce_mean(score), rtol=1e-5)
 
 
-def test_self_critical_training_needs_no_critic(step_batch):
-    model = stage(step_batch, "self_critical", critic_weight=0.0)
+def test_self_critical_training_without_a_critic(step_batch):
+    model = build(step_batch, "self_critical", rewards=RewardWeights(cider=1.0))
     assert model.critic is None
-    assert model.config.images_a_step == 4
+    assert model.config.images_per_step == 4
     generator = values(model.captioner.generator)
     logs = step(model, step_batch)
     assert moved(model.captioner.generator, generator)
     assert "critic_loss" not in logs
-    assert logs["reward"] >= 0
+    assert logs["cider_reward"] >= 0
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_anchor_alone_learns_captions(step_batch, kind):
-    """With a critic that has no opinion the loss is the cross-entropy of `maximum_likelihood`."""
-    model = stage(step_batch, kind, anchor=1.0, anchor_end=1.0)
-    model.generator_loss = lambda *_: tf.constant(0.0)
+@pytest.mark.parametrize("kind", ADVERSARIAL)
+def test_the_mle_loss_alone_learns_captions(step_batch, kind):
+    """Without an adversarial loss, the loss is the cross-entropy of `maximum_likelihood`."""
+    model = build(step_batch, kind, mle_weight=1.0, mle_weight_end=1.0)
+    model.generator_loss = model.policy_loss = lambda *_: tf.constant(0.0)
     first = float(model.test_step(step_batch)["loss"])
     for _ in range(9):
         step(model, step_batch)
@@ -325,8 +272,8 @@ def test_the_anchor_alone_learns_captions(step_batch, kind):
     assert float(model.test_step(step_batch)["loss"]) < first - 0.1
 
 
-def test_the_anchor_changes_linearly(step_batch):
-    model = stage(step_batch, critic_warmup=2)
+def test_progress_is_linear_in_generator_updates(step_batch):
+    model = build(step_batch, critic_warmup_steps=2)
     shares = []
     for done in (0, 4, 8, 100):
         model.optimizer.iterations.assign(done)
@@ -335,10 +282,10 @@ def test_the_anchor_changes_linearly(step_batch):
 
 
 def test_the_learning_rate_ends_at_zero_with_the_last_update(step_batch):
-    """Of ten steps the generator has those that the critic's warm-up leaves it."""
-    for kind, weight, updates in (("wgan_gp", None, 6), ("self_critical", 0.0, 10)):
-        settings = {} if weight is None else {"critic_weight": weight}
-        model = stage(step_batch, kind, critic_warmup=4, **settings)
+    """The generator is trained in those of the ten steps that follow the critic's warm-up."""
+    cider_alone = {"rewards": RewardWeights(cider=1.0)}
+    for kind, settings, updates in (("wgan_gp", {}, 6), ("self_critical", cider_alone, 10)):
+        model = build(step_batch, kind, critic_warmup_steps=4, **settings)
         model.optimizer.iterations.assign(updates - 1)
         assert float(model.optimizer.learning_rate) > 0
         assert float(model.progress) < 1
@@ -348,7 +295,7 @@ def test_the_learning_rate_ends_at_zero_with_the_last_update(step_batch):
 
 
 def test_the_temperature_falls_exponentially(step_batch):
-    model = stage(step_batch, "wgan_gp", temperature=1.0, temperature_end=0.25)
+    model = build(step_batch, "wgan_gp", temperature=1.0, temperature_end=0.25)
     temperatures = []
     for done in (0, 5, 10):
         model.optimizer.iterations.assign(done)
@@ -357,19 +304,29 @@ def test_the_temperature_falls_exponentially(step_batch):
 
 
 @pytest.mark.parametrize("kind", ["wgan_gp", "policy_gradient"])
-def test_text_without_images_is_told_from_what_is_written(step_batch, kind):
-    """A critic that sees no image learns which words only people write, and rewards them."""
-    model = stage(step_batch, kind, unpaired=1.0, critic_warmup=200, critic_learning_rate=3e-3)
+def test_corpus_text_is_told_from_generated_captions(step_batch, kind):
+    """Without an image, the critic learns what only people write, and rewards it."""
+    model = build(
+        step_batch,
+        kind,
+        reads_corpora=True,
+        unconditional_share=1.0,
+        critic_warmup_steps=200,
+        critic_learning_rate=3e-3,
+    )
     regions, real = Regions(step_batch["regions"]), step_batch["token_ids"]
-    written = model.write(regions, real.shape[-1], tf.constant([0, 1]))
-    people = tf.roll(written, 1, axis=2)
-    train = tf.function(model.train_critic)
+    generated = model.sample_captions(regions, real.shape[-1], tf.constant([0, 1]))
+    corpus = tf.roll(generated, 1, axis=2)
+    train = tf.function(functools.partial(model.for_each_critic_batch, model.critic_step))
     for _ in range(20):
-        train(regions, real, written, people)
-    nothing = model.critic.encode(regions.blank())
-    real_score, written_score = (model.critic.score_tokens(of, nothing) for of in (people, written))
-    assert float(tf.reduce_mean(real_score - written_score)) > 0.05
-    words, mask = model.critic.embedding(people), people != 0
-    seeing, both = (model.appraise(words, mask, regions, alone) for alone in (False, True))
-    np.testing.assert_allclose(both - seeing, real_score, atol=1e-5)
-    assert all(np.isfinite(list(step(model, {**step_batch, "unpaired": people}).values())))
+        train(regions, real, generated, corpus)
+    no_image = model.critic.encode(regions.blank())
+    corpus_score, generated_score = (
+        model.critic.score_tokens(captions, no_image) for captions in (corpus, generated)
+    )
+    assert float(tf.reduce_mean(corpus_score - generated_score)) > 0.05
+    conditional = CriticScore(model.critic)(regions, corpus, real)
+    total = model.critic_score(regions, corpus, real)
+    np.testing.assert_allclose(total - conditional, corpus_score, atol=1e-5)
+    logs = step(model, {**step_batch, "corpus_token_ids": corpus})
+    assert all(np.isfinite(list(logs.values())))

@@ -13,7 +13,7 @@ from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.generators.gru import GRUGenerator
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID, UNK_ID
 from caption_gan.training.losses import cross_entropy
-from caption_gan.training.objectives.maximum_likelihood import MaximumLikelihood, at_fitting_length
+from caption_gan.training.objectives.maximum_likelihood import MaximumLikelihood, at_bucket_length
 from tests.captioners import REGIONS, VOCABULARY, captioner
 
 TOKEN_IDS = np.array(
@@ -32,7 +32,7 @@ def configured(**settings) -> MaximumLikelihoodConfig:
     arguments = {
         "learning_rate": 1e-2,
         "matrix_learning_rate": 0.0,
-        "warmup": 0.0,
+        "warmup_fraction": 0.0,
         "weight_decay": 0.0,
         "gradient_clip": 1.0,
         "label_smoothing": 0.0,
@@ -54,7 +54,9 @@ def repeated(batch: dict[str, tf.Tensor], steps: int) -> tf.data.Dataset:
 @pytest.fixture(scope="module")
 def overfitted(batch) -> tuple[MaximumLikelihood, list[float]]:
     """An objective that has seen four captions often, and its losses on the way."""
-    objective = MaximumLikelihood.stage(captioner(dropout=0.0), configured(), steps=200, seed=0)
+    objective = MaximumLikelihood.from_config(
+        captioner(dropout=0.0), configured(), steps=200, seed=0
+    )
     history = objective.fit(repeated(batch, 20), epochs=10, shuffle=False, verbose=0)
     return objective, history.history["loss"]
 
@@ -82,7 +84,7 @@ def test_validation_loss_is_the_plain_cross_entropy_in_nats_a_token(batch):
     chosen = np.take_along_axis(logs, write[..., None], axis=-1)[..., 0]
     expected = -chosen[write != PAD_ID].mean()
     for seed in (0, 1):
-        objective = MaximumLikelihood.stage(model, settings, steps=10, seed=seed)
+        objective = MaximumLikelihood.from_config(model, settings, steps=10, seed=seed)
         for _ in range(2):
             objective.reset_metrics()
             loss = objective.test_step(batch)["loss"]
@@ -96,7 +98,7 @@ def test_batches_are_cut_to_the_shortest_length_that_holds_them(longest, expecte
     """Of 12 tokens and three lengths: 8, 10, 12."""
     token_ids = np.full((2, 2, 12), PAD_ID)
     token_ids[0, 0, :2] = token_ids[1, 1, :longest] = 5
-    cut = tf.function(lambda some: at_fitting_length(tf.shape, some, lengths=3))
+    cut = tf.function(lambda captions: at_bucket_length(tf.shape, captions, buckets=3))
     assert cut(tf.constant(token_ids)).numpy().tolist() == [2, 2, expected]
 
 
@@ -104,9 +106,11 @@ def test_cutting_a_batch_changes_no_loss_and_no_weight(batch):
     """Of captions of up to 5 tokens, padded to 10."""
     token_ids = tf.pad(batch["token_ids"], [[0, 0], [0, 0], [0, 5]])
     losses, weights = [], []
-    for lengths in (1, 3):
+    for buckets in (1, 3):
         model = captioner(dropout=0.0, noise_size=0)
-        objective = MaximumLikelihood.stage(model, configured(lengths=lengths), 10, seed=0)
+        objective = MaximumLikelihood.from_config(
+            model, configured(length_buckets=buckets), 10, seed=0
+        )
         padded = repeated(batch | {"token_ids": token_ids}, 3)
         losses.append(objective.fit(padded, shuffle=False, verbose=0).history["loss"])
         weights.append(model.get_weights())
@@ -116,14 +120,14 @@ def test_cutting_a_batch_changes_no_loss_and_no_weight(batch):
 
 
 def test_noise_makes_training_losses_differ_without_dropout(batch):
-    objective = MaximumLikelihood.stage(captioner(dropout=0.0), configured(), steps=1, seed=0)
+    objective = MaximumLikelihood.from_config(captioner(dropout=0.0), configured(), steps=1, seed=0)
     first, second = (float(objective.batch_loss(batch, training=True)) for _ in range(2))
     assert first != second
 
 
 def test_label_smoothing_in_training_only(batch):
     model = captioner(dropout=0.0, noise_size=0)
-    objective = MaximumLikelihood.stage(model, configured(label_smoothing=0.3), 1, seed=0)
+    objective = MaximumLikelihood.from_config(model, configured(label_smoothing=0.3), 1, seed=0)
     read, write = batch["token_ids"][..., :-1], batch["token_ids"][..., 1:]
     logits = model.generator(batch["regions"], read, tf.zeros([4, 1, 0]))
     for training, smoothing in ((True, 0.3), (False, 0.0)):
@@ -144,7 +148,7 @@ class Counting(GRUGenerator):
 @pytest.fixture(scope="module")
 def mixing() -> MaximumLikelihood:
     model = captioner()
-    objective = MaximumLikelihood.stage(model, configured(scheduled_sampling=0.4), 10, seed=0)
+    objective = MaximumLikelihood.from_config(model, configured(scheduled_sampling=0.4), 10, seed=0)
     objective.captioner = Captioner(model.encoder, Counting(40, 2, 2, 1, 1, 0.0))
     return objective
 
@@ -194,7 +198,7 @@ def with_images(trainable: bool) -> tuple[MaximumLikelihood, dict[str, tf.Tensor
     encoder.trainable = trainable
     generator = GRUGenerator(VOCABULARY, 8, 16, 2, 3, 0.0)
     generator.build((None, *encoder.regions_shape))
-    objective = MaximumLikelihood.stage(
+    objective = MaximumLikelihood.from_config(
         Captioner(encoder, generator), configured(), steps=20, seed=0
     )
     images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3)).astype(np.uint8)

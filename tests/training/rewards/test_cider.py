@@ -42,7 +42,7 @@ def official(captions: list[list[list[int]]], references: list[list[list[int]]])
 def ours(captions: list[list[list[int]]], references: list[list[list[int]]], length: int = LENGTH):
     targets = np.stack([encode(some, length) for some in references])
     candidates = np.stack([encode(some, length) for some in captions])
-    return CiderReward(targets)(tf.constant(candidates), tf.constant(targets)).numpy()
+    return CiderReward(targets).score(tf.constant(candidates), tf.constant(targets)).numpy()
 
 
 caption = st.lists(st.integers(1, 6), min_size=1, max_size=LENGTH)
@@ -89,7 +89,8 @@ def test_document_frequencies_are_of_the_training_split():
     reward = CiderReward(training)
     references = tf.constant(encode([[1, 2]])[None])
     common, rare = (
-        float(reward(tf.constant(encode([words])[None]), references)[0, 0]) for words in ([1], [2])
+        float(reward.score(tf.constant(encode([words])[None]), references)[0, 0])
+        for words in ([1], [2])
     )
     assert common == pytest.approx(0, abs=1e-6)
     assert rare > 1
@@ -107,4 +108,4 @@ def test_no_two_of_many_ngrams_have_the_same_hash():
 def test_empty_captions_score_nothing():
     references = tf.constant(encode([[1, 2], [3]])[None])
     reward = CiderReward([encode([[1, 2]]), encode([[2, 3]])])
-    assert float(reward(tf.constant(encode([[]])[None]), references)[0, 0]) == 0
+    assert float(reward.score(tf.constant(encode([[]])[None]), references)[0, 0]) == 0

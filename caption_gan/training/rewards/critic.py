@@ -1,0 +1,41 @@
+"""The critic's score as a reward.
+
+N images, K captions per image, T time, R regions, D region depth, E embedding.
+"""
+
+import tensorflow as tf
+
+from caption_gan.models.critic import Critic
+from caption_gan.models.encoders.encoder import Regions
+from caption_gan.text.vocabulary import PAD_ID
+
+
+class CriticScore:
+    """Scores captions by a critic, and adds its score without the image where it learns that.
+
+    Args:
+        critic: Scores captions.
+        unconditional_share: Weight of the score without the image; 0 leaves it out.
+    """
+
+    def __init__(self, critic: Critic, unconditional_share: float = 0.0):
+        self.critic = critic
+        self.unconditional_share = unconditional_share
+
+    def __call__(self, regions: Regions, generated: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
+        """Rewards [N, K] of generated captions; see `Reward`."""
+        return self.score(self.critic.embedding(generated), generated != PAD_ID, regions)
+
+    def score(self, embeddings: tf.Tensor, mask: tf.Tensor, regions: Regions) -> tf.Tensor:
+        """Scores [N, K] of captions that are given as embeddings, which a gradient can pass.
+
+        Args:
+            embeddings: [N, K, T, E].
+            mask: [N, K, T].
+            regions: [N, R, D].
+        """
+        scores = self.critic(embeddings, mask, self.critic.encode(regions))
+        if self.unconditional_share:
+            no_image = self.critic.encode(regions.blank())
+            scores += self.unconditional_share * self.critic(embeddings, mask, no_image)
+        return scores
