@@ -1,11 +1,11 @@
-"""How tests call the programs."""
+"""Calls of the programs in tests."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-# Settings of a run of seconds.
+# Settings of a run that takes seconds.
 SMALL = [
     "--data.train_images=40",
     "--data.val_images=12",
@@ -22,9 +22,9 @@ SMALL = [
 
 
 def call(program: str, *arguments: object, java: bool = False) -> subprocess.CompletedProcess:
-    """Runs a program in a process of its own, as on a machine without Java, where none is wanted.
+    """Runs a program in a new process, by default without Java on the path.
 
-    METEOR takes half a minute of Java for each run.
+    METEOR, which needs Java, takes half a minute per run.
     """
     environment = dict(os.environ)
     if not java:

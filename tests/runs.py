@@ -1,4 +1,4 @@
-"""Runs that tests make in a second."""
+"""Untrained runs for tests, made in a second."""
 
 import io
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ CAPTIONS = ["a red line rises", "a blue bar falls while the green one rises", "t
 
 
 def untrained_run(path: Path, captions: Sequence[str] = CAPTIONS, seed: int = 0) -> RunDirectory:
-    """A run without any training; its captions are nonsense, and long."""
+    """Returns a run without training, whose captions are long and meaningless."""
     directory = RunDirectory(path)
     config = read_config(SMALL, "test")
     start_run(directory, config, captions)
@@ -31,7 +31,7 @@ def untrained_run(path: Path, captions: Sequence[str] = CAPTIONS, seed: int = 0)
 
 
 def picture(seed: int) -> bytes:
-    """Noise as PNG."""
+    """Returns a PNG file of noise."""
     pixels = np.random.default_rng(seed).integers(0, 256, (20 + seed, 40, 3), np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")

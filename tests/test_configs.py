@@ -1,4 +1,4 @@
-"""The configurations of full data sets, run for some steps on pieces of them."""
+"""Configurations of full data sets, run for a few steps on a part of the data."""
 
 import json
 
@@ -10,7 +10,7 @@ from caption_gan.data.synthetic.figures import FiguresDataset
 from caption_gan.run import RunDirectory
 from tests.programs import call
 
-# Sizes at which two cores take seconds; all else is as the configuration says.
+# Sizes at which two cores need seconds; all other settings are those of the configuration.
 STEPS = [
     "--maximum_likelihood.epochs=1",
     "--maximum_likelihood.batch_size=8",
@@ -34,12 +34,12 @@ def fit(tmp_path, name: str, *arguments: str) -> dict[str, float]:
     return json.loads(run.metrics.read_text())
 
 
-def test_coco_on_a_piece_of_the_real_one(tmp_path, real_data):
+def test_coco_on_a_part_of_the_real_data(tmp_path, real_data):
     metrics = fit(tmp_path, "coco2014", f"--data.root={real_data / 'coco2014'}")
     assert metrics["val/beam/CIDEr"] >= 0
 
 
-def test_scicap_on_drawn_figures_in_the_released_layout(tmp_path):
+def test_scicap_on_synthetic_figures_in_the_released_layout(tmp_path):
     root = tmp_path / "scicap"
     for split, count in (("train", 24), ("val", 6)):
         names = []
@@ -62,7 +62,7 @@ def test_scicap_on_drawn_figures_in_the_released_layout(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["coco2014", "scicap"])
-def test_what_is_still_to_be_measured_is_said(name):
+def test_configs_without_measured_scores_say_so(name):
     with open(f"configs/{name}.yaml") as file:
         text = file.read()
     assert "To be measured on the full set" in text.split("\ndata:")[0]

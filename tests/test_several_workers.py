@@ -21,16 +21,16 @@ pytestmark = pytest.mark.slow
 
 def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
+    for opened in sockets:
+        opened.bind(("127.0.0.1", 0))
+    ports = [opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
     return ports
 
 
 def start(arguments: list[str], logs: Path) -> list[subprocess.Popen]:
-    """Two workers, with a file for what each of them says."""
+    """Starts two workers, each with a log file."""
     workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
     processes = []
     for index in range(2):
@@ -61,31 +61,31 @@ def arguments(tmp_path) -> list[str]:
     ]
 
 
-def test_a_worker_is_killed_and_all_start_again(arguments, tmp_path):
+def test_a_killed_worker_ends_the_other_and_both_can_continue(arguments, tmp_path):
     run = RunDirectory(tmp_path / "run")
     processes = start(arguments, tmp_path)
     while not any(run.checkpoints.glob("0-*/epoch-*-step-00000003")):
-        assert all(process.poll() is None for process in processes), read(tmp_path)
+        assert all(process.poll() is None for process in processes), logs_of(tmp_path)
         time.sleep(0.1)
     processes[1].send_signal(signal.SIGKILL)
-    # It cannot go on alone, and says so instead of waiting for ever.
-    assert processes[0].wait(timeout=180) == 1, read(tmp_path)
-    assert "Another worker was lost" in said(tmp_path, 0), read(tmp_path)
-    assert "Traceback" not in said(tmp_path, 0), read(tmp_path)
+    # The other worker cannot continue alone; it ends with a message instead of waiting forever.
+    assert processes[0].wait(timeout=180) == 1, logs_of(tmp_path)
+    assert "Another worker was lost" in log_of(tmp_path, 0), logs_of(tmp_path)
+    assert "Traceback" not in log_of(tmp_path, 0), logs_of(tmp_path)
 
     processes = start(arguments, tmp_path)
-    assert [process.wait(timeout=600) for process in processes] == [0, 0], read(tmp_path)
+    assert [process.wait(timeout=600) for process in processes] == [0, 0], logs_of(tmp_path)
     history = run.read_history()
     assert [len(epochs) for epochs in history.values()] == [1, 1]
     assert run.metrics.is_file() and run.report.is_file()
-    # The chief alone says what came of it.
-    assert [said(tmp_path, index).count("captions.jsonl") for index in range(2)] == [1, 0]
+    # Only the chief prints the results.
+    assert [log_of(tmp_path, index).count("captions.jsonl") for index in range(2)] == [1, 0]
     shutil.rmtree(run.logs)
 
 
-def said(logs: Path, index: int) -> str:
+def log_of(logs: Path, index: int) -> str:
     return (logs / f"worker-{index}").read_text()
 
 
-def read(logs: Path) -> str:
-    return said(logs, 1) + said(logs, 0)
+def logs_of(logs: Path) -> str:
+    return log_of(logs, 1) + log_of(logs, 0)

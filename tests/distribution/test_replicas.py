@@ -1,4 +1,4 @@
-"""Several replicas take the step that one would take of the whole batch."""
+"""Several replicas compute the step that one device computes on the whole batch."""
 
 import json
 import os
@@ -15,12 +15,12 @@ from tests.distribution.replicated import OBJECTIVES
 from tests.test_several_workers import free_ports
 
 PROGRAM = Path(__file__).with_name("replicated.py")
-# Orthogonal updates are made of a gradient's small directions too, which rounding turns about.
+# Muon amplifies small directions of a gradient, which depend on rounding.
 TOLERANCE = {"muon": 1e-2, "mixed_float16": 1e-2}
 
 
 def start(strategy: str, path: Path, names: list[str], devices: int = 1, **environment: str):
-    """Trains in a process; returns it and the file of what it came to."""
+    """Trains in a new process; returns the process and the file of its results."""
     process = subprocess.Popen(
         [sys.executable, PROGRAM, strategy, path, str(devices), *names],
         env=os.environ | {"PYTHONPATH": str(PROGRAM.parents[2])} | environment,
@@ -38,6 +38,7 @@ def results(*started: tuple[subprocess.Popen, Path]) -> list[dict[str, np.ndarra
 
 
 def differing(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> list[str]:
+    """Returns the names of the variables and metrics that differ."""
     assert one.keys() == other.keys()
     return [
         name
@@ -55,18 +56,18 @@ def workers(path: Path, names: list[str]) -> list[dict[str, np.ndarray]]:
     return results(*started)
 
 
-def test_two_workers_step_as_one(tmp_path):
+def test_two_workers_equal_one_device(tmp_path):
     names = ["maximum_likelihood"]
     (expected,) = results(start("one_device", tmp_path / "one.npz", names))
     for found in workers(tmp_path, names):
         assert differing(expected, found) == []
-    # A test of nothing, if steps changed nothing that can be seen.
+    # The comparison detects a small difference.
     expected["maximum_likelihood/loss"] += 1e-4
     assert differing(expected, found) == ["maximum_likelihood/loss"]
 
 
 @pytest.mark.slow
-def test_every_objective(tmp_path):
+def test_all_objectives(tmp_path):
     names = list(OBJECTIVES)
     (expected,) = results(start("one_device", tmp_path / "one.npz", names))
     (mirrored,) = results(start("mirrored", tmp_path / "mirrored.npz", names, devices=2))
@@ -75,14 +76,14 @@ def test_every_objective(tmp_path):
 
 
 @pytest.mark.parametrize(("count", "updates"), [(1, 1), (2, 1), (1, 3), (2, 3), (4, 2)])
-def test_each_replica_has_its_rows_of_each_update(count, updates):
+def test_each_replica_has_rows_of_each_update(count, updates):
     batch = tf.reshape(tf.range(24 * 2), [24, 2])
     parts = np.array(replicas.shard(batch, count, updates))
     assert parts.shape == (count, 24 // count, 2)
     for update, rows in enumerate(np.split(np.array(batch), updates)):
         each = 24 // count // updates
-        theirs = parts[:, update * each : (update + 1) * each]
-        np.testing.assert_array_equal(theirs.reshape(-1, 2), rows)
+        sharded = parts[:, update * each : (update + 1) * each]
+        np.testing.assert_array_equal(sharded.reshape(-1, 2), rows)
 
 
 def test_one_replica_changes_nothing():
@@ -93,7 +94,7 @@ def test_one_replica_changes_nothing():
     assert replicas.per_replica_seed(value) is value
 
 
-def test_dropout_is_kerass():
+def test_dropout_equals_keras_dropout():
     values = tf.ones([100, 100])
     layer = replicas.Dropout(0.25, seed=1)
     dropped = np.array(layer(values, training=True))

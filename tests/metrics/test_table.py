@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caption_gan.config.run import MonitorConfig
-from caption_gan.config.run import Config, EvaluationConfig
+from caption_gan.config.run import Config, EvaluationConfig, MonitorConfig
 from caption_gan.data.example import CaptionedImage, Example
 from caption_gan.evaluation import split_metrics
 from caption_gan.evaluation.frontier import Frontier

@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of training."""
+"""Ctrl-C during training."""
 
 import io
 import signal
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("as_in_a_terminal")
 
 
 class PressCtrlC(keras.callbacks.Callback):
-    """At the beginning of a step; notes what was done afterwards."""
+    """Presses Ctrl-C at the beginning of a step and records what runs afterwards."""
 
     def __init__(self, step: int, times: int = 1):
         super().__init__()
@@ -45,7 +45,7 @@ def train(*callbacks: keras.callbacks.Callback, epochs: int = 2) -> None:
     model.fit(x, x, batch_size=1, epochs=epochs, verbose=0, callbacks=list(callbacks))
 
 
-def test_the_step_is_finished(capfd):
+def test_the_current_step_is_finished(capfd):
     press = PressCtrlC(step=1)
 
     def save() -> None:
@@ -58,8 +58,8 @@ def test_the_step_is_finished(capfd):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-class PressedWhileItWrites(io.RawIOBase):
-    """A slow terminal."""
+class InterruptedTerminal(io.RawIOBase):
+    """A terminal on which Ctrl-C arrives during a write."""
 
     def writable(self):
         return True
@@ -70,35 +70,35 @@ class PressedWhileItWrites(io.RawIOBase):
 
 
 def test_ctrl_c_while_progress_is_written(monkeypatch):
-    terminal = io.TextIOWrapper(io.BufferedWriter(PressedWhileItWrites()), line_buffering=True)
+    terminal = io.TextIOWrapper(io.BufferedWriter(InterruptedTerminal()), line_buffering=True)
     monkeypatch.setattr(sys, "stderr", terminal)
     with Interruption(lambda: None) as interruption:
         print("1 of 3 steps", file=sys.stderr, flush=True)
     assert interruption.pressed
 
 
-def test_without_it_the_step_is_not():
+def test_without_the_callback_the_step_is_not_finished():
     press = PressCtrlC(step=1)
     with pytest.raises(KeyboardInterrupt):
         train(press)
     assert press.done == ["step 0"]
 
 
-def test_what_follows_an_epoch_is_finished():
+def test_callbacks_after_an_epoch_are_finished():
     press = PressCtrlC(step=-1)
     with pytest.raises(KeyboardInterrupt), Interruption(lambda: None) as interruption:
         train(press, interruption)
     assert press.done == ["step 0", "step 1", "step 2", "checkpoint"]
 
 
-def test_a_second_time_stops_at_once():
+def test_a_second_ctrl_c_stops_at_once():
     press = PressCtrlC(step=1, times=2)
     with pytest.raises(KeyboardInterrupt), Interruption(lambda: None) as interruption:
         train(press, interruption)
     assert press.done == ["step 0"]
 
 
-def test_a_background_process_goes_on_ignoring_it():
+def test_a_background_process_still_ignores_ctrl_c():
     press = PressCtrlC(step=1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with Interruption(lambda: None) as interruption:
@@ -107,7 +107,7 @@ def test_a_background_process_goes_on_ignoring_it():
     assert press.done[-1] == "step 2"
 
 
-def test_other_threads_may_train():
+def test_training_in_another_thread():
     finished: list[bool] = []
 
     def work() -> None:

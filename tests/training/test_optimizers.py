@@ -1,3 +1,5 @@
+"""Optimizers, weight decay, clipping and learning rate schedules."""
+
 import keras
 import numpy as np
 import pytest
@@ -5,7 +7,7 @@ import tensorflow as tf
 
 from caption_gan.training.optimizers import build_optimizer
 
-# Every kind of variable that the networks have, by its last name.
+# Shapes of all kinds of variables of the networks, by the last part of their names.
 SHAPES = {
     "kernel": (4, 6),
     "recurrent_kernel": (6, 4),
@@ -39,7 +41,7 @@ def optimizer(steps: int = 10, **settings) -> keras.optimizers.Optimizer:
 
 
 def changes(gradients: dict[str, np.ndarray], **settings) -> dict[str, np.ndarray]:
-    """What one step adds to each variable."""
+    """Returns the change of each variable in one step."""
     updated = variables()
     before = {name: np.array(variable) for name, variable in updated.items()}
     one = optimizer(**settings)
@@ -53,7 +55,7 @@ def random_gradients() -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("matrix_learning_rate", [0.0, 0.4])
-def test_weight_decay_spares_all_but_weight_matrices(matrix_learning_rate):
+def test_weight_decay_applies_to_weight_matrices_only(matrix_learning_rate):
     updated = variables()
     before = {name: np.array(variable) for name, variable in updated.items()}
     one = optimizer(weight_decay=0.5, matrix_learning_rate=matrix_learning_rate)
@@ -65,12 +67,12 @@ def test_weight_decay_spares_all_but_weight_matrices(matrix_learning_rate):
         np.testing.assert_allclose(variable, expected, rtol=1e-5, err_msg=name)
 
 
-def test_adamw_moves_everything_by_its_rate_in_the_first_step():
+def test_adamw_changes_all_variables_by_its_rate_in_the_first_step():
     for name, change in changes(random_gradients()).items():
         np.testing.assert_allclose(np.abs(change), 0.1, rtol=0.02, err_msg=name)
 
 
-def test_muon_moves_matrices_alike_in_every_direction():
+def test_muon_changes_matrices_by_the_same_amount_in_all_directions():
     gradients = random_gradients()
     found = changes(gradients, matrix_learning_rate=0.4)
     for name, change in found.items():
@@ -85,7 +87,7 @@ def test_muon_moves_matrices_alike_in_every_direction():
 
 
 @pytest.mark.parametrize("matrix_learning_rate", [0.0, 0.4])
-def test_pretrained_variables_have_their_own_rate_and_do_not_decay(matrix_learning_rate):
+def test_pretrained_variables_have_a_separate_rate_and_no_weight_decay(matrix_learning_rate):
     updated = variables()
     before = {name: np.array(variable) for name, variable in updated.items()}
     one = optimizer(
@@ -105,7 +107,7 @@ def test_pretrained_variables_have_their_own_rate_and_do_not_decay(matrix_learni
 def test_gradients_are_clipped_by_their_global_norm():
     gradients = {name: np.full(shape, 1e-4, np.float32) for name, shape in SHAPES.items()}
     gradients["kernel"][:] = 1e6
-    # What is clipped to nothing stays below AdamW's epsilon, and does not move.
+    # Gradients clipped to almost zero are below AdamW's epsilon, so the variable hardly changes.
     still = changes(gradients, gradient_clip=1.0)
     assert np.abs(still["bias"]).max() < 1e-4 < 0.09 < np.abs(changes(gradients)["bias"]).min()
 
