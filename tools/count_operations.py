@@ -68,7 +68,8 @@ def configuration(size: str, objective: str, settings: Sequence[str] = ()) -> Co
     ]
     if objective != "maximum_likelihood":
         # Without a warm-up the first step trains the generator too.
-        arguments += [f"--{objective}.critic_updates={updates}", f"--{objective}.critic_warmup_steps=0"]
+        arguments.append(f"--{objective}.critic_updates={updates}")
+        arguments.append(f"--{objective}.critic_warmup_steps=0")
     return read_config([*arguments, *settings], "count_operations")
 
 
