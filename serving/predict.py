@@ -65,32 +65,32 @@ def response_spec(servable: Servable, requested: model_pb2.ModelSpec) -> model_p
 
 
 def _inputs(
-    signature: meta_graph_pb2.SignatureDef, given: Mapping[str, tensor_pb2.TensorProto]
+    signature: meta_graph_pb2.SignatureDef, sent: Mapping[str, tensor_pb2.TensorProto]
 ) -> dict[str, tensor_pb2.TensorProto]:
     expected, defaults = signature.inputs, signature.defaults
-    if len(given) > len(expected) or (len(given) < len(expected) and not defaults):
+    if len(sent) > len(expected) or (len(sent) < len(expected) and not defaults):
         raise invalid(
-            f"input size does not match signature: {len(given)}!={len(expected)} "
-            f"len({{{_set(given)}}}) != len({{{_set(expected)}}}). "
-            f"Sent extra: {{{_set(set(given) - set(expected))}}}. "
-            f"Missing but required: {{{_set(set(expected) - set(given))}}}."
+            f"input size does not match signature: {len(sent)}!={len(expected)} "
+            f"len({{{_listed(sent)}}}) != len({{{_listed(expected)}}}). "
+            f"Sent extra: {{{_listed(set(sent) - set(expected))}}}. "
+            f"Missing but required: {{{_listed(set(expected) - set(sent))}}}."
         )
     inputs = {}
     for alias in sorted(expected):
-        if alias in given:
-            inputs[alias] = given[alias]
+        if alias in sent:
+            inputs[alias] = sent[alias]
         elif alias in defaults:
             inputs[alias] = defaults[alias]
         else:
             raise invalid(
                 f"Signature input alias: {alias}(feed name: {expected[alias].name}) not found in "
                 f"request and no default value provided. Inputs expected to be in the request "
-                f"{{{_set(given)}}}, or default input alias set: {_set(defaults)}"
+                f"{{{_listed(sent)}}}, or default input alias set: {_listed(defaults)}"
             )
-    if set(given) - set(inputs):
+    if set(sent) - set(inputs):
         raise invalid(
             f"Inputs contains invalid name. Used request inputs: "
-            f"{_set(set(given) & set(inputs))}, request input: {_set(given)}"
+            f"{_listed(set(sent) & set(inputs))}, request input: {_listed(sent)}"
         )
     return inputs
 
@@ -109,7 +109,7 @@ def _output_names(
         if alias not in signature.outputs:
             raise invalid(
                 f"output tensor alias not found in signature: {alias} "
-                f"Outputs expected to be in the set {{{_set(signature.outputs)}}}."
+                f"Outputs expected to be in the set {{{_listed(signature.outputs)}}}."
             )
         if alias in output_filter[:index]:
             raise invalid(f"duplicate output tensor alias: {alias}")
@@ -132,7 +132,7 @@ def check_types(signature: meta_graph_pb2.SignatureDef, types: Mapping[str, int]
             )
 
 
-def _set(names: Iterable[str]) -> str:
+def _listed(names: Iterable[str]) -> str:
     return ",".join(sorted(names))
 
 

@@ -116,14 +116,14 @@ class Servable:
         """Returns a tensor of the graph as an output of TensorFlow's C API."""
         if tensor not in self._endpoints:
             try:
-                found = self._session.graph.get_tensor_by_name(tensor)
+                graph_tensor = self._session.graph.get_tensor_by_name(tensor)
             except (KeyError, ValueError) as error:  # A sparse tensor, for example, has no name.
                 raise RequestError(
                     grpc.StatusCode.INVALID_ARGUMENT,
                     f"Tensor {tensor}, specified in either feed_devices or fetch_devices was not "
                     "found in the Graph",
                 ) from error
-            self._endpoints[tensor] = found._as_tf_output()
+            self._endpoints[tensor] = graph_tensor._as_tf_output()
         return self._endpoints[tensor]
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What a model is given for several calls, and what each of them gets of its result_of."""
+"""Tests of BatchRunner: the inputs of a batch, and the outputs and errors of its calls."""
 
 from typing import Any
 
@@ -19,13 +19,13 @@ SPLITTING: dict[str, Any] = {
 }
 
 
-def positive(name: str, x: np.ndarray) -> np.ndarray:
+def double_of_positive(name: str, x: np.ndarray) -> np.ndarray:
     if np.any(x < 0):
         raise RequestError(INVALID_ARGUMENT, f"negative: {x.min()}")
     return x + x
 
 
-def test_batches_are_filled_up_to_allowed_sizes():
+def test_batches_are_filled_up_to_an_allowed_size():
     with Harness(max_batch_size=8, allowed=[2, 4, 8], batch_timeout_micros=0) as harness:
         futures = harness.occupy_thread([5, 6], [7])
         harness.model.gate.set()
@@ -34,18 +34,18 @@ def test_batches_are_filled_up_to_allowed_sizes():
         assert harness.model.x == [[0, 0], [5, 6, 7, 5], [8, 9]]
 
 
-def test_rows_of_different_lengths_are_padded_if_wanted():
+def test_rows_of_different_shapes_are_padded():
     with Harness(max_batch_size=4, pad=True) as harness:
         tasks = [[[1, 2]]], [[[3], [4]], [[5], [6]]], [[[7, 8], [9, 10]]]
         futures = harness.call_in_turn(*tasks, outputs=["greatest"])
         assert [result_of(future, "greatest") for future in futures] == [[2], [4, 6], [10]]
-        # With each array's first element, as TensorFlow Serving does.
+        # Padded with each array's first element, as by TensorFlow Serving.
         assert harness.model.x == [
             [[[1, 2], [1, 1]], [[3, 3], [4, 3]], [[5, 3], [6, 3]], [[7, 8], [9, 10]]]
         ]
 
 
-def test_bytes_are_padded_whole():
+def test_rows_of_bytes_are_padded():
     with Harness(max_batch_size=2, pad=True) as harness:
         tasks = np.array([[b"a\0"]], object), np.array([[b"b", b"c"]], object)
         for future in harness.call_in_turn(*tasks):
@@ -53,7 +53,7 @@ def test_bytes_are_padded_whole():
         assert harness.model.x == [[[b"a\0", b"a\0"], [b"b", b"c"]]]
 
 
-def test_empty_rows_cannot_be_padded_and_are_computed_by_themselves():
+def test_empty_rows_cannot_be_padded_and_run_alone():
     with Harness(max_batch_size=2, pad=True) as harness:
         futures = harness.call_in_turn(np.zeros([1, 0]), [[1.0, 2.0]])
         assert [result_of(future) for future in futures] == [[[]], [[2, 4]]]
@@ -63,7 +63,7 @@ def test_empty_rows_cannot_be_padded_and_are_computed_by_themselves():
     ("x", "z", "expected"),
     [(3, None, 6), ([1, 2], 3, [5, 7]), ([1, 2], [3], [5, 7]), (np.zeros([0, 2]), None, [])],
 )
-def test_what_has_no_rows_in_common_is_not_batched(x, z, expected):
+def test_inputs_without_a_common_number_of_rows_are_not_batched(x, z, expected):
     with Harness(allowed=[1000]) as harness:
         assert result_of(harness.call(x, z=z, timeout=LONG)) == expected
         ((inputs, timeout),) = harness.model.calls
@@ -88,7 +88,7 @@ def test_a_call_without_inputs_is_not_batched():
         ),
     ],
 )
-def test_outputs_have_to_be_rows(output, message):
+def test_outputs_must_have_a_row_per_input_row(output, message):
     def compute(name: str, x: np.ndarray) -> np.ndarray:
         return x if name == "x" else output
 
@@ -97,8 +97,8 @@ def test_outputs_have_to_be_rows(output, message):
         assert (error.code, error.message) == (FAILED_PRECONDITION, message)
 
 
-def test_a_bad_input_fails_its_caller_alone():
-    with Harness(positive, max_batch_size=4, allowed=[2, 4]) as harness:
+def test_a_bad_input_fails_only_its_caller():
+    with Harness(double_of_positive, max_batch_size=4, allowed=[2, 4]) as harness:
         futures = harness.call_in_turn([1], [-2], [-3], [4])
         assert [result_of(futures[0]), result_of(futures[3])] == [[2], [8]]
         messages = [error_of(future).message for future in futures[1:3]]
@@ -107,14 +107,14 @@ def test_a_bad_input_fails_its_caller_alone():
         assert sorted(harness.model.x[1:]) == [[-3, -3], [-2, -2], [1, 1], [4, 4]]
 
 
-def test_a_task_that_fails_alone_is_computed_once():
-    with Harness(positive, batch_timeout_micros=0) as harness:
+def test_a_failing_batch_of_one_task_runs_once():
+    with Harness(double_of_positive, batch_timeout_micros=0) as harness:
         assert error_of(harness.call([-1])).code is INVALID_ARGUMENT
         assert harness.model.x == [[-1]]
 
 
 @pytest.mark.parametrize("tasks", [1, 3])
-def test_defects_of_a_model_reach_the_callers_and_threads_go_on(tasks):
+def test_exceptions_of_a_model_reach_the_callers_and_the_threads_go_on(tasks):
     def compute(name: str, x: np.ndarray) -> np.ndarray:
         return x // 0 if x.dtype == object else double(name, x)
 
@@ -125,13 +125,13 @@ def test_defects_of_a_model_reach_the_callers_and_threads_go_on(tasks):
         assert result_of(harness.call([1] * tasks)) == [2] * tasks
 
 
-def test_a_part_that_fails_fails_its_task():
-    with Harness(positive, **SPLITTING) as harness:
+def test_a_failing_part_fails_its_task():
+    with Harness(double_of_positive, **SPLITTING) as harness:
         assert error_of(harness.call([1, 2, 3, -4, 5, 6, 7])).message == "negative: -4"
         assert sorted(harness.model.x) == [[-4, 5, 6], [1, 2, 3], [7]]
 
 
-def test_parts_whose_outputs_do_not_fit_together():
+def test_parts_whose_outputs_differ_in_shape():
     with Harness(lambda name, x: np.zeros([len(x), x[0]]), **SPLITTING) as harness:
         error = error_of(harness.call([1, 1, 1, 2]))
         assert error.code is FAILED_PRECONDITION

@@ -48,7 +48,7 @@ def examples_of(*values: float) -> input_pb2.Input:
     return input_pb2.Input(example_list={"examples": [example(x=value) for value in values]})
 
 
-def spec(signature: str, name: str = "asked") -> model_pb2.ModelSpec:
+def spec(signature: str, name: str = "requested") -> model_pb2.ModelSpec:
     return model_pb2.ModelSpec(name=name, signature_name=signature)
 
 
@@ -70,7 +70,7 @@ def multi_inference_of(
 
 
 def expected_spec(signature: str) -> model_pb2.ModelSpec:
-    return model_pb2.ModelSpec(name="asked", signature_name=signature, version={"value": 5})
+    return model_pb2.ModelSpec(name="requested", signature_name=signature, version={"value": 5})
 
 
 def error_of(answer, servable, request, run=None) -> tuple[grpc.StatusCode, str]:

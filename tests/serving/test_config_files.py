@@ -30,7 +30,7 @@ def write(tmp_path):
     return write
 
 
-def numbers(parameters) -> dict[str, int]:
+def integer_fields(parameters) -> dict[str, int]:
     fields = {field.name: value for field, value in parameters.ListFields()}
     return {name: fields[name].value for name in RANGES}
 
@@ -73,7 +73,7 @@ def test_batching_parameters_are_read(tmp_path_factory, values, pad, splits, dat
     path = tmp_path_factory.getbasetemp() / "batching.config"
     path.write_text(text)
     parameters = read_batching_parameters(path)
-    assert numbers(parameters) == values
+    assert integer_fields(parameters) == values
     assert parameters.thread_pool_name.value == "pool"
     assert list(parameters.allowed_batch_sizes) == allowed
     assert parameters.pad_variable_length_inputs is pad
@@ -89,7 +89,7 @@ def test_missing_batching_parameters_are_tensorflow_serving_s_defaults(write):
         "num_batch_threads": os.cpu_count(),
     }
     for parameters in (read_batching_parameters(None), read_batching_parameters(write(""))):
-        assert numbers(parameters) == expected
+        assert integer_fields(parameters) == expected
         assert not parameters.allowed_batch_sizes
         assert not parameters.enable_large_batch_splitting.value
         assert parameters.max_execution_batch_size.value == 1000

@@ -37,7 +37,7 @@ def echo(tmp_path_factory):
 
 def request_of(inputs, signature="", outputs=()) -> predict_pb2.PredictRequest:
     request = predict_pb2.PredictRequest(output_filter=outputs)
-    request.model_spec.name = "asked"
+    request.model_spec.name = "requested"
     request.model_spec.signature_name = signature
     for name, value in inputs.items():
         proto = value if isinstance(value, tensor_pb2.TensorProto) else tf.make_tensor_proto(value)
@@ -57,7 +57,7 @@ X = np.array([1, 2], np.float32)
 def test_outputs_and_the_model_spec_of_a_response(adder):
     response = predict(adder, request_of({"x": X}), adder.run)
     assert response.model_spec == model_pb2.ModelSpec(
-        name="asked", signature_name="serving_default", version={"value": 7}
+        name="requested", signature_name="serving_default", version={"value": 7}
     )
     assert list(response.outputs["y"].float_val) == [8, 9]
     assert list(response.outputs["version"].int64_val) == [7, 7]
@@ -68,20 +68,20 @@ def test_outputs_and_the_model_spec_of_a_response(adder):
 
 
 def test_only_outputs_of_the_filter_are_computed(adder):
-    asked = []
+    requested = []
 
     def run(signature, inputs, outputs):
-        asked.extend(outputs)
+        requested.extend(outputs)
         return adder.run(signature, inputs, outputs)
 
     response = predict(adder, request_of({"x": X}, outputs=["version"]), run)
-    assert set(response.outputs) == {"version"} and asked == ["version"]
+    assert set(response.outputs) == {"version"} and requested == ["version"]
 
 
 def test_an_unknown_signature(adder):
     error = error_of(adder, request_of({"x": X}, "other"))
     assert error.code is grpc.StatusCode.FAILED_PRECONDITION
-    assert error.message == 'Serving signature key "other" not found.'
+    assert error.message == 'Serving signature key "other" not output.'
 
 
 WRONG_REQUESTS = {
@@ -102,7 +102,7 @@ WRONG_REQUESTS = {
     ),
     "another name": (
         ({"y": X}, ""),
-        "Signature input alias: x(feed name: serving_default_x:0) not found in request and no "
+        "Signature input alias: x(feed name: serving_default_x:0) not output in request and no "
         "default value provided. Inputs expected to be in the request {y}, or default input "
         "alias set: ",
     ),
@@ -123,7 +123,7 @@ WRONG_REQUESTS = {
     "unknown type": (({"x": tensor_pb2.TensorProto(dtype=77)}, ""), "tensor parsing error: x"),
     "unknown output": (
         ({"x": X}, "", ["y", "w"]),
-        "output tensor alias not found in signature: w "
+        "output tensor alias not output in signature: w "
         "Outputs expected to be in the set {version,y}.",
     ),
     "doubled output": (({"x": X}, "", ["y", "y"]), "duplicate output tensor alias: y"),
@@ -190,7 +190,7 @@ def test_defaults_of_a_signature():
         "a": [3, 6], "b": [1, 2], "c": [4, 8]
     }  # fmt: skip
     assert error_of(with_defaults(), request_of({"b": X}), run).message == (
-        "Signature input alias: a(feed name: t:0) not found in request and no default value "
+        "Signature input alias: a(feed name: t:0) not output in request and no default value "
         "provided. Inputs expected to be in the request {b}, or default input alias set: b,c"
     )
     assert error_of(with_defaults(), request_of({"a": X, "w": X}), run).message == (
@@ -225,8 +225,8 @@ ECHOED = {
 def test_values_of_all_types_are_unchanged(echo):
     response = predict(echo, request_of(ECHOED), echo.run)
     for name, expected in ECHOED.items():
-        found = tf.make_ndarray(response.outputs[name])
-        assert found.shape == expected.shape and found.tolist() == expected.tolist()
+        output = tf.make_ndarray(response.outputs[name])
+        assert output.shape == expected.shape and output.tolist() == expected.tolist()
 
 
 def test_an_empty_batch(echo):

@@ -340,7 +340,7 @@ def test_malformed_requests_neither_stop_the_server_nor_leak_memory(adder, tmp_p
         assert "Traceback" not in server.log.read_text()
 
 
-def test_a_trace_is_captured_while_it_serves(adder, tmp_path):
+def test_a_trace_is_captured_while_the_server_runs(adder, tmp_path):
     profiler_port = free_port()
     flags = flags_of(adder, f"--profiler_port={profiler_port}")
     done = threading.Event()
@@ -351,14 +351,14 @@ def test_a_trace_is_captured_while_it_serves(adder, tmp_path):
 
     with serving(tmp_path / "log.txt", *flags) as server:
         stub = server.prediction()
-        asking = threading.Thread(target=ask)
-        asking.start()
+        client = threading.Thread(target=ask)
+        client.start()
         try:
             tf.profiler.experimental.client.trace(
                 f"grpc://localhost:{profiler_port}", str(tmp_path / "logs"), 500
             )
         finally:
             done.set()
-            asking.join()
+            client.join()
     (trace,) = (tmp_path / "logs").rglob("*.xplane.pb")
     assert b"Session" in trace.read_bytes()
