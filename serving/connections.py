@@ -63,7 +63,7 @@ def connect_grpc(
     }
     options = [
         ("grpc.service_config", json.dumps(service)),
-        # Larger requests are not retried. The default of 256 KiB is less than many images have.
+        # gRPC does not retry larger requests. The default of 256 KiB is smaller than many images.
         ("grpc.per_rpc_retry_buffer_size", 2**31 - 1),
         ("grpc.max_receive_message_length", -1),
     ]

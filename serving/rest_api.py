@@ -40,7 +40,7 @@ from serving.rest_responses import (
     write_status,
 )
 
-# Requests processed at a time. More than a batch has, because each waits for its batch to fill.
+# Requests processed at a time. More than a batch holds, because each waits for its batch to fill.
 THREADS = 64
 MAX_UNCOMPRESSED_BYTES = 1 << 28  # A small compressed body can expand to any size.
 

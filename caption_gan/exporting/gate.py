@@ -15,7 +15,7 @@ from caption_gan.run import RunDirectory, read_config
 from caption_gan.text.tokenizer import Tokenizer
 
 SPLIT = "val"
-CIDER = f"{SPLIT}/greedy/CIDEr"  # Of greedy captions, which `serving_default` returns.
+CIDER = f"{SPLIT}/greedy/CIDEr"  # `serving_default` returns greedy captions.
 # The best single caption for all images scores 0.13 on Flickr8k, 0.6 on the built-in data sets.
 MIN_CIDER = 0.15
 TOLERANCE = 0.05  # Between seeds of one setting, CIDEr differs by 3% of its value.

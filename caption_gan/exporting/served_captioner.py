@@ -24,7 +24,7 @@ from caption_gan.models.decoding.sampling import (
 )
 from caption_gan.text.tokenizer import Tokenizer
 
-MIN_BEAM = 5  # A run that was scored without beam search still serves it.
+MIN_BEAM = 5  # The signature `beam` searches at least this width: a run may be set to 1.
 
 Outputs = dict[str, tf.Tensor]
 

@@ -91,7 +91,7 @@ def export_run(
             extra = model / ASSETS_EXTRA
             extra.mkdir()
             shutil.copy(run.config, extra / run.config.name)
-            # An ensemble has not been evaluated: the run's metrics are not its own.
+            # The metrics are scores of one run, not of the ensemble.
             evaluated = run.metrics.is_file() and not others
             metrics = json.loads(run.metrics.read_text()) if evaluated else {}
             (extra / run.metrics.name).write_text(json.dumps(metrics))
@@ -120,7 +120,7 @@ def next_version(directory: Path) -> int:
 
 
 def example_images() -> list[bytes]:
-    """Encoded images to test an export with. Any images do: their captions are only compared."""
+    """Encoded images to test an export with. Any images will do: captions are only compared."""
     source = open_source(DataConfig(val_images=EXAMPLE_IMAGES), Skips())
     return [example.image for example in source.examples("val", range(EXAMPLE_IMAGES))]
 

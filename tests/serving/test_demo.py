@@ -213,6 +213,6 @@ def test_a_taken_port_is_reported_in_one_line(server):
     assert errors == (f"error: cannot listen on localhost:{server.port}; choose another --port\n")
 
 
-def test_it_needs_no_tensorflow():
+def test_the_demo_does_not_import_tensorflow():
     code = "import sys, serving.demo; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -398,12 +398,11 @@ def test_a_killed_push_leaves_nothing_that_servers_see(
         to = tmp_path / moment
         left = [entry.name for entry in to.glob(f"{push.UNFINISHED}*")]
         assert len(left) == 1
-        # At the last moment the version is whole, and only the log does not know of it.
+        # At the moment `log` the version is complete; only its line in the log is missing.
         assert len(visible(to)) == (moment == "log")
         if moment == "log":
-            (found,) = visible(to)
-            written = to / str(found) / push.ASSETS_EXTRA / push.RECORD
-            assert json.loads(written.read_text())["version"] == found
+            (version,) = visible(to)
+            assert stored_record(to, version)["version"] == version
         status, record, _ = pushing(scored.path, "--to", to, "--tolerance=1")
         assert status == 0
         assert record["removed"] == left

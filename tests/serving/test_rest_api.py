@@ -1,4 +1,4 @@
-"""The REST API on an API that is made up: addresses, statuses, errors, time, fuzzed bodies."""
+"""The REST API with a fake prediction service: paths, statuses, errors, timeouts, metrics."""
 
 import gzip
 import threading
