@@ -81,7 +81,7 @@ def test_only_outputs_of_the_filter_are_computed(adder):
 def test_an_unknown_signature(adder):
     error = error_of(adder, request_of({"x": X}, "other"))
     assert error.code is grpc.StatusCode.FAILED_PRECONDITION
-    assert error.message == 'Serving signature key "other" not output.'
+    assert error.message == 'Serving signature key "other" not found.'
 
 
 WRONG_REQUESTS = {
@@ -102,7 +102,7 @@ WRONG_REQUESTS = {
     ),
     "another name": (
         ({"y": X}, ""),
-        "Signature input alias: x(feed name: serving_default_x:0) not output in request and no "
+        "Signature input alias: x(feed name: serving_default_x:0) not found in request and no "
         "default value provided. Inputs expected to be in the request {y}, or default input "
         "alias set: ",
     ),
@@ -123,7 +123,7 @@ WRONG_REQUESTS = {
     "unknown type": (({"x": tensor_pb2.TensorProto(dtype=77)}, ""), "tensor parsing error: x"),
     "unknown output": (
         ({"x": X}, "", ["y", "w"]),
-        "output tensor alias not output in signature: w "
+        "output tensor alias not found in signature: w "
         "Outputs expected to be in the set {version,y}.",
     ),
     "doubled output": (({"x": X}, "", ["y", "y"]), "duplicate output tensor alias: y"),
@@ -190,7 +190,7 @@ def test_defaults_of_a_signature():
         "a": [3, 6], "b": [1, 2], "c": [4, 8]
     }  # fmt: skip
     assert error_of(with_defaults(), request_of({"b": X}), run).message == (
-        "Signature input alias: a(feed name: t:0) not output in request and no default value "
+        "Signature input alias: a(feed name: t:0) not found in request and no default value "
         "provided. Inputs expected to be in the request {b}, or default input alias set: b,c"
     )
     assert error_of(with_defaults(), request_of({"a": X, "w": X}), run).message == (
