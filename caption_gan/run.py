@@ -28,7 +28,7 @@ from caption_gan.errors import CaptionGANError, UsageError
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding.ensemble import CaptionerEnsemble
 from caption_gan.models.encoders.encoder import Encoder, build_encoder
-from caption_gan.models.generators.gru import GRUGenerator
+from caption_gan.models.generators.generator import build_generator
 from caption_gan.storage.atomic import replacing
 from caption_gan.text.tokenizer import Tokenizer
 
@@ -183,16 +183,7 @@ def dump_config(config: Config) -> str:
 
 def build_captioner(config: Config, encoder: Encoder, vocabulary_size: int) -> Captioner:
     """Returns a captioner with newly initialised weights."""
-    generator = GRUGenerator(
-        vocabulary_size=vocabulary_size,
-        embedding_size=config.generator.embedding_size,
-        hidden_size=config.generator.hidden_size,
-        attention_heads=config.generator.attention_heads,
-        noise_size=config.generator.noise_size,
-        dropout=config.generator.dropout,
-        name="generator",
-    )
-    generator.build((None, *encoder.regions_shape))
+    generator = build_generator(config.generator, vocabulary_size, encoder.regions_shape)
     return Captioner(encoder, generator, name="captioner")
 
 

@@ -28,9 +28,11 @@ import transformers
 from measuring import alternate
 
 from caption_gan.models.decoding.beam_search import beam_search
-from caption_gan.models.decoding.sampling import Decoder, greedy
+from caption_gan.models.decoding.decoder import Decoder, DecodingOptions
+from caption_gan.models.decoding.sampling import greedy
 from caption_gan.models.encoders.encoder import Regions
-from caption_gan.models.generators.gru import GRUGenerator, Memory
+from caption_gan.models.generators.generator import Memory, State
+from caption_gan.models.generators.gru import GRUGenerator
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
 
 PAUSE = 0.02  # Seconds for which the threads of the library measured before may spin.
@@ -49,22 +51,21 @@ class FixedLengthGenerator:
         self.words = words[:, None, None]
         self.vocabulary_size = generator.vocabulary_size
         self.noise_size = generator.noise_size
-        self.state_size = generator.state_size + 1  # The number of words so far.
+        self.has_attention = generator.has_attention
 
     def encode(self, regions: Regions) -> Memory:
         return self.generator.encode(regions)
 
-    def initial_state(self, memory: Memory, noise: tf.Tensor) -> tf.Tensor:
-        states = self.generator.initial_state(memory, noise)
-        return tf.pad(states, [[0, 0], [0, 0], [0, 1]])
+    def initial_state(self, memory: Memory, noise: tf.Tensor) -> State:
+        return self.generator.initial_state(memory, noise), tf.zeros_like(noise[..., :1])
 
     def decode_step(
-        self, token_ids: tf.Tensor, states: tf.Tensor, memory: Memory
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        states, written = states[..., :-1], states[..., -1:]
-        logits, states, weights = self.generator.decode_step(token_ids, states, memory)
-        pull = tf.where(written == self.words, 1e3, -1e3) * tf.one_hot(END_ID, self.vocabulary_size)
-        return logits + pull, tf.concat([states, written + 1], axis=-1), weights
+        self, token_ids: tf.Tensor, state: State, memory: Memory
+    ) -> tuple[tf.Tensor, State, tf.Tensor | None]:
+        state, words = state
+        logits, state, weights = self.generator.decode_step(token_ids, state, memory)
+        pull = tf.where(words == self.words, 1e3, -1e3) * tf.one_hot(END_ID, self.vocabulary_size)
+        return logits + pull, (state, words + 1), weights
 
 
 def unlikely(size: int) -> np.ndarray:
@@ -85,9 +86,8 @@ def never_ending(generator: GRUGenerator) -> None:
 
 def compiled_greedy(generator: Decoder, sequence_length: int) -> Callable[[tf.Tensor], tf.Tensor]:
     """A compiled function from regions to token ids by greedy decoding."""
-    return tf.function(
-        lambda features: greedy(generator, Regions(features), sequence_length).token_ids
-    )
+    options = DecodingOptions(sequence_length)
+    return tf.function(lambda features: greedy(generator, Regions(features), options).token_ids)
 
 
 class HuggingFaceDecoder:
@@ -137,8 +137,9 @@ def compare(generator: GRUGenerator, arguments: argparse.Namespace) -> None:
     """Prints captions per second of both."""
     length, width = arguments.sequence_length, arguments.beam
     theirs = HuggingFaceDecoder(arguments)
+    options = DecodingOptions(length, beam=width)
     search = tf.function(
-        lambda features: beam_search(generator, Regions(features), length, width).token_ids
+        lambda features: beam_search(generator, Regions(features), options).token_ids
     )
     ways = (("greedy", 1, compiled_greedy(generator, length)), (f"beam of {width}", width, search))
     print(f"weights: ours {generator.count_params():,}, theirs {theirs.weights():,}\n")

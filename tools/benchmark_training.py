@@ -23,6 +23,7 @@ from random_trainer import random_examples, random_trainer, sizes_of
 from step_costs import teacher_forcing
 
 from caption_gan.config.run import Config
+from caption_gan.models.decoding.decoder import DecodingOptions
 from caption_gan.models.decoding.sampling import greedy
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.run import read_config
@@ -90,7 +91,8 @@ def benchmark(config: Config, vocabulary_size: int, regions: int, depth: int, st
     }
     for name, value in rows.items():
         print(f"{name:36}{value}")
-    decode = tf.function(lambda features: greedy(generator, Regions(features), length).token_ids)
+    options = DecodingOptions(length)
+    decode = tf.function(lambda features: greedy(generator, Regions(features), options).token_ids)
     for size in (1, 8, 64):
         batch_regions = tf.random.normal([size, regions, depth])
         seconds = seconds_of(functools.partial(decode, batch_regions), steps)

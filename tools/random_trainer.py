@@ -11,7 +11,7 @@ from step_costs import Sizes
 from caption_gan.config.run import Config
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.encoders.precomputed import PrecomputedEncoder
-from caption_gan.models.generators.gru import GRUGenerator
+from caption_gan.models.generators.generator import build_generator
 from caption_gan.text.vocabulary import START_ID
 
 SCHEDULE_STEPS = 1000
@@ -42,16 +42,7 @@ def random_trainer(
 ) -> keras.Model:
     """A compiled trainer of the objective with random weights, for these examples."""
     regions, depth = examples["regions"].shape[1:]
-    sizes = config.generator
-    generator = GRUGenerator(
-        vocabulary_size,
-        sizes.embedding_size,
-        sizes.hidden_size,
-        sizes.attention_heads,
-        sizes.noise_size,
-        sizes.dropout,
-    )
-    generator.build((None, regions, depth))
+    generator = build_generator(config.generator, vocabulary_size, (regions, depth))
     captioner = Captioner(precomputed_encoder(regions, depth), generator)
     settings = config.objective(objective)
     data: dict[str, Any] = {}

@@ -25,6 +25,7 @@ from PIL import Image
 from caption_gan.data.images import decode_and_resize
 from caption_gan.data.skips import Skips
 from caption_gan.data.sources.registry import open_source
+from caption_gan.errors import CaptionGANError
 from caption_gan.models.decoding.text_decoder import TextDecoder
 from caption_gan.reporting.pictures import attention_tiles
 from caption_gan.run import load_run
@@ -72,6 +73,8 @@ def describe(run: Path, position: int) -> Described:
     decoding = dataclasses.replace(config.decoding, samples=1, temperature=TEMPERATURE)
     decoder = TextDecoder(captioner, tokenizer, decoding, config.seed)
     ((captions, tokens, attention),) = decoder.describe({"image": tf.expand_dims(pixels, 0)}, 0)
+    if attention is None:
+        raise CaptionGANError(f"{run}: its generator has no attention; give a run that has.")
     return Described(
         image=example.image,
         greedy=captions["greedy"][0][0],

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-FREQUENT_WORDS = 1000  # As in `caption_gan.models.critic`.
+FREQUENT_WORDS = 1000  # As in `caption_gan.models.critics.next_token`.
 FLOAT = 4  # Bytes.
 
 

@@ -83,6 +83,7 @@ class GeneratorConfig:
     """The network that generates captions.
 
     Attributes:
+        kind: `gru`: two GRUs with attention over the regions between them.
         embedding_size: Numbers per word embedding.
         hidden_size: Units of the GRU and of the attention.
         attention_heads: Number of attention heads; must divide `hidden_size`. Where each word
@@ -92,6 +93,7 @@ class GeneratorConfig:
             plentiful and need none; a few thousand photographs need about 0.5.
     """
 
+    kind: Literal["gru"] = "gru"
     embedding_size: PositiveInt = 128
     hidden_size: PositiveInt = 160
     attention_heads: PositiveInt = 1

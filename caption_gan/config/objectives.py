@@ -164,6 +164,7 @@ class CriticConfig:
     """The network that scores captions; its sizes are the generator's.
 
     Attributes:
+        kind: `next_token`: predicts each token and compares the prediction with the caption.
         start: `generator`: copies the generator's weights, so that the critic can read captions
             and images from the first step. `random`: for a generator that is itself untrained.
         dropout: Dropout rate, as in the generator. Generated captions are endless, so the critic
@@ -172,6 +173,7 @@ class CriticConfig:
             slope in units of its word embeddings; trainable ones can grow and so escape it.
     """
 
+    kind: Literal["next_token"] = "next_token"
     start: Literal["generator", "random"] = "generator"
     dropout: Rate = 0.0
     word_vectors_policy: Literal["frozen", "trainable"] = "frozen"

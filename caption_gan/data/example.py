@@ -36,7 +36,8 @@ class CaptionedImage:
         captions: For each decoding (`greedy`, `sample`, `beam`) captions with their scores. A score
             is the mean log-probability per token, in nats.
         tokens: The T tokens of the greedy caption, without the end token.
-        attention: Attention weights of these tokens, [T, rows, columns].
+        attention: Attention weights of these tokens, [T, rows, columns]; None if the generator has
+            no attention.
         cider: CIDEr of the greedy caption.
         is_correct: Whether the greedy caption is entirely correct; None if the data set has no
             facts.
@@ -45,7 +46,7 @@ class CaptionedImage:
     example: Example
     captions: dict[str, list[tuple[str, float]]]
     tokens: list[str]
-    attention: np.ndarray
+    attention: np.ndarray | None
     cider: float = 0.0
     is_correct: bool | None = None
 

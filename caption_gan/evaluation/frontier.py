@@ -20,8 +20,9 @@ from caption_gan.metrics.diversity import mean_length
 from caption_gan.metrics.fact_accuracy import FactChecker, fact_accuracy
 from caption_gan.metrics.quality import per_image_cider
 from caption_gan.metrics.table import Place, shown_in
-from caption_gan.models.critic import Critic
+from caption_gan.models.critics.critic import Critic
 from caption_gan.models.decoding import sampling
+from caption_gan.models.decoding.decoder import Decoded, DecodingOptions
 from caption_gan.models.decoding.reranking import rerank
 from caption_gan.models.decoding.text_decoder import TextDecoder
 
@@ -103,19 +104,13 @@ class Frontier:
         """Returns a function from a temperature to K captions of each image; compiled once."""
 
         @tf.function(reduce_retracing=True)
-        def draw(
-            batch: dict[str, tf.Tensor], number: tf.Tensor, temperature: tf.Tensor
-        ) -> sampling.Decoded:
+        def draw(batch: dict[str, tf.Tensor], number: tf.Tensor, temperature: tf.Tensor) -> Decoded:
             regions = decoder.captioner.regions(batch)
-            captions = sampling.sample(
-                decoder.captioner.generator,
-                regions,
-                decoder.tokenizer.sequence_length,
-                drawn,
-                tf.stack([self.seed, 1000 * number]),
-                temperature,
-                top_p=top_p,
+            seed = tf.stack([self.seed, 1000 * number])
+            options = DecodingOptions(
+                decoder.tokenizer.sequence_length, drawn, temperature, top_p=top_p
             )
+            captions = sampling.sample(decoder.captioner.generator, regions, options, seed)
             return rerank(critic, regions, captions, self.samples) if critic else captions
 
         def sample_split(temperature: float) -> list[list[str]]:

@@ -10,9 +10,9 @@ from caption_gan.evaluation.frontier import Frontier, Points
 from caption_gan.evaluation.split_metrics import score_facts
 from caption_gan.evaluation.text_metrics import Scores, score_captions
 from caption_gan.metrics.fact_accuracy import FactChecker
-from caption_gan.models.critic import Critic, build_critic
+from caption_gan.models.critics.critic import Critic, build_critic
 from caption_gan.models.decoding.text_decoder import TextDecoder
-from caption_gan.models.generators.gru import GRUGenerator
+from caption_gan.models.generators.generator import Generator
 from caption_gan.run import RunDirectory, load_weights
 
 
@@ -69,12 +69,12 @@ def stages_of(run: RunDirectory, config: Config) -> list[str]:
     return [stage for stage in stages if run.stage_weights(stage).is_file()]
 
 
-def load_critic(run: RunDirectory, config: Config, generator: GRUGenerator) -> Critic | None:
+def load_critic(run: RunDirectory, config: Config, generator: Generator) -> Critic | None:
     """The critic of the last adversarial stage; None if the run has none."""
     if not run.critic_weights.is_file():
         return None
     settings = [config.objective(stage) for stage in config.stages]
     last = [stage for stage in settings if stage.has_critic][-1]
-    critic = build_critic(generator, last.critic)
+    critic = build_critic(last.critic, generator)
     load_weights(critic, run.critic_weights)
     return critic

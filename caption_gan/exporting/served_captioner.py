@@ -14,14 +14,9 @@ from caption_gan.data.image_batches import read_images
 from caption_gan.exporting.quantization import QuantizedWeights
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding.beam_search import beam_search
-from caption_gan.models.decoding.constraints import DecodingConstraints
+from caption_gan.models.decoding.decoder import Decoded, DecodingOptions, RegionsOrSeveral
 from caption_gan.models.decoding.ensemble import CaptionerEnsemble
-from caption_gan.models.decoding.sampling import (
-    Decoded,
-    RegionsOrSeveral,
-    greedy,
-    sample_rows,
-)
+from caption_gan.models.decoding.sampling import greedy, sample_rows
 from caption_gan.text.tokenizer import Tokenizer
 
 MIN_BEAM = 5  # The signature `beam` searches at least this width: a run may be set to 1.
@@ -50,9 +45,7 @@ class ServedCaptioner:
         self.tokenizer = tokenizer
         self.config = config
         self.quantized: QuantizedWeights | None = None
-        self.constraints = DecodingConstraints(
-            config.decoding.minimum_length, config.decoding.no_repeat_ngram_size
-        )
+        self.options = DecodingOptions.from_config(config.decoding, tokenizer)
 
     def default(self, image_bytes: tf.Tensor) -> Outputs:
         """Greedy captions."""
@@ -69,33 +62,17 @@ class ServedCaptioner:
     ) -> Outputs:
         """K sampled captions per image; those of a row do not depend on the other rows."""
         regions, error = self._encode(image_bytes)
-        sampled = sample_rows(
-            self.captioner.generator,
-            regions,
-            self.tokenizer.sequence_length,
-            self.config.decoding.samples,
-            seed,
-            temperature,
-            top_p,
-            self.constraints,
-        )
+        options = self.options._replace(temperature=temperature, top_p=top_p)
+        sampled = sample_rows(self.captioner.generator, regions, options, seed)
         return self._all_captions(sampled, error)
 
     def beam(self, image_bytes: tf.Tensor) -> Outputs:
         """The K best captions of beam search, best first."""
         regions, error = self._encode(image_bytes)
-        decoding = self.config.decoding
-        beams = beam_search(
-            self.captioner.generator,
-            regions,
-            self.tokenizer.sequence_length,
-            # Diverse beam search keeps its width, a multiple of the number of groups.
-            decoding.beam if decoding.beam_groups > 1 else max(decoding.beam, MIN_BEAM),
-            decoding.length_penalty,
-            decoding.beam_groups,
-            decoding.diversity_penalty,
-            self.constraints,
-        )
+        options = self.options
+        if options.beam_groups == 1:  # Otherwise, the width must be a multiple of their number.
+            options = options._replace(beam=max(options.beam, MIN_BEAM))
+        beams = beam_search(self.captioner.generator, regions, options)
         return self._all_captions(beams, error)
 
     def attention(self, image_bytes: tf.Tensor) -> Outputs:
@@ -105,11 +82,12 @@ class ServedCaptioner:
         captions, _ = self._detokenize(decoded, error)
         tokens = self.tokenizer.token_strings(decoded.token_ids[:, 0])  # [B, T]
         special = tf.reduce_any(tokens[..., None] == ["[PAD]", "[END]"], axis=-1)
+        weights = tf.convert_to_tensor(decoded.attention)[:, 0]  # [B, T, R]
         hidden = special | (error != "")[:, None]
         return {
             signature.CAPTION: captions[:, 0],
             signature.TOKENS: tf.where(hidden, "", tokens),
-            signature.WEIGHTS: tf.where(hidden[..., None], 0.0, decoded.attention[:, 0]),
+            signature.WEIGHTS: tf.where(hidden[..., None], 0.0, weights),
             signature.ERROR: error,
         }
 
@@ -126,7 +104,7 @@ class ServedCaptioner:
             return tf.TensorSpec([None], dtype, name)
 
         image_bytes = batch_of(signature.IMAGE_BYTES)
-        return {
+        endpoints: dict[str, tuple[Callable[..., Outputs], list[tf.TensorSpec]]] = {
             signature.DEFAULT: (self.default, [image_bytes]),
             signature.SAMPLE: (
                 self.sample,
@@ -141,6 +119,9 @@ class ServedCaptioner:
             signature.ATTENTION: (self.attention, [image_bytes]),
             signature.EXAMPLES: (self.examples, [batch_of(signature.SERIALIZED)]),
         }
+        if not self.captioner.generator.has_attention:
+            del endpoints[signature.ATTENTION]
+        return endpoints
 
     def archive(self) -> keras.export.ExportArchive:
         """All signatures, with the weights and the vocabulary."""
@@ -171,9 +152,7 @@ class ServedCaptioner:
         return self.captioner.regions({"image": pixels}), error
 
     def _greedy(self, regions: RegionsOrSeveral) -> Decoded:
-        return greedy(
-            self.captioner.generator, regions, self.tokenizer.sequence_length, self.constraints
-        )
+        return greedy(self.captioner.generator, regions, self.options)
 
     def _all_captions(self, decoded: Decoded, error: tf.Tensor) -> Outputs:
         captions, scores = self._detokenize(decoded, error)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,7 @@ def export_run(
                 card += "\n## Quantization\n\n"
                 card += f"The scores above are those of float32 weights; {loss.summary()}.\n"
             (extra / "MODEL_CARD.md").write_text(card)
-            _write_warm_up(extra / WARM_UP_FILE, images)
+            _write_warm_up(extra / WARM_UP_FILE, served.endpoints(), images)
             check_in_fresh_process(model, served, images)
             version = directory / str(next_version(directory))
             model.rename(version)
@@ -170,11 +170,11 @@ def _example(image: bytes) -> bytes:
     return example.SerializeToString()
 
 
-def _write_warm_up(path: Path, images: list[bytes]) -> None:
+def _write_warm_up(path: Path, names: Iterable[str], images: list[bytes]) -> None:
     """Writes requests to each signature, which a server answers before it reports ready."""
     types = {bytes: tf.string, float: tf.float32, int: tf.int64}
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for name in signature.ALL:
+        for name in names:
             for rows in WARM_UP_BATCHES:
                 request = predict_pb2.PredictRequest()
                 request.model_spec.name = "captioner"

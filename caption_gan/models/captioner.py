@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from caption_gan.models.encoders.encoder import Encoder, Regions
-from caption_gan.models.generators.gru import GRUGenerator
+from caption_gan.models.generators.generator import Generator
 from caption_gan.models.trace_scopes import ENCODER, trace_scope
 
 
@@ -23,7 +23,7 @@ class Captioner(keras.Model):
         generator: Reads the regions.
     """
 
-    def __init__(self, encoder: Encoder, generator: GRUGenerator, **kwargs):
+    def __init__(self, encoder: Encoder, generator: Generator, **kwargs):
         super().__init__(**kwargs)
         self.encoder = encoder
         self.generator = generator

@@ -206,7 +206,7 @@ def _template_values(image: CaptionedImage, side: int) -> dict[str, object]:
 
 def _attention(image: CaptionedImage) -> list[tuple[str, str]]:
     """Tokens of the greedy caption with their attention maps."""
-    if not image.tokens:
+    if not image.tokens or image.attention is None:
         return []
     try:
         tiles = attention_tiles(image.example.image, image.attention, _TILE)

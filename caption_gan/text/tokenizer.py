@@ -14,6 +14,7 @@ from caption_gan.text.vocabulary import (
     CONTINUATION,
     END_ID,
     PAD_ID,
+    SPECIAL_IDS,
     SPECIAL_TOKENS,
     START_ID,
     UNK_ID,
@@ -42,10 +43,7 @@ class Tokenizer(tf.Module):
             `sequence_length` leaves no place for a word.
     """
 
-    pad_id = PAD_ID
-    start_id = START_ID
-    end_id = END_ID
-    unk_id = UNK_ID
+    special_tokens = SPECIAL_IDS
 
     def __init__(
         self,

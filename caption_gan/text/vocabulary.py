@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import tensorflow as tf
 import tensorflow_text as tf_text
@@ -23,6 +23,18 @@ from caption_gan.storage.atomic import replacing
 
 SPECIAL_TOKENS = ("[PAD]", "[START]", "[END]", "[UNK]")
 PAD_ID, START_ID, END_ID, UNK_ID = range(4)
+
+
+class SpecialTokens(NamedTuple):
+    """Ids of a tokenizer's special tokens; the defaults are those of a vocabulary file."""
+
+    pad: int = PAD_ID
+    start: int = START_ID
+    end: int = END_ID
+    unknown: int = UNK_ID
+
+
+SPECIAL_IDS = SpecialTokens()
 CONTINUATION = "##"
 # What the normalised captions of SciCap hold in place of numbers, brackets and equations.
 PLACEHOLDERS = ("num-tk", "bracket-tk", "equat-tk")

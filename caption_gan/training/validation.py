@@ -21,6 +21,7 @@ from caption_gan.metrics.fact_accuracy import fact_accuracy
 from caption_gan.metrics.metric import DistinctCount, Metric
 from caption_gan.metrics.quality import quality
 from caption_gan.models.decoding import sampling
+from caption_gan.models.decoding.decoder import Decoded, DecodingOptions
 from caption_gan.models.decoding.text_decoder import TextDecoder
 from caption_gan.reporting.pictures import attention_picture
 
@@ -133,18 +134,16 @@ class Monitor:
         return {
             example.image_id: np.asarray(attention_picture(example.image, tokens, attention))
             for example, (_, tokens, attention) in zip(self.examples, described, strict=False)
+            if attention is not None
         }
 
     @tf.function(reduce_retracing=True)
-    def _sample(
-        self, batch: dict[str, tf.Tensor], number: tf.Tensor, samples: int
-    ) -> sampling.Decoded:
+    def _sample(self, batch: dict[str, tf.Tensor], number: tf.Tensor, samples: int) -> Decoded:
         """Plain samples, whatever the run's decoding is."""
         return sampling.sample(
             self.decoder.captioner.generator,
             self.decoder.captioner.regions(batch),
-            self.sequence_length,
-            samples,
+            DecodingOptions(self.sequence_length, samples),
             tf.stack([self.config.seed, 1000 * number]),
         )
 

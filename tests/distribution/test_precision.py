@@ -21,7 +21,7 @@ from caption_gan.config.objectives import (
 )
 from caption_gan.distribution import precision
 from caption_gan.models.captioner import Captioner
-from caption_gan.models.critic import build_critic
+from caption_gan.models.critics.critic import build_critic
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.text.vocabulary import PAD_ID
 from caption_gan.training import losses
@@ -149,7 +149,7 @@ def test_an_overflow_is_skipped_and_lowers_the_scale(name, step_batch):
 
 def test_what_no_scale_can_mend_is_told(step_batch):
     model = build("wgan_gp", "mixed_float16", step_batch)
-    model.critic.verdict.bias.assign([np.nan])
+    model.critic.score_head.bias.assign([np.nan])
     figures = train(model, step_batch, steps=12)  # Each halves the scale twice.
     assert float(model.critic_optimizer.dynamic_scale) < 1
     assert np.isnan(figures["penalty"])
@@ -160,12 +160,12 @@ def penalty_gradients(step_batch):
     """Of a critic's weights by the penalty, for a factor by which its slopes are larger."""
     exact = captioner(dropout=0.0)
     keras.utils.set_random_seed(3)
-    exact_critic = build_critic(exact.generator, CriticConfig())
-    exact_critic.verdict.kernel.assign(keras.random.normal([16, 1], seed=1))
+    exact_critic = build_critic(CriticConfig(), exact.generator)
+    exact_critic.score_head.kernel.assign(keras.random.normal([16, 1], seed=1))
 
     def gradients(policy: str, factor: float, scale: float) -> np.ndarray:
         with precision.using(policy):
-            critic = build_critic(exact.copy().generator, CriticConfig())
+            critic = build_critic(CriticConfig(), exact.copy().generator)
         critic.set_weights(exact_critic.get_weights())
         token_ids = tf.tile(step_batch["token_ids"], [1, 3, 1])
         embeddings = critic.embedding(token_ids)

@@ -11,6 +11,7 @@ from caption_gan.data.example import Example
 from caption_gan.evaluation.frontier import NUCLEI, Frontier
 from caption_gan.metrics import quality
 from caption_gan.models.decoding.text_decoder import TextDecoder
+from caption_gan.text.vocabulary import SPECIAL_IDS
 from tests.captioners import REGIONS, captioner
 
 
@@ -18,6 +19,7 @@ class IdTokenizer:
     """A tokenizer whose words are the token ids."""
 
     sequence_length = 8
+    special_tokens = SPECIAL_IDS
 
     def detokenize(self, token_ids: tf.Tensor) -> tf.Tensor:
         return tf.strings.reduce_join(tf.strings.as_string(token_ids), axis=-1, separator=" ")

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.generators.attention import KeysValues
-from caption_gan.models.generators.gru import GRUGenerator, Memory
+from caption_gan.models.generators.gru import GRUGenerator, GRUMemory
 
 
 class MarkovGenerator:
@@ -23,23 +23,23 @@ class MarkovGenerator:
     """
 
     noise_size = 2
-    state_size = 1
+    has_attention = True
 
     def __init__(self, table: np.ndarray):
         self.table = tf.constant(table, tf.float32)  # [V, V]
         self.vocabulary_size = len(table)
         self.steps = tf.Variable(0)
 
-    def encode(self, regions: Regions) -> Memory:
+    def encode(self, regions: Regions) -> GRUMemory:
         features = regions.features
         memory = KeysValues(features[:, None], features[:, None])
-        return Memory(memory, tf.reduce_mean(features, 1), output_weights=self.table)
+        return GRUMemory(memory, tf.reduce_mean(features, 1), output_weights=self.table)
 
-    def initial_state(self, memory: Memory, noise: tf.Tensor) -> tf.Tensor:
+    def initial_state(self, memory: GRUMemory, noise: tf.Tensor) -> tf.Tensor:
         return tf.zeros([*tf.unstack(tf.shape(noise)[:2]), 1])
 
     def decode_step(
-        self, token_ids: tf.Tensor, states: tf.Tensor, memory: Memory
+        self, token_ids: tf.Tensor, states: tf.Tensor, memory: GRUMemory
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         self.steps.assign_add(1)
         weights = tf.one_hot(token_ids, memory.keys_values.keys.shape[2])

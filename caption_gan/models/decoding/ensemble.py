@@ -1,7 +1,6 @@
-"""Several captioners of one vocabulary that write together.
+"""Ensembles of captioners with the same vocabulary.
 
-B batch, K captions an image, V vocabulary, R regions, D region depth; sums over the members where
-a letter stands for what each of them has of its own.
+B batch, K captions per image, V vocabulary, R regions, Z noise, the sum of the members'.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,21 +10,21 @@ import tensorflow as tf
 
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.encoders.encoder import Regions
-from caption_gan.models.generators.gru import GRUGenerator, Memory
+from caption_gan.models.generators.generator import Generator, Memory, State
 
 
 class GeneratorEnsemble:
-    """Writes with the mean of its members' probabilities, word by word, as one generator does.
+    """Decodes with the mean of its members' probabilities at each step.
 
     Args:
-        generators: Members; their vocabularies are the same.
+        generators: Members with the same vocabulary.
     """
 
-    def __init__(self, generators: Sequence[GRUGenerator]):
+    def __init__(self, generators: Sequence[Generator]):
         self.generators = generators
         self.vocabulary_size = generators[0].vocabulary_size
         self.noise_size = sum(member.noise_size for member in generators)
-        self.state_size = sum(member.state_size for member in generators)
+        self.has_attention = all(member.has_attention for member in generators)
 
     def encode(self, regions: tuple[Regions, ...]) -> tuple[Memory, ...]:
         """Encodes the regions of each member."""
@@ -33,40 +32,44 @@ class GeneratorEnsemble:
             member.encode(part) for member, part in zip(self.generators, regions, strict=True)
         )
 
-    def initial_state(self, memory: tuple[Memory, ...], noise: tf.Tensor) -> tf.Tensor:
-        """First states [B, K, 2 H] from noise [B, K, Z]."""
+    def initial_state(self, memory: tuple[Memory, ...], noise: tf.Tensor) -> tuple[State, ...]:
+        """States of the members before the first token, from noise [B, K, Z]."""
         parts = tf.split(noise, [member.noise_size for member in self.generators], axis=-1)
-        states = [
-            member.initial_state(of_member, part)
-            for member, of_member, part in zip(self.generators, memory, parts, strict=True)
-        ]
-        return tf.concat(states, axis=-1)
+        return tuple(
+            member.initial_state(member_memory, part)
+            for member, member_memory, part in zip(self.generators, memory, parts, strict=True)
+        )
 
     def decode_step(
-        self, token_ids: tf.Tensor, states: tf.Tensor, memory: tuple[Memory, ...]
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Reads one word of each of K captions an image, [B, K], and scores the next.
+        self, token_ids: tf.Tensor, state: tuple[State, ...], memory: tuple[Memory, ...]
+    ) -> tuple[tf.Tensor, tuple[State, ...], tf.Tensor | None]:
+        """Reads one token [B, K] of each caption and scores the next.
 
         Returns:
-            Log-probabilities [B, K, V], the next states [B, K, 2 H], and attention weights
-            [B, K, R], the mean of the members'.
+            Log-probabilities [B, K, V], the next states, and attention weights [B, K, R], the mean
+            of the members', or None if a member has none.
         """
-        parts = tf.split(states, [member.state_size for member in self.generators], axis=-1)
-        stepped = [
-            member.decode_step(token_ids, part, of_member)
-            for member, part, of_member in zip(self.generators, parts, memory, strict=True)
+        steps = [
+            member.decode_step(token_ids, member_state, member_memory)
+            for member, member_state, member_memory in zip(
+                self.generators, state, memory, strict=True
+            )
         ]
-        logits, after, weights = zip(*stepped, strict=True)
-        summed = tf.reduce_logsumexp(tf.stack([tf.nn.log_softmax(some) for some in logits]), axis=0)
+        logits, states, weights = zip(*steps, strict=True)
+        stacked = tf.stack([tf.nn.log_softmax(member_logits) for member_logits in logits])
+        summed = tf.reduce_logsumexp(stacked, axis=0)  # [B, K, V]
         log_probabilities = summed - tf.math.log(float(len(self.generators)))
-        return log_probabilities, tf.concat(after, axis=-1), tf.add_n(weights) / len(weights)
+        attention = tf.add_n(weights) / len(weights) if self.has_attention else None
+        return log_probabilities, states, attention
 
 
 class CaptionerEnsemble(keras.Model):
-    """Captioners that look each with its own encoder and write together.
+    """Captioners that encode an image separately and decode captions together.
+
+    Has no config: it is rebuilt from its members, which are saved one by one.
 
     Args:
-        captioners: Members; their vocabularies, image sizes and numbers of regions are the same.
+        captioners: Members with the same vocabulary, image size and number of regions.
     """
 
     def __init__(self, captioners: Sequence[Captioner], **kwargs):
@@ -79,5 +82,5 @@ class CaptionerEnsemble(keras.Model):
     def regions(
         self, batch: Mapping[str, tf.Tensor], training: bool = False
     ) -> tuple[Regions, ...]:
-        """Regions of a batch of pixels, by each member."""
+        """Regions of a batch of images, from each member."""
         return tuple(member.regions(batch, training) for member in self.captioners)

@@ -1,29 +1,33 @@
-"""The critic's choice among captions.
+"""Selection of captions by the critic.
 
-B batch, K captions an image that are kept, N captions an image that were drawn, T time.
+B batch, N sampled captions per image, K selected captions per image, T time.
 """
 
 import tensorflow as tf
 
-from caption_gan.models.critic import Critic
-from caption_gan.models.decoding.sampling import Decoded
+from caption_gan.models.critics.critic import Critic
+from caption_gan.models.decoding.decoder import Decoded
 from caption_gan.models.encoders.encoder import Regions
-from caption_gan.text.vocabulary import START_ID
+from caption_gan.text.vocabulary import SPECIAL_IDS
 
 
-def rerank(critic: Critic, regions: Regions, drawn: Decoded, keep: int) -> Decoded:
-    """Keeps the captions that the critic likes best, their length aside; best first.
+def rerank(critic: Critic, regions: Regions, sampled: Decoded, count: int) -> Decoded:
+    """Selects the captions that the critic ranks highest, best first.
 
     Args:
-        critic: Chooses.
-        regions: [B, R, D].
-        drawn: N captions an image.
-        keep: K, at most N.
+        critic: Ranks captions by score, corrected for length.
+        regions: Of B images.
+        sampled: N captions per image.
+        count: K, at most N.
 
     Returns:
-        K captions an image; their scores are still log-probabilities.
+        K captions per image; their scores remain log-probabilities.
     """
-    token_ids = tf.pad(drawn.token_ids, [[0, 0], [0, 0], [1, 0]], constant_values=START_ID)
+    token_ids = tf.pad(
+        sampled.token_ids, [[0, 0], [0, 0], [1, 0]], constant_values=SPECIAL_IDS.start
+    )
     ranks = critic.rank(token_ids, critic.encode(regions))  # [B, N]
-    chosen = tf.math.top_k(ranks, keep).indices  # [B, K]
-    return Decoded(*(tf.gather(part, chosen, batch_dims=1) for part in drawn))
+    best = tf.math.top_k(ranks, count).indices  # [B, K]
+    return tf.nest.map_structure(
+        lambda part: None if part is None else tf.gather(part, best, batch_dims=1), sampled
+    )

@@ -1,13 +1,13 @@
-"""The generator writes captions: word embeddings, GRU, attention over regions, noise.
+"""A generator of two GRUs with attention over regions between them.
 
-B batch, K captions an image, T time, V vocabulary, R regions, D region depth, H hidden,
+B batch, K captions per image, T time, V vocabulary, R regions, D region depth, H hidden,
 E embedding, Z noise.
 
-A first GRU, the reader, reads the words; its states query the attention; a second GRU, the writer,
-reads them together with what was attended to, and so knows what has been seen and said (the two
-layers of Anderson et al., 2018, but that the reader does not see the writer). The recurrences are
-the only parts that must run word by word: with teacher forcing, attention and the softmax take all
-words of all captions of an image in one product.
+The first GRU, the reader, reads the tokens. Its states query the attention. The second GRU, the
+writer, reads the reader's states and the attended context, so that its states hold what was said
+and what was looked at. These are the two layers of Anderson et al. (2018), except that the reader
+does not see the writer's states: only the recurrences run token by token, and with teacher forcing
+attention and softmax take all tokens of all captions of an image in one product.
 """
 
 from typing import NamedTuple
@@ -15,36 +15,44 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from caption_gan.config.models import GeneratorConfig
 from caption_gan.distribution import replicas
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.generators.attention import KeysValues, RegionAttention
+from caption_gan.models.generators.generator import Generator
 from caption_gan.models.generators.gru_cell import GRUCell
 from caption_gan.text.embeddings import WordEmbedding
 
 
-class Memory(NamedTuple):
-    """What the generator knows of an image before the first word."""
+class GRUMemory(NamedTuple):
+    """What the generator keeps of an image."""
 
     keys_values: KeysValues
     summary: tf.Tensor  # [B, H]
-    # The same for all images; laid out once, for that costs as much as the product of a step.
+    # The same for all images. Transposed once per batch: it costs as much as a step's product.
     output_weights: tf.Tensor  # [E, V]
 
 
-@keras.saving.register_keras_serializable(package="caption_gan")
-class GRUGenerator(keras.Model):
-    """Scores the next word of a caption, given an image's regions and the words so far.
+class GRUState(NamedTuple):
+    """States of the two GRUs."""
 
-    The output weights are the word embeddings, transposed (Press & Wolf, 2017): what is learnt of
-    a word by reading it serves writing it, and small data overfit less.
+    reader: tf.Tensor  # [B, K, H]
+    writer: tf.Tensor  # [B, K, H]
+
+
+@keras.saving.register_keras_serializable(package="caption_gan")
+class GRUGenerator(Generator):
+    """Predicts the next token with two GRUs and attention.
+
+    Word embeddings and output weights are tied (Press & Wolf, 2017): small data overfit less.
 
     Args:
         vocabulary_size: V.
         embedding_size: E.
         hidden_size: H, of each GRU and of the attention.
         attention_heads: Number of heads; must divide `hidden_size`.
-        noise_size: Z; noise enters the first states.
-        dropout: Share of word embeddings, regions and output features set to zero in training.
+        noise_size: Z; noise enters the initial states.
+        dropout: Dropout rate of word embeddings, regions and output features.
     """
 
     def __init__(
@@ -64,32 +72,31 @@ class GRUGenerator(keras.Model):
         self.attention_heads = attention_heads
         self.noise_size = noise_size
         self.dropout = dropout
-        self.state_size = 2 * hidden_size
 
         self.embedding = WordEmbedding(
             vocabulary_size,
             embedding_size,
-            # Of length one: as output weights, smaller vectors make for a slow start.
+            # Vectors of length 1: smaller output weights slow down the start of training.
             embeddings_initializer=keras.initializers.RandomNormal(stddev=embedding_size**-0.5),
-            # Captions are mixed word by word, and the penalty looks between them.
+            # Full precision: relaxed captions and the gradient penalty interpolate embeddings.
             dtype=self.variable_dtype,
             name="embedding",
         )
         self.region_projection = keras.layers.Dense(hidden_size, name="region_projection")
-        # Unnormalised backbone features saturate the first state, and nothing is learnt but
-        # word frequencies.
+        # Unnormalised backbone features saturate the initial state; the generator then learns
+        # word frequencies only.
         self.region_norm = keras.layers.LayerNormalization(name="region_norm")
         self.first_state = keras.layers.Dense(
-            self.state_size, activation="tanh", name="first_state"
+            2 * hidden_size, activation="tanh", name="first_state"
         )
-        # Unrolled: the second derivative that a gradient penalty needs exists for it everywhere,
-        # and it runs faster than a loop on a CPU.
+        # Unrolled: it has the second derivative that a gradient penalty needs on every device,
+        # and is faster than a loop on a CPU.
         self.reader, self.writer = (
             keras.layers.RNN(GRUCell(hidden_size), return_sequences=True, unroll=True, name=name)
             for name in ("reader", "writer")
         )
         self.attention = RegionAttention(hidden_size, attention_heads, name="attention")
-        # Which word fits what is said and seen is no sum of what each of them alone suggests.
+        # A hidden layer: the next word depends on writer state and context jointly.
         self.output_hidden = keras.layers.Dense(
             hidden_size, activation="relu", name="output_hidden"
         )
@@ -97,6 +104,19 @@ class GRUGenerator(keras.Model):
         self.input_dropout = replicas.Dropout(dropout, name="input_dropout")
         self.region_dropout = replicas.Dropout(dropout, name="region_dropout")
         self.output_dropout = replicas.Dropout(dropout, name="output_dropout")
+
+    @classmethod
+    def from_settings(cls, config: GeneratorConfig, vocabulary_size: int) -> "GRUGenerator":
+        """Creates the generator without its weights; see `build_generator`."""
+        return cls(
+            vocabulary_size,
+            config.embedding_size,
+            config.hidden_size,
+            config.attention_heads,
+            config.noise_size,
+            config.dropout,
+            name="generator",
+        )
 
     def build(self, regions_shape):
         """Builds every layer for regions of shape [B, R, D]."""
@@ -113,121 +133,63 @@ class GRUGenerator(keras.Model):
         self.output_projection.build((None, None, hidden))
         self.built = True
 
-    def encode(self, regions: Regions, training: bool = False) -> Memory:
+    def encode(self, regions: Regions, training: bool = False) -> GRUMemory:
         """Encodes regions [B, R, D] once for any number of captions and words."""
         features = self.region_norm(self.region_projection(regions.features))  # [B, R, H]
         features = self.region_dropout(features, training=training)
-        return Memory(
+        return GRUMemory(
             self.attention.project(features, regions.mask),
             _masked_mean(features, regions.mask),
             self.embedding.output_weights(features.dtype),
         )
 
-    def initial_state(self, memory: Memory, noise: tf.Tensor) -> tf.Tensor:
-        """First states [B, K, 2 H] of captions, reader's and writer's, from noise [B, K, Z]."""
+    def initial_state(self, memory: GRUMemory, noise: tf.Tensor) -> GRUState:
+        """State before the first token, from the image's summary and noise [B, K, Z]."""
         summary = tf.repeat(memory.summary[:, None], tf.shape(noise)[1], axis=1)  # [B, K, H]
-        return self.first_state(tf.concat([summary, tf.cast(noise, summary.dtype)], axis=-1))
-
-    def call(
-        self,
-        features: tf.Tensor,
-        token_ids: tf.Tensor,
-        noise: tf.Tensor,
-        regions_mask: tf.Tensor | None = None,
-        training: bool = False,
-    ) -> tf.Tensor:
-        """Teacher forcing from the features [B, R, D] of regions and their mask [B, R]."""
-        memory = self.encode(Regions(features, regions_mask), training)
-        return self.teacher_forcing(token_ids, memory, noise, training)
-
-    def teacher_forcing(
-        self, token_ids: tf.Tensor, memory: Memory, noise: tf.Tensor, training: bool = False
-    ) -> tf.Tensor:
-        """Scores every next word of given captions at once.
-
-        Args:
-            token_ids: [B, K, T], the words that are read.
-            memory: Of the B images.
-            noise: [B, K, Z].
-            training: Whether dropout is active.
-
-        Returns:
-            Logits [B, K, T, V]; those at t score the word at t + 1.
-        """
-        words = self.embedding(token_ids)  # [B, K, T, E]
-        features = self.predict_features(words, memory, noise, training)
-        return tf.cast(self.embedding.logits(features), self.variable_dtype)
+        inputs = tf.concat([summary, tf.cast(noise, summary.dtype)], axis=-1)  # [B, K, H + Z]
+        return GRUState(*tf.split(self.first_state(inputs), 2, axis=-1))
 
     def predict_features(
-        self, words: tf.Tensor, memory: Memory, noise: tf.Tensor, training: bool = False
+        self, embeddings: tf.Tensor, memory: GRUMemory, noise: tf.Tensor, training: bool = False
     ) -> tf.Tensor:
-        """Reads whole captions, given as word embeddings.
-
-        Args:
-            words: [B, K, T, E].
-            memory: Of the B images.
-            noise: [B, K, Z].
-            training: Whether dropout is active.
-
-        Returns:
-            Features [B, K, T, E]; the closer those at t are to a word's embedding, the likelier
-            it is that this word is the next.
-        """
-        batch, captions, time, _ = tf.unstack(tf.shape(words))
-        flat_words = tf.reshape(words, [batch * captions, words.shape[2], self.embedding_size])
-        flat_words = self.input_dropout(flat_words, training=training)  # [B K, T, E]
-        first = tf.reshape(self.initial_state(memory, noise), [-1, self.state_size])  # [B K, 2 H]
-        first_read, first_written = tf.split(first, 2, axis=-1)
-        read = self.reader(flat_words, initial_state=first_read)  # [B K, T, H]
-        flat = [batch, captions * time, self.hidden_size]
-        attended, _ = self.attention(tf.reshape(read, flat), memory.keys_values)  # [B, K T, H]
-        seen = tf.reshape(attended, tf.shape(read))  # [B K, T, H]
-        written = self.writer(tf.concat([read, seen], -1), initial_state=first_written)
-        features = self.predict_word(written, seen, training)  # [B K, T, E]
+        """Reads captions [B, K, T, E] and predicts features of the same shape; see `Generator`."""
+        batch, captions, time, _ = tf.unstack(tf.shape(embeddings))
+        flat = tf.reshape(embeddings, [batch * captions, embeddings.shape[2], self.embedding_size])
+        flat = self.input_dropout(flat, training=training)  # [B K, T, E]
+        state = self.initial_state(memory, noise)  # [B, K, H] each
+        reader, writer = (tf.reshape(part, [-1, self.hidden_size]) for part in state)  # [B K, H]
+        read = self.reader(flat, initial_state=reader)  # [B K, T, H]
+        queries = tf.reshape(read, [batch, captions * time, self.hidden_size])  # [B, K T, H]
+        attended, _ = self.attention(queries, memory.keys_values)  # [B, K T, H]
+        context = tf.reshape(attended, tf.shape(read))  # [B K, T, H]
+        written = self.writer(tf.concat([read, context], -1), initial_state=writer)  # [B K, T, H]
+        features = self.output_features(written, context, training)  # [B K, T, E]
         return tf.reshape(features, [batch, captions, time, self.embedding_size])
 
-    def decode_step(
-        self, token_ids: tf.Tensor, states: tf.Tensor, memory: Memory
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Reads one word of each of K captions an image, [B, K]; see `decode_step_embedded`."""
-        return self.decode_step_embedded(self.embedding(token_ids), states, memory)
-
     def decode_step_embedded(
-        self, words: tf.Tensor, states: tf.Tensor, memory: Memory
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Reads one word of each of K captions an image and scores the next.
-
-        Args:
-            words: Word embeddings [B, K, E].
-            states: [B, K, 2 H].
-            memory: Of the B images.
-
-        Returns:
-            Logits [B, K, V], the next states [B, K, 2 H], attention weights [B, K, R].
-        """
-        batch, captions, _ = tf.unstack(tf.shape(words))
-        words = tf.reshape(words, [-1, self.embedding_size])  # [B K, E]
-        read, written = tf.split(tf.reshape(states, [-1, self.state_size]), 2, axis=-1)
-        _, read = self.reader.cell(words, read)  # [B K, H]
-        query = tf.reshape(read, [batch, captions, self.hidden_size])
+        self, embeddings: tf.Tensor, state: GRUState, memory: GRUMemory
+    ) -> tuple[tf.Tensor, GRUState, tf.Tensor]:
+        """Reads one token of each caption and scores the next; see `Generator`."""
+        batch, captions, _ = tf.unstack(tf.shape(embeddings))
+        embeddings = tf.reshape(embeddings, [-1, self.embedding_size])  # [B K, E]
+        reader, writer = (tf.reshape(part, [-1, self.hidden_size]) for part in state)  # [B K, H]
+        _, reader = self.reader.cell(embeddings, reader)
+        query = tf.reshape(reader, [batch, captions, self.hidden_size])
         attended, weights = self.attention(query, memory.keys_values)  # [B, K, H], [B, K, R]
-        seen = tf.reshape(attended, [-1, self.hidden_size])
-        _, written = self.writer.cell(tf.concat([read, seen], -1), written)  # [B K, H]
-        logits = tf.matmul(self.predict_word(written, seen), memory.output_weights)  # [B K, V]
-        logits = tf.cast(logits, self.variable_dtype)
+        context = tf.reshape(attended, [-1, self.hidden_size])  # [B K, H]
+        _, writer = self.writer.cell(tf.concat([reader, context], -1), writer)
+        features = self.output_features(writer, context)  # [B K, E]
+        logits = tf.cast(tf.matmul(features, memory.output_weights), self.variable_dtype)
         logits = tf.reshape(logits, [batch, captions, self.vocabulary_size])
-        states = tf.reshape(tf.concat([read, written], -1), [batch, captions, self.state_size])
-        return logits, states, weights
+        shape = [batch, captions, self.hidden_size]
+        return logits, GRUState(tf.reshape(reader, shape), tf.reshape(writer, shape)), weights
 
-    def predict_word(
-        self, written: tf.Tensor, seen: tf.Tensor, training: bool = False
+    def output_features(
+        self, writer: tf.Tensor, context: tf.Tensor, training: bool = False
     ) -> tf.Tensor:
-        """Features [..., E] of the next word from the writer's states and what was seen, [..., H].
-
-        Their product with a word's embedding is its logit.
-        """
-        features = self.output_hidden(tf.concat([written, seen], axis=-1))  # [..., H]
-        return self.output_projection(self.output_dropout(features, training=training))
+        """Features [..., E] of the next token from the writer's state and the context [..., H]."""
+        hidden = self.output_hidden(tf.concat([writer, context], axis=-1))  # [..., H]
+        return self.output_projection(self.output_dropout(hidden, training=training))
 
     def get_config(self):
         return {
@@ -242,7 +204,7 @@ class GRUGenerator(keras.Model):
 
 
 def _masked_mean(features: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
-    """Mean [B, H] of the valid ones of regions [B, R, H]; all are valid if there is no mask."""
+    """Mean [B, H] of the valid regions [B, R, H]; without a mask, of all."""
     if mask is None:
         return tf.reduce_mean(features, axis=1)
     valid = tf.cast(mask, features.dtype)[..., None]  # [B, R, 1]

@@ -13,10 +13,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from caption_gan.models.decoding.decoder import DecodingOptions
 from caption_gan.config.objectives import AdversarialConfig
 from caption_gan.distribution import precision, replicas
 from caption_gan.models.captioner import Captioner
-from caption_gan.models.critic import build_critic
+from caption_gan.models.critics.critic import build_critic
 from caption_gan.models.decoding import sampling
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.trace_scopes import GENERATOR_UPDATE, trace_scope
@@ -67,7 +68,7 @@ class AdversarialTrainer(Trainer):
         self.unconditional_share = config.unconditional_share if reads_corpora else 0.0
         names = list(GENERATOR_METRICS)
         if config.has_critic:
-            self.critic = build_critic(captioner.generator, config.critic)
+            self.critic = build_critic(config.critic, captioner.generator)
             self.critic_score = CriticScore(self.critic, self.unconditional_share)
             names += CRITIC_METRICS
         self.means = {name: replicas.Mean(name=name) for name in names}
@@ -177,9 +178,8 @@ class AdversarialTrainer(Trainer):
 
     def sample_captions(self, regions: Regions, length: int, seed: tf.Tensor) -> tf.Tensor:
         """Samples captions [N, K, T] from the generator, with start token and padding."""
-        decoded = sampling.sample(
-            self.captioner.generator, regions, length, self.config.captions, seed
-        )
+        options = DecodingOptions(length, samples=self.config.captions)
+        decoded = sampling.sample(self.captioner.generator, regions, options, seed)
         return tf.pad(decoded.token_ids, [[0, 0], [0, 0], [1, 0]], constant_values=START_ID)
 
     def mismatched_captions(self, real: tf.Tensor) -> tf.Tensor:

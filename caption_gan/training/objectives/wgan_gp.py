@@ -25,7 +25,7 @@ import tensorflow as tf
 from caption_gan.distribution import replicas
 from caption_gan.models.decoding import relaxation, sampling
 from caption_gan.models.encoders.encoder import Regions
-from caption_gan.models.generators.gru import Memory
+from caption_gan.models.generators.generator import Memory
 from caption_gan.models.trace_scopes import CRITIC_UPDATE, PENALTY, trace_scope
 from caption_gan.text.vocabulary import PAD_ID
 from caption_gan.training import losses, weight_constraints

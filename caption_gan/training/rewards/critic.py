@@ -5,7 +5,7 @@ N images, K captions per image, T time, R regions, D region depth, E embedding.
 
 import tensorflow as tf
 
-from caption_gan.models.critic import Critic
+from caption_gan.models.critics.critic import Critic
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.text.vocabulary import PAD_ID
 

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from caption_gan.models.decoding.beam_search import BLOCK, _largest, beam_search
-from caption_gan.models.decoding.sampling import Decoded, greedy
+from caption_gan.models.decoding.decoder import Decoded, DecodingOptions
+from caption_gan.models.decoding.sampling import greedy
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID, UNK_ID
 
@@ -61,9 +62,8 @@ def slow_beam_search(
 def search(
     generator, regions, sequence_length: int, width: int, length_penalty: float = 1.0
 ) -> Decoded:
-    decoded = tf.function(
-        lambda: beam_search(generator, regions, sequence_length, width, length_penalty)
-    )()
+    options = DecodingOptions(sequence_length, beam=width, length_penalty=length_penalty)
+    decoded = tf.function(lambda: beam_search(generator, regions, options))()
     return Decoded(*(np.array(tensor) for tensor in decoded))
 
 
@@ -142,7 +142,9 @@ def test_width_one_without_penalty_is_never_worse_than_greedy(markov):
         table = random_table(40 + seed)
         double = markov(table)
         best = spelled(search(double, many_regions(), 6, 1, 0.0).token_ids[0])[0]
-        likeliest = tuple(np.array(greedy(double, many_regions(), 6).token_ids)[0, 0].tolist())
+        likeliest = tuple(
+            np.array(greedy(double, many_regions(), DecodingOptions(6)).token_ids)[0, 0].tolist()
+        )
         likeliest = likeliest[: likeliest.index(END_ID) + 1]
         if best == likeliest:
             continue
@@ -159,7 +161,7 @@ def test_width_one_is_greedy_where_words_are_near_certain(markov):
         table[before, after] = 0.0
     double = markov(table)
     one = search(double, many_regions(2), 8, 1, 0.0)
-    expected = greedy(double, many_regions(2), 8)
+    expected = greedy(double, many_regions(2), DecodingOptions(8))
     assert spelled(one.token_ids[0]) == [(5, 4, 6, END_ID)]
     np.testing.assert_array_equal(one.token_ids, expected.token_ids)
     np.testing.assert_allclose(one.scores, expected.scores, rtol=1e-4)
@@ -239,7 +241,7 @@ def test_images_of_a_batch_do_not_mix(found, regions):
 def test_no_images_give_no_captions(found):
     generator, _ = found
     decode: Callable[[tf.Tensor], Sequence[tf.Tensor]] = tf.function(
-        lambda regions: beam_search(generator, Regions(regions), 7, 2),
+        lambda regions: beam_search(generator, Regions(regions), DecodingOptions(7, beam=2)),
         input_signature=[tf.TensorSpec([None, 4, 5])],
     )
     shapes = [tuple(tensor.shape) for tensor in decode(tf.zeros([0, 4, 5]))]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from caption_gan.models.decoding.beam_search import beam_search
 from caption_gan.models.decoding.constraints import DecodingConstraints
+from caption_gan.models.decoding.decoder import DecodingOptions
 from caption_gan.models.decoding.ensemble import GeneratorEnsemble
 from caption_gan.models.decoding.sampling import greedy, sample
 from caption_gan.models.encoders.encoder import Regions
@@ -80,7 +81,8 @@ def test_greedy_keeps_the_rules(markov, constraints):
     broken = 0
     for seed in range(5):
         double, regions = markov(table_of(seed)), Regions(tf.zeros([1, VOCABULARY, 1]))
-        decode = tf.function(lambda: greedy(double, regions, T + 3, constraints).token_ids)  # noqa: B023
+        options = DecodingOptions(T + 3, constraints=constraints)
+        decode = tf.function(lambda: greedy(double, regions, options).token_ids)  # noqa: B023
         expected = slow_greedy(table_of(seed), constraints, T + 2)
         assert np.array(decode())[0, 0].tolist() == expected
         broken += expected != slow_greedy(table_of(seed), DecodingConstraints(), T + 2)
@@ -92,10 +94,9 @@ def test_samples_and_beams_keep_the_rules(markov):
     table[:, END_ID] += 2
     double, regions = markov(table), Regions(tf.zeros([2, VOCABULARY, 1]))
     constraints = DecodingConstraints(minimum_length=3, no_repeat_ngram_size=2)
-    drawn = tf.function(
-        lambda: sample(double, regions, 9, 30, tf.constant([1, 2]), constraints=constraints)
-    )()
-    found = tf.function(lambda: beam_search(double, regions, 9, 4, constraints=constraints))()
+    options = DecodingOptions(9, samples=30, beam=4, constraints=constraints)
+    drawn = tf.function(lambda: sample(double, regions, options, tf.constant([1, 2])))()
+    found = tf.function(lambda: beam_search(double, regions, options))()
     for caption in np.concatenate([drawn.token_ids, found.token_ids], axis=1).reshape(-1, 8):
         words = caption[: caption.tolist().index(END_ID)].tolist()
         assert len(words) >= 3
@@ -129,8 +130,11 @@ def slow_diverse(table, steps, groups, each, diversity) -> list[list[int]]:
 def test_diverse_beams_equal_the_slow_reference(markov, groups, each, diversity):
     for seed in range(4):
         double, regions = markov(table_of(seed)), Regions(tf.zeros([1, VOCABULARY, 1]))
+        options = DecodingOptions(
+            T + 1, beam=groups * each, beam_groups=groups, diversity_penalty=diversity
+        )
         search = tf.function(
-            lambda: beam_search(double, regions, T + 1, groups * each, 1.0, groups, diversity)  # noqa: B023
+            lambda: beam_search(double, regions, options)  # noqa: B023
         )
         expected = slow_diverse(table_of(seed), T, groups, each, diversity)
         found = [[word for word in row if word] for row in np.array(search().token_ids)[0].tolist()]
@@ -142,7 +146,8 @@ def test_groups_differ_more_the_more_they_are_told_to(markov):
         found = 0
         for seed in range(6):
             double, regions = markov(table_of(20 + seed)), Regions(tf.zeros([1, VOCABULARY, 1]))
-            decoded = beam_search(double, regions, T + 1, 4, 1.0, 4, diversity)
+            options = DecodingOptions(T + 1, beam=4, beam_groups=4, diversity_penalty=diversity)
+            decoded = beam_search(double, regions, options)
             found += len({tuple(row) for row in np.array(decoded.token_ids)[0].tolist()})
         return found
 
@@ -153,8 +158,10 @@ def test_groups_differ_more_the_more_they_are_told_to(markov):
 def test_an_ensemble_of_one_is_its_member(small_generator, regions):
     member = small_generator(seed=3)
     together = GeneratorEnsemble([member])
-    for decode in (greedy, lambda *arguments: beam_search(*arguments, 3)):
-        alone, found = decode(member, Regions(regions), 7), decode(together, (Regions(regions),), 7)
+    options = DecodingOptions(7, beam=3)
+    for decode in (greedy, beam_search):
+        alone = decode(member, Regions(regions), options)
+        found = decode(together, (Regions(regions),), options)
         np.testing.assert_array_equal(alone.token_ids, found.token_ids)
         np.testing.assert_allclose(alone.scores, found.scores, rtol=1e-4)
 
@@ -177,4 +184,4 @@ def test_an_ensemble_has_the_mean_of_the_probabilities(small_generator, regions)
         looked += np.array(at) / 2
     np.testing.assert_allclose(np.exp(logits), expected, rtol=1e-4)
     np.testing.assert_allclose(weights, looked, rtol=1e-4)
-    assert after.shape == states.shape == (5, 2, sum(member.state_size for member in members))
+    assert [part.shape for part in tf.nest.flatten(after)] == [(5, 2, 8)] * 4

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from caption_gan.models.decoding import relaxation, sampling
+from caption_gan.models.decoding.decoder import DecodingOptions
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.generators.gru import GRUGenerator
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
@@ -26,7 +27,7 @@ def test_it_draws_what_sampling_draws(small_generator, regions):
     """With the same seed: so it runs free, reads its own words, and temperature changes none."""
     generator = small_generator()
     expected = sampling.sample(
-        generator, Regions(tf.constant(regions)), LENGTH, CAPTIONS, SEED
+        generator, Regions(tf.constant(regions)), DecodingOptions(LENGTH, CAPTIONS), SEED
     ).token_ids
     for temperature in (0.1, 1.0):
         token_ids = np.array(rollout(generator, regions, temperature).token_ids)

@@ -3,8 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-from caption_gan.models.critic import Critic
+from caption_gan.models.critics.next_token import NextTokenCritic
 from caption_gan.models.decoding import sampling
+from caption_gan.models.decoding.decoder import DecodingOptions
 from caption_gan.models.decoding.reranking import rerank
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.text.vocabulary import START_ID
@@ -12,10 +13,10 @@ from caption_gan.text.vocabulary import START_ID
 
 def test_it_keeps_those_that_the_critic_likes_best(small_generator, regions):
     generator = small_generator()
-    critic = Critic(small_generator(seed=1))
+    critic = NextTokenCritic(small_generator(seed=1))
     critic.length_moments.assign([2.0, -0.5])
-    drawn = sampling.sample(generator, Regions(tf.constant(regions)), 7, 6, tf.constant([1, 2]))
-    kept = rerank(critic, Regions(tf.constant(regions)), drawn, 2)
+    drawn = sampling.sample(generator, Regions(regions), DecodingOptions(7, 6), tf.constant([1, 2]))
+    kept = rerank(critic, Regions(regions), drawn, 2)
     token_ids = np.pad(drawn.token_ids, [(0, 0), (0, 0), (1, 0)], constant_values=START_ID)
     ranks = np.array(critic.rank(tf.constant(token_ids), critic.encode(Regions(regions))))
     best = np.argsort(-ranks, axis=1)[:, :2]
@@ -27,7 +28,7 @@ def test_it_keeps_those_that_the_critic_likes_best(small_generator, regions):
 
 def test_all_are_kept_where_there_are_no_more(small_generator, regions):
     drawn = sampling.sample(
-        small_generator(), Regions(tf.constant(regions)), 7, 3, tf.constant([1, 2])
+        small_generator(), Regions(regions), DecodingOptions(7, 3), tf.constant([1, 2])
     )
-    kept = rerank(Critic(small_generator()), Regions(tf.constant(regions)), drawn, 3)
+    kept = rerank(NextTokenCritic(small_generator()), Regions(regions), drawn, 3)
     np.testing.assert_allclose(np.sort(kept.scores), np.sort(drawn.scores), rtol=1e-6)

@@ -9,7 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from caption_gan.models.decoding.constraints import mask_special_tokens
-from caption_gan.models.decoding.sampling import Decoded, greedy, sample, sample_rows, truncate
+from caption_gan.models.decoding.decoder import Decoded, DecodingOptions
+from caption_gan.models.decoding.sampling import greedy, sample, sample_rows, truncate
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.generators.gru import GRUGenerator
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID, UNK_ID
@@ -58,12 +59,18 @@ def written(generator, regions) -> Decoded:
 @pytest.fixture(scope="module")
 def drawn(generator, regions) -> Decoded:
     return in_graph(
-        sample, generator, Regions(regions), LENGTH, captions=20, seed=tf.constant([3, 1])
+        sample, generator, Regions(regions), LENGTH, samples=20, seed=tf.constant([3, 1])
     )
 
 
-def in_graph(decode: Callable[..., Decoded], *arguments, **settings) -> Decoded:
-    decoded = tf.function(lambda: decode(*arguments, **settings))()
+def in_graph(
+    decode: Callable[..., Decoded], generator, regions, length: int, seed=None, **options
+) -> Decoded:
+    """Decodes in a graph; options are those of `DecodingOptions`."""
+    arguments = [] if seed is None else [seed]
+    decoded = tf.function(
+        lambda: decode(generator, regions, DecodingOptions(length, **options), *arguments)
+    )()
     return Decoded(*(np.array(tensor) for tensor in decoded))
 
 
@@ -132,7 +139,7 @@ def test_scores_do_not_depend_on_temperature_and_truncation(generator, forced, r
         generator,
         Regions(regions),
         LENGTH,
-        captions=3,
+        samples=3,
         seed=tf.constant([0, 0]),
         temperature=0.5,
         top_k=3,
@@ -148,7 +155,7 @@ def test_an_images_caption_does_not_depend_on_its_batch(generator, written, regi
 
 
 def test_eager_equals_graph(generator, written, regions):
-    eager = greedy(generator, Regions(tf.constant(regions)), LENGTH)
+    eager = greedy(generator, Regions(tf.constant(regions)), DecodingOptions(LENGTH))
     np.testing.assert_array_equal(eager.token_ids, written.token_ids)
     np.testing.assert_allclose(eager.scores, written.scores, rtol=1e-4)
 
@@ -171,7 +178,7 @@ def test_seed_decides(small_generator, regions):
 
     def draw(*seed: int) -> list:
         decoded = in_graph(
-            sample, generator, Regions(regions), LENGTH, captions=4, seed=tf.constant(seed)
+            sample, generator, Regions(regions), LENGTH, samples=4, seed=tf.constant(seed)
         )
         return decoded.token_ids.tolist()
 
@@ -195,7 +202,7 @@ def test_frequencies_follow_the_softmax(markov, temperature):
         markov(np.tile(row, (8, 1))),
         many_regions(2),
         4,
-        captions=4000,
+        samples=4000,
         seed=tf.constant([0, 0]),
         temperature=temperature,
     )
@@ -267,7 +274,7 @@ def test_truncation_by_hand(top_k, top_p, kept):
 
 def test_samples_stay_within_the_truncation(markov):
     row = np.array([9.0, 9.0, -1.0, 9.0, 3.0, 2.0, 1.0, 0.0])
-    draw = {"captions": 500, "seed": tf.constant([5, 5])}
+    draw = {"samples": 500, "seed": tf.constant([5, 5])}
     double = markov(np.tile(row, (8, 1)))
     best = in_graph(sample, double, many_regions(), 6, **draw, top_k=2)
     assert set(best.token_ids[:, :, :-1].ravel().tolist()) == {4, 5}
@@ -278,7 +285,7 @@ def test_samples_stay_within_the_truncation(markov):
 
 def test_only_the_likeliest_word_is_greedy(generator, written, regions):
     decoded = in_graph(
-        sample, generator, Regions(regions), LENGTH, captions=2, seed=tf.constant([8, 8]), top_k=1
+        sample, generator, Regions(regions), LENGTH, samples=2, seed=tf.constant([8, 8]), top_k=1
     )
     for caption in range(2):
         np.testing.assert_array_equal(decoded.token_ids[:, caption], written.token_ids[:, 0])
@@ -291,7 +298,7 @@ def test_forbidden_words_are_never_written_however_likely(markov):
     table[:, FORBIDDEN] += 20
     double = markov(table)
     assert_well_formed(in_graph(greedy, double, many_regions(), LENGTH).token_ids)
-    draw = {"captions": 200, "seed": tf.constant([1, 1])}
+    draw = {"samples": 200, "seed": tf.constant([1, 1])}
     for truncation in ({}, {"top_k": 3}, {"top_p": 0.9}, {"temperature": 0.1}):
         decoded = in_graph(sample, double, many_regions(), LENGTH, **draw, **truncation)
         assert_well_formed(decoded.token_ids)
@@ -312,7 +319,7 @@ def test_stops_when_every_caption_has_ended(markov, chain, graph):
     if graph:
         decoded = in_graph(greedy, double, many_regions(2), 20)
     else:
-        decoded = Decoded(*map(np.array, greedy(double, many_regions(2), 20)))
+        decoded = Decoded(*map(np.array, greedy(double, many_regions(2), DecodingOptions(20))))
     assert int(double.steps) == 3
     for image in range(2):
         assert decoded.token_ids[image, 0].tolist() == [4, 5, END_ID, *[PAD_ID] * 16]
@@ -341,23 +348,23 @@ def test_no_images_give_no_captions(generator, graph):
             decode = tf.function(decode, input_signature=[tf.TensorSpec([None, 4, 5])])
         return decode(tf.zeros([0, 4, 5]))
 
-    decoded = run(lambda regions: greedy(generator, Regions(regions), LENGTH))
+    decoded = run(lambda regions: greedy(generator, Regions(regions), DecodingOptions(LENGTH)))
     assert decoded.token_ids.shape == (0, 1, STEPS)
     assert decoded.scores.shape == (0, 1)
     assert decoded.attention.shape == (0, 1, STEPS, 4)
     seed = tf.constant([0, 0])
-    drawn = run(lambda regions: sample(generator, Regions(regions), LENGTH, 3, seed))
+    drawn = run(
+        lambda regions: sample(generator, Regions(regions), DecodingOptions(LENGTH, 3), seed)
+    )
     assert drawn.token_ids.shape == (0, 3, STEPS)
 
 
 def rows_drawn(model, regions, seeds, temperature, top_p, captions=5):
     rows = len(seeds)
-    return sample_rows(
-        *(model, Regions(regions[:rows]), 7, captions),
-        seeds=tf.constant(seeds),
-        temperature=tf.constant(temperature, tf.float32),
-        top_p=tf.constant(top_p, tf.float32),
+    options = DecodingOptions(
+        7, captions, tf.constant(temperature, tf.float32), top_p=tf.constant(top_p, tf.float32)
     )
+    return sample_rows(model, Regions(regions[:rows]), options, tf.constant(seeds))
 
 
 def test_rows_are_drawn_by_their_own_seed_temperature_and_nucleus():

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from caption_gan.config.objectives import MaximumLikelihoodConfig
 from caption_gan.models.captioner import Captioner
+from caption_gan.models.decoding.decoder import DecodingOptions
 from caption_gan.models.decoding.sampling import greedy
 from caption_gan.models.encoders.convolutional import ConvolutionalEncoder
 from caption_gan.models.encoders.encoder import Regions
@@ -70,7 +71,11 @@ def test_loss_falls_from_chance_to_nothing(overfitted):
 
 def test_greedy_captions_are_the_ones_learnt(overfitted, batch):
     objective, _ = overfitted
-    decoded = greedy(objective.captioner.generator, Regions(batch["regions"]), TOKEN_IDS.shape[-1])
+    decoded = greedy(
+        objective.captioner.generator,
+        Regions(batch["regions"]),
+        DecodingOptions(TOKEN_IDS.shape[-1]),
+    )
     np.testing.assert_array_equal(decoded.token_ids, TOKEN_IDS[..., 1:])
 
 

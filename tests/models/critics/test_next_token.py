@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from caption_gan.models.critic import Critic
+from caption_gan.models.critics.critic import Critic
+from caption_gan.models.critics.next_token import NextTokenCritic
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
 
@@ -16,10 +17,10 @@ IMAGES, CAPTIONS, LENGTH = 4, 3, 6
 
 
 def random_critic(make, seed: int = 0) -> Critic:
-    critic = Critic(make(seed))
+    critic = NextTokenCritic(make(seed))
     # It starts as nothing but its trunk's opinion; the rest is to be tested too.
-    shape = critic.verdict.kernel.shape
-    critic.verdict.kernel.assign(np.random.default_rng(seed).normal(size=shape))
+    shape = critic.score_head.kernel.shape
+    critic.score_head.kernel.assign(np.random.default_rng(seed).normal(size=shape))
     return critic
 
 
@@ -51,14 +52,14 @@ def same(actual, expected) -> None:
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
-class ReadsOn(Critic):
+class ReadsOn(NextTokenCritic):
     """The fault: the mean is over all places."""
 
     def call(self, words, mask, memory, training=False):
         return super().call(words, tf.ones_like(mask), memory, training)
 
 
-@pytest.mark.parametrize(("kind", "right"), [(Critic, True), (ReadsOn, False)])
+@pytest.mark.parametrize(("kind", "right"), [(NextTokenCritic, True), (ReadsOn, False)])
 def test_what_follows_the_end_token_does_not_count(
     small_generator, regions, token_ids, kind, right
 ):
@@ -98,13 +99,13 @@ def test_it_starts_as_its_trunks_opinion(small_generator, regions, token_ids):
     shortfall = np.take_along_axis(logits, written[..., None], -1)[..., 0] - logits.max(axis=-1)
     counted = written != PAD_ID
     expected = (shortfall * counted).sum(axis=-1) / counted.sum(axis=-1)
-    same(scores(Critic(generator), regions, token_ids), expected)
+    same(scores(NextTokenCritic(generator), regions, token_ids), expected)
 
 
 def test_scores_do_not_saturate(small_generator, regions, token_ids):
     """A critic that is sure still has a slope; with a sigmoid at its end it has none."""
     critic = random_critic(small_generator)
-    critic.verdict.bias.assign([50.0])
+    critic.score_head.bias.assign([50.0])
     words = critic.embedding(tf.constant(token_ids))
     memory = critic.encode(Regions(regions))
     slopes = []
@@ -157,7 +158,7 @@ def test_second_derivatives_agree_with_finite_differences(small_generator, regio
 
 def test_ranking_takes_away_what_length_alone_explains(small_generator, regions, token_ids):
     """Within an image: that images with longer captions score higher is the images' affair."""
-    critic = Critic(small_generator())
+    critic = NextTokenCritic(small_generator())
     lengths = (token_ids != PAD_ID).sum(axis=-1)  # [B, K]
     of_image = lengths.mean(axis=1, keepdims=True)
     assert lengths.std(axis=1).max() > 0
@@ -170,12 +171,12 @@ def test_ranking_takes_away_what_length_alone_explains(small_generator, regions,
 
 
 def test_ranking_without_any_knowledge_is_the_score(small_generator, regions, token_ids):
-    critic = Critic(small_generator())
+    critic = NextTokenCritic(small_generator())
     ranks = critic.rank(tf.constant(token_ids), critic.encode(Regions(regions)))
     same(ranks, scores(critic, regions, token_ids))
 
 
 def test_it_is_remade_from_its_config(critic, regions, token_ids):
-    other = Critic.from_config(critic.get_config())
+    other = NextTokenCritic.from_config(critic.get_config())
     other.set_weights(critic.get_weights())
     same(scores(other, regions, token_ids), scores(critic, regions, token_ids))
