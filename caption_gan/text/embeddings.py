@@ -166,58 +166,17 @@ def _fill(
 
 
 @keras.saving.register_keras_serializable(package="caption_gan")
-class WordEmbedding(keras.layers.Layer):
-    """The word vectors of a model, for its input and, tied, for its output.
+class WordEmbedding(keras.layers.ReversibleEmbedding):
+    """Word vectors for the input of a model and, tied, for its output.
 
-    Args:
-        vocabulary_size: V.
-        embedding_size: E.
-        trainable: False freezes the vectors; set the attribute to change it later. An optimizer
-            that is to train them after that must be built with them.
-        embeddings_initializer: How the matrix starts unless `assign` is called.
-        **kwargs: `name` and `dtype` of every Keras layer.
+    Adds to Keras's layer: mixtures of vectors, output weights in the dtype of the features, and
+    `assign`. Arguments are those of Keras's layer: `input_dim` is V, `output_dim` is E. To freeze
+    the vectors, set `trainable` to false. An optimizer that trains them later must be built while
+    `trainable` is true.
     """
 
-    def __init__(
-        self,
-        vocabulary_size: int,
-        embedding_size: int,
-        trainable: bool = True,
-        embeddings_initializer: str | keras.Initializer = "uniform",
-        **kwargs: Any,
-    ):
-        super().__init__(trainable=trainable, **kwargs)
-        self.vocabulary_size = vocabulary_size
-        self.embedding_size = embedding_size
-        self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
-
-    def build(self, input_shape: Any = None) -> None:
-        """Makes the matrix, once: Keras may build a layer that `assign` has built already."""
-        if self.built:
-            return
-        self.embeddings = self.add_weight(
-            name="embeddings",
-            shape=(self.vocabulary_size, self.embedding_size),
-            initializer=self.embeddings_initializer,
-        )
-
-    def call(self, token_ids: Any) -> Any:
-        """Looks up vectors.
-
-        Args:
-            token_ids: integer [...].
-
-        Returns:
-            [..., E] in the layer's compute dtype.
-        """
-        return ops.cast(ops.take(self._matrix(), token_ids, axis=0), self.compute_dtype)
-
-    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
-        """Appends E to the shape of the token ids."""
-        return (*input_shape, self.embedding_size)
-
     def embed_soft(self, probabilities: Any) -> Any:
-        """Mixes vectors by probability, which a gradient can pass; one-hot rows look them up.
+        """Mixes vectors by probability; differentiable, and a look-up for one-hot rows.
 
         Args:
             probabilities: float [..., V].
@@ -228,7 +187,7 @@ class WordEmbedding(keras.layers.Layer):
         return ops.matmul(probabilities, self._matrix(probabilities.dtype))
 
     def logits(self, features: Any) -> Any:
-        """Scores every word against features: output weights tied to the vectors.
+        """Scores every word: the product of features with the tied output weights.
 
         Args:
             features: float [..., E].
@@ -239,19 +198,19 @@ class WordEmbedding(keras.layers.Layer):
         return ops.matmul(features, self.output_weights(features.dtype))
 
     def output_weights(self, dtype: Any) -> Any:
-        """The vectors [E, V] as the product with features takes them soonest."""
+        """Returns the transposed vectors [E, V], laid out for the product with features."""
         return ops.transpose(self._matrix(dtype))
 
     def assign(self, matrix: Any) -> None:
-        """Replaces the vectors, whether the layer is built or not, frozen or not.
+        """Replaces the vectors, in a built layer or before, frozen or not.
 
         Args:
             matrix: float [V, E], e.g. `WordVectors.matrix`.
 
         Raises:
-            CaptionGANError: If the shape is another.
+            CaptionGANError: If the matrix has another shape.
         """
-        expected = (self.vocabulary_size, self.embedding_size)
+        expected = (self.input_dim, self.output_dim)
         if tuple(np.shape(matrix)) != expected:
             raise CaptionGANError(
                 f"word vectors: expected shape {expected} (vocabulary, embedding_size), got "
@@ -260,15 +219,6 @@ class WordEmbedding(keras.layers.Layer):
         self.build()
         self.embeddings.assign(matrix)
 
-    def get_config(self) -> dict[str, Any]:
-        """Constructor arguments by name."""
-        return {
-            **super().get_config(),
-            "vocabulary_size": self.vocabulary_size,
-            "embedding_size": self.embedding_size,
-            "embeddings_initializer": keras.initializers.serialize(self.embeddings_initializer),
-        }
-
-    def _matrix(self, dtype: Any = None) -> Any:
+    def _matrix(self, dtype: Any) -> Any:
         self.build()
-        return self.embeddings if dtype is None else ops.cast(self.embeddings, dtype)
+        return ops.cast(self.embeddings, dtype)

@@ -111,7 +111,7 @@ def test_config_and_file_round_trip(tmp_path):
     layer = WordEmbedding(4, 3, trainable=False, embeddings_initializer="zeros", name="words")
     assert not WordEmbedding.from_config(layer.get_config()).trainable
     assert WordEmbedding.from_config(layer.get_config()).get_config() == layer.get_config()
-    assert layer.compute_output_shape((None, 7)) == (None, 7, 3)
+    assert tuple(layer.compute_output_shape((None, 7))) == (None, 7, 3)
     layer.assign(MATRIX)
     token_ids = keras.Input([2], dtype="int32")
     model = keras.Model(token_ids, layer.logits(layer(token_ids)))
