@@ -21,7 +21,7 @@ FEATURES = "features.npy"
 
 @keras.saving.register_keras_serializable(package="caption_gan")
 class PrecomputedEncoder(Encoder):
-    """Reads regions from files, where other encoders compute them from pixels; cannot be called.
+    """Reads regions from files, where other encoders compute them from pixels; has no `call`.
 
     Args:
         folder: On disk. Has a file for each image, named after it with `.npy` for its ending, of
