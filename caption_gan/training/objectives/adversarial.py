@@ -13,12 +13,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from caption_gan.models.decoding.decoder import DecodingOptions
 from caption_gan.config.objectives import AdversarialConfig
 from caption_gan.distribution import precision, replicas
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.critics.critic import build_critic
 from caption_gan.models.decoding import sampling
+from caption_gan.models.decoding.decoder import DecodingOptions
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.trace_scopes import GENERATOR_UPDATE, trace_scope
 from caption_gan.text.vocabulary import PAD_ID, START_ID
