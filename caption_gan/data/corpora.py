@@ -70,7 +70,7 @@ def tokenize_corpora(paths: Sequence[str], tokenizer: Tokenizer, skips: Skips) -
     for sentences in batched(read_corpora(paths, skips), _BATCH):
         texts = tf.constant([text.encode("utf-8", "replace") for text in sentences])
         token_ids = tokenizer.tokenize(texts).numpy()
-        unknown = (token_ids == tokenizer.unk_id).any(axis=-1)
+        unknown = (token_ids == tokenizer.special_tokens.unknown).any(axis=-1)
         long = tokenizer.too_long(texts).numpy()
         for reason, mask in (("have unknown words", unknown), ("are too long", long & ~unknown)):
             if mask.any():

@@ -59,12 +59,7 @@ def test_ids_by_hand(tokenizer):
         [1, 2, 0, 0, 0, 0, 0, 0],
         [1, 4, 3, 2, 0, 0, 0, 0],
     ]
-    assert (tokenizer.pad_id, tokenizer.start_id, tokenizer.end_id, tokenizer.unk_id) == (
-        0,
-        1,
-        2,
-        3,
-    )
+    assert tokenizer.special_tokens == (0, 1, 2, 3)
     assert tokenizer.vocabulary_size == len(WORDS) + 4
 
 
@@ -211,10 +206,11 @@ def test_any_text(tokenizers, kind, captions):
     tokenizer = tokenizers[kind]
     token_ids = tokenizer.tokenize(captions)
     for row in token_ids.numpy().tolist():
-        end = row.index(tokenizer.end_id)
-        assert row[0] == tokenizer.start_id
-        assert row[end + 1 :] == [tokenizer.pad_id] * (len(row) - end - 1)
-        assert all(token_id >= tokenizer.unk_id for token_id in row[1:end])
+        special = tokenizer.special_tokens
+        end = row.index(special.end)
+        assert row[0] == special.start
+        assert row[end + 1 :] == [special.pad] * (len(row) - end - 1)
+        assert all(token_id >= special.unknown for token_id in row[1:end])
     text = tokenizer.detokenize(token_ids)
     again = tokenizer.tokenize(text)
     assert tokenizer.detokenize(again).numpy().tolist() == text.numpy().tolist()
