@@ -1,8 +1,8 @@
-"""How tests read sources."""
+"""Reads sources for tests."""
 
 
 def named_examples(source, split: str) -> list[tuple[str, tuple[str, ...]]]:
-    """Names and captions of a split whose images are their names; layouts decode nothing."""
+    """Ids and captions of a split; each image must consist of its id, as sources do not decode."""
     found = list(source.examples(split, range(source.images_of_split[split])))
     assert all(example.image == example.image_id.encode() for example in found)
     return [(example.image_id, example.captions) for example in found]

@@ -1,4 +1,4 @@
-"""What faulty photographs and captions lead to: counted skips or one line, never a trace."""
+"""Bad images and captions are skipped and counted, or are one-line errors without a traceback."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ CAPTIONS = ("A dog runs .", "A dog sits on the grass .", "The dog runs .")
 
 @pytest.fixture
 def photographs(tmp_path) -> Path:
-    """Flickr8k's layout with 16 training and 4 validation pictures."""
+    """A data set in Flickr8k's layout with 16 training and 4 validation images."""
     root = tmp_path / "flickr8k"
     (root / "Images").mkdir(parents=True)
     names = [f"{number}.jpg" for number in range(20)]
@@ -30,7 +30,7 @@ def photographs(tmp_path) -> Path:
 
 
 def fit(root: Path, *arguments: str):
-    """Trains for one epoch and returns the process and the run."""
+    """Trains for one epoch; returns the process and the run directory."""
     run = root.parent / "run"
     settings = ["--data.source=flickr", f"--data.root={root}", f"--run_dir={run}"]
     settings += [f"--data.cache={root.parent / 'cache'}", "--maximum_likelihood.epochs=1"]
@@ -39,7 +39,7 @@ def fit(root: Path, *arguments: str):
     return done, RunDirectory(run)
 
 
-def test_what_cannot_be_used_is_counted_and_the_rest_is_learnt(photographs):
+def test_unusable_data_are_counted_and_the_rest_is_trained_on(photographs):
     (photographs / "Images" / "0.jpg").write_bytes(b"these are no pixels")
     (photographs / "Images" / "1.jpg").unlink()
     with (photographs / "captions.txt").open("a", encoding="utf-8") as file:
@@ -66,20 +66,20 @@ def only_one_word(root: Path) -> str:
     return "expected at least two words"
 
 
-def no_picture_decodes(root: Path) -> str:
+def no_image_decodes(root: Path) -> str:
     for number in range(16, 20):
         (root / "Images" / f"{number}.jpg").write_bytes(b"")
     return "The split 'val' of flickr has no image that can be used. 4 images do not decode"
 
 
-def captions_of_nothing(root: Path) -> str:
+def no_captions(root: Path) -> str:
     (root / "captions.txt").write_text("image,caption\n")
     return "The split 'train' of flickr has no image that can be used. 16 images have no caption"
 
 
-@pytest.mark.parametrize("spoil", [only_one_word, no_picture_decodes, captions_of_nothing])
-def test_data_that_cannot_be_learnt_from_end_in_one_line(photographs, spoil):
-    expected = spoil(photographs)
+@pytest.mark.parametrize("damage", [only_one_word, no_image_decodes, no_captions])
+def test_data_without_anything_to_learn_are_a_one_line_error(photographs, damage):
+    expected = damage(photographs)
     done, run = fit(photographs)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
@@ -87,7 +87,7 @@ def test_data_that_cannot_be_learnt_from_end_in_one_line(photographs, spoil):
     assert not run.config.exists()
 
 
-def test_weights_that_do_not_fit_end_in_one_line(photographs):
+def test_weights_that_do_not_fit_are_a_one_line_error(photographs):
     path = photographs / "mine.weights.h5"
     path.write_text("no weights")
     done, run = fit(

@@ -1,4 +1,4 @@
-"""A tf.data service of several processes, and a training that it feeds."""
+"""A tf.data service of several processes that makes batches for training."""
 
 import re
 import signal
@@ -17,7 +17,7 @@ from tests.programs import SMALL, call
 from tests.test_several_workers import free_ports
 
 
-def test_calls_that_cannot_work():
+def test_invalid_arguments():
     with socket.socket() as taken:
         taken.bind(("", 0))
         taken.listen()
@@ -31,7 +31,7 @@ def test_calls_that_cannot_work():
 
 
 @pytest.mark.slow
-def test_a_dispatcher_that_is_not_there(tmp_path):
+def test_a_dispatcher_that_does_not_run(tmp_path):
     address = f"127.0.0.1:{free_ports(1)[0]}"
     fit = [*SMALL, f"--data.cache={tmp_path}", f"--run_dir={tmp_path / 'run'}"]
     for done in (
@@ -45,7 +45,7 @@ def test_a_dispatcher_that_is_not_there(tmp_path):
 
 @pytest.fixture
 def started(tmp_path):
-    """Starts programs, with a file for what each says; ends what still runs."""
+    """Starts programs, each with a log file; kills those that still run at the end."""
     processes: list[subprocess.Popen] = []
 
     def start(program: str, *arguments: str) -> tuple[subprocess.Popen, Path]:
@@ -62,7 +62,7 @@ def started(tmp_path):
 
 
 @pytest.mark.slow
-def test_training_goes_on_without_a_killed_worker(tmp_path, monkeypatch, started):
+def test_training_continues_without_a_killed_worker(tmp_path, monkeypatch, started):
     monkeypatch.setattr(files, "IMAGES_PER_SHARD", 30)
     settings = [*SMALL, "--data.train_images=1500", "--data.cache", str(tmp_path / "cache")]
     prepare(read_config(settings, "test"), str(tmp_path / "shards"))

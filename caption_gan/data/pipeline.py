@@ -142,7 +142,7 @@ class Pipeline:
             num_parallel_calls=tf.data.AUTOTUNE,
         )
 
-    def with_sentences(
+    def with_corpus(
         self, batches: tf.data.Dataset, token_ids: np.ndarray, captions: int, seed: int
     ) -> tf.data.Dataset:
         """Adds captions without images to training batches.

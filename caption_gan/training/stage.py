@@ -196,7 +196,7 @@ def training_batches(
     sentences = tokenize_corpora(config.data.corpora, pipeline.tokenizer, skips)
     for line in [f"{len(sentences)} sentences of data.corpora are used", *skips.lines()]:
         print(f"{objective}: {line}", file=sys.stderr)
-    return pipeline.with_sentences(batches, sentences, settings.captions, seed)
+    return pipeline.with_corpus(batches, sentences, settings.captions, seed)
 
 
 def collapse_monitor(

@@ -1,4 +1,4 @@
-"""Text without images, whole and broken, and what becomes of it."""
+"""Text corpora: reading, tokenizing and adding to batches."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def write(path: Path, content: str) -> str:
     return str(path)
 
 
-def test_sentences_of_both_kinds_of_files(tmp_path):
+def test_read_text_and_json_lines(tmp_path):
     lines = write(tmp_path / "a.txt", 'A dog .\n\n  {"text": "as it stands"}\n')
     objects = write(
         tmp_path / "b.jsonl",
@@ -44,12 +44,12 @@ def test_sentences_of_both_kinds_of_files(tmp_path):
     assert line.endswith("line 4, line 5, line 7")
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+def test_error_names_a_missing_file(tmp_path):
     with pytest.raises(CaptionGANError, match=r"data\.corpora: .*none\.txt is not a file"):
         list(read_corpora([str(tmp_path / "none.txt")], Skips()))
 
 
-def test_only_what_a_generator_could_write_is_kept_and_the_rest_is_counted(tmp_path, tokenizer):
+def test_sentences_a_generator_cannot_generate_are_skipped_and_counted(tmp_path, tokenizer):
     path = write(tmp_path / "a.txt", "a dog runs\na cat runs\ndog a dog a\nA Dog\n")
     skips = Skips()
     token_ids = tokenize_corpora([path], tokenizer, skips)
@@ -62,19 +62,19 @@ def test_only_what_a_generator_could_write_is_kept_and_the_rest_is_counted(tmp_p
         tokenize_corpora([write(tmp_path / "b.txt", "cats\n")], tokenizer, Skips())
 
 
-def test_batches_with_sentences_are_varied_and_follow_from_the_seed(tokenizer):
+def test_corpus_sentences_vary_and_depend_on_the_seed(tokenizer):
     pipeline = Pipeline(DataConfig(), EncoderConfig(), None, tokenizer)
     batches = tf.data.Dataset.from_tensors({"token_ids": tf.zeros([4, 2, 5], tf.int32)}).repeat(3)
     sentences = np.arange(20 * 5, dtype=np.uint16).reshape(20, 5)
 
-    def drawn(seed):
+    def chosen(seed):
         tf.random.set_seed(0)
-        with_sentences = pipeline.with_sentences(batches, sentences, 2, seed)
-        return [batch["corpus_token_ids"] for batch in with_sentences.as_numpy_iterator()]
+        with_corpus = pipeline.with_corpus(batches, sentences, 2, seed)
+        return [batch["corpus_token_ids"] for batch in with_corpus.as_numpy_iterator()]
 
-    first = drawn(1)
-    assert all(some.shape == (4, 2, 5) and some.dtype == np.int32 for some in first)
-    assert all(row.tolist() in sentences.tolist() for some in first for row in some.reshape(-1, 5))
+    first = chosen(1)
+    assert all(ids.shape == (4, 2, 5) and ids.dtype == np.int32 for ids in first)
+    assert all(row.tolist() in sentences.tolist() for ids in first for row in ids.reshape(-1, 5))
     assert not np.array_equal(first[0], first[1])
-    assert np.array_equal(first, drawn(1))
-    assert not np.array_equal(first, drawn(2))
+    assert np.array_equal(first, chosen(1))
+    assert not np.array_equal(first, chosen(2))

@@ -1,4 +1,4 @@
-"""From encoded bytes to pixels, against Pillow, and batches in which some rows are no images."""
+"""Decoding of images compared with Pillow, and batches in which some rows are not images."""
 
 import io
 import subprocess
@@ -32,8 +32,8 @@ def saved(image: Image.Image, kind: str, **options) -> bytes:
     return stream.getvalue()
 
 
-def seen(encoded: bytes) -> np.ndarray:
-    """What Pillow makes of it: upright and on white."""
+def decoded_by_pillow(encoded: bytes) -> np.ndarray:
+    """The image as decoded by Pillow, upright and on white."""
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))).convert("RGBA")
     white = Image.new("RGBA", image.size, "white")
     return np.asarray(Image.alpha_composite(white, image).convert("RGB"))
@@ -88,18 +88,18 @@ ALL = [*LOSSLESS.values(), *LOSSY.values(), with_exif(6)]
 
 
 @pytest.mark.parametrize("name", LOSSLESS)
-def test_lossless_formats_are_as_pillow_sees_them(name):
-    assert np.array_equal(decoded(LOSSLESS[name]), seen(LOSSLESS[name]))
+def test_lossless_formats_equal_pillow(name):
+    assert np.array_equal(decoded(LOSSLESS[name]), decoded_by_pillow(LOSSLESS[name]))
 
 
 @pytest.mark.parametrize("name", LOSSY)
-def test_lossy_formats_are_nearly_as_pillow_sees_them(name):
-    # TensorFlow's faster transform (JDCT_IFAST) is some levels off.
-    assert np.abs(decoded(LOSSY[name]).astype(int) - seen(LOSSY[name])).max() <= 6
+def test_lossy_formats_nearly_equal_pillow(name):
+    # TensorFlow's fast transform (JDCT_IFAST) differs by a few levels.
+    assert np.abs(decoded(LOSSY[name]).astype(int) - decoded_by_pillow(LOSSY[name])).max() <= 6
 
 
-def test_of_16_bit_grey_the_upper_8_are_kept():
-    # Pillow cuts 16-bit grey off at 255 instead.
+def test_16_bit_grey_keeps_its_upper_8_bits():
+    # Pillow clips 16-bit grey at 255 instead.
     encoded = PNG(Image.fromarray(DEEP[..., 0]))
     assert np.array_equal(decoded(encoded), np.repeat(DEEP[..., :1] >> 8, 3, axis=2))
 
@@ -108,41 +108,41 @@ def test_of_16_bit_grey_the_upper_8_are_kept():
 @pytest.mark.parametrize("orientation", range(10))
 def test_jpeg_is_upright(orientation, order):
     encoded = with_exif(orientation, order)
-    assert np.abs(decoded(encoded).astype(int) - seen(encoded)).max() <= 6
+    assert np.abs(decoded(encoded).astype(int) - decoded_by_pillow(encoded)).max() <= 6
 
 
-def test_exif_is_found_wherever_it_may_stand():
+def test_exif_is_found_at_all_valid_places():
     plain, turned = decoded(saved(RGB, "JPEG")), decoded(with_exif(3))
     assert np.array_equal(turned, plain[::-1, ::-1])
     exif = with_exif(3)
-    segment = exif[20 : exif.index(b"\xff\xdb")]  # Behind 20 bytes of JFIF.
+    segment = exif[20 : exif.index(b"\xff\xdb")]  # After 20 bytes of JFIF.
     jpeg = saved(RGB, "JPEG", comment=b"a comment", icc_profile=bytes(100_000))
     tables = jpeg.index(b"\xff\xdb")
     for encoded in (
-        jpeg[:tables] + segment + jpeg[tables:],  # The last before the tables.
-        jpeg[:2] + segment + jpeg[20:],  # The first, and there is no JFIF segment.
+        jpeg[:tables] + segment + jpeg[tables:],  # Last before the tables.
+        jpeg[:2] + segment + jpeg[20:],  # First, without a JFIF segment.
     ):
         assert np.array_equal(decoded(encoded), turned)
 
 
 @pytest.mark.parametrize("order", "<>")
-def test_exif_that_lies_means_upright(order):
+def test_invalid_exif_means_upright(order):
     plain, encoded = decoded(saved(RGB, "JPEG")), with_exif(6, order)
     little = order == "<"
     tiff = encoded.index(b"Exif\0\0") + 6
     number = partial(int.to_bytes, byteorder="little" if little else "big")
-    for place, lie in (
+    for place, wrong in (
         (0, b"XX"),  # No byte order.
         (2, number(43, 2)),
-        (4, number(2**16, 4)),  # The directory lies beyond the end,
-        (4, number(2**32 - 8, 4)),  # by far.
-        (8, number(0, 2)),  # It is empty.
+        (4, number(2**16, 4)),  # The directory is beyond the end,
+        (4, number(2**32 - 8, 4)),  # far beyond.
+        (8, number(0, 2)),  # The directory is empty.
         (22, number(ORIENTATION + 1, 2)),  # Another tag.
         (30, number(9, 2)),
     ):
-        lying = bytearray(encoded)
-        lying[tiff + place : tiff + place + len(lie)] = lie
-        assert np.array_equal(decoded(bytes(lying)), plain), (place, lie)
+        changed = bytearray(encoded)
+        changed[tiff + place : tiff + place + len(wrong)] = wrong
+        assert np.array_equal(decoded(bytes(changed)), plain), (place, wrong)
     too_many = bytearray(encoded)
     too_many[tiff + 8 : tiff + 10] = number(2**16 - 1, 2)  # More entries than there can be.
     assert np.array_equal(decoded(bytes(too_many)), decoded(encoded))
@@ -168,14 +168,14 @@ def test_an_image_of_64_megapixels(kind, mode):
     assert np.abs(pixels.numpy().astype(int) - [255, 0, 0]).max() <= 2
 
 
-def test_an_animated_webp_is_refused():
-    """TensorFlow would write beyond its memory."""
+def test_an_animated_webp_is_rejected():
+    """TensorFlow would write outside its memory."""
     animated = WEBP(RGB, save_all=True, append_images=[RGB.rotate(180)])
     assert read_images(tf.constant([animated]), 4, 4)[1].numpy().tolist() == [NO_IMAGE.encode()]
 
 
 @pytest.mark.parametrize("side, fine", [(64, True), (65_535, False)])
-def test_a_gif_that_claims_gigabytes_is_refused(side, fine):
+def test_a_gif_that_claims_gigabytes_is_rejected(side, fine):
     encoded = bytearray(saved(PALETTE, "GIF"))
     encoded[6:10] = 2 * side.to_bytes(2, "little")
     _, error = read_images(tf.constant([bytes(encoded)]), 4, 4)
@@ -187,7 +187,7 @@ read = tf.function(
     lambda batch: read_images(batch, *SIDES), input_signature=[tf.TensorSpec([None], tf.string)]
 )
 ALONE = {encoded: decode_and_resize(encoded, *SIDES).numpy() for encoded in ALL}
-# The beginning of the third made a decoder of TensorFlow's ask for 5 exabytes.
+# The third made a decoder of TensorFlow allocate 5 exabytes.
 BAD = [
     b"",
     b"no picture",
@@ -206,24 +206,24 @@ def check(rows: list[bytes]) -> None:
 
 @pytest.mark.parametrize("position", range(5))
 @pytest.mark.parametrize("bad", [b"", b"no picture", ALL[0][:60]])
-def test_a_corrupt_row_is_its_own_trouble(position, bad):
+def test_a_corrupt_row_does_not_affect_others(position, bad):
     check([*ALL[:position], bad, *ALL[position:4]])
 
 
-def test_batches_without_a_good_row_or_without_a_row():
+def test_batches_without_good_rows_and_empty_batches():
     check(BAD)
     check([])
 
 
 @settings(max_examples=100, deadline=None)
 @given(rows=st.lists(st.sampled_from(ALL + BAD), max_size=12))
-def test_good_rows_are_as_they_are_alone(rows):
+def test_rows_decode_as_in_a_batch_of_one(rows):
     check(rows)
 
 
 @st.composite
-def mutilated(draw) -> bytes:
-    """An image with some bytes changed, added or removed."""
+def corrupted(draw) -> bytes:
+    """An image with a few bytes changed, added or removed."""
     content = bytearray(draw(st.sampled_from(ALL)))
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, min(len(content), draw(st.sampled_from([40, 5000])))))
@@ -232,8 +232,8 @@ def mutilated(draw) -> bytes:
 
 
 @settings(max_examples=200, deadline=None)
-@given(rows=st.lists(st.binary(max_size=80) | mutilated(), min_size=1, max_size=6))
-def test_whatever_comes_nothing_is_raised(rows):
+@given(rows=st.lists(st.binary(max_size=80) | corrupted(), min_size=1, max_size=6))
+def test_no_input_raises_an_error(rows):
     pixels, errors = read(tf.constant(rows))
     for encoded, image, error in zip(rows, pixels.numpy(), errors.numpy(), strict=True):
         assert is_image(encoded) == (error == b"")

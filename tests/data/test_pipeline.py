@@ -1,4 +1,4 @@
-"""From examples through shards to batches."""
+"""Examples to shards to batches."""
 
 import dataclasses
 import io
@@ -31,7 +31,7 @@ WORDS = ["[PAD]", "[START]", "[END]", "[UNK]", *"abcdefgh"]
 
 
 def encoded(level: int, size: tuple[int, int] = (8, 6), kind: str = "PNG") -> bytes:
-    """A picture whose left half is of one grey and whose right half is black."""
+    """An image with a grey left half and a black right half."""
     image = Image.new("RGB", size, "black")
     image.paste((level, level, level), (0, 0, size[0] // 2, size[1]))
     stream = io.BytesIO()
@@ -40,7 +40,7 @@ def encoded(level: int, size: tuple[int, int] = (8, 6), kind: str = "PNG") -> by
 
 
 class FewImages:
-    """A source of eight pictures with captions "a", "b", ... and some that cannot be used."""
+    """A source of eight images with captions "a", "b", ..., and of extra examples."""
 
     def __init__(self, extra: tuple[Example, ...] = (), fingerprint: int = 0):
         self.all = [
@@ -57,7 +57,7 @@ class FewImages:
 
 
 class MeanRegions(Encoder):
-    """An encoder of two regions: the means of the left and the right half."""
+    """An encoder with two regions: the means of the left and the right half."""
 
     regions_shape = cached_shape = (2, 1)
     grid = (1, 2)
@@ -105,7 +105,7 @@ def pipeline_of(config, tokenizer) -> Pipeline:
     return Pipeline(config.data, config.encoder, cached_shape, tokenizer)
 
 
-def test_records_keep_everything_in_order(tmp_path, monkeypatch):
+def test_records_contain_all_fields_in_order(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "IMAGES_PER_SHARD", 4)
     examples = [
         Example(f"image {index}", bytes([index]), ("one", "zwei ü"), f'{{"fact": {index}}}', "text")
@@ -142,11 +142,11 @@ def test_formats_decode_to_the_same_pixels(kind):
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", encoded(3, kind="JPEG")[:40]])
-def test_what_is_no_image(content):
+def test_bytes_that_are_not_an_image(content):
     assert not is_image(content)
 
 
-def test_useless_examples_are_dropped_and_counted(tmp_path, use):
+def test_unusable_examples_are_skipped_and_counted(tmp_path, use):
     extra = (
         Example("broken.jpg", b"no picture", ("a",)),
         Example("mute.png", encoded(1), ("", "  ")),
@@ -164,7 +164,7 @@ def test_useless_examples_are_dropped_and_counted(tmp_path, use):
     assert kept[-1].captions == ("a",)
 
 
-def test_a_split_without_images_is_an_error(tmp_path, use):
+def test_a_split_without_usable_images_is_an_error(tmp_path, use):
     use(FewImages())
     with pytest.raises(CaptionGANError, match=r"'val' .* no image that can be used"):
         prepare(settings(tmp_path), "val")
@@ -173,7 +173,7 @@ def test_a_split_without_images_is_an_error(tmp_path, use):
 
 
 class Reader(Objective):
-    """What the training loop asks of a model; notes the batches."""
+    """A trainer that records its batches."""
 
     def __init__(self):
         super().__init__()
@@ -193,9 +193,7 @@ class Reader(Objective):
 
 @pytest.mark.parametrize("by_length", [False, True])
 @pytest.mark.parametrize("memory_limit", [0.0, 1.0])
-def test_a_continued_training_sees_what_an_uninterrupted_one_would(
-    tmp_path, use, tokenizer, memory_limit, by_length
-):
+def test_resumed_training_sees_the_same_batches(tmp_path, use, tokenizer, memory_limit, by_length):
     use(FewImages())
     config = settings(tmp_path)
     data = dataclasses.replace(config.data, memory_limit_gib=memory_limit)
@@ -206,7 +204,7 @@ def test_a_continued_training_sees_what_an_uninterrupted_one_would(
     def seen(done: Position) -> list[np.ndarray]:
         keras.utils.set_random_seed(0)
         batches = pipeline.training(prepared, 2, 2, 3, by_length)
-        batches = pipeline.with_sentences(batches, sentences, 2, 3)
+        batches = pipeline.with_corpus(batches, sentences, 2, 3)
         reader = Reader()
         train(reader, batches, tf.data.Dataset.range(1), 3, [], done)
         return [
@@ -221,7 +219,7 @@ def test_a_continued_training_sees_what_an_uninterrupted_one_would(
     assert not np.array_equal(whole[:4], whole[4:8])
 
 
-def test_few_captions_are_repeated(tmp_path, use, tokenizer):
+def test_captions_repeat_if_there_are_fewer_than_k(tmp_path, use, tokenizer):
     source = use(FewImages())
     source.all = [dataclasses.replace(example, captions=("a b",)) for example in source.all]
     config = settings(tmp_path)
@@ -242,7 +240,7 @@ def test_captions_without_a_known_word_are_left_out(tmp_path, use, tokenizer):
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_regions_of_a_frozen_backbone_come_from_the_shards(tmp_path, use, tokenizer, flip):
+def test_regions_of_a_frozen_backbone_are_read_from_shards(tmp_path, use, tokenizer, flip):
     use(FewImages())
     config = settings(tmp_path, name="keras_applications", flip=flip, weights="none")
     prepared = prepare(config, "train")
@@ -271,8 +269,8 @@ def test_validation_keeps_the_order(tmp_path, use, tokenizer):
     assert np.array_equal(levels, [index * 30 for index in range(8)])
 
 
-def test_no_thread_tunes_the_batches(tmp_path, use, tokenizer):
-    """The tuning thread sleeps for up to a minute, and the end of an epoch waits for it."""
+def test_autotuning_is_off(tmp_path, use, tokenizer):
+    """The end of an epoch would wait for the tuning thread, which sleeps for up to a minute."""
     use(FewImages())
     config = settings(tmp_path)
     pipeline, prepared = pipeline_of(config, tokenizer), prepare(config, "train")

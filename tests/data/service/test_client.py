@@ -1,4 +1,4 @@
-"""Batches from a tf.data service in this process: whole epochs, repeatable ones, lost workers."""
+"""Batches of a tf.data service in this process: complete and repeatable epochs, lost workers."""
 
 import contextlib
 import dataclasses
@@ -31,7 +31,7 @@ servers = tf.data.experimental.service
 
 @contextlib.contextmanager
 def running(workers: int):
-    """The address of a dispatcher and its workers, so many."""
+    """Starts a dispatcher with workers and yields its address and the workers."""
     dispatcher = servers.DispatchServer(servers.DispatcherConfig(protocol="grpc"))
     address = dispatcher.target.removeprefix("grpc://")
     started = [
@@ -46,7 +46,7 @@ def running(workers: int):
 
 @pytest.fixture
 def prepared(tmp_path, monkeypatch) -> PreparedSplit:
-    """Images of one grey each, the captions of number 7 being "w7" and "w7 w7"; five in a shard."""
+    """Shards of five images; image 7 is of grey level 7 and has the captions "w7" and "w7 w7"."""
     monkeypatch.setattr(files, "IMAGES_PER_SHARD", 5)
 
     def record(number: int) -> tuple[bytes, IndexedImage]:
@@ -66,7 +66,7 @@ def pipeline(tmp_path) -> Pipeline:
     path = tmp_path / "vocabulary.txt"
     write_vocabulary(path, [*SPECIAL_TOKENS, *(f"w{number}" for number in range(IMAGES))])
     tokenizer = Tokenizer(path, "word", 5, in_graph=True)
-    path.unlink()  # Other machines do not have it.
+    path.unlink()  # Workers on other machines do not have the file.
     settings = EncoderConfig(image_height=8, image_width=8)
     return Pipeline(DataConfig(), settings, None, tokenizer)
 
@@ -78,7 +78,7 @@ def batches_of(pipeline: Pipeline, prepared: PreparedSplit, address: str, by_len
 
 
 def images_in(batches) -> list[int]:
-    """The numbers of the images; captions must be theirs."""
+    """The numbers of the images; checks that the captions belong to them."""
     numbers = []
     for batch in batches.as_numpy_iterator():
         assert batch["image"].shape == (BATCH, 8, 8, 3)
@@ -89,18 +89,18 @@ def images_in(batches) -> list[int]:
     return numbers
 
 
-def test_epochs_of_two_workers_have_each_image_once_at_most(pipeline, prepared):
+def test_an_epoch_of_two_workers_has_no_image_twice(pipeline, prepared):
     with running(workers=2) as (address, _):
         batches = batches_of(pipeline, prepared, address)
         assert batches.cardinality() == STEPS
-        # Or a thread sleeps at the end of each epoch.
+        # A tuning thread would delay the end of each epoch.
         assert batches.options().autotune.enabled is False
         first, second = images_in(batches), images_in(batches)
         by_length = images_in(batches_of(pipeline, prepared, address, by_length=True))
     for epoch in (first, second, by_length):
         assert len(epoch) == len(set(epoch)) == STEPS * BATCH
     assert first != second
-    # Shuffled among shards: five neighbours are seldom in one batch.
+    # Batches mix images of several shards.
     assert len({number // 5 for number in first[:BATCH]}) > 2
 
 
@@ -108,13 +108,13 @@ def test_epochs_of_one_worker_are_repeatable(pipeline, prepared):
     with running(workers=1) as (address, _):
         batches = batches_of(pipeline, prepared, address)
         whole = [images_in(batches) for _ in range(2)]
-        # As the training loop continues after one epoch and five steps.
+        # As the training loop resumes after one epoch and five steps.
         again = batches_of(pipeline, prepared, address)
         iter(again)
         assert images_in(again.skip(5)) == whole[1][5 * BATCH :]
 
 
-def test_what_a_lost_worker_had_to_do_counts_as_done():
+def test_tasks_of_a_lost_worker_can_be_completed():
     with running(workers=2) as (address, workers):
         dispatcher = Dispatcher(address)
         workers[0].stop()
@@ -131,7 +131,7 @@ def test_what_a_lost_worker_had_to_do_counts_as_done():
     assert sorted(numbers) == list(range(10))
 
 
-def test_a_service_that_is_not_there(monkeypatch):
+def test_a_service_that_does_not_run(monkeypatch):
     monkeypatch.setattr(client, "START_TIMEOUT", 1.0)
     (port,) = free_ports(1)
     with (
@@ -157,7 +157,7 @@ def test_shards_that_workers_cannot_reach(pipeline, prepared):
             images_in(batches)
 
 
-def test_training_waits_and_says_so(monkeypatch, capsys):
+def test_waiting_for_the_service_is_reported(monkeypatch, capsys):
     monkeypatch.setattr(client, "CHECK_INTERVAL", 0.2)
     with running(workers=1) as (address, _), client.monitored_service(address):
         answering = client.Dispatcher.workers

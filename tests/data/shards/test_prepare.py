@@ -1,4 +1,4 @@
-"""Preparing a data set: killed, damaged, divided among machines, on a full disk."""
+"""Preparing a data set: interruption, damage, several machines, a full disk."""
 
 import io
 import json
@@ -36,7 +36,7 @@ def picture(level: int) -> bytes:
 
 
 class Levels:
-    """A source of 20 grey training and 4 validation pictures, all different."""
+    """A source of 20 training and 4 validation images, each of another grey."""
 
     def __init__(self):
         self.fingerprint = "levels"
@@ -81,7 +81,7 @@ def ids(config: Config, split: str = "train") -> list[str]:
 WHOLE = [f"train-{position}" for position in range(20)]
 
 
-def test_shards_are_made_once_for_the_same_content(config, source):
+def test_shards_are_written_once_for_the_same_content(config, source):
     first = preparation_of(config).prepared("train")
     assert source.read == 20
     assert preparation_of(config).prepared("train") == first
@@ -90,13 +90,13 @@ def test_shards_are_made_once_for_the_same_content(config, source):
     assert preparation_of(config).prepared("train").directory != first.directory
 
 
-def test_names_are_those_of_tfx(config, source):
+def test_file_names_follow_tfx(config, source):
     folder = Path(preparation_of(config).prepared("train").directory) / "Split-train"
     names = sorted(path.name for path in folder.iterdir() if "tfrecord" in path.name)
     assert names == [f"data_tfrecord-0000{number}-of-00004" for number in range(4)]
 
 
-def test_compressed_shards_hold_the_same(config, source):
+def test_compressed_shards_have_the_same_content(config, source):
     plain = list(read_examples(preparation_of(config).prepared("train")))
     zipped = Config(
         data=DataConfig(cache=config.data.cache + "z", gzip=True), encoder=config.encoder
@@ -107,7 +107,7 @@ def test_compressed_shards_hold_the_same(config, source):
     assert list(read_examples(prepared)) == plain
 
 
-def test_an_interrupted_preparation_keeps_finished_shards_and_writes_the_rest(config, source):
+def test_an_interrupted_preparation_resumes_after_finished_shards(config, source):
     whole = source.examples
 
     def interrupted(split, positions):
@@ -144,7 +144,7 @@ def test_a_damaged_shard_is_written_again(config, source, damage):
     assert source.read == 5
 
 
-def test_a_changed_byte_is_found_by_the_checksum(config, source):
+def test_the_checksum_finds_a_changed_byte(config, source):
     prepared = preparation_of(config).prepared("train")
     path = Path(files.shard_files(prepared.directory, "train")[0])
     content = bytearray(path.read_bytes())
@@ -155,11 +155,11 @@ def test_a_changed_byte_is_found_by_the_checksum(config, source):
     assert all(shard.is_complete(verify_checksum=True) for shard in others)
     source.read = 0
     prepare(config)
-    assert source.read == 9  # Five of the shard, and val.
+    assert source.read == 9  # Five of the damaged shard, and four of val, read for the first time.
     assert first.is_complete(verify_checksum=True)
 
 
-def test_what_killed_writers_left_is_removed_when_it_is_old(config, source):
+def test_old_incomplete_files_are_removed(config, source):
     folder = Path(preparation_of(config).prepared("train").directory) / "Split-train"
     old, new = folder / "incomplete-old", folder / "incomplete-new"
     for path in (old, new):
@@ -172,10 +172,10 @@ def test_what_killed_writers_left_is_removed_when_it_is_old(config, source):
 
 def test_machines_share_a_preparation(tmp_path, config, source):
     to = str(tmp_path / "shards")
-    (said,) = prepare(config, to, shard_index=1, shard_count=2)
-    # Shards 1 and 3 of train; the only one of val is the other machine's.
+    (line,) = prepare(config, to, shard_index=1, shard_count=2)
+    # Shards 1 and 3 of train; the only shard of val belongs to the other machine.
     assert source.read == 10
-    assert "3 shards of other machines are still missing" in said
+    assert "3 shards of other machines are still missing" in line
     lines = prepare(config, to, shard_index=0, shard_count=2)
     assert source.read == 24
     assert lines[:2] == ["train: 20 images, 40 captions", "val: 4 images, 8 captions"]
@@ -185,7 +185,7 @@ def test_machines_share_a_preparation(tmp_path, config, source):
     assert (tmp_path / "shards" / "summary.html").is_file()
 
 
-def test_given_shards_that_are_not_all_there_are_refused(tmp_path, config, source):
+def test_incomplete_shards_are_rejected(tmp_path, config, source):
     to = str(tmp_path / "shards")
     prepare(config, to, shard_index=1, shard_count=2)
     given = Config(data=DataConfig(shards=to), encoder=config.encoder)
@@ -202,7 +202,7 @@ def test_given_shards_that_are_not_all_there_are_refused(tmp_path, config, sourc
         prepare_splits(nowhere, encoder, ["train"])
 
 
-def test_a_folder_with_shards_of_something_else_is_refused(tmp_path, config, source):
+def test_a_folder_with_shards_of_other_data_is_rejected(tmp_path, config, source):
     to = str(tmp_path / "shards")
     prepare(config, to)
     source.fingerprint = "other"
@@ -215,19 +215,19 @@ def frozen(**settings) -> EncoderConfig:
     return EncoderConfig(name="keras_applications", **(defaults | settings))
 
 
-def test_regions_for_another_encoder_are_refused(tmp_path, config, source):
+def test_regions_of_another_encoder_are_rejected(tmp_path, config, source):
     to = str(tmp_path / "shards")
     cached = Config(data=config.data, encoder=frozen())
     prepare(cached, to)
     other = Config(data=DataConfig(shards=to), encoder=frozen(image_width=64))
     with pytest.raises(CaptionGANError, match=r"encoder\.image_width 32, this run has 64"):
         prepare_splits(other, build_encoder(other.encoder), ["train"])
-    # Whoever computes regions anew needs only the images.
+    # An encoder that caches nothing needs only the images.
     given = Config(data=DataConfig(shards=to), encoder=config.encoder)
     assert prepare_splits(given, build_encoder(config.encoder), ["val"])["val"].images == 4
 
 
-def test_other_weights_of_the_same_name_are_other_content(tmp_path):
+def test_content_depends_on_the_weights_not_on_their_file_name(tmp_path):
     contents = []
     for seed in (0, 1):
         backbone = build_encoder(frozen())
@@ -242,7 +242,7 @@ def test_other_weights_of_the_same_name_are_other_content(tmp_path):
     assert contents[0] != contents[1]
 
 
-def test_what_was_skipped_is_listed(tmp_path, config, source):
+def test_skipped_images_are_listed(tmp_path, config, source):
     whole = source.examples
 
     def examples(split, positions):
@@ -265,7 +265,7 @@ def test_what_was_skipped_is_listed(tmp_path, config, source):
     ]
 
 
-def test_the_same_image_in_two_splits_is_reported(tmp_path, config, source):
+def test_an_image_in_two_splits_is_reported(tmp_path, config, source):
     whole = source.examples
 
     def examples(split, positions):
@@ -279,8 +279,8 @@ def test_the_same_image_in_two_splits_is_reported(tmp_path, config, source):
     assert "1 image of train occurs more than once: train-0 = train-5" in lines
 
 
-def test_shards_may_be_where_only_tensorflow_reads(config, source):
-    """`ram://` stands for `gs://`: no function of Python's own opens it."""
+def test_shards_on_a_remote_file_system(config, source):
+    """`ram://` stands for `gs://`: only TensorFlow can open it."""
     to = "ram://shards"
     prepare(config, to)
     given = Config(data=DataConfig(shards=to), encoder=config.encoder)
@@ -292,7 +292,7 @@ def program(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "caption_gan.prepare", *SMALL, *map(str, arguments)]
 
 
-def test_a_full_disk_ends_in_one_line_and_finished_shards_stay(tmp_path):
+def test_a_full_disk_is_a_one_line_error_and_finished_shards_remain(tmp_path):
     def full():
         resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
 
@@ -306,8 +306,8 @@ def test_a_full_disk_ends_in_one_line_and_finished_shards_stay(tmp_path):
     assert subprocess.run(arguments, capture_output=True).returncode == 0
 
 
-def test_a_killed_program_goes_on_where_it_was(tmp_path):
-    """From the command line: killed at its first shard, then continued, then used by `fit`."""
+def test_a_killed_program_resumes(tmp_path):
+    """Kills the program after its first shard and runs it again."""
     to = tmp_path / "shards"
     arguments = program(f"--to={to}", "--data.train_images=2400")
     process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -325,7 +325,7 @@ def test_a_killed_program_goes_on_where_it_was(tmp_path):
     assert re.search(r"summary: +\S+summary\.html", done.stdout)
 
 
-def test_wrong_calls_end_in_one_line(tmp_path):
+def test_invalid_arguments_are_a_one_line_error(tmp_path):
     done = call("prepare", f"--to={tmp_path}", "--shard_index=2", "--shard_count=2")
     assert done.returncode == 2
     assert "expected 0 <= shard_index < shard_count" in done.stderr

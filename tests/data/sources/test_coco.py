@@ -1,4 +1,4 @@
-"""COCO's layout and format, whole and broken."""
+"""COCO's layout and format, valid and invalid."""
 
 import io
 import json
@@ -22,7 +22,7 @@ def open_root(root: Path | str, skips: Skips | None = None, **settings):
 
 
 def write_captions(root: Path, name: str, images: dict, annotations: list[tuple]) -> None:
-    """Writes a file of captions: images by their id, annotations as id of image and caption."""
+    """Writes a file of captions from image names by id and pairs of image id and caption."""
     (root / "annotations").mkdir(parents=True, exist_ok=True)
     content = {
         "info": {},
@@ -36,7 +36,7 @@ def write_captions(root: Path, name: str, images: dict, annotations: list[tuple]
 
 
 def write_images(folder: Path, *names: str) -> None:
-    """Writes images whose bytes are their names; layouts decode nothing."""
+    """Writes images whose bytes are their names; sources do not decode them."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         (folder / name).write_text(name)
@@ -44,7 +44,7 @@ def write_images(folder: Path, *names: str) -> None:
 
 @pytest.fixture
 def root(tmp_path) -> Path:
-    """Three training images, not in the order of their ids, and a validation image."""
+    """Three training images, not sorted by id, and a validation image."""
     root = tmp_path / "coco"
     images = {7: "c.jpg", 3: "a.jpg", 5: "b.jpg"}
     captions = [(3, "A dog."), (7, "A cat."), (5, "A fish."), (3, "Dogs run.")]
@@ -67,7 +67,7 @@ def test_official_splits_in_the_order_of_their_images(root):
     assert named_examples(source, "val") == [("v.jpg", ("A bird.",))]
 
 
-def test_folders_of_images_may_be_below_images(root):
+def test_image_folders_below_images(root):
     (root / "images").mkdir()
     for name in ("train2014", "val2014"):
         (root / name).rename(root / "images" / name)
@@ -75,7 +75,7 @@ def test_folders_of_images_may_be_below_images(root):
 
 
 @pytest.mark.parametrize("folder", ["images", "train", "images/train"])
-def test_other_data_sets_name_no_year_and_have_texts_as_ids(tmp_path, folder):
+def test_names_without_a_year_and_ids_that_are_strings(tmp_path, folder):
     write_captions(tmp_path, "train", {"x1": "below/a.jpg", "2": "b.jpg"}, [("x1", "A"), (2, "B")])
     write_captions(tmp_path, "val", {"x1": "v.jpg"}, [("x1", "V")])
     write_captions(tmp_path, "test", {"x1": "t.jpg"}, [("x1", "T")])
@@ -88,7 +88,7 @@ def test_other_data_sets_name_no_year_and_have_texts_as_ids(tmp_path, folder):
     assert named_examples(source, "test") == [("t.jpg", ("T",))]
 
 
-def test_what_cannot_be_used_is_counted(tmp_path):
+def test_unusable_images_and_captions_are_counted(tmp_path):
     images = {1: "a.jpg", 2: "gone.jpg", "3": "no_caption.jpg", 3: "same_id.jpg"}
     write_captions(tmp_path, "train", images, [(1, "A"), (2, "B"), (99, "C"), (99, "D")])
     write_captions(tmp_path, "val", {1: "v.jpg"}, [(1, "V")])
@@ -103,7 +103,7 @@ def test_what_cannot_be_used_is_counted(tmp_path):
     ]
 
 
-def test_a_single_file_of_captions_is_divided_by_images(tmp_path):
+def test_a_single_file_of_captions_is_divided_by_image(tmp_path):
     names = [f"{number}.jpg" for number in range(400)]
     captions = [(name, caption) for caption in ("A", "B") for name in names]
     write_captions(tmp_path, "val2017", dict(zip(names, names, strict=True)), captions)
@@ -168,18 +168,18 @@ def no_annotations(root: Path) -> str:
 
 
 def instances(root: Path) -> str:
-    """Other annotations of COCO have boxes and no captions."""
+    """COCO's files of instances have boxes instead of captions."""
     content = {"images": [], "annotations": [{"image_id": 1, "bbox": [0, 0, 1, 1]}]}
     (root / "annotations" / "captions_train2014.json").write_text(json.dumps(content))
     return "annotations, number 1: 'caption' is missing .* found the keys image_id, bbox"
 
 
 @pytest.mark.parametrize(
-    "break_something",
+    "damage",
     [no_captions, two_years, no_validation, no_images, truncated, no_annotations, instances],
 )
-def test_a_broken_layout_is_named_in_one_line(root, break_something):
-    expected = break_something(root)
+def test_an_invalid_layout_is_a_one_line_error(root, damage):
+    expected = damage(root)
     with pytest.raises(CaptionGANError, match=rf"^[^\n]*{expected}[^\n]*$"):
         open_root(root)
 
@@ -191,7 +191,7 @@ def test_a_changed_file_changes_the_fingerprint(root):
     assert open_root(root).fingerprint != before
 
 
-def test_it_is_read_from_where_only_tensorflow_can_read(root):
+def test_remote_file_system(root):
     for path in filter(Path.is_file, root.rglob("*")):
         tf.io.gfile.copy(str(path), f"ram://coco/{path.relative_to(root)}")
     assert named_examples(open_root("ram://coco"), "train") == named_examples(
@@ -226,7 +226,7 @@ def test_a_file_of_the_size_of_coco_2014(tmp_path):
 
 
 @pytest.mark.parametrize(("year", "images"), [(2014, 317), (2017, 40)])
-def test_the_real_one(real_data, year, images):
+def test_real_data(real_data, year, images):
     skips = Skips()
     source = open_root(real_data / f"coco{year}", skips, held_out=0.1)
     assert sum(source.images_of_split.values()) == images

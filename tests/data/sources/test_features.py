@@ -15,7 +15,7 @@ from caption_gan.models.encoders.precomputed import PrecomputedEncoder
 
 
 def write(folder, captions, links=None):
-    """Row n of the features holds n + 1."""
+    """Writes features whose row n contains n + 1."""
     folder.mkdir(exist_ok=True)
     rows = captions.count("\n")
     np.save(folder / "features.npy", np.arange(1, rows + 1)[:, None] * np.ones((1, 3)))
@@ -32,7 +32,7 @@ def read(source, split="train"):
     return list(source.examples(split, range(source.images_of_split[split])))
 
 
-def test_items_of_splits_find_their_rows(tmp_path):
+def test_items_of_splits_have_their_features(tmp_path):
     write(tmp_path / "train", "a dog ### it runs\na cat\n")
     write(tmp_path / "Validation", "a fish\n\na bird\n")
     source = open_root(tmp_path)
@@ -75,7 +75,7 @@ def test_items_with_the_same_link_are_one_image(tmp_path):
     ]
 
 
-def test_images_are_those_that_are_there_and_grey_otherwise(tmp_path):
+def test_missing_images_are_grey(tmp_path):
     elsewhere = tmp_path / "elsewhere.png"
     elsewhere.write_bytes(b"elsewhere")
     write(tmp_path / "train", "a\nb\nc\nd\n", f"a.png\n{elsewhere}\nhttp://far/c.png\ngone.png\n")
@@ -86,7 +86,7 @@ def test_images_are_those_that_are_there_and_grey_otherwise(tmp_path):
     assert Image.open(io.BytesIO(third)).getcolors() == [(64 * 64, (128, 128, 128))]
 
 
-def test_the_fingerprint_follows_the_files(tmp_path):
+def test_the_fingerprint_changes_with_the_files(tmp_path):
     write(tmp_path, "a\nb\n")
     before = open_root(tmp_path).fingerprint
     assert open_root(tmp_path).fingerprint == before
@@ -121,11 +121,11 @@ def break_name(root):
 
 
 @pytest.mark.parametrize(
-    "break_something", [break_captions, break_lines, break_links, break_features, break_name]
+    "damage", [break_captions, break_lines, break_links, break_features, break_name]
 )
-def test_a_broken_layout_is_named(tmp_path, break_something):
+def test_an_invalid_layout_is_a_one_line_error(tmp_path, damage):
     write(tmp_path, "a\nb\n")
-    words = break_something(tmp_path)
+    words = damage(tmp_path)
     with pytest.raises(CaptionGANError, match=rf"^[^\n]*{words}[^\n]*$"):
         open_root(tmp_path)
 

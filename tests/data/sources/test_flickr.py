@@ -1,4 +1,4 @@
-"""The layouts of Flickr8k and Flickr30k, whole and broken."""
+"""The layouts of Flickr8k and Flickr30k, valid and invalid."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from tests.sources import named_examples
 
 CSV = 'image,caption\na.jpg,A dog .\na.jpg,"A dog , running ."\nb.jpg,A cat .\nc.jpg,A fish .\n'
 TOKENS = "a.jpg#0\tA dog .\na.jpg#1\tA dog , running .\nb.jpg#0\tA cat .\nc.jpg#0\tA fish .\n"
-BARS = (
+PIPES = (
     "image_name| comment_number| comment\na.jpg| 0| A dog .\na.jpg| 1| A dog , running .\n"
     "b.jpg| 0| A cat .\nc.jpg| 0| A fish .\n"
 )
@@ -62,11 +62,11 @@ def test_examples_in_the_order_of_the_list(root):
         ("Flickr8k_Dataset", "captions.txt", CSV.replace("\n", "\r\n")),
         ("Flicker8k_Dataset", "Flickr8k.token.txt", TOKENS),
         ("flickr30k-images", "results_20130124.token", TOKENS),
-        ("flickr30k_images", "results.csv", BARS),
+        ("flickr30k_images", "results.csv", PIPES),
         ("images", "captions.txt", NUMBERED),
     ],
 )
-def test_each_form_of_the_captions_gives_the_same(root, folder, name, content):
+def test_all_formats_of_captions(root, folder, name, content):
     (root / "Images").rename(root / folder)
     (root / "captions.txt").unlink()
     (root / name).write_bytes(content.encode())
@@ -75,7 +75,7 @@ def test_each_form_of_the_captions_gives_the_same(root, folder, name, content):
     assert not skips.all
 
 
-def test_captions_and_lists_may_be_in_a_folder_of_texts(root):
+def test_captions_and_lists_in_a_separate_folder(root):
     (root / "captions.txt").unlink()
     (root / "Flickr8k_text").mkdir()
     (root / "Flickr8k_text" / "Flickr8k.token.txt").write_text(TOKENS)
@@ -87,8 +87,8 @@ def test_captions_and_lists_may_be_in_a_folder_of_texts(root):
 @pytest.mark.parametrize(
     ("name", "content", "line"),
     [
-        # A line of the real file of Flickr30k lacks its last bar.
-        ("results.csv", BARS.replace("b.jpg| 0| A", "b.jpg| 0   A"), 4),
+        # In one line of the real file of Flickr30k, the last separator is missing.
+        ("results.csv", PIPES.replace("b.jpg| 0| A", "b.jpg| 0   A"), 4),
         ("Flickr8k.token.txt", TOKENS.replace("b.jpg#0\t", "b.jpg#0 "), 3),
         ("captions.txt", CSV.replace("b.jpg,A", "b.jpg A"), 4),
         ("captions.txt", CSV.replace("b.jpg,A cat .", "b.jpg,A cat , black ."), 4),
@@ -96,7 +96,7 @@ def test_captions_and_lists_may_be_in_a_folder_of_texts(root):
         ("captions.txt", CSV.replace("b.jpg,", ","), 4),
     ],
 )
-def test_a_malformed_line_is_counted_with_its_number_and_costs_no_other(root, name, content, line):
+def test_a_malformed_line_is_counted_and_spoils_no_other(root, name, content, line):
     (root / "captions.txt").unlink()
     (root / name).write_text(content)
     skips = Skips()
@@ -106,7 +106,7 @@ def test_a_malformed_line_is_counted_with_its_number_and_costs_no_other(root, na
     assert named_examples(source, "val") == VAL
 
 
-def test_what_is_missing_is_counted(root):
+def test_missing_images_and_captions_are_counted(root):
     (root / "Images" / "b.jpg").unlink()
     (root / "Flickr_8k.trainImages.txt").write_text("a.jpg\nb.jpg\nz.jpg\n")
     skips = Skips()
@@ -117,7 +117,7 @@ def test_what_is_missing_is_counted(root):
     ]
 
 
-def test_an_empty_caption_is_left_to_be_counted(root):
+def test_empty_captions_are_returned_to_be_counted_later(root):
     (root / "captions.txt").write_text(CSV + "c.jpg,\n")
     assert named_examples(open_root(root), "val") == [("c.jpg", ("A fish .", ""))]
 
@@ -177,10 +177,10 @@ def lose_split(root: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "break_something", [break_folder, break_captions, break_header, break_split, lose_split]
+    "damage", [break_folder, break_captions, break_header, break_split, lose_split]
 )
-def test_a_broken_layout_is_named_in_one_line(root, break_something):
-    expected = break_something(root)
+def test_an_invalid_layout_is_a_one_line_error(root, damage):
+    expected = damage(root)
     with pytest.raises(CaptionGANError, match=rf"^[^\n]*{expected}[^\n]*$"):
         open_root(root)
 
@@ -192,13 +192,13 @@ def test_a_changed_list_changes_the_fingerprint(root):
     assert open_root(root).fingerprint != before
 
 
-def test_it_is_read_from_where_only_tensorflow_can_read(root):
+def test_remote_file_system(root):
     for path in filter(Path.is_file, root.rglob("*")):
         tf.io.gfile.copy(str(path), f"ram://flickr/{path.relative_to(root)}")
     assert named_examples(open_root("ram://flickr"), "train") == TRAIN
 
 
-def test_the_real_one(real_data):
+def test_real_data(real_data):
     skips = Skips()
     source = open_root(real_data / "flickr8k", skips)
     assert source.images_of_split == {"train": 6000, "val": 1000}

@@ -1,4 +1,4 @@
-"""Folders of images with metadata, whole and broken."""
+"""Folders of images with metadata, valid and invalid."""
 
 import json
 import os
@@ -43,18 +43,18 @@ def captions(source, split="train"):
         [{"file_name": "./a.png", "text": "A."}, {"file_name": "b.png", "captions": ["B."]}],
     ],
 )
-def test_rows_of_json(tmp_path, metadata):
+def test_json_lines(tmp_path, metadata):
     write(tmp_path, ["a.png", "b.png"], metadata)
     assert captions(open_root(tmp_path)) == {"a.png": ("A.",), "b.png": ("B.",)}
     assert [example.image for example in read(open_root(tmp_path))] == [b"a.png", b"b.png"]
 
 
-def test_rows_of_csv_with_commas_and_line_breaks(tmp_path):
+def test_csv_with_commas_and_line_breaks(tmp_path):
     write(tmp_path, ["a.png"], '\ufefffile_name,caption\na.png,"A, or\nB."\n', "metadata.csv")
     assert captions(open_root(tmp_path)) == {"a.png": ("A, or\nB.",)}
 
 
-def test_captions_of_all_rows_columns_and_lists_of_an_image(tmp_path):
+def test_captions_in_several_rows_columns_and_lists(tmp_path):
     rows = [
         {"file_name": "a.png", "caption_1": "A.", "caption_2": "B.", "caption_source": "people"},
         {"file_name": "b.png", "Text": None, "captions": []},
@@ -66,7 +66,7 @@ def test_captions_of_all_rows_columns_and_lists_of_an_image(tmp_path):
     assert skips.lines() == ["1 images have no caption: b.png"]
 
 
-def test_folders_of_splits_by_any_of_their_names(tmp_path):
+def test_other_names_of_split_folders(tmp_path):
     for folder in ("Train", "validation", "test"):
         write(tmp_path / folder, ["a.png"], [{"file_name": "a.png", "caption": folder}])
     write(tmp_path / "notes", [], "nothing")
@@ -102,7 +102,7 @@ def test_a_column_of_splits(tmp_path):
     ]
 
 
-def test_images_in_folders_of_the_same_name_stay_apart(tmp_path):
+def test_images_of_the_same_name_in_different_folders(tmp_path):
     rows = [{"file_name": f"{folder}/1.png", "text": folder} for folder in ("cats", "dogs")]
     skips = Skips()
     write(tmp_path, ["cats/1.png", "dogs/1.png", "dogs/2.png"], rows)
@@ -111,7 +111,7 @@ def test_images_in_folders_of_the_same_name_stay_apart(tmp_path):
     assert skips.lines() == ["1 images have no caption: dogs/2.png"]
 
 
-def test_lines_that_are_no_json_are_counted_by_number(tmp_path):
+def test_lines_that_are_not_json_are_counted(tmp_path):
     rows = ['{"file_name": "a.png", "text": "A."}', "", '{"file_name": "b.png"', "[1]", "{}"]
     skips = Skips()
     write(tmp_path, ["a.png"], "\r\n".join([*rows, '{"file_name": "a.png", "text": 5}']))
@@ -123,7 +123,7 @@ def test_lines_that_are_no_json_are_counted_by_number(tmp_path):
     ]
 
 
-def test_rows_of_csv_that_do_not_fit_the_columns_are_counted(tmp_path):
+def test_csv_rows_with_a_wrong_number_of_cells_are_counted(tmp_path):
     metadata = "file_name,caption\na.png,A, or B.\nb.png\na.png,A.\n"
     skips = Skips()
     write(tmp_path, ["a.png"], metadata, "metadata.csv")
@@ -143,7 +143,7 @@ def test_images_without_rows_and_rows_without_images_are_counted(tmp_path):
     ]
 
 
-def test_the_fingerprint_follows_metadata_and_images(tmp_path):
+def test_the_fingerprint_changes_with_metadata_and_images(tmp_path):
     write(tmp_path, ["a.png"], [{"file_name": "a.png", "text": "A."}])
     fingerprint = open_root(tmp_path).fingerprint
     assert json.dumps(open_root(tmp_path).fingerprint) == json.dumps(fingerprint)
@@ -168,13 +168,13 @@ def test_the_fingerprint_follows_metadata_and_images(tmp_path):
         ("captions.json", "{}", "has no metadata.jsonl or metadata.csv"),
     ],
 )
-def test_a_broken_folder_is_named(tmp_path, name, metadata, words):
+def test_an_invalid_folder_is_a_one_line_error(tmp_path, name, metadata, words):
     write(tmp_path, ["a.png"], metadata, name)
     with pytest.raises(CaptionGANError, match=rf"^[^\n]*{words}[^\n]*$"):
         open_root(tmp_path)
 
 
-def test_folders_may_be_far_away():
+def test_remote_file_system():
     root = "ram://far/away"
     for path, content in (
         ("train/metadata.csv", "file_name,caption\na.png,A.\n"),

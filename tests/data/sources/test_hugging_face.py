@@ -1,4 +1,4 @@
-"""Sets in the formats of the Hugging Face Hub, all on disk."""
+"""Data sets in the formats of the Hugging Face Hub, all on disk."""
 
 import io
 
@@ -17,7 +17,7 @@ BYTES_AND_PATH = {"bytes": datasets.Value("binary"), "path": datasets.Value("str
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
+def private_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 
@@ -29,7 +29,7 @@ def png(shade: int) -> bytes:
 
 
 def write(path, **columns):
-    """Writes a Parquet file with one image a row: 0.png, 1.png, ..."""
+    """Writes a Parquet file with one image per row: 0.png, 1.png, ..."""
     rows = len(next(iter(columns.values())))
     images = [{"bytes": png(row), "path": f"folder/{row}.png"} for row in range(rows)]
     table = datasets.Dataset.from_dict({"image": images, **columns})
@@ -59,22 +59,22 @@ def test_parquet_files_named_after_their_splits(tmp_path):
     assert source.images_of_split == {"train": 3, "val": 1}
     some = list(source.examples("train", range(1, 3)))
     assert [example.captions for example in some] == [("B.",), ("C.",)]
-    assert [example.image for example in some] == [png(1), png(2)]  # As encoded.
+    assert [example.image for example in some] == [png(1), png(2)]  # Not decoded.
 
 
-def test_names_of_files_name_images_only_where_no_two_are_alike(tmp_path):
+def test_file_names_are_ids_only_if_they_are_unique(tmp_path):
     write(tmp_path / "a" / "train.parquet", caption=["A.", "B."])
     assert set(captions(open_set(tmp_path / "a", held_out=0))) == {"0.png", "1.png"}
     write(tmp_path / "b" / "train.parquet", caption=["A.", "B."])
     write(tmp_path / "b" / "test.parquet", caption=["C."])
-    write(tmp_path / "b" / "val.parquet", caption=["D."])  # Has a 0.png, as train has.
+    write(tmp_path / "b" / "val.parquet", caption=["D."])  # Has a 0.png, like train.
     source = open_set(tmp_path / "b")
     assert captions(source) == {"train-000000": ("A.",), "train-000001": ("B.",)}
     assert captions(source, "val") == {"val-000000": ("D.",)}
 
 
 @pytest.mark.parametrize("name", ["train.parquet", "test.parquet"])
-def test_an_only_split_is_divided_by_image(tmp_path, name):
+def test_a_single_split_is_divided_by_image(tmp_path, name):
     rows = 40
     write(tmp_path / name, caption=[f"{row}." for row in range(rows)])
     source = open_set(tmp_path)
@@ -85,7 +85,7 @@ def test_an_only_split_is_divided_by_image(tmp_path, name):
         assert captions(source, split)[expected[-1]] == (f"{expected[-1][:-4]}.",)
 
 
-def test_without_a_split_for_validation_one_comes_out_of_train(tmp_path):
+def test_without_a_validation_split_training_images_are_held_out(tmp_path):
     write(tmp_path / "train.parquet", caption=[f"{row}." for row in range(40)])
     write(tmp_path / "test.parquet", caption=["A.", "B."])
     source = open_set(tmp_path)
@@ -101,7 +101,7 @@ def test_a_single_file(tmp_path):
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_what_save_to_disk_has_written(tmp_path, whole):
+def test_folders_written_by_save_to_disk(tmp_path, whole):
     table = datasets.Dataset.from_dict({"image": [png(1)], "caption": ["A."]})
     saved = datasets.DatasetDict({"train": table, "dev": table}) if whole else table
     saved.save_to_disk(tmp_path)
@@ -121,7 +121,7 @@ def test_images_are_found_by_their_type(tmp_path, image):
     assert (example.image, example.captions) == (png(7), ("A.",))
 
 
-def test_images_beside_the_table_are_read_and_missing_ones_counted(tmp_path):
+def test_image_files_are_read_and_missing_ones_counted(tmp_path):
     (tmp_path / "there.png").write_bytes(png(3))
     paths = [str(tmp_path / "there.png"), str(tmp_path / "gone.png"), None]
     table = datasets.Dataset.from_dict({"image": paths, "caption": ["A.", "B.", "C."]})
@@ -162,7 +162,7 @@ def test_rows_with_the_same_id_are_one_image(tmp_path):
         ([], ()),
     ],
 )
-def test_captions_are_texts_lists_or_records(tmp_path, cell, expected):
+def test_captions_are_strings_lists_or_records(tmp_path, cell, expected):
     write(tmp_path / "train.parquet", sentences=[cell, None, cell])
     source = open_set(tmp_path, held_out=0)
     assert captions(source) == {"0.png": expected, "1.png": (), "2.png": expected}
@@ -174,7 +174,7 @@ def test_several_columns_of_captions(tmp_path):
     assert captions(source) == {"0.png": ("B.", "C.", "A.")}
 
 
-def test_rows_are_streamed_where_their_number_is_known(tmp_path):
+def test_rows_are_streamed_if_their_number_is_known(tmp_path):
     rows = 30
     write(tmp_path / "train.parquet", caption=[f"{row}." for row in range(rows)])
     with pytest.raises(CaptionGANError, match="how many rows its split train has; set streaming"):
@@ -189,7 +189,7 @@ def test_rows_are_streamed_where_their_number_is_known(tmp_path):
     assert source.images_of_split["train"] == len(expected)
     some = list(source.examples("train", range(3, 12)))
     assert [example.image_id for example in some] == expected[3:12]
-    assert expected[3:12] != names[3:12]  # Some of the rows between were held out.
+    assert expected[3:12] != names[3:12]  # Rows in between were held out.
     for example in some:
         row = int(example.image_id[-6:])
         assert (example.image, example.captions) == (png(row), (f"{row}.",))
@@ -197,7 +197,7 @@ def test_rows_are_streamed_where_their_number_is_known(tmp_path):
     assert skips.lines() == ["1 rows are announced but not there: train-000031"]
 
 
-def test_the_fingerprint_follows_the_content(tmp_path):
+def test_the_fingerprint_changes_with_the_content(tmp_path):
     write(tmp_path / "train.parquet", caption=["A."])
     before = open_set(tmp_path).fingerprint
     assert open_set(tmp_path).fingerprint == before
@@ -244,19 +244,19 @@ def test_splits_of_other_names_are_counted(tmp_path):
         ({"caption": ["A."]}, {"name": "large"}, "large"),
     ],
 )
-def test_settings_that_do_not_fit_the_set(tmp_path, columns, settings, words):
+def test_settings_that_do_not_fit_the_data_set(tmp_path, columns, settings, words):
     write(tmp_path / "train.parquet", **columns)
     with pytest.raises(CaptionGANError, match=rf"^[^\n]*{words}[^\n]*$"):
         open_set(tmp_path, **settings)
 
 
-def test_captions_that_are_no_texts(tmp_path):
+def test_captions_that_are_not_strings(tmp_path):
     write(tmp_path / "train.parquet", caption=[1.5])
     with pytest.raises(CaptionGANError, match=r"^[^\n]*found 1\.5[^\n]*$"):
         captions(open_set(tmp_path, held_out=0))
 
 
-def test_several_columns_of_images_must_be_chosen_from(tmp_path):
+def test_several_image_columns_need_a_setting(tmp_path):
     image = {"bytes": png(1), "path": None}
     table = datasets.Dataset.from_dict({"left": [image], "right": [image], "caption": ["A."]})
     table.save_to_disk(tmp_path)
@@ -265,16 +265,16 @@ def test_several_columns_of_images_must_be_chosen_from(tmp_path):
     assert open_set(tmp_path, image_column="right", held_out=0).images_of_split["train"] == 1
 
 
-def test_without_a_split_for_training(tmp_path):
+def test_without_a_training_split(tmp_path):
     write(tmp_path / "val.parquet", caption=["A."])
     write(tmp_path / "test.parquet", caption=["A."])
     with pytest.raises(CaptionGANError, match=r"has no split train; .* found val"):
         open_set(tmp_path)
 
 
-def test_what_cannot_be_loaded_is_said_in_one_line(tmp_path, capfd):
+def test_data_that_cannot_be_loaded_are_a_one_line_error(tmp_path, capfd):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "no.parquet").write_text("these are no rows")
+    (tmp_path / "no.parquet").write_text("not Parquet")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "train.csv").write_text('image,caption\n"a')
     for root in ("empty", "no.parquet", "broken", "nowhere"):
@@ -289,7 +289,7 @@ def test_what_cannot_be_loaded_is_said_in_one_line(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_real_one(real_data):
+def test_real_data(real_data):
     source = open_set(real_data / "charts")
     assert source.images_of_split == {"train": 2000, "val": 300}
     first = next(source.examples("val", range(1)))

@@ -1,4 +1,4 @@
-"""What all layouts of files have in common."""
+"""Image files and splits, which the layouts share."""
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,7 @@ from caption_gan.errors import CaptionGANError
 
 
 @given(st.sets(st.text(), max_size=60), st.floats(0.01, 0.4))
-def test_images_are_held_out_by_name_alone(names, share):
+def test_held_out_images_depend_only_on_their_ids(names, share):
     splits = assign_splits(sorted(names), share)
     assert splits == assign_splits(sorted(names, reverse=True), share)
     counts = {split: list(splits.values()).count(split) for split in ("train", "val", "test")}
@@ -27,7 +27,7 @@ def test_images_are_held_out_by_name_alone(names, share):
         assert counts["train"] == len(names)
 
 
-def test_what_a_reader_refuses_is_counted_in_order():
+def test_skipped_images_are_counted_in_order():
     def read(entry):
         if entry.path == "bad":
             raise SkipError("things are bad")
@@ -44,7 +44,7 @@ def test_what_a_reader_refuses_is_counted_in_order():
     assert skips.lines()[0] == "1 images are listed again: 1"
 
 
-def test_an_image_that_is_there_and_cannot_be_read_is_an_error(tmp_path):
+def test_an_existing_image_that_cannot_be_read_is_an_error(tmp_path):
     (tmp_path / "folder.jpg").mkdir()
     entry = ImageFile("folder.jpg", str(tmp_path / "folder.jpg"), ("a caption",))
     source = ImageFileSource({"train": [entry]}, None, Skips())

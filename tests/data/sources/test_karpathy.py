@@ -1,4 +1,4 @@
-"""Karpathy's split files, whole and broken."""
+"""Karpathy's split files, valid and invalid."""
 
 import json
 
@@ -11,7 +11,7 @@ from caption_gan.errors import CaptionGANError
 
 
 def image(name: str, split: str, *captions: str, **more) -> dict:
-    """A record as the files have it."""
+    """A record as in the files."""
     sentences = [{"raw": caption, "tokens": caption.split()} for caption in captions]
     return {"filename": name, "split": split, "sentences": sentences, "imgid": 0, **more}
 
@@ -64,11 +64,11 @@ def test_an_image_of_an_unknown_split_is_counted(tmp_path):
         ({"images": [3]}, r"'filename' is missing .* found the keys \(none\)"),
     ],
 )
-def test_a_broken_file_is_named_in_one_line(tmp_path, content, expected):
+def test_an_invalid_file_is_a_one_line_error(tmp_path, content, expected):
     with pytest.raises(CaptionGANError, match=rf"^[^\n]*dataset\.json[^\n]*{expected}[^\n]*$"):
         read(tmp_path, content)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+def test_error_names_a_missing_file(tmp_path):
     with pytest.raises(CaptionGANError, match=r"none\.json is missing; expected JSON"):
         read_karpathy(str(tmp_path / "none.json"), str, Skips())

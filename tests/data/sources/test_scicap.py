@@ -1,4 +1,4 @@
-"""SciCap and FigCaps-HF as released, with figures drawn here; whole, broken and real."""
+"""SciCap and FigCaps-HF as released, with synthetic figures; valid, invalid and real data."""
 
 import io
 import json
@@ -18,7 +18,9 @@ from caption_gan.data.synthetic.dataset import SyntheticSource
 from caption_gan.data.synthetic.figures import FiguresDataset
 from caption_gan.errors import CaptionGANError
 
-DRAWN = SyntheticSource(FiguresDataset(), {"train": 3, "val": 1, "test": 1}, captions_per_image=1)
+SYNTHETIC = SyntheticSource(
+    FiguresDataset(), {"train": 3, "val": 1, "test": 1}, captions_per_image=1
+)
 LISTS = "List-of-Files-for-Each-Experiments"
 SCICAP = ("SciCap-Caption-All", "SciCap-No-Subfig-Img", str.lower)
 AS_IN_THE_README = ("SciCap-Caption-All", "SciCap-No-Subfig-Img", str.capitalize)
@@ -26,12 +28,12 @@ FIGCAPS_HF = ("Caption-All", "No-Subfig-Img", str.lower)
 
 
 def record(name: str, sentences: list[str], image_text: list[str]) -> dict[str, Any]:
-    """A record with a second sentence in which each form has replaced what it replaces."""
+    """A record whose second sentence has the replacements of each form of the caption."""
 
     def form(second: str, tokens: str = "token") -> dict[str, Any]:
-        all_of_it = [*(sentence.lower() for sentence in sentences), second]
-        caption = " ".join(all_of_it)
-        return {"caption": caption, "sentence": all_of_it, tokens: caption.split()}
+        all_sentences = [*(sentence.lower() for sentence in sentences), second]
+        caption = " ".join(all_sentences)
+        return {"caption": caption, "sentence": all_sentences, tokens: caption.split()}
 
     return {
         "contains-subfigure": False,
@@ -49,10 +51,10 @@ def record(name: str, sentences: list[str], image_text: list[str]) -> dict[str, 
 
 
 def make_tree(root: Path, captions: str, figures: str, spell) -> None:
-    for split, count in DRAWN.images_of_split.items():
+    for split, count in SYNTHETIC.images_of_split.items():
         names = []
         for index in range(count):
-            example = DRAWN.example(split, index)
+            example = SYNTHETIC.example(split, index)
             names.append(f"2101.0000{index}v1-{split.capitalize()}{index}-1.png")
             one = record(names[-1], list(example.captions), ["speed", "[m", f"{index}]"])
             write(root / captions / spell(split) / names[-1].replace(".png", ".json"), one)
@@ -84,7 +86,7 @@ def first(root: Path, **settings: Any):
 
 
 @pytest.mark.parametrize("spelling", [SCICAP, AS_IN_THE_README, FIGCAPS_HF])
-def test_figures_in_the_order_of_the_list_of_either_release(tmp_path, spelling):
+def test_figures_in_the_order_of_the_list_in_both_releases(tmp_path, spelling):
     make_tree(tmp_path, *spelling)
     source = open_tree(tmp_path)
     assert source.images_of_split == {"train": 3, "val": 1, "test": 1}
@@ -94,7 +96,7 @@ def test_figures_in_the_order_of_the_list_of_either_release(tmp_path, spelling):
             f"2101.0000{index}v1-{split.capitalize()}{index}-1.png" for index in range(count)
         ]
         for index, example in enumerate(examples):
-            drawn = DRAWN.example(split, index)
+            drawn = SYNTHETIC.example(split, index)
             assert example.image == drawn.image
             assert example.captions == (drawn.captions[0].lower(),)
             assert example.image_text == f"speed [m {index}]"
@@ -108,21 +110,21 @@ def test_figures_in_the_order_of_the_list_of_either_release(tmp_path, spelling):
         ("bracket_tk", "it is NUM-TK BRACKET-TK ."),
     ],
 )
-def test_each_form_of_a_caption_whole_or_its_first_sentence(root, text, second):
-    sentence = DRAWN.example("train", 0).captions[0].lower()
+def test_all_forms_of_a_caption_or_its_first_sentence(root, text, second):
+    sentence = SYNTHETIC.example("train", 0).captions[0].lower()
     assert first(root, text=text).captions == (sentence,)
     assert first(root, text=text, caption="whole").captions == (f"{sentence} {second}",)
 
 
-def test_the_original_caption_is_taken_whole_and_has_no_first_sentence(root):
-    sentence = DRAWN.example("train", 0).captions[0]
+def test_the_original_caption_is_not_divided_into_sentences(root):
+    sentence = SYNTHETIC.example("train", 0).captions[0]
     example = first(root, text="original", caption="whole")
     assert example.captions == (f"Figure 2. {sentence} It is 3% (or x = 1).",)
     with pytest.raises(CaptionGANError, match=r"set data\.scicap\.caption to whole or"):
         open_tree(root, text="original")
 
 
-def test_the_misspelt_key_is_read_spelt_correctly_too(root):
+def test_the_misspelt_key_may_be_spelt_correctly(root):
     path = next((root / SCICAP[0] / "train").glob("*Train0-1.json"))
     path.write_text(path.read_text().replace("euqation", "equation"))
     assert first(root, text="bracket_tk", caption="whole").captions[0].endswith("BRACKET-TK .")
@@ -135,7 +137,7 @@ def test_the_misspelt_key_is_read_spelt_correctly_too(root):
         ("at_most_100_tokens", "Caption-No-More-Than-100-Tokens"),
     ],
 )
-def test_the_list_of_the_collection_decides(root, collection, folder):
+def test_the_collection_decides_which_figures_are_used(root, collection, folder):
     shutil.copytree(root / LISTS / "First-Sentence", root / LISTS / folder)
     write(
         root / LISTS / folder / "No-Subfig" / "train" / "file_idx.json",
@@ -147,16 +149,16 @@ def test_the_list_of_the_collection_decides(root, collection, folder):
     assert [example.image_id for example in examples] == ["2101.00002v1-Train2-1.png"]
 
 
-def test_figures_with_subfigures_are_in_folders_of_their_own(root):
+def test_figures_with_subfigures_are_in_separate_folders(root):
     with pytest.raises(CaptionGANError, match=r"Yes-Subfig is missing, .* holds No-Subfig;"):
         open_tree(root, subfigures=True)
     (root / "SciCap-No-Subfig-Img").rename(root / "SciCap-Yes-Subfig-Img")
     lists = root / LISTS / "First-Sentence"
     (lists / "No-Subfig").rename(lists / "Yes-Subfig")
-    assert first(root, subfigures=True).image == DRAWN.example("train", 0).image
+    assert first(root, subfigures=True).image == SYNTHETIC.example("train", 0).image
 
 
-def test_faults_of_figures_are_counted_each_for_itself(root):
+def test_unusable_figures_are_counted_by_reason(root):
     records, figures = root / SCICAP[0] / "train", root / SCICAP[1] / "train"
     (template,) = records.glob("*Train0-1.json")
     whole = json.loads(template.read_text())
@@ -175,7 +177,7 @@ def test_faults_of_figures_are_counted_each_for_itself(root):
         if content is not None:
             (records / f"{name}.json").write_text(content)
         if name != "no-figure":
-            (figures / f"{name}.png").write_bytes(b"not looked into here")
+            (figures / f"{name}.png").write_bytes(b"sources do not decode")
     names = [f"{name}.png" for name in planted]
     write(root / LISTS / "First-Sentence/No-Subfig/train/file_idx.json", [*names, "fine.png"])
     skips = Skips()
@@ -192,13 +194,13 @@ def test_faults_of_figures_are_counted_each_for_itself(root):
     ]
 
 
-def test_only_the_lists_are_read_when_it_is_opened(root):
+def test_opening_reads_only_the_lists(root):
     for path in (*(root / SCICAP[0]).rglob("*.json"), *(root / SCICAP[1]).rglob("*.png")):
         path.unlink()
     assert open_tree(root).images_of_split == {"train": 3, "val": 1, "test": 1}
 
 
-def test_the_test_split_may_be_absent_but_not_in_part(root):
+def test_the_test_split_may_be_absent_completely_but_not_partly(root):
     parts = [root / SCICAP[0], root / SCICAP[1], root / LISTS / "First-Sentence" / "No-Subfig"]
     shutil.rmtree(parts[2] / "test")
     with pytest.raises(CaptionGANError, match=r"No-Subfig/test is missing, .* holds train, val;"):
@@ -259,19 +261,19 @@ def empty_list(root: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "break_something",
+    "damage",
     [
         *(drop_lists, drop_collection, drop_list, drop_split, drop_figures, drop_records),
         *(cut_list, other_list, paths_in_list, empty_list),
     ],
 )
-def test_a_broken_layout_is_named(root, break_something):
-    expected = break_something(root)
+def test_an_invalid_layout_is_a_one_line_error(root, damage):
+    expected = damage(root)
     with pytest.raises(CaptionGANError, match="^[^\n]*" + expected + "[^\n]*$"):
         open_tree(root)
 
 
-def test_the_folder_of_figures_given_as_root_is_not_listed_at_length(root):
+def test_an_error_lists_only_a_few_of_many_files(root):
     for index in range(200):
         (root / SCICAP[1] / "train" / f"{index}.png").touch()
     with pytest.raises(CaptionGANError, match=r"holds 0\.png, 1\.png, .* \.\.\.;") as caught:
@@ -279,7 +281,7 @@ def test_the_folder_of_figures_given_as_root_is_not_listed_at_length(root):
     assert len(str(caught.value)) < 600 + 2 * len(str(root))
 
 
-def test_the_fingerprint_follows_the_settings_the_lists_and_the_files_that_are_there(root):
+def test_the_fingerprint_changes_with_settings_lists_and_files(root):
     before = open_tree(root).fingerprint
     assert json.loads(json.dumps(before)) == before == open_tree(root).fingerprint
     assert before != open_tree(root, text="num_tk").fingerprint
@@ -293,7 +295,7 @@ def test_the_fingerprint_follows_the_settings_the_lists_and_the_files_that_are_t
         before = after
 
 
-def test_a_tree_that_is_not_on_disk(root):
+def test_remote_file_system(root):
     for path in root.rglob("*"):
         if path.is_file():
             there = f"ram://scicap/{path.relative_to(root)}"
@@ -304,7 +306,7 @@ def test_a_tree_that_is_not_on_disk(root):
     assert len(examples) == 3
 
 
-def test_the_real_record_and_its_figure(real_data, root):
+def test_real_data(real_data, root):
     samples = real_data / "scicap_samples"
     name = "1001.0025v1-Figure2-1"
     shutil.copy(samples / f"{name}.json", root / SCICAP[0] / "train")

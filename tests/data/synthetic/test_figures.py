@@ -1,3 +1,5 @@
+"""Charts, their captions and their fact checker."""
+
 import functools
 import json
 import random
@@ -19,8 +21,8 @@ from caption_gan.data.synthetic.figures import (
     true_statements,
 )
 
-WORLD = FiguresDataset()
-WORDS = WORLD.grammar.words
+DATASET = FiguresDataset()
+WORDS = DATASET.grammar.words
 
 LINE: dict[str, Any] = {
     "kind": "line",
@@ -84,7 +86,7 @@ NOUN = {
     "area": "layer",
 }
 
-# Every predicate that holds, written out by hand.
+# All true predicates, written by hand.
 PREDICATES = {
     "line": {"green peak", "green top", "red rise", "blue fall"},
     "bar": {"pink flat", "pink shortest", "cyan flat", "cyan tallest"},
@@ -113,8 +115,8 @@ RELATIONS: dict[str, set[str]] = {
 
 def captioned(seed: int) -> tuple[dict[str, Any], str]:
     rng = random.Random(seed)
-    facts = WORLD.sample_facts(rng)
-    return facts, WORLD.caption(facts, rng)
+    facts = DATASET.sample_facts(rng)
+    return facts, DATASET.caption(facts, rng)
 
 
 @functools.cache
@@ -128,7 +130,7 @@ def meaning_of_words() -> dict[str, set[tuple[str, str]]]:
 
 
 @pytest.mark.parametrize("facts", ALL, ids=lambda facts: facts["kind"])
-def test_exactly_the_true_predicates_hold(facts):
+def test_true_and_false_predicates(facts):
     kind = facts["kind"]
     verbs = WORDS["do" if NOUN[kind] in WORDS["things"] else "does"]
     for colour in COLOURS:
@@ -136,11 +138,11 @@ def test_exactly_the_true_predicates_hold(facts):
             for wording in wordings:
                 caption = f"{OPENING[kind]} where the {colour} {NOUN[kind]} {wording}."
                 expected = f"{colour} {value}" in PREDICATES[kind]
-                assert WORLD.is_true(caption, facts) == expected, caption
+                assert DATASET.is_true(caption, facts) == expected, caption
 
 
 @pytest.mark.parametrize("facts", ALL, ids=lambda facts: facts["kind"])
-def test_exactly_the_true_relations_hold(facts):
+def test_true_and_false_relations(facts):
     kind = facts["kind"]
     several = NOUN[kind] in WORDS["things"]
     for first in COLOURS:
@@ -149,16 +151,16 @@ def test_exactly_the_true_relations_hold(facts):
                 ones = "ones" if several else "one"
                 clause = f"the {first} {NOUN[kind]} {wording} the {second} {ones}"
                 expected = f"{first} {value} {second}" in RELATIONS[kind]
-                assert WORLD.is_true(f"{OPENING[kind]} where {clause}", facts) == expected, clause
+                assert DATASET.is_true(f"{OPENING[kind]} where {clause}", facts) == expected, clause
 
 
-def test_only_the_marker_of_the_histogram_holds():
+def test_only_the_histogram_has_a_marker():
     for facts in ALL:
         for colour in COLOURS:
             for place in ("left", "middle", "right"):
                 caption = f"{OPENING[facts['kind']]} where a {colour} dashed line marks the {place}"
                 expected = facts is HISTOGRAM and colour == "red" and place == "left"
-                assert WORLD.is_true(caption, facts) == expected, caption
+                assert DATASET.is_true(caption, facts) == expected, caption
 
 
 @pytest.mark.parametrize(
@@ -179,26 +181,28 @@ def test_only_the_marker_of_the_histogram_holds():
 )
 def test_the_opening_must_be_true(facts, true, false):
     clause = next(iter(true_clauses(facts).values()))[0]
-    caption = WORLD.grammar.generate(true_openings(facts)[0], [clause], random.Random(0))
-    assert WORLD.is_true(caption, facts)
+    caption = DATASET.grammar.generate(true_openings(facts)[0], [clause], random.Random(0))
+    assert DATASET.is_true(caption, facts)
     (rest,) = re.findall(r" where .*", caption)
     for opening in true:
-        assert WORLD.is_true(opening + rest, facts)
+        assert DATASET.is_true(opening + rest, facts)
     for opening in false:
-        assert not WORLD.is_true(opening + rest, facts)
+        assert not DATASET.is_true(opening + rest, facts)
 
 
-def test_written_captions_are_true_specific_and_short():
+def test_generated_captions_are_true_specific_and_short():
     kinds: Counter[str] = Counter()
     for seed in range(1200):
         facts, caption = captioned(seed)
         kinds[facts["kind"]] += 1
-        assert WORLD.is_true(caption, json.loads(json.dumps(facts))), (caption, facts)
+        assert DATASET.is_true(caption, json.loads(json.dumps(facts))), (caption, facts)
         assert caption == caption.lower()
         assert 8 <= len(caption.split()) <= 19
-        statements = WORLD.grammar.parse(caption)
+        statements = DATASET.grammar.parse(caption)
         assert statements is not None and len(statements) == 3
-        assert len({value for said in statements for value in said if value in COLOURS}) >= 2
+        assert (
+            len({value for statement in statements for value in statement if value in COLOURS}) >= 2
+        )
     assert set(kinds) == set(KINDS) and min(kinds.values()) > 120
 
 
@@ -213,35 +217,35 @@ def test_one_wrong_word_makes_a_caption_false():
             for name, value in meaning_of_words()[match[0]]:
                 for other, (wording, *_) in WORDS[name].items():
                     swapped = caption[: match.start()] + wording + caption[match.end() :]
-                    if other == value or not WORLD.is_true(swapped, facts):
+                    if other == value or not DATASET.is_true(swapped, facts):
                         continue
-                    # Some other values are true as well, none of these:
+                    # Some other values are true too, but none of these classes:
                     assert name not in ("kind", "count", "thing", "things", "place"), swapped
                     assert name != "colour" or other in colours_seen, swapped
 
 
-def test_captions_of_other_kinds_are_false_and_of_other_charts_mostly():
+def test_captions_of_other_charts_are_mostly_false():
     examples = [captioned(seed) for seed in range(120)]
     fits = 0
     for facts, _ in examples:
         for other, caption in examples:
-            if facts is not other and WORLD.is_true(caption, facts):
+            if facts is not other and DATASET.is_true(caption, facts):
                 assert facts["kind"] == other["kind"]
                 fits += 1
     assert fits / len(examples) ** 2 < 0.01
 
 
-def test_a_captioner_that_sees_no_image_is_wrong():
+def test_no_caption_is_true_of_many_charts():
     truths = [true_statements(captioned(seed)[0]) for seed in range(1000)]
     meanings = {
-        frozenset(WORLD.grammar.parse(captioned(seed)[1]) or ()) for seed in range(5000, 8000)
+        frozenset(DATASET.grammar.parse(captioned(seed)[1]) or ()) for seed in range(5000, 8000)
     }
     assert max(sum(map(meaning.issubset, truths)) for meaning in meanings) < 0.02 * len(truths)
 
 
-def test_text_that_does_not_parse_is_false():
+def test_text_that_cannot_be_parsed_is_false():
     true = "a line chart where the red line rises and the blue line falls."
-    assert WORLD.is_true(true, LINE)
+    assert DATASET.is_true(true, LINE)
     for caption in (
         "",
         "a line chart.",
@@ -254,12 +258,14 @@ def test_text_that_does_not_parse_is_false():
         *(true.replace(word, "[UNK]") for word in set(true.rstrip(".").split())),
         true + " [UNK]",
     ):
-        assert not WORLD.is_true(caption, LINE), caption
-    assert WORLD.is_true("a line chart where the red line rises, and the red curve climbs .", LINE)
+        assert not DATASET.is_true(caption, LINE), caption
+    assert DATASET.is_true(
+        "a line chart where the red line rises, and the red curve climbs .", LINE
+    )
 
 
 def test_openings_links_and_joins_combine_freely():
-    grammar = WORLD.grammar
+    grammar = DATASET.grammar
     for kind in WORDS["kind"].values():
         for template in grammar.openings["plain"]:
             for link in grammar.links:
@@ -270,15 +276,15 @@ def test_openings_links_and_joins_combine_freely():
                     assert statements is not None and len(statements) == 4, caption
 
 
-def test_pictures_are_sized_like_figures_and_show_every_colour():
+def test_images_have_the_size_of_figures_and_show_all_colours():
     for seed in range(120):
         rng = random.Random(seed)
-        facts = WORLD.sample_facts(rng)
-        picture = WORLD.draw(facts, rng)
-        assert picture.mode == "RGB"
-        assert all(112 <= side <= 200 for side in picture.size), picture.size
-        assert 0.78 <= picture.width / picture.height <= 1.82
-        pixels = np.asarray(picture, np.float32)
+        facts = DATASET.sample_facts(rng)
+        image = DATASET.draw(facts, rng)
+        assert image.mode == "RGB"
+        assert all(112 <= side <= 200 for side in image.size), image.size
+        assert 0.78 <= image.width / image.height <= 1.82
+        pixels = np.asarray(image, np.float32)
         shown = [one["colour"] for one in facts["series"]]
         shown += [facts["marker"]["colour"]] if "marker" in facts else []
         for colour in shown:
@@ -286,15 +292,15 @@ def test_pictures_are_sized_like_figures_and_show_every_colour():
             assert (distance < 30).sum() > 60, (seed, colour, facts)
 
 
-def test_the_same_seed_gives_the_same_bytes_in_any_process():
-    source = SyntheticSource(WORLD, {"train": 3, "val": 1}, processes=1)
+def test_the_same_seed_gives_the_same_bytes_in_another_process():
+    source = SyntheticSource(DATASET, {"train": 3, "val": 1}, processes=1)
     train = list(source.examples("train", range(source.images_of_split["train"])))
     assert train == [source.example("train", index) for index in range(3)]
     assert len({example.image for example in (*train, source.example("val", 0))}) == 4
-    other = SyntheticSource(WORLD, {"train": 3}, seed=1)
+    other = SyntheticSource(DATASET, {"train": 3}, seed=1)
     assert other.example("train", 0).image != train[0].image
     for example in train:
         assert len(set(example.captions)) == 5
         assert all(
-            WORLD.is_true(caption, json.loads(example.facts)) for caption in example.captions
+            DATASET.is_true(caption, json.loads(example.facts)) for caption in example.captions
         )

@@ -1,3 +1,5 @@
+"""Generating and parsing captions."""
+
 import random
 
 import pytest
@@ -28,10 +30,10 @@ clauses = st.one_of(
 
 
 @given(openings, st.lists(clauses, min_size=1, max_size=4), st.integers())
-def test_what_is_written_is_read(opening, said, seed):
-    caption = GRAMMAR.generate(opening, said, random.Random(seed))
+def test_parse_inverts_generate(opening, statements, seed):
+    caption = GRAMMAR.generate(opening, statements, random.Random(seed))
     assert caption.endswith(".")
-    assert GRAMMAR.parse(caption) == [opening, *said]
+    assert GRAMMAR.parse(caption) == [opening, *statements]
 
 
 @pytest.mark.parametrize("opening", ("a chart", "here is a chart", "a crimson chart"))
@@ -54,7 +56,7 @@ def test_spacing_case_and_the_last_stop_do_not_matter():
         assert GRAMMAR.parse(caption) == plain
 
 
-def test_the_longest_wording_is_read():
+def test_the_longest_wording_is_parsed():
     assert GRAMMAR.parse("a chart: the red line goes up steeply") == [
         ("chart",),
         ("trend", "red", "steep"),
@@ -89,20 +91,20 @@ def test_templates_may_order_their_slots_differently():
         "xa chart in which the red line rises",
     ),
 )
-def test_other_text_is_not_read(caption):
+def test_other_text_is_not_parsed(caption):
     assert GRAMMAR.parse(caption) is None
 
 
-def test_all_wordings_are_written():
-    written = {
+def test_all_wordings_are_generated():
+    captions = {
         GRAMMAR.generate(("chart",), [("trend", "red", "rise")], random.Random(seed))
         for seed in range(500)
     }
     # Openings x links x templates x colours x directions.
-    assert len(written) == 2 * 2 * 2 * 2 * 2
+    assert len(captions) == 2 * 2 * 2 * 2 * 2
 
 
-def test_writing_needs_as_many_values_as_slots():
+def test_generate_needs_one_value_per_slot():
     with pytest.raises(ValueError):
         GRAMMAR.generate(("chart",), [("trend", "red")], random.Random(0))
 

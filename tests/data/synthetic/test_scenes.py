@@ -1,3 +1,5 @@
+"""Scenes, their captions and their fact checker."""
+
 import json
 import random
 import re
@@ -11,7 +13,7 @@ from caption_gan.data.synthetic import scene_appearance, scene_drawing
 from caption_gan.data.synthetic.scene_drawing import Scene
 from caption_gan.data.synthetic.scenes import INVERSE, WORDS, ScenesDataset
 
-WORLD = ScenesDataset()
+DATASET = ScenesDataset()
 SEEDS = range(300)
 
 FACTS: Scene = {
@@ -27,12 +29,12 @@ TRUE = "there is a small red ball to the left of a big blue box on the grass."
 
 def captioned(seed: int) -> tuple[Scene, str]:
     rng = random.Random(seed)
-    facts = WORLD.sample_facts(rng)
-    return facts, WORLD.caption(facts, rng)
+    facts = DATASET.sample_facts(rng)
+    return facts, DATASET.caption(facts, rng)
 
 
 def one_word_off(caption: str) -> Iterator[str]:
-    """Yields the caption with one content word or phrase replaced by one of another meaning."""
+    """Yields captions with one word or phrase replaced by one of another meaning."""
     meanings = [
         (wording.strip(), class_of_words, value)
         for class_of_words, values in WORDS.items()
@@ -60,13 +62,13 @@ def one_word_off(caption: str) -> Iterator[str]:
         "You can see a red ball and a blue crate to the right of it , in a meadow .",
         "in a field to the left of a blue box is a red ball",
         "here a red ball placed left of a blue box",
-        # A true mixture of wordings and statements that no training caption has.
+        # A true combination of wordings and statements that no training caption has.
         "on the grass there is a red ball sits left of a blue box a blue box has a red ball "
         "on the left of it",
     ],
 )
 def test_true(caption: str) -> None:
-    assert WORLD.is_true(caption, FACTS)
+    assert DATASET.is_true(caption, FACTS)
 
 
 @pytest.mark.parametrize(
@@ -102,33 +104,33 @@ def test_true(caption: str) -> None:
     ],
 )
 def test_not_true(caption: str) -> None:
-    assert not WORLD.is_true(caption, FACTS)
+    assert not DATASET.is_true(caption, FACTS)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_written_captions_are_true_and_others_are_not(seed: int) -> None:
+def test_generated_captions_are_true_and_changed_ones_are_false(seed: int) -> None:
     facts, caption = captioned(seed)
-    assert WORLD.is_true(caption, json.loads(json.dumps(facts)))
+    assert DATASET.is_true(caption, json.loads(json.dumps(facts)))
     assert 8 <= len(caption.replace(",", "").split()) <= 20
 
     wrong = list(one_word_off(caption))
-    # Both kinds and both colours have seven other values each, the relation three.
+    # Both kinds and both colours have seven other values each, the relation has three.
     assert len(wrong) >= 4 * 7 + 3
     for other in wrong:
-        assert WORLD.grammar.parse(other) is not None, other
-        assert not WORLD.is_true(other, facts), other
+        assert DATASET.grammar.parse(other) is not None, other
+        assert not DATASET.is_true(other, facts), other
 
     swapped: Scene = {**facts, "relation": INVERSE[facts["relation"]]}
-    assert not WORLD.is_true(caption, swapped)
+    assert not DATASET.is_true(caption, swapped)
     _, foreign = captioned(seed + 1)
-    assert not WORLD.is_true(foreign, facts)
+    assert not DATASET.is_true(foreign, facts)
 
 
-def test_every_part_of_a_caption_is_needed() -> None:
-    """Nothing but an adverbial or a size may be left out without the caption failing."""
+def test_incomplete_captions_are_false() -> None:
+    """Of all truncations, only that of the final adverbial leaves the caption true."""
     words = TRUE.removesuffix(".").split()
     truncated = [" ".join(words[:end]) for end in range(len(words))]
-    assert [text for text in truncated if WORLD.is_true(text, FACTS)] == [
+    assert [text for text in truncated if DATASET.is_true(text, FACTS)] == [
         TRUE.removesuffix(" on the grass.")
     ]
 
@@ -140,7 +142,7 @@ def test_vocabulary() -> None:
     assert all(caption == caption.lower() for caption in captions)
 
 
-def test_words_and_pictures_know_the_same_things() -> None:
+def test_words_and_drawings_cover_the_same_values() -> None:
     assert set(WORDS["kind"]) == set(scene_appearance.SHAPES)
     assert set(WORDS["colour"]) == set(scene_appearance.PALETTE)
     assert set(WORDS["background"]) == set(scene_appearance.BACKGROUNDS)
@@ -148,19 +150,19 @@ def test_words_and_pictures_know_the_same_things() -> None:
     assert set(WORDS["relation"]) == set(INVERSE)
 
 
-@settings(deadline=None)  # The first picture of a process is slow.
+@settings(deadline=None)  # The first image of a process is slow.
 @given(st.integers(0, 2**32))
 def test_same_seed_same_scene(seed: int) -> None:
     def make() -> tuple[Scene, bytes, str]:
         rng = random.Random(seed)
-        facts = WORLD.sample_facts(rng)
-        return facts, WORLD.draw(facts, rng).tobytes(), WORLD.caption(facts, rng)
+        facts = DATASET.sample_facts(rng)
+        return facts, DATASET.draw(facts, rng).tobytes(), DATASET.caption(facts, rng)
 
     assert make() == make()
 
 
-def test_pictures_differ_in_size_and_shape() -> None:
-    images = [WORLD.draw(FACTS, random.Random(seed)) for seed in range(100)]
+def test_images_differ_in_size_and_shape() -> None:
+    images = [DATASET.draw(FACTS, random.Random(seed)) for seed in range(100)]
     assert {image.mode for image in images} == {"RGB"}
     assert len({image.size for image in images}) > 50
     for image in images:
@@ -175,7 +177,7 @@ def test_pictures_differ_in_size_and_shape() -> None:
     st.sampled_from([(80, 80), (140, 94), (120, 80), (80, 106), (105, 140), (140, 140)]),
     st.integers(0, 2**32),
 )
-def test_exactly_one_relation_can_be_seen(
+def test_exactly_one_relation_is_visible(
     relation: str, sizes: tuple[str, str], shape: tuple[int, int], seed: int
 ) -> None:
     one, two = FACTS["things"]
