@@ -160,8 +160,8 @@ def test_unusable_examples_are_skipped_and_counted(tmp_path, use):
         "1 images do not decode: broken.jpg",
         "1 images have no caption left: mute.png",
     ]
-    kept = list(records.read_examples(prepared))
-    assert kept[-1].captions == ("a",)
+    examples = list(records.read_examples(prepared))
+    assert examples[-1].captions == ("a",)
 
 
 def test_a_split_without_usable_images_is_an_error(tmp_path, use):

@@ -200,7 +200,7 @@ def test_remote_file_system(root):
 
 
 def test_a_file_of_the_size_of_coco_2014(tmp_path):
-    """82,783 images with 414,113 captions in records as long as the real ones, some 65 MB."""
+    """82,783 images with 414,113 captions in records as long as the real ones, about 65 MB."""
     count = 82783
     (tmp_path / "annotations").mkdir()
     (tmp_path / "train2014").mkdir()

@@ -202,7 +202,7 @@ def test_real_data(real_data):
     skips = Skips()
     source = open_root(real_data / "flickr8k", skips)
     assert source.images_of_split == {"train": 6000, "val": 1000}
-    assert all(len(entry.captions) == 5 for some in source.files.values() for entry in some)
+    assert all(len(entry.captions) == 5 for listed in source.files.values() for entry in listed)
     (first,) = source.examples("val", range(1))
     assert first.image_id == "2090545563_a4e66ec76b.jpg"
     assert Image.open(io.BytesIO(first.image)).size == (224, 224)

@@ -57,9 +57,9 @@ def test_parquet_files_named_after_their_splits(tmp_path):
     write(tmp_path / "data" / "validation-00000-of-00001.parquet", caption=["D."])
     source = open_set(tmp_path)
     assert source.images_of_split == {"train": 3, "val": 1}
-    some = list(source.examples("train", range(1, 3)))
-    assert [example.captions for example in some] == [("B.",), ("C.",)]
-    assert [example.image for example in some] == [png(1), png(2)]  # Not decoded.
+    examples = list(source.examples("train", range(1, 3)))
+    assert [example.captions for example in examples] == [("B.",), ("C.",)]
+    assert [example.image for example in examples] == [png(1), png(2)]  # Not decoded.
 
 
 def test_file_names_are_ids_only_if_they_are_unique(tmp_path):
@@ -187,10 +187,10 @@ def test_rows_are_streamed_if_their_number_is_known(tmp_path):
     names = [f"train-{row:06d}" for row in range(rows + 2)]
     expected = [name for name in names if assign_splits(names, 0.2)[name] == "train"]
     assert source.images_of_split["train"] == len(expected)
-    some = list(source.examples("train", range(3, 12)))
-    assert [example.image_id for example in some] == expected[3:12]
+    examples = list(source.examples("train", range(3, 12)))
+    assert [example.image_id for example in examples] == expected[3:12]
     assert expected[3:12] != names[3:12]  # Rows in between were held out.
-    for example in some:
+    for example in examples:
         row = int(example.image_id[-6:])
         assert (example.image, example.captions) == (png(row), (f"{row}.",))
     assert [example.image_id for example in read(source, "train")] == expected[:-1]
