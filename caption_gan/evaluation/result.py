@@ -101,7 +101,7 @@ def metric_lines(evaluation: Evaluation) -> list[str]:
         names = [f"{split}/{decoding}/{metric}" for decoding in decodings]
         cells = [_cell(values.get(name), evaluation.intervals.get(name)) for name in names]
         if any(cells):
-            lines.append(f"{metric:20}" + "".join(map(str.rjust, cells, widths)))
+            lines.append(f"{metric:20}" + "".join(map(str.rjust, cells, widths)).rstrip())
     reasons = {name.split("/")[2]: reason for name, reason in evaluation.scores.not_run.items()}
     return lines + [f"{metric:20}  not run: {reason}" for metric, reason in reasons.items()]
 

@@ -113,14 +113,14 @@ def comparison_lines(comparison: Comparison) -> list[str]:
     for run, differences in comparison.differences.items():
         lines += ["", f"{run} minus {first}: difference, 95% interval, p-value (paired bootstrap)"]
         lines += [
-            f"{name:42}{difference.value:+9.4f}  "
+            f"{name:46}{difference.value:+9.4f}  "
             f"[{difference.low:+.4f}, {difference.high:+.4f}]  {difference.p:.3f}"
             for name, difference in differences.items()
             if name.split("/")[2] in shown
         ]
     lines += ["", f"mean and standard deviation over {len(comparison.evaluations)} runs"]
     lines += [
-        f"{name:42}{mean:9.4f}  {comparison.deviation[name]:.4f}"
+        f"{name:46}{mean:9.4f}  {comparison.deviation[name]:.4f}"
         for name, mean in comparison.mean.items()
         if name.split("/")[2] in shown
     ]
