@@ -1,15 +1,21 @@
-"""Settings that cannot work together are refused here, before anything is done."""
+"""Checks of settings that depend on each other, before any work is done."""
 
 from caption_gan.config.run import Config
 from caption_gan.errors import CaptionGANError
 
 
 def check(config: Config) -> None:
-    """Refuses settings that cannot work together, before anything is done.
+    """Refuses settings that do not fit together.
 
     Raises:
-        CaptionGANError: Names the settings and the remedy.
+        CaptionGANError: Two settings contradict each other, or a setting is missing.
     """
+    _check_networks(config)
+    _check_devices(config)
+    _check_stages(config)
+
+
+def _check_networks(config: Config) -> None:
     heads, hidden = config.generator.attention_heads, config.generator.hidden_size
     if hidden % heads:
         raise CaptionGANError(
@@ -24,46 +30,55 @@ def check(config: Config) -> None:
     if config.text.sequence_length < 3:
         raise CaptionGANError(
             f"text.sequence_length is {config.text.sequence_length}; it must be at least 3, for "
-            "the start, a word and the end."
+            "the start token, one word and the end token."
         )
-    if config.encoder.frozen_up_to is not None and not config.encoder.trainable:
+    encoder = config.encoder
+    if encoder.frozen_up_to is not None and not encoder.trainable:
         raise CaptionGANError(
-            f"encoder.frozen_up_to is {config.encoder.frozen_up_to!r}, but encoder.trainable is "
-            "false, which freezes all layers; set it to true or leave frozen_up_to out."
+            f"encoder.frozen_up_to is {encoder.frozen_up_to!r}, but encoder.trainable is false, "
+            "which freezes all layers; set encoder.trainable to true or omit encoder.frozen_up_to."
         )
-    if config.encoder.name == "precomputed":
-        if config.encoder.regions is None:
+    if encoder.name == "precomputed":
+        if encoder.regions is None:
             raise CaptionGANError(
-                "encoder.regions is not set; encoder.name 'precomputed' needs the folder of them."
+                "encoder.regions is not set; encoder.name precomputed needs the folder of regions."
             )
-        if config.encoder.flip:
+        if encoder.flip:
             raise CaptionGANError(
-                "encoder.flip is true, but precomputed regions have no mirror image; leave it out."
+                "encoder.flip is true, but precomputed regions cannot be mirrored; omit it."
             )
-    if config.data.source == "features" and config.encoder.name != "precomputed":
+    if config.data.source == "features" and encoder.name != "precomputed":
         raise CaptionGANError(
-            f"encoder.name is {config.encoder.name!r}, but data.source 'features' has regions "
-            "instead of images; set encoder.name to precomputed and encoder.regions to data.root."
+            f"encoder.name is {encoder.name!r}, but data.source features has regions instead of "
+            "images; set encoder.name to precomputed and encoder.regions to data.root."
         )
+
+
+def _check_devices(config: Config) -> None:
     if config.data.service is not None and config.strategy == "multi_worker":
         raise CaptionGANError(
             "data.service is set, but strategy multi_worker needs the same batches in the same "
-            "order on all its workers, which a service does not give; leave one of them out."
+            "order on all workers, which a service does not guarantee; omit one of them."
         )
     if config.jit_compile and config.strategy != "one_device":
         raise CaptionGANError(
             f"jit_compile is true, but XLA does not compile steps of strategy {config.strategy}, "
-            "whose replicas meet within them; leave one of them out."
+            "because its replicas communicate within a step; omit one of them."
         )
+
+
+def _check_stages(config: Config) -> None:
     if not config.stages:
         raise CaptionGANError("stages is empty; give at least one objective.")
     if len(set(config.stages)) < len(config.stages):
-        raise CaptionGANError(f"stages {config.stages} has an objective twice; give each once.")
+        raise CaptionGANError(
+            f"stages {config.stages} contains an objective twice; give each at most once."
+        )
     objectives = {name: config.objective(name) for name in config.stages}
     if config.data.corpora and not any(each.has_critic for each in objectives.values()):
         raise CaptionGANError(
-            f"data.corpora is set, but none of stages {config.stages} has a critic to read them; "
-            "add policy_gradient or wgan_gp, or leave data.corpora out."
+            f"data.corpora is set, but none of stages {config.stages} has a critic, which reads "
+            "it; add policy_gradient or wgan_gp, or omit data.corpora."
         )
     encoder_is_trained = False
     for name, settings in objectives.items():

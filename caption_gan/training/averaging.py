@@ -1,21 +1,20 @@
-"""A running average of weights, which is better than any of the weights that it is made of."""
+"""Exponential moving average of weights."""
 
 import keras
 import tensorflow as tf
 
 
 class RunningAverage:
-    """Follows a network in training by an exponential average of its weights in a copy.
+    """Keeps an exponential moving average of a network's weights in a copy of the network.
 
-    Weights that are still moving fast jump about their best place; their average is closer to it
-    (Polyak and Juditsky, 1992). Keras's own `use_ema` weighs the random weights of the start like
-    any others; here the first averages are short: after t steps the momentum is at most
-    (1 + t) / (10 + t).
+    Weights that change fast oscillate around an optimum; their average is closer to it (Polyak and
+    Juditsky, 1992). Keras's `use_ema` gives the random initial weights full weight. Here the
+    momentum after t steps is at most (1 + t) / (10 + t), so that they are soon forgotten.
 
     Args:
         network: The network in training.
         copy: A copy of it that nothing else trains.
-        momentum: Share of the old average in the new one; close to 1.
+        momentum: Share of the previous average in the new one; close to 1.
     """
 
     def __init__(self, network: keras.Model, copy: keras.Model, momentum: float):
@@ -24,7 +23,7 @@ class RunningAverage:
         self.momentum = momentum
 
     def update(self, steps: tf.Tensor) -> None:
-        """Takes the weights after so many steps into the averages."""
+        """Updates the average with the weights after the given number of steps."""
         share = 1 - tf.minimum(self.momentum, (1 + steps) / (10 + steps))
         for weight, average in self.pairs:
             average.value.assign_add(share * (weight.value - average.value))

@@ -1,4 +1,4 @@
-"""What an interrupted stage continues from."""
+"""Checkpoints of a stage, from which an interrupted training continues exactly."""
 
 import re
 import shutil
@@ -14,22 +14,23 @@ from caption_gan.errors import CaptionGANError
 from caption_gan.storage.atomic import replacing
 from caption_gan.training.loop import Position
 
-KEPT = 2  # The newest one, and one to fall back to.
+MAX_CHECKPOINTS = 2  # The newest, and the one before it in case the newest is damaged.
 
 
 class TrainingCheckpoint(keras.callbacks.Callback):
-    """Writes all that training depends on: at its start, every so often, and after each epoch.
+    """Writes the state of training at its start, at intervals, and after each epoch.
 
-    A checkpoint is a folder, which appears on disk as a whole. TensorFlow keeps a checksum of each
-    variable in it and finds what has been damaged since.
+    A checkpoint is a folder that is written atomically. TensorFlow stores a checksum of each
+    variable, by which `restore` detects damage.
 
-    Variables are kept as lists. An object graph, as `tf.train.Checkpoint(model=...)` makes of a
-    Keras model, has neither its random states nor what some layers make when they are built
-    (`keras.layers.MultiHeadAttention`), and says nothing of it.
+    Variables are saved as lists. The object graph that `tf.train.Checkpoint(model=...)` makes of a
+    Keras model silently omits its random states and the variables that some layers create when
+    they are built (`keras.layers.MultiHeadAttention`).
 
     Args:
         directory: Folder of the checkpoints.
-        variables: Everything that training changes, by group; see `Trainer.checkpoint_variables`.
+        variables: All variables that training changes, by group; see
+            `Trainer.checkpoint_variables`.
         minutes: Minutes between checkpoints within an epoch.
     """
 
@@ -56,14 +57,14 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
     @property
     def saved(self) -> list[Path]:
-        """Checkpoints, the oldest first."""
+        """Folders of the checkpoints, oldest first."""
         return sorted(self.directory.glob("epoch-*"))
 
     def restore(self) -> Position:
-        """Puts all variables into the newest state that can be read, if there is any.
+        """Restores the newest readable checkpoint, if there is one, and returns its position.
 
         Raises:
-            CaptionGANError: There are states, but none can be read, or they are another model's.
+            CaptionGANError: All checkpoints are damaged, or they belong to other settings.
         """
         damaged = []
         for path in reversed(self.saved):
@@ -71,15 +72,15 @@ class TrainingCheckpoint(keras.callbacks.Callback):
                 self.checkpoint.read(str(path / "state")).assert_consumed()
             except (AssertionError, ValueError, tf.errors.InvalidArgumentError) as error:
                 raise CaptionGANError(
-                    f"{path} does not fit the settings ({_reason(error)}). Continue with those it "
-                    "was written with, or choose another run_dir."
+                    f"{path} does not fit the settings ({_reason(error)}). Continue with the "
+                    "settings it was written with, or choose another run_dir."
                 ) from error
-            except (tf.errors.OpError, IndexError) as error:  # The latter for want of bytes.
+            except (tf.errors.OpError, IndexError) as error:  # IndexError: the file is truncated.
                 damaged.append(path)
-                print(f"{path} is damaged and is left out: {_reason(error)}", file=sys.stderr)
+                print(f"{path} is damaged and is skipped: {_reason(error)}", file=sys.stderr)
             else:
-                for other in damaged:  # Or it would count as the newest.
-                    shutil.rmtree(other)
+                for newer in damaged:  # It would count as the newest.
+                    shutil.rmtree(newer)
                 return self.position
         if damaged:
             raise CaptionGANError(
@@ -90,16 +91,17 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
     @property
     def position(self) -> Position:
-        """What is done."""
+        """Completed epochs and steps."""
         return Position(int(self.epochs.numpy()), int(self.steps.numpy()))
 
     def save(self) -> None:
-        """Writes the state after a step.
+        """Writes a checkpoint and removes old ones.
 
         Raises:
-            CaptionGANError: It cannot be written; earlier ones stay.
+            CaptionGANError: It cannot be written; earlier checkpoints are intact.
         """
-        path = self.directory / "epoch-{:05d}-step-{:08d}".format(*self.position)
+        epochs, steps = self.position
+        path = self.directory / f"epoch-{epochs:05d}-step-{steps:08d}"
         if path.exists():
             return
         try:
@@ -107,12 +109,12 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             with replacing(path) as temporary:
                 temporary.mkdir()
                 self.checkpoint.write(str(temporary / "state"))
-            for old in self.saved[:-KEPT]:
+            for old in self.saved[:-MAX_CHECKPOINTS]:
                 shutil.rmtree(old)
         except (OSError, tf.errors.OpError) as error:
             raise CaptionGANError(
-                f"cannot save to {self.directory}: {_reason(error)}. What was saved before stays; "
-                "make room and give the same command again."
+                f"cannot save to {self.directory}: {_reason(error)}. Earlier checkpoints are "
+                "intact; make room and run the same command again."
             ) from error
         self.saved_at = time.monotonic()
 
@@ -126,7 +128,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             self.save_within_epoch()
 
     def save_within_epoch(self) -> None:
-        """Writes the state, but after an epoch's last step, to which its end belongs."""
+        """Writes a checkpoint, except after the last step, which `on_epoch_end` saves."""
         if self.position.steps < self.params["steps"]:
             self.save()
 
@@ -137,6 +139,6 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
 
 def _reason(error: Exception) -> str:
-    """Its first line, without TensorFlow's names of functions and operations."""
+    """Returns the first line of an error without TensorFlow's names of functions and operations."""
     text = str(getattr(error, "message", error)).strip().splitlines()[0]
     return re.sub(r"\{\{.*?\}\} ?| ?\[Op:\w+\]", "", text)

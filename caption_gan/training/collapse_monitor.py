@@ -1,4 +1,4 @@
-"""Watches for the ways in which a captioner collapses, and acts."""
+"""Detects a collapse of the generator during training and reacts to it."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,19 +13,19 @@ from caption_gan.metrics.collapse import out_of_bounds
 
 
 class CollapseMonitor(keras.callbacks.Callback):
-    """Measures what is written freely; warns, then goes back to the last healthy state, then stops.
+    """Measures sampled captions; warns, then restores the last healthy state, then stops training.
 
-    A first unhealthy measurement is only told. At the second in a row all variables go back to
-    what they were when last healthy; random states do not, so that what follows is another
-    course. When that has been done `rollbacks` times, or there has not been any healthy state
-    for `patience` measurements, training ends.
+    The first unhealthy measurement is only reported. After the second in a row all variables are
+    reset to their last healthy values. Random states are not reset, so that the samples that follow
+    differ. Training stops after `rollbacks` resets, or after `patience` unhealthy measurements in a
+    row if no state has been healthy yet.
 
     Args:
-        measure: Returns the figures by name; see `metrics/collapse.py`.
-        config: Bounds.
-        variables: What is put back.
-        log: Gets the figures and the step, for TensorBoard.
-        stop: Called with the reason.
+        measure: Returns metrics by name; see `metrics/collapse.py`.
+        config: Bounds of healthy metrics.
+        variables: The variables to reset.
+        log: Receives the metrics and the step, for TensorBoard.
+        stop: Called with the reason; must raise an exception.
     """
 
     def __init__(
@@ -39,75 +39,76 @@ class CollapseMonitor(keras.callbacks.Callback):
         super().__init__()
         self.measure = measure
         self.config = config
-        self.kept = variables
+        self.variables = variables
         self.log = log
         self.stop = stop
-        with keras.device("cpu"):  # An accelerator's memory is short, and they are seldom used.
-            self.healthy_state = [_variable(variable) for variable in variables]
+        with keras.device("cpu"):  # Rarely used, so they need not occupy an accelerator's memory.
+            self.healthy_values = [_variable(variable) for variable in variables]
             self.has_been_healthy, self.unhealthy, self.rollbacks = map(_variable, (0, 0, 0))
-        self.figures: Mapping[str, float] = {}
+        self.metrics: Mapping[str, float] = {}
         self.healthy = False
-        self.step = self.checked = 0
+        self.step = self.measured_step = 0
 
     @property
     def state(self) -> list[keras.Variable]:
-        """All that it knows of what went before."""
-        return [*self.healthy_state, self.has_been_healthy, self.unhealthy, self.rollbacks]
+        """The variables of this callback, for checkpoints."""
+        return [*self.healthy_values, self.has_been_healthy, self.unhealthy, self.rollbacks]
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.before = epoch * self.params["steps"]
+        self.first_step = epoch * self.params["steps"]
 
     def on_train_batch_begin(self, batch, logs=None):
-        self.step = self.before + batch
+        self.step = self.first_step + batch
 
     def on_train_batch_end(self, batch, logs=None):
-        before, self.step = self.step, self.before + batch + 1
+        before, self.step = self.step, self.first_step + batch + 1
         if self.step // self.config.every_steps > before // self.config.every_steps:
-            self.checked = self.step
             self._check(self.step)
 
     def on_epoch_end(self, epoch, logs=None):
-        if self.step != self.checked:
+        if self.step != self.measured_step:
             self._check(self.step)
-        logs.update({f"val_sample_{name}": value for name, value in self.figures.items()})
+        logs.update({f"val_sample_{name}": value for name, value in self.metrics.items()})
         logs["val_healthy"] = float(self.healthy)
 
     def _check(self, step: int) -> None:
-        self.figures = self.measure()
-        self.log(self.figures, step)
-        signs = out_of_bounds(self.figures, self.config)
+        self.measured_step = step
+        self.metrics = self.measure()
+        self.log(self.metrics, step)
+        signs = out_of_bounds(self.metrics, self.config)
         self.healthy = not signs
         if self.healthy:
             self.unhealthy.assign(0)
             self.has_been_healthy.assign(1)
-            _copy(self.kept, self.healthy_state)
+            _copy(self.variables, self.healthy_values)
             return
         self.unhealthy.assign_add(1)
         unhealthy, rollbacks = int(self.unhealthy), int(self.rollbacks)
         reason = "; ".join(signs)
-        self._tell(f"signs of collapse at step {step}: {reason}")
+        _warn(f"signs of collapse at step {step}: {reason}")
         if not int(self.has_been_healthy):
             if unhealthy >= self.config.patience:
-                self.stop(f"{unhealthy} times in a row, {reason}")
+                self.stop(f"signs of collapse {unhealthy} times in a row, {reason}")
         elif unhealthy >= 2:
             if rollbacks == self.config.rollbacks:
-                self.stop(f"after {rollbacks} times back to a healthy state, {reason}")
+                self.stop(f"signs of collapse after {rollbacks} rollbacks, {reason}")
             self.rollbacks.assign_add(1)
             self.unhealthy.assign(0)
-            _copy(self.healthy_state, self.kept)
-            self._tell("back to the last healthy state")
+            _copy(self.healthy_values, self.variables)
+            _warn("restored the last healthy state")
 
-    @staticmethod
-    def _tell(text: str) -> None:
-        tqdm.write(text, file=sys.stderr)
+
+def _warn(text: str) -> None:
+    """Prints a line to standard error, above the progress bar."""
+    tqdm.write(text, file=sys.stderr)
 
 
 def _variable(value: Any) -> keras.Variable:
-    """A copy that is not trained."""
+    """Returns a copy of a value as a variable that is not trained."""
     value = np.array(value)
     return keras.Variable(value, trainable=False, dtype=value.dtype.name)
 
 
-def _copy(source: Sequence[keras.Variable], target: Sequence[keras.Variable]) -> None:
-    for one, other in zip(source, target, strict=True):
-        other.assign(one)
+def _copy(sources: Sequence[keras.Variable], targets: Sequence[keras.Variable]) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        target.assign(source)

@@ -1,4 +1,4 @@
-"""Training steps from wherever an interrupted training left them."""
+"""The training loop of a stage, which can start at any step."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,11 +10,11 @@ from caption_gan.training.objectives.trainer import Trainer
 
 
 class Position(NamedTuple):
-    """What of a stage is done.
+    """Progress within a stage.
 
     Attributes:
-        epochs: Whole ones, with all that follows their last step.
-        steps: Of the epoch after them.
+        epochs: Completed epochs, including the work after their last step.
+        steps: Completed steps of the current epoch.
     """
 
     epochs: int = 0
@@ -29,57 +29,60 @@ def train(
     callbacks: Sequence[keras.callbacks.Callback],
     done: Position,
 ) -> None:
-    """As `model.fit`, but from any step, as if the steps before had just been done.
+    """Trains like `model.fit`, but can start at any step, as an uninterrupted training would.
 
-    Callbacks see the first and the last step of an execution, which takes
-    `model.steps_per_call` of them.
+    `fit` starts each epoch at its first batch, resets the epoch's metrics, and creates two
+    iterators where it reads one, so that the order of the data would depend on the epoch in which
+    the process started.
 
-    `fit` begins every epoch with its first batch, sets the epoch's means to zero and makes two
-    iterators where one is read, so that the next epoch's order depends on which process began it.
+    Callbacks see the first and the last step of each call of the train function, which runs
+    `model.steps_per_call` steps.
 
     Args:
-        model: A compiled objective, in the state of `done`.
-        batches: An epoch of them for each iterator.
-        validation: Batches.
-        epochs: Of the whole stage.
-        callbacks: As of `fit`.
-        done: Is not done again.
+        model: A compiled trainer in the state of `done`.
+        batches: Training batches; each iterator is one epoch.
+        validation: Validation batches.
+        epochs: Epochs of the whole stage.
+        callbacks: Callbacks, as for `fit`.
+        done: The completed epochs and steps.
     """
     steps = int(batches.cardinality())
-    # Every new iterator moves the seeds on; nothing is read before the first batch is asked for.
+    # Each new iterator advances the seeds of shuffling; no data is read before the first batch.
     for _ in range(done.epochs):
         iter(batches)
-    every = keras.callbacks.CallbackList(list(callbacks), model=model, epochs=epochs, steps=steps)
+    callback_list = keras.callbacks.CallbackList(
+        list(callbacks), model=model, epochs=epochs, steps=steps
+    )
     model.make_train_function()
-    every.on_train_begin()
-    first = done.steps
+    callback_list.on_train_begin()
+    step = done.steps
     for epoch in range(done.epochs, epochs):
-        if not first:
+        if not step:
             model.reset_metrics()
-        every.on_epoch_begin(epoch)
-        iterator = model.iterator(batches.skip(first) if first else batches)
-        while first < steps:
-            # At the same steps wherever an interrupted training ended.
-            count = model.steps_per_call - first % model.steps_per_call
-            count = min(count, steps - first)
-            every.on_train_batch_begin(first)
-            # The page divides a trace into steps by these.
-            with tf.profiler.experimental.Trace("train", step_num=epoch * steps + first, _r=1):
-                figures = model.train_function(iterator, count)
-            first += count
-            every.on_train_batch_end(first - 1, figures)
-        first = 0
+        callback_list.on_epoch_begin(epoch)
+        iterator = model.iterator(batches.skip(step) if step else batches)
+        while step < steps:
+            # Calls end at multiples of steps_per_call, wherever an interrupted training stopped.
+            count = model.steps_per_call - step % model.steps_per_call
+            count = min(count, steps - step)
+            callback_list.on_train_batch_begin(step)
+            # TensorBoard's profile page divides a trace into steps by these events.
+            with tf.profiler.experimental.Trace("train", step_num=epoch * steps + step, _r=1):
+                metrics = model.train_function(iterator, count)
+            step += count
+            callback_list.on_train_batch_end(step - 1, metrics)
+        step = 0
         logs = {name: float(value) for name, value in model.get_metrics_result().items()}
-        measured = evaluate(model, validation, every)
-        logs.update({f"val_{name}": value for name, value in measured.items()})
-        every.on_epoch_end(epoch, logs)
-    every.on_train_end()
+        validation_metrics = evaluate(model, validation, callback_list)
+        logs.update({f"val_{name}": value for name, value in validation_metrics.items()})
+        callback_list.on_epoch_end(epoch, logs)
+    callback_list.on_train_end()
 
 
 def evaluate(
     model: Trainer, batches: tf.data.Dataset, callbacks: keras.callbacks.CallbackList
 ) -> dict[str, float]:
-    """Figures of batches by name, as of `model.evaluate`, which divides them among replicas."""
+    """Returns metrics of batches by name; `model.evaluate` would divide batches among replicas."""
     model.reset_metrics()
     model.make_test_function()
     callbacks.on_test_begin()

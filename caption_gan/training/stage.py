@@ -28,7 +28,7 @@ from caption_gan.training.collapse_monitor import CollapseMonitor
 from caption_gan.training.interruption import Interruption
 from caption_gan.training.loop import train
 from caption_gan.training.objectives.trainer import Trainer
-from caption_gan.training.validation import Monitor
+from caption_gan.training.validation import CaptionValidation
 
 Splits = dict[str, PreparedSplit]
 
@@ -58,8 +58,8 @@ def train_stage(
     settings = config.objective(objective)
     trainer = build_trainer(run, config, number, captioner, pipeline, splits)
     decoder = TextDecoder(trainer.kept_captioner, pipeline.tokenizer, config.decoding, config.seed)
-    monitor = Monitor(decoder, pipeline, splits["val"], config)
-    collapse = collapse_monitor(run.logs / name, config, trainer, monitor)
+    validation = CaptionValidation(decoder, pipeline, splits["val"], config)
+    collapse = collapse_monitor(run.logs / name, config, trainer, validation)
 
     variables = trainer.checkpoint_variables
     variables["collapse_monitor"] = collapse.state if collapse else []
@@ -74,7 +74,7 @@ def train_stage(
     if done.epochs >= settings.epochs:
         return
 
-    recording = recording_callbacks(run, config, name, trainer, monitor, checkpoint)
+    recording = recording_callbacks(run, config, name, trainer, validation, checkpoint)
     chief = strategies.is_chief()
     save = checkpoint.save_within_epoch if chief else lambda: None
     try:
@@ -90,7 +90,9 @@ def train_stage(
                 [
                     *word_vector_policy(config, captioner),
                     callbacks.StopOnNonFinite(_stop_invalid),
-                    callbacks.CaptionMetrics(lambda: strategies.from_chief(monitor.quality)),
+                    callbacks.CaptionMetrics(
+                        lambda: strategies.from_chief(validation.greedy_metrics)
+                    ),
                     *([collapse] if collapse else []),
                     *(recording if chief else []),
                     interruption,
@@ -200,13 +202,13 @@ def training_batches(
 
 
 def collapse_monitor(
-    logs: Path, config: Config, trainer: Trainer, monitor: Monitor
+    logs: Path, config: Config, trainer: Trainer, validation: CaptionValidation
 ) -> CollapseMonitor | None:
     """Watches samples for signs of collapse while a critic trains the generator."""
     if not trainer.config.watches_for_collapse:
         return None
     return CollapseMonitor(
-        lambda: strategies.from_chief(monitor.health),
+        lambda: strategies.from_chief(validation.sample_metrics),
         config.monitor,
         trainer.trained_state,
         _tensorboard_scalars(logs / "health"),
@@ -219,7 +221,7 @@ def recording_callbacks(
     config: Config,
     name: str,
     trainer: Trainer,
-    monitor: Monitor,
+    validation: CaptionValidation,
     checkpoint: TrainingCheckpoint,
 ) -> list[keras.callbacks.Callback]:
     """What the chief alone writes: history, best weights, TensorBoard, checkpoints, progress.
@@ -229,7 +231,7 @@ def recording_callbacks(
         config: Settings of the run.
         name: Name of the stage.
         trainer: Trains the stage.
-        monitor: Captions images for TensorBoard.
+        validation: Captions images for TensorBoard.
         checkpoint: Restored state; its epochs stay in the history, later ones are dropped.
     """
     history, logs = run.read_history(), run.logs / name
@@ -243,8 +245,8 @@ def recording_callbacks(
         if trainer.critic is not None:
             save_weights(trainer.critic, run.critic_weights)
 
-    watched = trainer.monitored_metric(facts_are_known=monitor.is_true is not None)
-    pictures = [callbacks.SampleCaptions(logs, monitor.pictures)] if monitor.shown else []
+    watched = trainer.monitored_metric(facts_are_known=validation.fact_checker is not None)
+    pictures = [callbacks.SampleCaptions(logs, validation.pictures)] if validation.shown else []
     return [
         callbacks.History(epochs, lambda: write_json(run.history, history)),
         callbacks.SaveBest(keep_best, watched, epochs),

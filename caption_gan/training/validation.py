@@ -1,4 +1,7 @@
-"""What is measured and shown of a captioner while it is trained."""
+"""Captions of validation images during training: metrics, signs of collapse, pictures.
+
+K samples per image.
+"""
 
 import json
 import sys
@@ -25,17 +28,17 @@ from caption_gan.models.decoding.decoder import Decoded, DecodingOptions
 from caption_gan.models.decoding.text_decoder import TextDecoder
 from caption_gan.reporting.pictures import attention_picture
 
-# Enough for a choice among epochs (the standard error of a share of one half is 0.022), and
-# seconds rather than half a minute an epoch.
-MONITORED_IMAGES = 500
+# Enough to choose among epochs (the standard error of a share of one half is 0.022). Captioning
+# them takes seconds per epoch; 5,000 would take half a minute.
+VALIDATION_IMAGES = 500
 
 
-class Monitor:
-    """Captions validation images during training.
+class CaptionValidation:
+    """Captions validation images and measures the captions.
 
     Args:
-        decoder: Writes the captions.
-        pipeline: Gives the batches.
+        decoder: Decodes the captions.
+        pipeline: Makes the batches.
         prepared: The validation split.
         config: Settings of the run.
     """
@@ -49,85 +52,90 @@ class Monitor:
     ):
         self.decoder = decoder
         self.sequence_length = pipeline.tokenizer.sequence_length
-        count = max(MONITORED_IMAGES, config.monitor.images, config.logging.images)
+        count = max(VALIDATION_IMAGES, config.monitor.images, config.logging.images)
         self.examples: list[Example] = list(islice(read_examples(prepared), count))
         self.config = config
-        self.is_true = build_fact_checker(config.data)
+        self.fact_checker = build_fact_checker(config.data)
 
         def first(count: int, batch_size: int) -> tf.data.Dataset:
             batches = pipeline.validation(prepared, batch_size)
             return batches.unbatch().take(count).batch(batch_size).cache()
 
         size = config.decoding.batch_size
-        self.quality_batches = first(MONITORED_IMAGES, size)
-        self.health_batches = first(config.monitor.images, size)
+        self.greedy_batches = first(VALIDATION_IMAGES, size)
+        self.sample_batches = first(config.monitor.images, size)
         self.shown = min(config.logging.images, len(self.examples))
         self.picture_batches = first(self.shown, max(self.shown, 1))
 
-    def quality(self) -> dict[str, float]:
-        """Figures of greedy captions of the first images."""
-        watched = self.examples[:MONITORED_IMAGES]
+    def greedy_metrics(self) -> dict[str, float]:
+        """Returns metrics of greedy captions by name; prints a sign of collapse."""
+        examples = self.examples[:VALIDATION_IMAGES]
         captions = [
             caption
-            for batch in self.quality_batches
+            for batch in self.greedy_batches
             for ((caption, _),) in self.decoder.detokenize(self.decoder.greedy(batch))
         ]
-        by_id = {example.image_id: example.captions for example in watched}
-        scores = quality(dict(zip(by_id, captions, strict=True)), by_id)
-        one_each = [[caption] for caption in captions]
-        figures: dict[str, Metric | DistinctCount] = {
+        references = {example.image_id: example.captions for example in examples}
+        scores = quality(dict(zip(references, captions, strict=True)), references)
+        one_per_image = [[caption] for caption in captions]
+        metrics: dict[str, Metric | DistinctCount] = {
             "CIDEr": scores["CIDEr"],
             "BLEU-4": scores["BLEU-4"],
-            "repeated_token_rate": diversity.repeated_token_rate(one_each),
-            "distinct_captions": diversity.distinct_captions(one_each),
+            "repeated_token_rate": diversity.repeated_token_rate(one_per_image),
+            "distinct_captions": diversity.distinct_captions(one_per_image),
         }
-        if self.is_true:
-            facts = [json.loads(example.facts) for example in watched]
-            figures["fact_accuracy"] = fact_accuracy(captions, facts, self.is_true)
-        values = {name: figure.value for name, figure in figures.items()}
+        if self.fact_checker:
+            facts = [json.loads(example.facts) for example in examples]
+            metrics["fact_accuracy"] = fact_accuracy(captions, facts, self.fact_checker)
+        values = {name: metric.value for name, metric in metrics.items()}
         rate = {"repeated_token_rate": values["repeated_token_rate"]}
         if signs := out_of_bounds(rate, self.config.monitor):
-            tqdm.write(f"signs of collapse: {signs[0]}", file=sys.stderr)  # Keeps the bar's line.
+            # tqdm.write prints above the progress bar.
+            tqdm.write(f"signs of collapse: {signs[0]}", file=sys.stderr)
         return values
 
-    def health(self) -> dict[str, float]:
-        """Figures of samples of the first images, named as the bounds in `MonitorConfig`.
+    def sample_metrics(self) -> dict[str, float]:
+        """Returns metrics of sampled captions, by the names of their bounds in `MonitorConfig`.
 
-        Those of variety are shares of what the references of the same images have.
+        Metrics of diversity are divided by those of the references of the same images.
         """
         settings = self.config.monitor
-        watched = self.examples[: settings.images]
-        every = [
+        examples = self.examples[: settings.images]
+        samples = [
             [caption for caption, _ in captions]
-            for number, batch in enumerate(self.health_batches)
+            for number, batch in enumerate(self.sample_batches)
             for captions in self.decoder.detokenize(
                 self._sample(batch, tf.constant(number), settings.samples)
             )
         ]
-        references = [list(example.captions[: settings.samples]) for example in watched]
-        ours, theirs = _variety(every), _variety(references)
-        figures = {name: value / max(theirs[name], 1e-9) for name, value in ours.items()}
-        first = [captions[0] for captions in every]
-        one_each = [[caption] for caption in first]
-        figures["repeated_token_rate"] = diversity.repeated_token_rate(one_each).value
-        figures["mbleu"] = diversity.mbleu(every)["mBLEU-4"].value
+        references = [list(example.captions[: settings.samples]) for example in examples]
+        sample_diversity, reference_diversity = _diversity(samples), _diversity(references)
+        metrics = {
+            name: value / max(reference_diversity[name], 1e-9)
+            for name, value in sample_diversity.items()
+        }
+        first = [captions[0] for captions in samples]
+        metrics["repeated_token_rate"] = diversity.repeated_token_rate(
+            [[caption] for caption in first]
+        ).value
+        metrics["mbleu"] = diversity.mbleu(samples)["mBLEU-4"].value
         targets = {str(number): captions for number, captions in enumerate(references)}
-        right, wrong = (
+        matched, mismatched = (
             quality(dict(zip(targets, captions, strict=True)), targets)["CIDEr"].value
             for captions in (first, first[1:] + first[:1])
         )
-        figures["image_dependence"] = image_dependence(right, right - wrong)
-        figures["CIDEr"] = right
-        if self.is_true:
+        metrics["image_dependence"] = image_dependence(matched, matched - mismatched)
+        metrics["CIDEr"] = matched
+        if self.fact_checker:
             facts = [
-                json.loads(example.facts) for example in watched for _ in range(settings.samples)
+                json.loads(example.facts) for example in examples for _ in range(settings.samples)
             ]
-            flat = [caption for captions in every for caption in captions]
-            figures["fact_accuracy"] = fact_accuracy(flat, facts, self.is_true).value
-        return figures
+            flat = [caption for captions in samples for caption in captions]
+            metrics["fact_accuracy"] = fact_accuracy(flat, facts, self.fact_checker).value
+        return metrics
 
     def pictures(self) -> dict[str, np.ndarray]:
-        """Pictures of a few images with caption and attention, by image id."""
+        """Returns pictures of a few images with caption and attention, by image id."""
         described = (
             image for batch in self.picture_batches for image in self.decoder.describe(batch, 0)
         )
@@ -139,7 +147,7 @@ class Monitor:
 
     @tf.function(reduce_retracing=True)
     def _sample(self, batch: dict[str, tf.Tensor], number: tf.Tensor, samples: int) -> Decoded:
-        """Plain samples, whatever the run's decoding is."""
+        """Samples K captions per image, at temperature 1 whatever the setting `decoding` is."""
         return sampling.sample(
             self.decoder.captioner.generator,
             self.decoder.captioner.regions(batch),
@@ -148,10 +156,11 @@ class Monitor:
         )
 
 
-def _variety(every: Sequence[Sequence[str]]) -> dict[str, float]:
-    figures = {
-        "distinct_captions": diversity.distinct_captions([captions[:1] for captions in every]),
-        "distinct_2": diversity.distinct_n(every, 2),
-        "vocabulary": diversity.vocabulary_size(every),
+def _diversity(captions: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Returns metrics of the diversity of captions, given those of each image."""
+    metrics = {
+        "distinct_captions": diversity.distinct_captions([image[:1] for image in captions]),
+        "distinct_2": diversity.distinct_n(captions, 2),
+        "vocabulary": diversity.vocabulary_size(captions),
     }
-    return {name: figure.value for name, figure in figures.items()}
+    return {name: metric.value for name, metric in metrics.items()}

@@ -1,6 +1,10 @@
-"""Bounds on a critic's slope that are kept by changing its weights after each update."""
+"""Constraints on a critic's weights, which Keras's optimizers apply after each update.
+
+They bound the critic's slope, as a gradient penalty does in the loss.
+"""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -8,34 +12,49 @@ import tensorflow as tf
 POWER_ITERATIONS = 10
 
 
-def apply(kind: str, variables: Sequence[keras.Variable], clip_value: float) -> None:
-    """Applies the constraint of that name, if it is one of weights; penalties are in the loss."""
-    if kind == "weight_clipping":
-        clip(variables, clip_value)
-    elif kind == "spectral_norm":
-        limit_spectral_norms(variables)
+def constrain(variables: Sequence[keras.Variable], kind: str, clip_value: float) -> None:
+    """Sets the constraint of each variable.
 
-
-def clip(variables: Sequence[keras.Variable], value: float) -> None:
-    """Moves every weight into [-value, value] (Arjovsky et al., 2017)."""
-    for variable in variables:
-        variable.assign(tf.clip_by_value(variable.value, -value, value))
-
-
-def limit_spectral_norms(variables: Sequence[keras.Variable]) -> None:
-    """Scales matrices down to a largest singular value of one (Gouk et al., 2021).
-
-    Spectral normalisation (Miyato et al., 2018) divides by it in the forward pass; here the
-    weights themselves are moved, as by clipping, so that the network stays an ordinary one.
+    Args:
+        variables: Trainable variables of the critic.
+        kind: Setting `constraint` of an objective; kinds other than `weight_clipping` and
+            `spectral_norm` do not constrain weights.
+        clip_value: Largest absolute value of a clipped weight.
     """
     for variable in variables:
-        if len(variable.shape) == 2:
-            norm = spectral_norm(variable.value)
-            variable.assign(variable.value / tf.maximum(norm, 1.0))
+        if kind == "weight_clipping":
+            variable.constraint = WeightClipping(clip_value)
+        elif kind == "spectral_norm" and len(variable.shape) == 2:
+            variable.constraint = SpectralNorm()
+
+
+class WeightClipping(keras.constraints.Constraint):
+    """Clips weights to [-clip_value, clip_value] (Arjovsky et al., 2017)."""
+
+    def __init__(self, clip_value: float):
+        self.clip_value = clip_value
+
+    def __call__(self, w: Any) -> tf.Tensor:
+        return tf.clip_by_value(w, -self.clip_value, self.clip_value)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"clip_value": self.clip_value}
+
+
+class SpectralNorm(keras.constraints.Constraint):
+    """Scales a matrix down to a largest singular value of one (Gouk et al., 2021).
+
+    Spectral normalisation (Miyato et al., 2018) divides by the singular value in the forward pass.
+    Here the weights themselves change, so that the network needs no special layers.
+    """
+
+    def __call__(self, w: Any) -> tf.Tensor:
+        matrix = tf.convert_to_tensor(w)
+        return matrix / tf.maximum(spectral_norm(matrix), 1.0)
 
 
 def spectral_norm(matrix: tf.Tensor) -> tf.Tensor:
-    """Largest singular value of a matrix, by power iteration from below."""
+    """Returns the largest singular value of a matrix, which power iteration nears from below."""
     vector = tf.random.stateless_normal([matrix.shape[1], 1], seed=[0, 0], dtype=matrix.dtype)
     for _ in range(POWER_ITERATIONS):
         vector = tf.matmul(matrix, tf.matmul(matrix, vector), transpose_a=True)

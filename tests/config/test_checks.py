@@ -1,4 +1,4 @@
-"""Settings that cannot work together are refused, and say why."""
+"""Checks of settings that depend on each other."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -53,7 +53,7 @@ REFUSED = {
         "stages": ["maximum_likelihood", "wgan_gp"],
         "wgan_gp": WGANGPConfig(critic_loss="wasserstein", constraint="none"),
     },
-    "nothing would train": {"stages": ["wgan_gp"]},
+    "no stage before it trains": {"stages": ["wgan_gp"]},
 }
 
 

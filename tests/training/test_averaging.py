@@ -1,4 +1,4 @@
-"""The running average of weights."""
+"""The exponential moving average of weights."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from caption_gan.training.averaging import RunningAverage
 
 
 class Counting(keras.layers.Layer):
-    """Has one weight, whose gradient is always -1."""
+    """A layer with one weight, whose gradient is always -1."""
 
     def build(self, _):
         self.count = self.add_weight(shape=(2,), initializer="zeros")
@@ -19,7 +19,7 @@ class Counting(keras.layers.Layer):
 
 
 def train(momentum: float, steps: int) -> tuple[keras.Model, np.ndarray]:
-    """A weight that is t after t steps, and its average."""
+    """Returns a model whose weight is t after t steps, and the average of the weight."""
     model, copy = (keras.Sequential([keras.layers.Input((2,)), Counting()]) for _ in range(2))
     model.compile(optimizer=keras.optimizers.SGD(2.0), loss=lambda _, y: y)
     average = RunningAverage(model, copy, momentum)
@@ -31,7 +31,7 @@ def train(momentum: float, steps: int) -> tuple[keras.Model, np.ndarray]:
 
 
 def test_first_averages_are_short():
-    """By hand: momenta 2/11, 3/12, 4/13 of averages that start at zero."""
+    """Computed by hand: momenta 2/11, 3/12, 4/13; the average starts at zero."""
     model, average = train(0.999, 3)
     np.testing.assert_allclose(model.get_weights()[0], 3)
     first = 9 / 11 * 1
@@ -39,8 +39,8 @@ def test_first_averages_are_short():
     np.testing.assert_allclose(average, second * 4 / 13 + 9 / 13 * 3, rtol=1e-5)
 
 
-def test_later_averages_have_the_momentum_that_was_asked_for():
-    """After long, an average lags behind a weight that grows by 1 a step by m / (1 - m)."""
+def test_later_averages_have_the_given_momentum():
+    """The average of a weight that grows by 1 per step lags behind by m / (1 - m)."""
     model, average = train(0.8, 120)
     np.testing.assert_allclose(model.get_weights()[0] - average, 4, rtol=1e-3)
 
@@ -52,5 +52,6 @@ def test_no_momentum_copies_the_weights():
 
 def test_another_network_is_refused():
     model = keras.Sequential([keras.layers.Input((2,)), Counting()])
+    other = keras.Sequential([keras.layers.Input((2,))])
     with pytest.raises(ValueError, match="shorter"):
-        RunningAverage(model.weights, [], 0.9)
+        RunningAverage(model, other, 0.9)

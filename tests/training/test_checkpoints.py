@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, found damaged, never lost to a full disk."""
+"""Checkpoints are atomic, detect damage, and survive a full disk."""
 
 import resource
 import shutil
@@ -25,18 +25,20 @@ def model(seed: int = 0, units: int = 300, layers: int = 1) -> keras.Model:
     return model
 
 
-def continuation(directory: Path, seed: int = 0, **settings) -> TrainingCheckpoint:
+def checkpoint_of(
+    directory: Path, seed: int = 0, minutes: float = 5.0, **settings
+) -> TrainingCheckpoint:
     network = model(seed, **settings)
     variables = {"model": network.variables, "optimizer": network.optimizer.variables}
-    made = TrainingCheckpoint(directory, variables)
-    made.set_params({"steps": 10})
-    return made
+    checkpoint = TrainingCheckpoint(directory, variables, minutes)
+    checkpoint.set_params({"steps": 10})
+    return checkpoint
 
 
 @pytest.fixture
 def saved(tmp_path) -> Path:
     """A folder with two checkpoints: at the start, and after an epoch in which weights doubled."""
-    first = continuation(tmp_path / "stage")
+    first = checkpoint_of(tmp_path / "stage")
     first.on_train_begin()
     double(first)
     first.on_epoch_end(0)
@@ -53,41 +55,40 @@ def weights(of: TrainingCheckpoint) -> np.ndarray:
     return of.checkpoint.model[0].numpy()
 
 
-def test_nothing_is_done_at_first(tmp_path):
-    assert continuation(tmp_path / "stage").restore() == Position(0, 0)
+def test_without_checkpoints_nothing_is_done(tmp_path):
+    assert checkpoint_of(tmp_path / "stage").restore() == Position(0, 0)
 
 
-def test_the_newest_state_is_restored(saved):
-    restored = continuation(saved, seed=1)
+def test_the_newest_checkpoint_is_restored(saved):
+    restored = checkpoint_of(saved, seed=1)
     assert restored.restore() == Position(1, 0)
-    expected = continuation(saved.with_name("other"))
+    expected = checkpoint_of(saved.with_name("other"))
     double(expected)
     assert np.array_equal(weights(restored), weights(expected))
 
 
-def test_two_are_kept(saved):
-    going_on = continuation(saved)
-    going_on.restore()
+def test_two_checkpoints_are_kept(saved):
+    continued = checkpoint_of(saved)
+    continued.restore()
     for epoch in (1, 2):
-        going_on.on_epoch_end(epoch)
-    assert [path.name[:11] for path in going_on.saved] == ["epoch-00002", "epoch-00003"]
+        continued.on_epoch_end(epoch)
+    assert [path.name[:11] for path in continued.saved] == ["epoch-00002", "epoch-00003"]
 
 
-def test_within_an_epoch_it_is_written_every_so_often(saved, monkeypatch):
+def test_checkpoints_within_an_epoch(saved, monkeypatch):
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    going_on = TrainingCheckpoint(saved, model(), minutes=2)
-    going_on.set_params({"steps": 10})
-    going_on.restore()
+    continued = checkpoint_of(saved, minutes=2)
+    continued.restore()
     written = []
     for batch in range(10):
-        going_on.on_train_batch_end(batch)
-        if going_on.saved[-1].name not in written:
-            written.append(going_on.saved[-1].name)
+        continued.on_train_batch_end(batch)
+        if continued.saved[-1].name not in written:
+            written.append(continued.saved[-1].name)
         now += 59
-    # Its end belongs to an epoch's last step, so that nothing is written between them.
+    # None after the last step: on_epoch_end writes it.
     assert [int(name[-3:]) for name in written] == [0, 4, 7]
-    assert continuation(saved).restore() == Position(1, 7)
+    assert checkpoint_of(saved).restore() == Position(1, 7)
 
 
 def truncated(content: bytes) -> bytes:
@@ -100,62 +101,64 @@ def flipped(content: bytes) -> bytes:
 
 
 def zeroed(content: bytes) -> bytes:
-    """What a file system may leave when the power fails: the length without the content."""
+    """Returns what a power failure may leave: the length without the content."""
     return bytes(len(content))
 
 
 @pytest.mark.parametrize("harm", [truncated, flipped, zeroed, lambda content: None])
 @pytest.mark.parametrize("kind", ["index", "data-00000-of-00001"])
-def test_a_damaged_one_falls_back_and_says_so(
+def test_a_damaged_checkpoint_is_skipped_with_a_message(
     saved, kind: str, harm: Callable[[bytes], bytes | None], capsys
 ):
-    before, newest = continuation(saved).saved
+    before, newest = checkpoint_of(saved).saved
     file = newest / f"state.{kind}"
     content = harm(file.read_bytes())
     file.unlink()
     if content is not None:
         file.write_bytes(content)
-    restored = continuation(saved, seed=1)
+    restored = checkpoint_of(saved, seed=1)
     assert restored.restore() == Position(0, 0)
-    assert np.array_equal(weights(restored), weights(continuation(saved.with_name("other"))))
-    assert f"{newest} is damaged and is left out" in capsys.readouterr().err
+    assert np.array_equal(weights(restored), weights(checkpoint_of(saved.with_name("other"))))
+    assert f"{newest} is damaged and is skipped" in capsys.readouterr().err
     assert restored.saved == [before]
 
 
-def test_when_none_can_be_read_nothing_is_guessed(saved):
-    for path in continuation(saved).saved:
+def test_an_error_if_all_checkpoints_are_damaged(saved):
+    for path in checkpoint_of(saved).saved:
         (path / "state.index").write_bytes(b"")
     with pytest.raises(CaptionGANError, match=r"none of the checkpoints .* Remove that folder"):
-        continuation(saved).restore()
-    assert len(continuation(saved).saved) == 2
+        checkpoint_of(saved).restore()
+    assert len(checkpoint_of(saved).saved) == 2
 
 
 @pytest.mark.parametrize("other", [{"units": 301}, {"layers": 2}])
-def test_a_state_of_another_model_is_refused_and_stays(saved, other):
+def test_a_checkpoint_of_another_model_is_refused_and_stays(saved, other):
     with pytest.raises(CaptionGANError, match="does not fit the settings"):
-        continuation(saved, **other).restore()
-    assert continuation(saved).restore() == Position(1, 0)
+        checkpoint_of(saved, **other).restore()
+    assert checkpoint_of(saved).restore() == Position(1, 0)
 
 
-def test_a_full_disk_loses_nothing_that_was_saved(saved):
-    going_on = continuation(saved)
-    going_on.restore()
-    double(going_on)
+def test_a_full_disk_loses_no_saved_checkpoint(saved):
+    continued = checkpoint_of(saved)
+    continued.restore()
+    double(continued)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
     try:
-        with pytest.raises(CaptionGANError, match=r"cannot save to .*What was saved before stays"):
-            going_on.on_epoch_end(1)
+        with pytest.raises(
+            CaptionGANError, match=r"cannot save to .*Earlier checkpoints are intact"
+        ):
+            continued.on_epoch_end(1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert len(list(saved.iterdir())) == 2
-    assert continuation(saved).restore() == Position(1, 0)
-    # With room again.
-    going_on.on_epoch_end(1)
-    assert continuation(saved).restore() == Position(2, 0)
+    assert checkpoint_of(saved).restore() == Position(1, 0)
+    # With space on the disk again.
+    continued.on_epoch_end(1)
+    assert checkpoint_of(saved).restore() == Position(2, 0)
 
 
-def test_what_a_killed_process_was_writing_is_removed(tmp_path):
+def test_unfinished_files_of_a_killed_process_are_removed(tmp_path):
     stage = tmp_path / "checkpoints" / "stage"
     stage.mkdir(parents=True)
     with replacing(stage / "a") as folder, replacing(tmp_path / "b") as file:
@@ -174,17 +177,17 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path):
     ]
 
 
-def test_content_is_on_disk_before_its_name_is(tmp_path, monkeypatch):
-    """Else a failure of power could leave the name of a file that has nothing in it."""
+def test_content_is_flushed_before_the_rename(tmp_path, monkeypatch):
+    """Otherwise a power failure could leave an empty file under the final name."""
     done: list[str] = []
     for name in ("fsync", "replace"):
         original = getattr(__import__("os"), name)
 
-        def noted(*arguments, name=name, original=original):
+        def recorded(*arguments, name=name, original=original):
             done.append(name)
             return original(*arguments)
 
-        monkeypatch.setattr(f"os.{name}", noted)
+        monkeypatch.setattr(f"os.{name}", recorded)
     with replacing(tmp_path / "folder") as folder:
         folder.mkdir()
         (folder / "one").write_text("1")

@@ -1,4 +1,4 @@
-"""The collapse monitor: names the metric and the bound it crossed, goes back, stops."""
+"""The collapse monitor names the metric out of bounds, restores a healthy state, stops."""
 
 from collections.abc import Iterable
 
@@ -19,7 +19,7 @@ HEALTHY = {
     "image_dependence": 0.9,
     "CIDEr": 0.4,
 }
-# What a generator that writes one word again and again gives.
+# Metrics of a generator that repeats one word.
 COLLAPSED = HEALTHY | {"repeated_token_rate": 0.95, "distinct_captions": 0.005}
 
 
@@ -28,19 +28,19 @@ class StoppedError(Exception):
 
 
 class Play:
-    """Steps of a training in which measurements come out as told; the weight counts the steps."""
+    """Training steps with given measurements; the weight counts the steps."""
 
     def __init__(self, measurements: Iterable[dict[str, float]], **settings):
         self.weight = keras.Variable(0.0)
         self.logged: list[int] = []
-        figures = iter(measurements)
+        metrics = iter(measurements)
         config = MonitorConfig(every_steps=1, **settings)
 
         def stop(reason: str) -> None:
             raise StoppedError(reason)
 
         self.monitor = CollapseMonitor(
-            lambda: next(figures),
+            lambda: next(metrics),
             config,
             [self.weight],
             lambda _, step: self.logged.append(step),
@@ -64,36 +64,36 @@ class Play:
         return weights
 
 
-def test_healthy_figures_change_nothing(capsys):
+def test_healthy_metrics_change_nothing(capsys):
     play = Play([HEALTHY] * 3)
     assert play.step(3) == [1, 2, 3]
     assert play.logged == [1, 2, 3]
     assert not capsys.readouterr().err
 
 
-def test_it_warns_then_goes_back_then_stops(capsys):
+def test_it_warns_then_restores_then_stops(capsys):
     play = Play([HEALTHY, HEALTHY, *[COLLAPSED] * 6], rollbacks=2)
     assert play.step(2) == [1, 2]
     assert play.step() == [3]
-    told = capsys.readouterr().err
-    assert "step 3" in told
-    assert "repeated_token_rate is 0.950, more than 0.05" in told
-    assert "distinct_captions is 0.005, less than 0.5" in told
-    assert play.step() == [2]  # What was last healthy.
-    assert "back to the last healthy state" in capsys.readouterr().err
+    warning = capsys.readouterr().err
+    assert "step 3" in warning
+    assert "repeated_token_rate is 0.950, more than 0.05" in warning
+    assert "distinct_captions is 0.005, less than 0.5" in warning
+    assert play.step() == [2]  # The last healthy state.
+    assert "restored the last healthy state" in capsys.readouterr().err
     assert play.step(2) == [3, 2]
     play.step()
-    with pytest.raises(StoppedError, match=r"after 2 times .* repeated_token_rate is 0.950"):
+    with pytest.raises(StoppedError, match=r"after 2 rollbacks, repeated_token_rate is 0.950"):
         play.step()
 
 
-def test_one_bad_measurement_is_forgiven():
+def test_a_single_unhealthy_measurement_changes_nothing():
     play = Play([HEALTHY, COLLAPSED, HEALTHY, COLLAPSED, HEALTHY])
     assert play.step(5) == [1, 2, 3, 4, 5]
 
 
-def test_training_that_was_never_healthy_ends_too():
-    """From scratch nothing is healthy at first; for ever is another matter."""
+def test_training_that_is_never_healthy_stops():
+    """Training from scratch starts unhealthy and gets `patience` measurements."""
     play = Play([COLLAPSED] * 3, patience=3)
     play.step(2)
     with pytest.raises(StoppedError, match="3 times in a row"):
@@ -121,7 +121,7 @@ def test_each_bound(name, value, crosses):
     assert not crosses or found[0].startswith(name)
 
 
-def test_an_epoch_ends_with_a_measurement_in_its_logs():
+def test_the_logs_of_an_epoch_contain_a_measurement():
     play = Play([HEALTHY, COLLAPSED])
     play.monitor.config = MonitorConfig(every_steps=10)
     play.step(3)
@@ -137,7 +137,7 @@ def test_an_epoch_ends_with_a_measurement_in_its_logs():
     assert play.logged == [3, 103]
 
 
-def test_it_looks_after_the_execution_in_which_it_should():
+def test_it_measures_after_the_call_that_contains_the_step():
     play = Play([HEALTHY] * 3)
     play.monitor.config = MonitorConfig(every_steps=10)
     play.step(7, together=4)
@@ -146,7 +146,7 @@ def test_it_looks_after_the_execution_in_which_it_should():
     assert play.logged == [12, 20, 28]
 
 
-def test_all_variables_go_back():
+def test_all_variables_are_restored():
     play = Play([HEALTHY, COLLAPSED, COLLAPSED])
     play.weight.assign(np.float32(5))
     assert play.step(3) == [6, 7, 6]

@@ -1,4 +1,4 @@
-"""What is measured of a captioner after each epoch."""
+"""Metrics of captions after each epoch."""
 
 import types
 
@@ -6,7 +6,7 @@ import pytest
 
 from caption_gan.config.run import Config
 from caption_gan.data.example import Example
-from caption_gan.training.validation import Monitor
+from caption_gan.training.validation import CaptionValidation
 
 EXAMPLES = [
     Example("a", b"", ("a red dog runs on grass", "the dog is red")),
@@ -15,24 +15,24 @@ EXAMPLES = [
 ]
 
 
-def monitor_of(captions: list[str]) -> Monitor:
-    """One of three images whose captioner says what is given."""
-    monitor = object.__new__(Monitor)
-    monitor.examples = EXAMPLES
-    monitor.config = Config()
-    monitor.is_true = None
-    monitor.quality_batches = [None]
-    spelled = [[(caption, -1.0)] for caption in captions]
-    monitor.decoder = types.SimpleNamespace(greedy=lambda _: None, detokenize=lambda _: spelled)
-    return monitor
+def validation_of(captions: list[str]) -> CaptionValidation:
+    """Returns the validation of three images, for which the captioner gives these captions."""
+    validation = object.__new__(CaptionValidation)
+    validation.examples = EXAMPLES
+    validation.config = Config()
+    validation.fact_checker = None
+    validation.greedy_batches = [None]
+    decoded = [[(caption, -1.0)] for caption in captions]
+    validation.decoder = types.SimpleNamespace(greedy=lambda _: None, detokenize=lambda _: decoded)
+    return validation
 
 
 def test_an_epoch_that_repeats_one_word_is_flagged_and_never_the_best(capsys):
-    healthy = monitor_of([example.captions[1] for example in EXAMPLES]).quality()
+    healthy = validation_of([example.captions[1] for example in EXAMPLES]).greedy_metrics()
     assert capsys.readouterr().err == ""
-    collapsed = monitor_of(["a a a a a a"] * 3).quality()
+    collapsed = validation_of(["a a a a a a"] * 3).greedy_metrics()
     assert "signs of collapse: repeated_token_rate is 1.000" in capsys.readouterr().err
-    # The epoch with the highest CIDEr is kept.
+    # The epoch with the highest CIDEr is saved.
     assert collapsed["CIDEr"] < 0.05 < healthy["CIDEr"]
     assert collapsed["repeated_token_rate"] == 1
     assert collapsed["distinct_captions"] == pytest.approx(1 / 3)

@@ -27,6 +27,7 @@ from caption_gan.training.objectives.negatives import most_similar
 from caption_gan.training.objectives.trainer import Trainer
 from caption_gan.training.optimizers import Adam, build_optimizer
 from caption_gan.training.rewards.critic import CriticScore
+from caption_gan.training.weight_constraints import constrain
 
 TRAINS_CRITIC = "critic alone"
 TRAINS_GENERATOR = "critic and generator"
@@ -69,6 +70,7 @@ class AdversarialTrainer(Trainer):
         names = list(GENERATOR_METRICS)
         if config.has_critic:
             self.critic = build_critic(config.critic, captioner.generator)
+            constrain(self.critic.trainable_variables, config.constraint, config.clip_value)
             self.critic_score = CriticScore(self.critic, self.unconditional_share)
             names += CRITIC_METRICS
         self.means = {name: replicas.Mean(name=name) for name in names}

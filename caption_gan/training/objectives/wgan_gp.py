@@ -28,7 +28,7 @@ from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.generators.generator import Memory
 from caption_gan.models.trace_scopes import CRITIC_UPDATE, PENALTY, trace_scope
 from caption_gan.text.vocabulary import PAD_ID
-from caption_gan.training import losses, weight_constraints
+from caption_gan.training import losses
 from caption_gan.training.losses import EmbeddedCaptions
 from caption_gan.training.objectives.adversarial import AdversarialTrainer
 
@@ -92,7 +92,6 @@ class WGANGP(AdversarialTrainer):
         variables = self.critic.trainable_variables
         gradients = replicas.mean(tape.gradient(total, variables))
         self.critic_optimizer.apply(gradients, variables)
-        weight_constraints.apply(self.config.constraint, variables, self.config.clip_value)
 
         fake_mask = tf.split(mask, 3, axis=1)[1]
         self.critic.learn_lengths(fake_score, fake_mask)
