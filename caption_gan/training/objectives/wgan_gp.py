@@ -88,7 +88,7 @@ class WGANGP(AdversarialTrainer):
             loss += share * tf.reduce_mean(critic_loss_fn(real_score, mismatched_score))
             penalty = self.penalty(memory, embeddings, mask, loss_scale)
             total = loss_scale * (loss + self.config.penalty_weight * penalty)
-        # Line 9.
+        # Line 9. The optimizer also applies the weight constraints, if there are any.
         variables = self.critic.trainable_variables
         gradients = replicas.mean(tape.gradient(total, variables))
         self.critic_optimizer.apply(gradients, variables)
