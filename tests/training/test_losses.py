@@ -37,7 +37,7 @@ def batch() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     return logits, targets, mask
 
 
-def test_by_hand():
+def test_cross_entropy_by_hand():
     logits = of([[[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]])
     targets = tf.constant([[1, 2]])
     loss = cross_entropy(logits, targets, tf.constant([[True, True]]))
@@ -46,14 +46,14 @@ def test_by_hand():
     assert float(loss) == pytest.approx(np.log(4), rel=1e-5)
 
 
-def test_smoothing_by_hand():
+def test_label_smoothing_by_hand():
     loss = cross_entropy(of([[0.5, 0.25, 0.25]]), tf.constant([0]), tf.constant([1]), 0.3)
     # 0.7 + 0.1 of the probability on the target, 0.1 on each of the others.
     assert float(loss) == pytest.approx(0.8 * np.log(2) + 0.2 * np.log(4), rel=1e-5)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
-def test_equals_a_smoothed_one_hot_target(batch, smoothing):
+def test_label_smoothing_equals_a_smoothed_one_hot_target(batch, smoothing):
     logits, targets, mask = map(np.array, batch)
     target = (1 - smoothing) * np.eye(5)[targets] + smoothing / 5
     logs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
@@ -62,7 +62,7 @@ def test_equals_a_smoothed_one_hot_target(batch, smoothing):
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
-def test_tokens_weigh_alike_whatever_the_length_of_their_caption():
+def test_every_token_has_the_same_weight_whatever_its_captions_length():
     """Not a mean of the captions' means."""
     logits = of([[[0.5, 0.5], [0.5, 0.5], [0.5, 0.5]], [[0.25, 0.75]] * 3])
     mask = tf.constant([[1, 1, 1], [1, 0, 0]])
@@ -82,7 +82,7 @@ def test_padding_has_no_gradient(batch, smoothing):
     assert np.abs(gradient[mask]).max(axis=-1).min() > 0
 
 
-def test_nothing_but_padding_is_zero_and_so_is_its_gradient(batch):
+def test_loss_and_gradient_of_a_batch_of_padding_are_zero(batch):
     logits, targets, mask = batch
     with tf.GradientTape() as tape:
         tape.watch(logits)
@@ -91,7 +91,7 @@ def test_nothing_but_padding_is_zero_and_so_is_its_gradient(batch):
     assert not np.array(tape.gradient(loss, logits)).any()
 
 
-def test_certain_and_wrong_stays_finite():
+def test_a_certain_and_wrong_prediction_has_a_finite_loss():
     logits = tf.constant([[1000.0, -1000.0]])
     for smoothing in (0.0, 0.1):
         loss = cross_entropy(logits, tf.constant([1]), tf.constant([1]), smoothing)
@@ -228,7 +228,7 @@ def test_leave_one_out_by_hand():
     np.testing.assert_allclose(leave_one_out(rewards), expected)
 
 
-def test_normalized_advantages_do_not_know_the_scale():
+def test_normalized_advantages_do_not_depend_on_the_scale():
     advantages = tf.constant([[1.0, -1.0], [3.0, -3.0]])
     expected = np.array([[1.0, -1.0], [3.0, -3.0]]) / np.sqrt(5)
     np.testing.assert_allclose(normalized(advantages), expected, rtol=1e-6)
@@ -243,7 +243,7 @@ def test_policy_loss_by_hand():
     assert float(loss) == pytest.approx(-(2 * (-1 - 2) - (-3 - 4 - 5)) / 5)
 
 
-def test_a_policys_gradient_is_that_of_the_expected_reward():
+def test_the_policy_loss_has_the_gradient_of_the_expected_reward():
     """Over all captions of one word, against the derivative of their expected reward."""
     logits = tf.constant([0.3, -0.7, 1.1, 0.2])
     rewards = np.array([1.0, -2.0, 0.5, 3.0], np.float32)

@@ -1,4 +1,7 @@
-"""Maximum likelihood: what a step changes, what it must leave alone, and going on later."""
+"""Maximum likelihood: losses by hand, scheduled sampling, and which variables a step changes.
+
+B batch, K captions per image, T time.
+"""
 
 import keras
 import numpy as np
@@ -29,7 +32,7 @@ TOKEN_IDS = np.array(
 
 
 def configured(**settings) -> MaximumLikelihoodConfig:
-    """Every setting said, so that defaults may change."""
+    """Settings without reliance on defaults."""
     arguments = {
         "learning_rate": 1e-2,
         "matrix_learning_rate": 0.0,
@@ -54,7 +57,7 @@ def repeated(batch: dict[str, tf.Tensor], steps: int) -> tf.data.Dataset:
 
 @pytest.fixture(scope="module")
 def overfitted(batch) -> tuple[MaximumLikelihood, list[float]]:
-    """An objective that has seen four captions often, and its losses on the way."""
+    """A trainer that has seen four captions many times, and its loss per epoch."""
     objective = MaximumLikelihood.from_config(
         captioner(dropout=0.0), configured(), steps=200, seed=0
     )
@@ -62,14 +65,14 @@ def overfitted(batch) -> tuple[MaximumLikelihood, list[float]]:
     return objective, history.history["loss"]
 
 
-def test_loss_falls_from_chance_to_nothing(overfitted):
+def test_the_loss_falls_from_chance_to_almost_zero(overfitted):
     _, losses = overfitted
     assert losses[0] > 1
     assert losses[1] < losses[0]
     assert losses[-1] < 0.05
 
 
-def test_greedy_captions_are_the_ones_learnt(overfitted, batch):
+def test_greedy_decoding_repeats_the_learnt_captions(overfitted, batch):
     objective, _ = overfitted
     decoded = greedy(
         objective.captioner.generator,
@@ -79,15 +82,15 @@ def test_greedy_captions_are_the_ones_learnt(overfitted, batch):
     np.testing.assert_array_equal(decoded.token_ids, TOKEN_IDS[..., 1:])
 
 
-def test_validation_loss_is_the_plain_cross_entropy_in_nats_a_token(batch):
-    """Without dropout, noise, smoothing and own words, whatever the seed; training has them."""
+def test_the_validation_loss_is_the_plain_cross_entropy_in_nats_per_token(batch):
+    """Dropout, noise, smoothing and scheduled sampling are active in training only."""
     settings = configured(label_smoothing=0.2, scheduled_sampling=1.0)
     model = captioner(dropout=0.5)
-    read, write = TOKEN_IDS[..., :-1], TOKEN_IDS[..., 1:]
-    logits = model.generator(batch["regions"], read, np.zeros((4, 1, 3), np.float32))
+    inputs, targets = TOKEN_IDS[..., :-1], TOKEN_IDS[..., 1:]
+    logits = model.generator(batch["regions"], inputs, np.zeros((4, 1, 3), np.float32))
     logs = np.array(tf.nn.log_softmax(logits))
-    chosen = np.take_along_axis(logs, write[..., None], axis=-1)[..., 0]
-    expected = -chosen[write != PAD_ID].mean()
+    chosen = np.take_along_axis(logs, targets[..., None], axis=-1)[..., 0]
+    expected = -chosen[targets != PAD_ID].mean()
     for seed in (0, 1):
         objective = MaximumLikelihood.from_config(model, settings, steps=10, seed=seed)
         for _ in range(2):
@@ -99,16 +102,16 @@ def test_validation_loss_is_the_plain_cross_entropy_in_nats_a_token(batch):
 
 
 @pytest.mark.parametrize(("longest", "expected"), [(2, 8), (8, 8), (9, 10), (10, 10), (11, 12)])
-def test_batches_are_cut_to_the_shortest_length_that_holds_them(longest, expected):
-    """Of 12 tokens and three lengths: 8, 10, 12."""
+def test_batches_are_cut_to_the_shortest_bucket_that_holds_them(longest, expected):
+    """Three buckets for 12 tokens: 8, 10, 12."""
     token_ids = np.full((2, 2, 12), PAD_ID)
     token_ids[0, 0, :2] = token_ids[1, 1, :longest] = 5
     cut = tf.function(lambda captions: at_bucket_length(tf.shape, captions, buckets=3))
     assert cut(tf.constant(token_ids)).numpy().tolist() == [2, 2, expected]
 
 
-def test_cutting_a_batch_changes_no_loss_and_no_weight(batch):
-    """Of captions of up to 5 tokens, padded to 10."""
+def test_cutting_a_batch_changes_neither_losses_nor_weights(batch):
+    """Captions of up to 5 tokens are padded to 10."""
     token_ids = tf.pad(batch["token_ids"], [[0, 0], [0, 0], [0, 5]])
     losses, weights = [], []
     for buckets in (1, 3):
@@ -130,19 +133,19 @@ def test_noise_makes_training_losses_differ_without_dropout(batch):
     assert first != second
 
 
-def test_label_smoothing_in_training_only(batch):
+def test_label_smoothing_is_active_in_training_only(batch):
     model = captioner(dropout=0.0, noise_size=0)
     objective = MaximumLikelihood.from_config(model, configured(label_smoothing=0.3), 1, seed=0)
-    read, write = batch["token_ids"][..., :-1], batch["token_ids"][..., 1:]
-    logits = model.generator(batch["regions"], read, tf.zeros([4, 1, 0]))
+    inputs, targets = batch["token_ids"][..., :-1], batch["token_ids"][..., 1:]
+    logits = model.generator(batch["regions"], inputs, tf.zeros([4, 1, 0]))
     for training, smoothing in ((True, 0.3), (False, 0.0)):
-        expected = cross_entropy(logits, write, write != PAD_ID, smoothing)
+        expected = cross_entropy(logits, targets, targets != PAD_ID, smoothing)
         loss = objective.batch_loss(batch, training=training)
         assert float(loss) == pytest.approx(float(expected), rel=1e-5)
 
 
 class Counting(GRUGenerator):
-    """A double: after word n comes n + 1, or what no caption may contain."""
+    """A double that predicts n + 1 after word n, and even more likely the special tokens."""
 
     def teacher_forcing(self, token_ids, memory, noise, training=False):
         logits = 50.0 * tf.one_hot(token_ids + 1, self.vocabulary_size)
@@ -158,41 +161,41 @@ def mixing() -> MaximumLikelihood:
     return objective
 
 
-def mixed(objective: MaximumLikelihood, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Words [100, 5, 8] that are read before and after mixing at a step."""
-    read = np.full((100, 5, 8), 20, np.int32)
-    read[..., 0] = START_ID
-    read[..., 6:] = PAD_ID
-    read[..., 1::2][read[..., 1::2] == 20] = 30
+def mix(objective: MaximumLikelihood, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Input words [100, 5, 8] before and after scheduled sampling at a step."""
+    inputs = np.full((100, 5, 8), 20, np.int32)
+    inputs[..., 0] = START_ID
+    inputs[..., 6:] = PAD_ID
+    inputs[..., 1::2][inputs[..., 1::2] == 20] = 30
     objective.optimizer.iterations.assign(step)
-    after = objective.mix_own_words(
-        tf.zeros([100, *REGIONS]), tf.constant(read), tf.zeros([100, 5, 1])
+    after = objective.mix_predicted_words(
+        Regions(tf.zeros([100, *REGIONS])), tf.constant(inputs), tf.zeros([100, 5, 1])
     )
-    return read, np.array(after)
+    return inputs, np.array(after)
 
 
 @pytest.mark.parametrize(("step", "share"), [(0, 0.0), (5, 0.2), (10, 0.4)])
-def test_share_of_own_words_grows_from_none(mixing, step, share):
-    read, after = mixed(mixing, step)
-    words = read[..., 1:6]
+def test_the_share_of_predicted_words_grows_from_zero(mixing, step, share):
+    inputs, after = mix(mixing, step)
+    words = inputs[..., 1:6]
     replaced = (after[..., 1:6] != words).mean()
     # 2,500 words: three standard errors are 0.03.
     assert replaced == pytest.approx(share, abs=0.03 if share else 0)
 
 
-def test_own_words_never_replace_padding_or_the_start(mixing):
-    _, after = mixed(mixing, 10)
+def test_predicted_words_never_replace_padding_or_the_start(mixing):
+    _, after = mix(mixing, 10)
     np.testing.assert_array_equal(after[..., 0], START_ID)
     np.testing.assert_array_equal(after[..., 6:], PAD_ID)
 
 
-def test_own_words_follow_from_the_words_before_them_and_may_be_written(mixing):
-    read, after = mixed(mixing, 10)
-    changed = after != read
-    own = np.roll(read, 1, axis=-1) + 1
-    np.testing.assert_array_equal(after[changed], own[changed])
+def test_predicted_words_follow_from_the_real_words_before_them(mixing):
+    inputs, after = mix(mixing, 10)
+    changed = after != inputs
+    predicted = np.roll(inputs, 1, axis=-1) + 1
+    np.testing.assert_array_equal(after[changed], predicted[changed])
     assert not np.isin(after[changed], (PAD_ID, START_ID, UNK_ID)).any()
-    # In every place but the first and the padded ones.
+    # At every position except the first and the padded ones.
     assert changed.any(axis=(0, 1)).tolist() == [False, *[True] * 5, False, False]
 
 
@@ -222,20 +225,3 @@ def test_an_encoder_is_updated_unless_it_is_frozen(trainable):
     }
     assert set(changed.values()) == {trainable}, changed
     assert not np.array_equal(generator_before[0], objective.captioner.generator.get_weights()[0])
-
-
-def test_config_round_trip(batch):
-    objective = MaximumLikelihood(
-        captioner(), label_smoothing=0.1, scheduled_sampling=0.2, steps=30, seed=4
-    )
-    twin = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(objective))
-    for name in ("label_smoothing", "scheduled_sampling", "steps", "seed"):
-        assert getattr(twin, name) == getattr(objective, name)
-    encoder, generator = twin.captioner.encoder, twin.captioner.generator
-    if not generator.built:
-        generator.build((None, *REGIONS))
-    if not encoder.built:
-        encoder.build((None, 8, 8, 3))
-    generator.set_weights(objective.captioner.generator.get_weights())
-    expected = objective.batch_loss(batch, training=False)
-    assert float(twin.batch_loss(batch, training=False)) == pytest.approx(float(expected))
