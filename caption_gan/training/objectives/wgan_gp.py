@@ -53,10 +53,10 @@ class WGANGP(AdversarialTrainer):
         regions = self.captioner.regions(batch).map(tf.stop_gradient)  # [N, R, D]
         # Lines 4 and 5 for all critic updates at once: the generator does not change meanwhile.
         fake = self.sample_captions(regions, real.shape[-1], self.draw_seed())  # [N, K, T]
-        # Lines 2 to 10.
+        # Lines 2 to 10: n_critic updates, each on B images of its own.
         corpus = batch.get("corpus_token_ids")
         self.for_each_critic_batch(self.critic_step, regions, real, fake, corpus)
-        # Lines 11 and 12.
+        # Lines 11 and 12: one generator update on all N images.
         self.update_generator(batch, regions, lambda seen: self.generator_loss(seen, regions, real))
         return self.get_metrics_result()
 
@@ -72,10 +72,8 @@ class WGANGP(AdversarialTrainer):
             fake: Generated captions, [B, K, T].
             mismatched: Captions of other images, [B, K, T].
         """
-        critic_loss_fn, share = (
-            CRITIC_LOSSES[self.config.critic_loss],
-            self.config.mismatched_negatives,
-        )
+        critic_loss_fn = CRITIC_LOSSES[self.config.critic_loss]
+        share = self.config.mismatched_negatives
         loss_scale = self.critic_optimizer.scale_loss(1.0)
         with tf.GradientTape() as tape:
             memory = self.critic.encode(regions, training=True)
@@ -137,26 +135,29 @@ class WGANGP(AdversarialTrainer):
             loss_scale=loss_scale,
         )
 
-    def generator_loss(self, seen: Regions, regions: Regions, real: tf.Tensor) -> tf.Tensor:
-        """Generator loss, a scalar: -D(G(z)) over new captions (lines 11 and 12).
+    def generator_loss(
+        self, regions: Regions, critic_regions: Regions, real: tf.Tensor
+    ) -> tf.Tensor:
+        """Generator loss, a scalar: -D(G(z)) of new captions (lines 11 and 12).
 
         Args:
-            seen: What the generator looks at, [N, R, D].
-            regions: What the critic looks at, [N, R, D]. Without a gradient: otherwise the encoder
-                could please the critic by what it shows.
+            regions: What the generator looks at, [N, R, D].
+            critic_regions: The same for the critic, without a gradient: otherwise the encoder
+                could learn to please the critic.
             real: Real captions [N, K, T], which the relativistic loss compares with.
         """
         generator, seed = self.captioner.generator, self.draw_seed()
         images, captions = tf.unstack(tf.shape(real)[:2])
         noise = sampling.draw_noise(generator, images, captions, seed)
         fake = relaxation.rollout(
-            generator, generator.encode(seen), noise, self.temperature, real.shape[-1], seed
+            generator, generator.encode(regions), noise, self.temperature, real.shape[-1], seed
         )
         embeddings = relaxation.embed(self.critic.embedding, fake)  # [N, K, T, E]
-        score = self.critic_score.score(embeddings, fake.token_ids != PAD_ID, regions)  # [N, K]
+        mask = fake.token_ids != PAD_ID
+        score = self.critic_score.score(embeddings, mask, critic_regions)  # [N, K]
         if self.config.critic_loss == "wasserstein":
             return -tf.reduce_mean(score)
-        real_score = self.critic_score(regions, real, real)
+        real_score = self.critic_score(critic_regions, real, real)
         return tf.reduce_mean(losses.relativistic(score, real_score))
 
     @property
