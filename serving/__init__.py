@@ -1,6 +1,7 @@
 """A model server with TensorFlow Serving's API, its clients, and the configuration of a fleet.
 
-Of `caption_gan`, modules import only `signature`. `push` also uses its evaluation and export.
+Of `caption_gan`, modules import only `signature`, and this package `quiet_tensorflow`. `push` also
+uses its evaluation and export.
 """
 
 from caption_gan import quiet_tensorflow

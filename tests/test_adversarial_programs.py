@@ -11,9 +11,10 @@ from caption_gan.run import RunDirectory, load_run, save_weights
 from tests.programs import SMALL, call
 
 STAGES = ("wgan_gp", "policy_gradient", "self_critical")
-# Two updates of the critic a step; the small generator writes nothing that is healthy.
+# Two critic updates per step. The captions of the small generator are never healthy, so the bounds
+# are off.
 ADVERSARIAL = [
-    "--text.sequence_length=8",  # Unrolled recurrences take their time to compile.
+    "--text.sequence_length=8",  # Unrolled recurrences take long to compile.
     "--monitor.repeated_token_rate=1",
     "--monitor.mbleu=1",
     "--monitor.distinct_captions=0",
@@ -34,7 +35,7 @@ def arguments(tmp_path_factory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, arguments) -> RunDirectory:
-    """A run of two stages."""
+    """Returns a run with two stages."""
     run = RunDirectory(tmp_path_factory.mktemp("runs") / "run")
     stages = "--stages=[maximum_likelihood,policy_gradient]"
     done = call("fit", *arguments, *ADVERSARIAL, stages, f"--run_dir={run.path}")
@@ -112,8 +113,8 @@ def test_other_objectives(stage, tmp_path, arguments):
     assert run.stage_weights(f"1-{stage}").is_file()
 
 
-def test_a_collapse_ends_training_and_is_named(tmp_path, arguments):
-    """From scratch, a generator that has learnt nothing repeats itself."""
+def test_a_collapse_stops_training_with_its_metric(tmp_path, arguments):
+    """Training from scratch: the untrained generator repeats tokens."""
     run = RunDirectory(tmp_path / "run")
     done = call(
         *("fit", *arguments, *ADVERSARIAL, "--stages=[policy_gradient]", f"--run_dir={run.path}"),

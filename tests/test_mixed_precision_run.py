@@ -1,4 +1,4 @@
-"""A run that is trained in 16 bits is kept and scored in 32."""
+"""A run trained in mixed precision is saved and scored in float32."""
 
 import json
 import sys
@@ -13,8 +13,8 @@ from caption_gan.run import RunDirectory, load_run
 from tests.programs import SMALL
 
 
-@pytest.mark.parametrize("averaging", [pytest.param(0, marks=pytest.mark.slow), 0.9])
-def test_figures_are_of_float32(averaging, tmp_path, monkeypatch):
+@pytest.mark.parametrize("ema_momentum", [pytest.param(0, marks=pytest.mark.slow), 0.9])
+def test_metrics_are_computed_in_float32(ema_momentum, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))  # Without Java.
     settings = [
         *SMALL,
@@ -22,17 +22,17 @@ def test_figures_are_of_float32(averaging, tmp_path, monkeypatch):
         f"--data.cache={tmp_path / 'cache'}",
         "--precision=mixed_float16",
         "--maximum_likelihood.epochs=1",
-        f"--maximum_likelihood.ema_momentum={averaging}",
+        f"--maximum_likelihood.ema_momentum={ema_momentum}",
         "--logging.images=0",
     ]
     fit(*resolve(settings))
     run = RunDirectory(tmp_path / "run")
     assert keras.config.dtype_policy().name == "float32"
-    told = json.loads(run.metrics.read_text())["val/greedy/CIDEr"]
+    expected = json.loads(run.metrics.read_text())["val/greedy/CIDEr"]
 
     config, tokenizer, captioner = load_run(run.path)
     assert config.precision == "mixed_float16"
     assert captioner.generator.reader.compute_dtype == "float32"
     assert captioner.encoder.stem.compute_dtype == "float32"
     evaluate_run(run, config, tokenizer, captioner, "val")
-    assert json.loads(run.metrics.read_text())["val/greedy/CIDEr"] == told
+    assert json.loads(run.metrics.read_text())["val/greedy/CIDEr"] == expected

@@ -1,4 +1,4 @@
-"""A run that is killed again and again ends as one that is not, bit for bit."""
+"""A run that is killed several times ends bit-identical to an uninterrupted one."""
 
 import json
 import os
@@ -65,7 +65,7 @@ def checkpoints(run: RunDirectory) -> list[str]:
 
 
 def killed_and_continued(arguments: list[str], run: RunDirectory, log: Path, kills: int) -> None:
-    """Kills the program after a few more steps, at any point of a step, so many times."""
+    """Kills the program `kills` times, each after a few more steps at a random point of a step."""
     for _ in range(kills):
         process = start(arguments, log)
         before, steps = checkpoints(run), random.randrange(1, 5)
@@ -82,7 +82,7 @@ def killed_and_continued(arguments: list[str], run: RunDirectory, log: Path, kil
 
 
 def state(run: RunDirectory) -> dict[str, np.ndarray]:
-    """All variables of the newest checkpoint of each stage, and the weights that are kept."""
+    """Returns all variables of the newest checkpoint of each stage."""
     found = {}
     for stage in sorted(path for path in run.checkpoints.iterdir() if path.is_dir()):
         reader = tf.train.load_checkpoint(str(max(stage.iterdir()) / "state"))

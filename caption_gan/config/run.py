@@ -44,25 +44,27 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class MonitorConfig:
-    """What a healthy captioner writes; watched in every stage with a critic.
+    """Bounds of healthy sampled captions, checked in all stages with samples of the generator.
 
-    Bounds are far from what healthy runs show and near to what a collapse looks like: one word
-    again and again, or one caption for all images.
+    The bounds are far from healthy runs and close to a collapse, such as one repeated word or one
+    caption for all images. Metrics of diversity are relative to those of the references.
 
     Attributes:
-        every_steps: Steps between measurements; each epoch ends with one too.
-        images: Validation images that are captioned.
-        samples: Captions that are drawn for each.
-        repeated_token_rate: Most words that repeat the one before; on photographs 0.001 do.
-        mbleu: Highest mBLEU-4 among the samples of an image; on charts it is 0.72.
-        distinct_captions: Least share of distinct captions across images, the references' being
-            one.
-        distinct_2: Least distinct-2, the references' being one.
-        vocabulary: Least number of words used, the references' being one.
-        image_dependence: Least share of CIDEr that is lost when captions are given to other
+        every_steps: Steps between measurements; each epoch also ends with one.
+        images: Validation images to caption.
+        samples: Sampled captions per image.
+        repeated_token_rate: Largest share of tokens that repeat the previous one; on photographs it
+            is 0.001.
+        mbleu: Largest mBLEU-4 among the samples of an image; on charts it is 0.72.
+        distinct_captions: Smallest share of distinct captions across images, relative to the
+            references.
+        distinct_2: Smallest distinct-2, relative to the references.
+        vocabulary: Smallest number of distinct words, relative to the references.
+        image_dependence: Smallest share of CIDEr that is lost if captions are assigned to other
             images.
-        rollbacks: How often training may go back to the last healthy state before it stops.
-        patience: Unhealthy measurements in a row after which training stops that has not been
+        rollbacks: Number of times that training may return to the last healthy state before it
+            stops.
+        patience: Unhealthy measurements in a row after which training stops if it has not been
             healthy yet.
     """
 

@@ -1,4 +1,4 @@
-"""Objectives in half precision.
+"""Objectives in mixed precision.
 
 B batch, K captions an image, T time, E embedding.
 """
@@ -40,7 +40,7 @@ OBJECTIVES: dict[str, ObjectiveConfig] = {
     ),
 }
 HALVES = ("mixed_bfloat16", "mixed_float16")
-# Of a loss. A number is rounded to 8 or 11 bits, and one step's roundings add to another's.
+# Relative error of a loss. Numbers are rounded to 8 or 11 bits, and errors of steps accumulate.
 TOLERANCE = {"mixed_bfloat16": 2e-2, "mixed_float16": 4e-3}
 
 
@@ -52,7 +52,7 @@ def build(name: str, policy: str, batch: dict[str, tf.Tensor]) -> Trainer:
     network = captioner(dropout=0.0)
     with precision.using(policy):
         model = config.load_trainer().from_config(network.copy(), config, 8, 5, **data)
-    model.run_eagerly = True  # Tracing takes longer than all the steps.
+    model.run_eagerly = True  # Tracing would take longer than all steps.
     return model
 
 
@@ -72,7 +72,7 @@ def train(model: Trainer, batch: dict[str, tf.Tensor], steps: int = 3) -> dict[s
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_steps_are_nearly_those_of_float32(name, step_batch):
+def test_steps_are_close_to_those_of_float32(name, step_batch):
     def course(policy: str) -> tuple[dict[str, float], float]:
         """Figures of the steps, and a validation loss after them."""
         model = build(name, policy, step_batch)
@@ -81,7 +81,7 @@ def test_steps_are_nearly_those_of_float32(name, step_batch):
         figures = train(model, step_batch)
         assert int(model.optimizer.iterations) == 3
         if getattr(model, "critic", None):
-            # An update or two may be lost to a scale that is too large.
+            # One or two updates may be skipped because the scale is too large.
             assert int(model.critic_optimizer.iterations) >= 3 * model.updates - 2
         return figures, float(model.test_step(step_batch)["loss"])
 
@@ -93,14 +93,14 @@ def test_steps_are_nearly_those_of_float32(name, step_batch):
         assert loss == pytest.approx(expected_loss, rel=TOLERANCE[policy])
 
 
-def test_what_is_set_is_put_back():
+def test_the_previous_policy_is_restored():
     with pytest.raises(ZeroDivisionError), precision.using("mixed_float16"):
         assert keras.layers.Dense(1).compute_dtype == "float16"
         raise ZeroDivisionError
     assert keras.layers.Dense(1).compute_dtype == "float32"
 
 
-def test_a_copy_has_the_precision_that_is_set():
+def test_a_copy_has_the_current_precision():
     with precision.using("mixed_bfloat16"):
         half = captioner()
         again = half.copy()
@@ -137,7 +137,7 @@ def test_an_overflow_is_skipped_and_lowers_the_scale(name, step_batch):
     assert [int(optimizer.iterations) for optimizer in trained] == iterations
     scales = [float(optimizer.dynamic_scale) for optimizer in trained]
     assert scales == [2.0 ** (126 - count) for count in updates]
-    # What was too large is no figure.
+    # Values that overflowed are not in the means.
     assert np.isfinite(list(norms.values())).all()
 
     for optimizer in trained:
@@ -147,7 +147,7 @@ def test_an_overflow_is_skipped_and_lowers_the_scale(name, step_batch):
     assert any(changed)
 
 
-def test_what_no_scale_can_mend_is_told(step_batch):
+def test_a_nan_at_the_smallest_scale_is_reported(step_batch):
     model = build("wgan_gp", "mixed_float16", step_batch)
     model.critic.score_head.bias.assign([np.nan])
     figures = train(model, step_batch, steps=12)  # Each halves the scale twice.
@@ -200,9 +200,9 @@ def test_the_penalty_survives_float16(factor, penalty_gradients):
         return np.linalg.norm(found - expected) / np.linalg.norm(expected)
 
     scale = 2.0**15
-    while not np.isfinite(error(scale)):  # As the optimizer would.
+    while not np.isfinite(error(scale)):  # As the optimizer does.
         scale /= 2
     assert scale > 1
     assert error(scale) < 0.02
-    if factor == 1e-6:  # Without a scale, such slopes would be none at all.
+    if factor == 1e-6:  # Without a scale, such gradients underflow to zero.
         assert error(1.0) > 0.5

@@ -1,4 +1,4 @@
-"""Training that is continued equals training that never stopped, bit for bit.
+"""Continued training equals uninterrupted training, bit for bit.
 
 B batch, K captions an image, T time.
 """
@@ -47,7 +47,7 @@ def _deterministic() -> Iterator[None]:
 
 
 class Snapshot(keras.callbacks.Callback):
-    """Copies the folder as it is after so many steps, as a failure of power would leave it."""
+    """Copies the folder after a number of steps, as a power failure would leave it."""
 
     def __init__(self, directory: Path, steps: int):
         super().__init__()
@@ -61,10 +61,10 @@ class Snapshot(keras.callbacks.Callback):
 
 
 class Stage:
-    """A new process's view of a stage: new objects, then what the checkpoint holds."""
+    """A stage in a new process: new objects, restored from the checkpoint."""
 
     def __init__(self, name: str, directory: Path, data: dict[str, tf.Tensor], seed: int):
-        # A seed of its own, so that nothing agrees that is not restored.
+        # Another seed, so that variables that are not restored differ.
         network = captioner(seed=seed)
         keras.utils.set_random_seed(1)
         config = STAGES[name]
@@ -75,10 +75,10 @@ class Stage:
             self.model = config.load_trainer().from_config(
                 network.copy(), config, STEPS, 5, **references
             )
-        self.model.run_eagerly = True  # Tracing takes longer than all the steps.
+        self.model.run_eagerly = True  # Tracing would take longer than all steps.
         self.health: list[tuple[int, float]] = []
         self.monitor = CollapseMonitor(
-            # Healthy once; the way back begins after the stop.
+            # Healthy until the stop; the rollback happens after it.
             lambda: {"mbleu": float(self.monitor.step >= STOPPED)},
             MonitorConfig(every_steps=1),
             self.model.trained_state,
@@ -111,20 +111,20 @@ class Stage:
         ]
 
     def agrees_with(self, whole: "Stage") -> bool:
-        """Whether it ended as the one that was not stopped, and logged the same since."""
+        """Returns whether state and logs equal those of the uninterrupted stage."""
         pairs = zip(whole.state, self.state, strict=True)
         same = all(one.tobytes() == other.tobytes() for one, other in pairs)
         return same and self.logs == whole.logs and self.health == whole.health[STOPPED:]
 
 
 def stopped(name: str, path: Path, data: dict[str, tf.Tensor]) -> Stage:
-    """The stage as it ends; a copy of its folder stays, as it was in between."""
+    """Trains the whole stage and leaves a copy of its folder from the middle of it."""
     return Stage(name, path / "whole", data, seed=0).train(Snapshot(path / "whole", STOPPED))
 
 
 @pytest.fixture(scope="module")
 def whole(step_batch, tmp_path_factory) -> tuple[Stage, Path]:
-    """Maximum likelihood, and the copied folder."""
+    """Returns an uninterrupted maximum-likelihood stage and the copied folder."""
     path = tmp_path_factory.mktemp("runs")
     return stopped("maximum_likelihood", path, step_batch), path / "killed"
 
@@ -183,7 +183,7 @@ def lose_place(stage: Stage) -> None:
         *(lose_average, lose_means, lose_monitor, lose_place),
     ],
 )
-def test_everything_that_is_kept_is_needed(lose, whole, step_batch, tmp_path):
+def test_each_part_of_a_checkpoint_is_needed(lose, whole, step_batch, tmp_path):
     expected, killed = whole
     shutil.copytree(killed, tmp_path / "killed")
     continued = Stage("maximum_likelihood", tmp_path / "killed", step_batch, seed=9)

@@ -1,4 +1,4 @@
-"""Steps that XLA compiles are those of TensorFlow."""
+"""Steps compiled by XLA equal those of TensorFlow."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ ADVERSARIAL = [pytest.param(name, marks=pytest.mark.slow) for name in list(OBJEC
 
 
 def uniform(shape, seed, minval=0.0, maxval=1.0, **_) -> tf.Tensor:
-    """Digits of sines: little random, but XLA computes the same."""
+    """Returns digits of sines: not very random, but equal with and without XLA."""
     first, second = tf.unstack(tf.cast(seed, tf.float64))
     place = tf.cast(tf.range(tf.reduce_prod(shape)), tf.float64)
     digits = 1e4 * tf.sin(12.9898 * place + 78.233 * first + 37.719 * second + 1.0)
@@ -29,7 +29,7 @@ def categorical(logits: tf.Tensor, _: int, seed: tf.Tensor) -> tf.Tensor:
 
 @pytest.fixture
 def same_numbers(monkeypatch):
-    """Random numbers that do not depend on what computes them, as TensorFlow's do."""
+    """Replaces TensorFlow's random numbers, which XLA generates differently."""
     for function in (uniform, normal, categorical):
         monkeypatch.setattr(tf.random, f"stateless_{function.__name__}", function)
 
@@ -55,5 +55,5 @@ def test_the_same_steps(name, step_batch, same_numbers):
 
     (expected, changes), (found, compiled_changes) = trained(False), trained(True)
     assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
-    # Adam moves a weight as far for a gradient that is nothing but rounding as for any other.
+    # Adam changes a weight by its learning rate even if its gradient is only rounding error.
     assert np.mean(abs(compiled_changes - changes)) < 0.01 * np.mean(abs(changes))
