@@ -1,9 +1,9 @@
 """Draws README's picture: `python tools/readme_picture.py RUN_FIGURES RUN_SCENES --to X.png`.
 
-RUN_FIGURES is a run with several stages on the built-in charts, RUN_SCENES a run on the built-in
-scenes. The picture shows a validation image of each with its greedy caption, one sample and a
-reference; where the generator attended to for a few words of the greedy caption; and the frontier
-of the stages of RUN_FIGURES.
+RUN_FIGURES is a run on the built-in charts, RUN_SCENES a run on the built-in scenes. The picture
+shows a validation image of each with its greedy caption, one sample and a reference, and what the
+generator attends to for a few words of the greedy caption. If RUN_FIGURES has several stages, it
+also shows their frontier of quality and variety.
 
 T words; rows x columns: grid of image regions.
 """
@@ -86,13 +86,11 @@ def describe(run: Path, position: int) -> Described:
 
 
 def read_frontier(run: Path) -> dict[str, Points]:
-    """Curves over temperatures by the name of their stage, the first stage first."""
+    """Curves over temperatures by the name of their stage, in order; empty for a single stage."""
     path = run / "metrics.json"
     metrics = json.loads(path.read_text()) if path.is_file() else {}
     curves = metrics.get("frontier", {}).get("val", {})
     curves = {name: points for name, points in curves.items() if "temperature" in points[0]}
-    if not curves:
-        raise SystemExit(f"{run} has no frontier; give a finished run with several stages")
     return {name: curves[name] for name in sorted(curves)}
 
 
@@ -151,11 +149,13 @@ def draw_frontier(axes: Axes, curves: Mapping[str, Points]) -> None:
 
 def draw(images: Sequence[Described], curves: Mapping[str, Points], path: Path) -> None:
     """Writes the picture as PNG."""
-    figure = Figure(figsize=(10, 5.2), layout="constrained")
-    grid = figure.add_gridspec(len(images), 2, width_ratios=[2.3, 1])
+    widths = [7, 3] if curves else [7]
+    figure = Figure(figsize=(sum(widths), 5.2), layout="constrained")
+    grid = figure.add_gridspec(len(images), len(widths), width_ratios=widths)
     for row, image in enumerate(images):
         draw_described(figure.add_subfigure(grid[row, 0]), image)
-    draw_frontier(figure.add_subplot(grid[:, 1]), curves)
+    if curves:
+        draw_frontier(figure.add_subplot(grid[:, 1]), curves)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png", dpi=110)
 
