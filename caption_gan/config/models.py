@@ -11,7 +11,7 @@ from jsonargparse.typing import (
     PositiveInt,
 )
 
-from caption_gan.config.objectives import Rate
+from caption_gan.config.objective_config import Rate
 
 
 @dataclass(frozen=True)

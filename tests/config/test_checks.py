@@ -5,15 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from caption_gan.config.adversarial import PolicyGradientConfig, SelfCriticalConfig, WGANGPConfig
 from caption_gan.config.checks import check
 from caption_gan.config.data import DataConfig
 from caption_gan.config.models import DecodingConfig, EncoderConfig, GeneratorConfig, TextConfig
-from caption_gan.config.objectives import (
-    MaximumLikelihoodConfig,
-    PolicyGradientConfig,
-    SelfCriticalConfig,
-    WGANGPConfig,
-)
+from caption_gan.config.objectives import MaximumLikelihoodConfig
 from caption_gan.config.run import Config
 from caption_gan.distribution import replicas, strategies
 from caption_gan.errors import CaptionGANError

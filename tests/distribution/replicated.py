@@ -12,14 +12,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from caption_gan.config.objectives import (
-    MaximumLikelihoodConfig,
-    ObjectiveConfig,
+from caption_gan.config.adversarial import (
     PolicyGradientConfig,
     RewardWeights,
     SelfCriticalConfig,
     WGANGPConfig,
 )
+from caption_gan.config.objective_config import ObjectiveConfig
+from caption_gan.config.objectives import MaximumLikelihoodConfig
 from caption_gan.distribution import precision, replicas, strategies
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.encoders.convolutional import ConvolutionalEncoder

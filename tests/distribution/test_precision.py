@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from caption_gan.config.objectives import (
+from caption_gan.config.adversarial import (
     CriticConfig,
-    MaximumLikelihoodConfig,
-    ObjectiveConfig,
     PolicyGradientConfig,
     RewardWeights,
     SelfCriticalConfig,
     WGANGPConfig,
 )
+from caption_gan.config.objective_config import ObjectiveConfig
+from caption_gan.config.objectives import MaximumLikelihoodConfig
 from caption_gan.distribution import precision
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.critics.critic import build_critic

@@ -7,7 +7,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from caption_gan.config.objectives import RewardWeights, SelfCriticalConfig, WGANGPConfig
+from caption_gan.config.adversarial import RewardWeights, SelfCriticalConfig, WGANGPConfig
 from caption_gan.errors import CaptionGANError
 from caption_gan.models.trace_scopes import ENCODER, GENERATOR_UPDATE, PENALTY, REWARD, ROLLOUT
 from caption_gan.training.loop import Position, train

@@ -14,13 +14,9 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework import config as framework
 
-from caption_gan.config.objectives import (
-    MaximumLikelihoodConfig,
-    ObjectiveConfig,
-    PolicyGradientConfig,
-    SelfCriticalConfig,
-    WGANGPConfig,
-)
+from caption_gan.config.adversarial import PolicyGradientConfig, SelfCriticalConfig, WGANGPConfig
+from caption_gan.config.objective_config import ObjectiveConfig
+from caption_gan.config.objectives import MaximumLikelihoodConfig
 from caption_gan.config.run import MonitorConfig
 from caption_gan.distribution import precision
 from caption_gan.training.checkpoints import TrainingCheckpoint

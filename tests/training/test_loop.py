@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from caption_gan.config.objectives import MaximumLikelihoodConfig, WGANGPConfig
+from caption_gan.config.adversarial import WGANGPConfig
+from caption_gan.config.objectives import MaximumLikelihoodConfig
 from caption_gan.training.loop import Position, train
 from caption_gan.training.objectives.trainer import Trainer
 from tests.captioners import captioner

@@ -6,7 +6,7 @@ B batch, K captions per image, T time, E embedding, H hidden.
 import keras
 import tensorflow as tf
 
-from caption_gan.config.objectives import CriticConfig
+from caption_gan.config.adversarial import CriticConfig
 from caption_gan.models.critics.critic import Critic
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.generators.generator import Generator, Memory

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from caption_gan.config.objectives import AdversarialConfig
+from caption_gan.config.adversarial import AdversarialConfig
 from caption_gan.distribution import precision, replicas
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.critics.critic import build_critic

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from caption_gan.config.objectives import PolicyGradientConfig
+from caption_gan.config.adversarial import PolicyGradientConfig
 from caption_gan.distribution import replicas
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding import sampling

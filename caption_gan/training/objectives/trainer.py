@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from caption_gan.config.objectives import ObjectiveConfig
+from caption_gan.config.objective_config import ObjectiveConfig
 from caption_gan.distribution import replicas
 from caption_gan.models.captioner import Captioner
 from caption_gan.training.averaging import RunningAverage

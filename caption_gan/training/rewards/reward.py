@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
-from caption_gan.config.objectives import RewardWeights
+from caption_gan.config.adversarial import RewardWeights
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.training.rewards.cider import CiderReward
 from caption_gan.training.rewards.critic import CriticScore

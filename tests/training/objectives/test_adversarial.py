@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from caption_gan.config.objectives import OBJECTIVES, Constraint, CriticConfig, RewardWeights
+from caption_gan.config.adversarial import Constraint, CriticConfig, RewardWeights
+from caption_gan.config.objectives import OBJECTIVES
 from caption_gan.models.decoding import sampling
 from caption_gan.models.decoding.constraints import mask_special_tokens
 from caption_gan.models.encoders.encoder import Regions

@@ -1,0 +1,89 @@
+"""What every objective has in its settings; see `caption_gan.config.objectives`."""
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from jsonargparse.typing import PositiveInt, restricted_number_type
+
+if TYPE_CHECKING:
+    Rate = float
+else:
+    Rate = restricted_number_type("Rate", float, [(">=", 0), ("<", 1)])
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What stages and checks ask of any objective.
+
+    Attributes:
+        epochs: Passes over the training images.
+        batch_size: Images per update.
+        captions: Captions per image in each step.
+        ema_momentum: Momentum of an exponential moving average of the weights, such as 0.999. The
+            average then writes the captions that are scored, and is what the run keeps. 0 keeps
+            the weights themselves.
+    """
+
+    trainer: ClassVar[str]  # `module:class` of the `Trainer`; loaded when a stage begins.
+
+    epochs: PositiveInt = 1
+    batch_size: PositiveInt = 32
+    captions: PositiveInt = 2
+    ema_momentum: Rate = 0.0
+
+    @property
+    def images_per_step(self) -> int:
+        """Images that a training step takes."""
+        return self.batch_size
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether the objective trains a critic."""
+        return False
+
+    @property
+    def has_rewards(self) -> bool:
+        """Whether the objective rewards whole captions, and so may need document frequencies."""
+        return False
+
+    @property
+    def watches_for_collapse(self) -> bool:
+        """Whether samples are watched for signs of collapse (`MonitorConfig`)."""
+        return False
+
+    @property
+    def trains_encoder(self) -> bool:
+        """Whether the objective trains the encoder."""
+        return True
+
+    @property
+    def generator_warmup_steps(self) -> int:
+        """Steps before the generator is trained."""
+        return 0
+
+    @property
+    def sentences_per_caption(self) -> float:
+        """Sentences of `data.corpora` that the objective reads per real caption."""
+        return 0.0
+
+    @property
+    def sorts_by_length(self) -> bool:
+        """Whether a batch should hold images with captions of similar length."""
+        return False
+
+    def check(self, name: str) -> None:
+        """Refuses settings that cannot work together.
+
+        Args:
+            name: Name of the objective, for the message.
+
+        Raises:
+            CaptionGANError: Names the settings and the remedy.
+        """
+
+    @classmethod
+    def load_trainer(cls) -> Any:
+        """Imports the class of the `Trainer`; only then is TensorFlow needed."""
+        module, _, name = cls.trainer.partition(":")
+        return vars(importlib.import_module(module))[name]
