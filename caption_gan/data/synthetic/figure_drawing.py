@@ -43,7 +43,7 @@ def draw(facts: Any, rng: random.Random) -> Image.Image:
     width, height = _size(rng)
     canvas = Canvas(width, height, rng.choice((WHITE, WHITE, WHITE, (250, 249, 246))))
     kind = facts["kind"]
-    colours = {one["colour"]: _shade(one["colour"], rng) for one in facts["series"]}
+    colours = {item["colour"]: _shade(item["colour"], rng) for item in facts["series"]}
     text_size = rng.uniform(7, 9)
     margin = rng.uniform(2, 5)
     box = Box(margin, margin, width - margin, height - margin)
@@ -76,7 +76,7 @@ def _bands(series: Sequence[Any]) -> list[tuple[float, float]]:
 
     Two crossing series share a band, which is twice as high as others so that they are steep.
     """
-    levels = [one.get("level", 0) for one in series]
+    levels = [item.get("level", 0) for item in series]
     sizes = [levels.count(level) for level in range(max(levels) + 1)]
     gap = 0.11
     unit = (0.88 - gap * (len(sizes) - 1)) / sum(sizes)
@@ -110,15 +110,15 @@ def _draw_lines(
     roughness = rng.choice((0, 0.03, 0.06))
     width = rng.uniform(3, 4.2)
     inset = rng.uniform(0, 0.06)
-    for one, (low, high) in zip(series, _bands(series), strict=True):
-        trend = _trend(one["shape"], rng)
+    for item, (low, high) in zip(series, _bands(series), strict=True):
+        trend = _trend(item["shape"], rng)
         places = [index / (count - 1) for index in range(count)]
         heights = [_clip(trend(x) + rng.uniform(-roughness, roughness)) for x in places]
         points = [
             box.at(inset + x * (1 - 2 * inset), low + y * (high - low))
             for x, y in zip(places, heights, strict=True)
         ]
-        colour = colours[one["colour"]]
+        colour = colours[item["colour"]]
         style = rng.choice(("solid", "solid", "dashed", "marked"))
         if style == "dashed":
             canvas.dashes(points, colour, width + 0.4, dash=14, gap=3)
@@ -137,14 +137,14 @@ def _draw_bars(
     width = rng.uniform(0.76, 0.9) / groups / len(series)
     edge = rng.choice((None, None, (40, 40, 40), WHITE))
     whiskers = rng.random() < 0.25
-    for position, (one, (low, high)) in enumerate(zip(series, _bands(series), strict=True)):
-        trend = _trend(one["shape"], rng)
+    for position, (item, (low, high)) in enumerate(zip(series, _bands(series), strict=True)):
+        trend = _trend(item["shape"], rng)
         for group in range(groups):
             height = trend(group / (groups - 1)) + rng.uniform(-0.04, 0.04)
             y = low + _clip(height) * (high - low)
             x = (group + 0.5) / groups + (position - len(series) / 2) * width
             (left, top), (right, bottom) = box.at(x, y), box.at(x + width, 0)
-            canvas.rectangle(Box(left, top, right, bottom), colours[one["colour"]], edge)
+            canvas.rectangle(Box(left, top, right, bottom), colours[item["colour"]], edge)
             if whiskers:
                 middle, reach = (left + right) / 2, 0.025 * box.height
                 canvas.line([(middle, top - reach), (middle, top + reach)], (40, 40, 40), 1)
@@ -157,9 +157,9 @@ def _draw_points(
     count = rng.randint(16, 26)
     radius = rng.uniform(2.6, 3.4)
     forms = rng.choices(("circle", "square", "triangle", "diamond"), (4, 1, 1, 1), k=len(series))
-    for one, (low, high), form in zip(series, _bands(series), forms, strict=True):
-        colour = colours[one["colour"]]
-        trend = _trend(one["shape"], rng) if one["shape"] != "cloud" else None
+    for item, (low, high), form in zip(series, _bands(series), forms, strict=True):
+        colour = colours[item["colour"]]
+        trend = _trend(item["shape"], rng) if item["shape"] != "cloud" else None
         centre = rng.uniform(0.35, 0.65)
         for index in range(count):
             if trend:
@@ -175,7 +175,7 @@ def _draw_points(
 def _draw_layers(
     canvas: Canvas, box: Box, facts: Any, colours: dict[str, Colour], rng: random.Random
 ) -> None:
-    series = sorted(facts["series"], key=lambda one: one["level"])
+    series = sorted(facts["series"], key=lambda item: item["level"])
     thickest = 0.94 / len(series)
     profiles: dict[str, Callable[[float], float]] = {
         "widen": lambda x: 0.15 + 0.85 * x,
@@ -186,15 +186,15 @@ def _draw_layers(
     edge = rng.random() < 0.4
     roughness = rng.choice((0, 0.05))
     floor = [0.0] * count
-    for one in series:
-        profile = profiles[one["shape"]]
+    for item in series:
+        profile = profiles[item["shape"]]
         ceiling = [
             y + thickest * (profile(x) + rng.uniform(-roughness, roughness))
             for x, y in zip(places, floor, strict=True)
         ]
         upper = [box.at(x, y) for x, y in zip(places, ceiling, strict=True)]
         lower = [box.at(x, y) for x, y in zip(places, floor, strict=True)]
-        canvas.polygon([*upper, *reversed(lower)], colours[one["colour"]])
+        canvas.polygon([*upper, *reversed(lower)], colours[item["colour"]])
         if edge:
             canvas.line(upper, WHITE, 1)
         floor = ceiling
@@ -203,8 +203,8 @@ def _draw_layers(
 def _draw_histogram(
     canvas: Canvas, box: Box, facts: Any, colours: dict[str, Colour], rng: random.Random
 ) -> None:
-    (one,) = facts["series"]
-    density = _density(one["shape"], rng)
+    (item,) = facts["series"]
+    density = _density(item["shape"], rng)
     count = rng.randint(9, 16)
     edge = rng.choice((None, WHITE, (40, 40, 40)))
     tallest = rng.uniform(0.8, 0.92)
@@ -212,7 +212,7 @@ def _draw_histogram(
         height = density((index + 0.5) / count) * rng.uniform(0.93, 1.05) * tallest
         left, top = box.at(0.02 + 0.96 * index / count, height)
         right, bottom = box.at(0.02 + 0.96 * (index + 1) / count, 0)
-        canvas.rectangle(Box(left, top, right, bottom), colours[one["colour"]], edge)
+        canvas.rectangle(Box(left, top, right, bottom), colours[item["colour"]], edge)
     marker = facts["marker"]
     start = {"left": 0.1, "middle": 0.44, "right": 0.78}[marker["place"]]
     x = start + rng.uniform(0, 0.12)
@@ -248,9 +248,9 @@ def _draw_pie(
     # Clockwise from the top, the largest slice first, as is common.
     angle = rng.uniform(-110, -70)
     edges = []
-    for one in sorted(facts["series"], key=lambda one: one["share"], reverse=True):
-        end = angle + 3.6 * one["share"]
-        canvas.wedge(centre, radius, angle, end, colours[one["colour"]])
+    for item in sorted(facts["series"], key=lambda item: item["share"], reverse=True):
+        end = angle + 3.6 * item["share"]
+        canvas.wedge(centre, radius, angle, end, colours[item["colour"]])
         edges.append(math.radians(angle))
         angle = end
     if rng.random() < 0.6:

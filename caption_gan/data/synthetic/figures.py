@@ -61,7 +61,7 @@ _ORDER = {
     "area": ("top", "bottom", "above", "below"),
 }
 
-# Percents of slices.
+# Shares of the slices of a pie, in percent.
 _SHARES = ((70, 30), (60, 40), (58, 30, 12), (52, 36, 12))
 
 _COUNT = {2: "two", 3: "three"}
@@ -100,8 +100,8 @@ class FiguresDataset:
         facts: dict[str, Any] = {"kind": kind, "series": series}
         if kind == "area":
             # The edge between layers that change in opposite ways shows neither change.
-            for one in series:
-                one["shape"] = series[0]["shape"]
+            for item in series:
+                item["shape"] = series[0]["shape"]
         if kind == "bar":
             facts["groups"] = rng.randint(3, 4)
             _change_or_compare(series, rng)
@@ -112,7 +112,7 @@ class FiguresDataset:
         return facts
 
     def draw(self, facts: Any, rng: random.Random) -> Image.Image:
-        """Returns the chart as an RGB image, 112 to 200 pixels a side."""
+        """Returns the chart as an RGB image, 112 to 200 pixels per side."""
         return figure_drawing.draw(facts, rng)
 
     def caption(self, facts: Any, rng: random.Random) -> str:
@@ -157,16 +157,16 @@ def true_clauses(facts: Any) -> dict[str, list[Statement]]:
         return (number, colour, noun, predicate)
 
     if kind == "pie":
-        by_share = sorted(series, key=lambda one: one["share"])
+        by_share = sorted(series, key=lambda item: item["share"])
         return {
             "largest": [clause("largest", by_share[-1]["colour"])],
             "smallest": [clause("smallest", by_share[0]["colour"])],
         }
     topics = {
-        "shape of " + one["colour"]: [
-            clause(predicate, one["colour"]) for predicate in _SHAPES[kind][one["shape"]]
+        "shape of " + item["colour"]: [
+            clause(predicate, item["colour"]) for predicate in _SHAPES[kind][item["shape"]]
         ]
-        for one in series
+        for item in series
     }
     if "marker" in facts:
         marker = facts["marker"]
@@ -180,29 +180,29 @@ def _true_order(kind: str, series: Sequence[Mapping[str, Any]]) -> list[Statemen
     number, noun = _NOUN[kind]
     top, bottom, above, below = _ORDER[kind]
     statements: list[Statement] = []
-    for one in series:
-        others = [other for other in series if other is not one]
-        if all(one["level"] > other["level"] for other in others):
-            statements.append((number, one["colour"], noun, top))
-        if all(one["level"] < other["level"] for other in others):
-            statements.append((number, one["colour"], noun, bottom))
+    for item in series:
+        others = [other for other in series if other is not item]
+        if all(item["level"] > other["level"] for other in others):
+            statements.append((number, item["colour"], noun, top))
+        if all(item["level"] < other["level"] for other in others):
+            statements.append((number, item["colour"], noun, bottom))
         for other in others:
-            difference = one["level"] - other["level"]
+            difference = item["level"] - other["level"]
             relation = above if difference > 0 else below if difference else "cross"
             clause = f"{number} to another"
-            statements.append((clause, one["colour"], noun, relation, other["colour"]))
+            statements.append((clause, item["colour"], noun, relation, other["colour"]))
     return statements
 
 
 def _reading_order(facts: Any) -> list[str]:
     """Returns the colours from highest series or largest slice down, or from left to right."""
 
-    def place(one: Mapping[str, Any]) -> tuple[int, bool]:
+    def place(item: Mapping[str, Any]) -> tuple[int, bool]:
         # Of two lines that cross, the falling one starts higher.
-        return -one.get("share", one.get("level", 0)), "level" in one and one["shape"] != "fall"
+        return -item.get("share", item.get("level", 0)), "level" in item and item["shape"] != "fall"
 
     marker = [facts["marker"]] if "marker" in facts else []
-    return [one["colour"] for one in sorted(facts["series"], key=place) + marker]
+    return [item["colour"] for item in sorted(facts["series"], key=place) + marker]
 
 
 def _sample_slices(rng: random.Random) -> list[dict[str, Any]]:
@@ -218,19 +218,19 @@ def _sample_slices(rng: random.Random) -> list[dict[str, Any]]:
 def _change_or_compare(series: list[dict[str, Any]], rng: random.Random) -> None:
     """Makes all bars flat and comparable, or all rise or fall over the whole height."""
     flat = rng.random() < 0.35
-    for one in series:
+    for item in series:
         if flat:
-            one["shape"] = "flat"
+            item["shape"] = "flat"
         else:
-            one["shape"] = rng.choice(("rise", "fall"))
-            del one["level"]
+            item["shape"] = rng.choice(("rise", "fall"))
+            del item["level"]
 
 
 def _cross(series: list[dict[str, Any]], rng: random.Random) -> None:
     """Makes two neighbouring lines cross: one rises and one falls, on the same level."""
     lower = rng.randrange(len(series) - 1)
     pair = series[lower : lower + 2]
-    for one, shape in zip(pair, rng.sample(("rise", "fall"), 2), strict=True):
-        one["shape"] = shape
-    for one in series[lower + 1 :]:
-        one["level"] -= 1
+    for item, shape in zip(pair, rng.sample(("rise", "fall"), 2), strict=True):
+        item["shape"] = shape
+    for item in series[lower + 1 :]:
+        item["level"] -= 1
