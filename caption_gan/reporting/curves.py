@@ -210,7 +210,7 @@ def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
     """Returns an empty chart of a size in inches; call it within `rc_context(STYLE)`."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
     axes = figure.add_subplot()
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure, axes
 
 

@@ -25,6 +25,8 @@ def format_number(value: float | None) -> str:
         return "\N{EN DASH}"
     if isinstance(value, int):
         return f"{value:,}"
+    if abs(value) < 1e-8:  # BLEU without a match is about 1e-14: the scorer's epsilons.
+        return "0.000"
     if abs(value) >= 100 or (abs(value) >= 10 and value == round(value)):
         return f"{value:,.0f}"
     text = f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.2g}"
