@@ -1,4 +1,4 @@
-"""A captioner small enough to train in a test, for cached regions [B, 4, 6]."""
+"""A small captioner to train in tests, for cached regions [B, 4, 6]."""
 
 import keras
 
@@ -12,7 +12,7 @@ REGIONS = (4, 6)
 
 @keras.saving.register_keras_serializable(package="tests")
 class Unseeing(Encoder):
-    """An encoder that leaves cached regions as they are."""
+    """An encoder that returns cached regions unchanged."""
 
     def after_cache(self, cached):
         return Regions(cached)
@@ -20,7 +20,7 @@ class Unseeing(Encoder):
 
 @keras.saving.register_keras_serializable(package="tests")
 class Bending(Unseeing):
-    """An encoder with one weight."""
+    """An encoder with one trainable weight."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -32,7 +32,7 @@ class Bending(Unseeing):
 
 
 def captioner(seed: int = 0, encoder: type[Unseeing] = Unseeing, **settings) -> Captioner:
-    """A random one of 10 words; settings are the generator's."""
+    """Builds a random captioner of 10 words; `settings` are the generator's."""
     keras.utils.set_random_seed(seed)
     arguments = {
         "embedding_size": 8,

@@ -1,4 +1,4 @@
-"""Embeds images and texts in one space with a trained model from elsewhere, such as CLIP.
+"""Embeds images and texts in a common space with a pretrained model such as CLIP.
 
 N images or texts, B batch, D embedding.
 """
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-# A text's tokenizer is often part of the model, and made of operations that this registers.
+# Registers the operations of a tokenizer, which is often part of the model.
 import tensorflow_text  # noqa: F401
 
 from caption_gan.errors import CaptionGANError
@@ -20,14 +20,14 @@ _OUTPUT = "embedding"
 
 
 class DualEncoder:
-    """A SavedModel of two signatures that embeds images and texts side by side.
+    """A SavedModel with two signatures that embed images and texts.
 
     * `images`: `image_bytes`, the files' contents, string [B], to `embedding`, float [B, D].
     * `texts`: `text`, string [B], to `embedding`, float [B, D].
 
-    Any model trained so that an image lies near its descriptions can be exported to this form
-    (Radford et al., "Learning Transferable Visual Models From Natural Language Supervision",
-    2021): decoding, resizing and tokenizing belong into the signatures.
+    Any model that embeds images near their descriptions can be exported to this form (Radford et
+    al., "Learning Transferable Visual Models From Natural Language Supervision", 2021). The
+    signatures include decoding, resizing and tokenizing.
     """
 
     def __init__(self, path: Path, batch_size: int = 64):
@@ -35,10 +35,10 @@ class DualEncoder:
 
         Args:
             path: Directory of the SavedModel.
-            batch_size: Most images or texts that the model is given at once.
+            batch_size: Maximum number of images or texts per call of the model.
 
         Raises:
-            CaptionGANError: If `path` is no SavedModel, cannot be loaded, or has other signatures.
+            CaptionGANError: `path` is not a SavedModel, cannot be loaded, or has other signatures.
         """
         self.path = path
         self.batch_size = batch_size
@@ -47,7 +47,7 @@ class DualEncoder:
                 f"dual encoder: expected the directory of a SavedModel, found none at {path}"
             )
         try:
-            # Kept whole: its signatures do not keep the variables alive.
+            # Keep the model itself: its signatures do not keep the variables alive.
             self._model = tf.saved_model.load(str(path))
         except (OSError, ValueError, tf.errors.OpError) as error:
             raise CaptionGANError(
@@ -60,7 +60,7 @@ class DualEncoder:
         """Embeds the contents of image files as rows of length 1, [N, D].
 
         Raises:
-            CaptionGANError: If the model gives anything but one finite row an image, not all zero.
+            CaptionGANError: If the model does not return one finite, nonzero row per image.
         """
         return self._embed("images", images)
 
@@ -68,7 +68,7 @@ class DualEncoder:
         """Embeds texts as rows of length 1, [N, D].
 
         Raises:
-            CaptionGANError: If the model gives anything but one finite row a text, not all zero.
+            CaptionGANError: If the model does not return one finite, nonzero row per text.
         """
         return self._embed("texts", texts)
 
@@ -113,6 +113,6 @@ class DualEncoder:
 
 
 def _described(tensors: dict[str, Any]) -> str:
-    """Such as `text`, string [None]."""
+    """Describes tensors, e.g. as `text`, string [None]."""
     described = (f"`{name}`, {of.dtype.name} {of.shape}" for name, of in tensors.items())
     return "; ".join(described) or "nothing"

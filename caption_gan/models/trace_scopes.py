@@ -1,4 +1,4 @@
-"""Names of the parts of a step, which a trace shows (docs/profiling.md)."""
+"""Names of the parts of a training step in a profiler's trace (docs/profiling.md)."""
 
 import functools
 from collections.abc import Callable
@@ -19,10 +19,9 @@ R = TypeVar("R")
 
 
 def trace_scope(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorates a function whose operations are to have the name of a phase before theirs.
+    """Decorates a function: puts its operations, and their gradients, under a name scope.
 
-    A name costs nothing when no trace is taken: it is given when a graph is made. TensorFlow
-    gives it to the gradients too.
+    Names are given when the graph is built, so that they cost nothing in a step.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:

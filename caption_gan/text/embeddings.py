@@ -1,6 +1,6 @@
-"""Word vectors: those of the model, and those somebody else trained.
+"""The word embedding layer, and pretrained word vectors.
 
-Shapes: V vocabulary, E embedding; [...] stands for any leading dimensions, such as [B, T].
+V vocabulary, E embedding; [...] stands for any leading dimensions, such as [B, T].
 """
 
 import gzip
@@ -26,7 +26,7 @@ class WordVectors:
     Attributes:
         words: V entries of the vocabulary, special tokens included.
         matrix: float32 [V, E]; the row of padding is zero.
-        found: bool [V]; the other rows are drawn at random.
+        found: bool [V]; whether the file has the word. The other rows are random.
     """
 
     words: tuple[str, ...]
@@ -37,11 +37,11 @@ class WordVectors:
         """Share of the vocabulary's words that have a pretrained vector.
 
         Args:
-            counts: How often each word occurs (`count_words`). Given, running words are counted
-                instead of distinct ones; words outside the vocabulary are left aside.
+            counts: How often each word occurs (`count_words`), as the weight of the word. By
+                default, each word of the vocabulary has the same weight.
 
         Returns:
-            A share from 0 to 1; special tokens do not count.
+            A share from 0 to 1, without the special tokens.
         """
         weights = np.array(
             [
@@ -57,21 +57,21 @@ class WordVectors:
 def load_word_vectors(
     path: str | os.PathLike[str], vocabulary: Sequence[str], seed: int = 0
 ) -> WordVectors:
-    """Loads the vectors of a vocabulary's words from GloVe's or word2vec's text format.
+    """Loads the vectors of a vocabulary from GloVe's or word2vec's text format.
 
-    A line is a word and E numbers, separated by single spaces; a first line of two integers is
-    word2vec's header. A file whose name ends in `.gz` is decompressed while reading. Words are
-    looked up as they stand in the vocabulary, that is in lower case.
+    A line holds a word and E numbers, separated by single spaces; a first line of two integers is
+    word2vec's header. Files that end in `.gz` are decompressed. Words are looked up in lower case,
+    as in the vocabulary.
 
     Args:
         path: The file of vectors.
         vocabulary: V entries, as `read_vocabulary` returns them.
-        seed: For the rows of words without a vector, which are drawn from a normal distribution
-            with the mean and standard deviation of all numbers that were found.
+        seed: For the rows of words without a vector: normal random numbers with the mean and
+            standard deviation of all numbers that were found.
 
     Raises:
         CaptionGANError: If the file is missing or of another format, a line has the wrong number
-            of values, or no word of the vocabulary is in it.
+            of values, or the file has no word of the vocabulary.
     """
     row_of = {
         word.encode("utf-8"): row
@@ -92,8 +92,8 @@ def load_word_vectors(
                 )
             if header:
                 continue
-        # A few words of GloVe's 840B file hold spaces (". . ."), so the last E fields count; that
-        # the field before them is a number is how a line that is too long is told from those.
+        # A few words of GloVe's 840B file contain spaces (". . ."), so only the last E fields are
+        # numbers. A number before them means that the line is too long.
         surplus = len(fields) - 1 - size
         if surplus < 0 or (surplus > 0 and _is_number(fields[surplus])):
             raise CaptionGANError(
@@ -112,7 +112,7 @@ def load_word_vectors(
 
 
 def _lines(path: str | os.PathLike[str]) -> Iterator[bytes]:
-    """Yields lines as bytes: some of GloVe's words hold what Unicode counts as line ends."""
+    """Yields lines as bytes: some of GloVe's words contain line separators of Unicode."""
     name = str(path)
     if name.endswith(".zip"):
         raise CaptionGANError(f"{path}: expected a text file or .gz; unpack the archive first")

@@ -1,7 +1,7 @@
-"""Captions to token ids and back, in the graph, so that a served model takes and gives text.
+"""The tokenizer: captions to token ids and back, in the graph, so that it can be served.
 
-Shapes: N captions, T sequence length, V vocabulary, (W) words or (P) pieces of words (ragged);
-[...] stands for any leading dimensions, such as [B, K].
+N captions, T sequence length, V vocabulary, (W) words or (P) pieces of words (ragged); [...]
+stands for any leading dimensions, such as [B, K].
 """
 
 import os
@@ -27,20 +27,23 @@ from caption_gan.text.vocabulary import (
 class Tokenizer(tf.Module):
     """Turns captions into token ids and token ids into captions.
 
-    Works eagerly, inside `tf.data` and `tf.function`, and inside a SavedModel: the vocabulary file
-    is an asset of every model that tracks this module. A process that loads such a model imports
-    `tensorflow_text` first, which registers the operations.
+    Works eagerly, in `tf.data`, in `tf.function` and in a SavedModel, of which the vocabulary file
+    becomes an asset. A process that loads such a model must import `tensorflow_text` first, which
+    registers the operations.
 
     Args:
         vocabulary_path: File written by `write_vocabulary`.
-        kind: `word` or `wordpiece`, as the vocabulary was built.
-        sequence_length: T, the number of tokens of every caption, start and end included.
-        in_graph: Whether graphs hold the vocabulary instead of the file's name, for machines that
-            do not have the file.
+        kind: `word` or `wordpiece`, the kind of the vocabulary.
+        sequence_length: T, the number of tokens per caption, start, end and padding included.
+        in_graph: Whether graphs contain the vocabulary instead of the name of its file, for
+            machines that do not have the file.
+
+    Attributes:
+        special_tokens: Ids of padding, start, end and unknown token.
 
     Raises:
-        CaptionGANError: If the vocabulary cannot be read, is of the other kind, or
-            `sequence_length` leaves no place for a word.
+        CaptionGANError: If the vocabulary cannot be read or is of the other kind, or
+            `sequence_length` leaves no room for a word.
     """
 
     special_tokens = SPECIAL_IDS
@@ -67,7 +70,7 @@ class Tokenizer(tf.Module):
             to_ids = tf.lookup.KeyValueTensorInitializer(words, numbers)
             to_words = tf.lookup.KeyValueTensorInitializer(numbers, words)
         else:
-            # Both tables read the file, so it is exported once and listed under `assets`.
+            # Both tables read the same file, so that it is exported as one asset.
             path = os.path.abspath(vocabulary_path)
             line, number = tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER
             to_ids = tf.lookup.TextFileInitializer(path, tf.string, line, tf.int64, number)
@@ -84,10 +87,10 @@ class Tokenizer(tf.Module):
         return len(self.vocabulary)
 
     def tokenize(self, captions: tf.Tensor) -> tf.Tensor:
-        """Turns captions into start, words, end and padding.
+        """Turns captions into token ids: start, words, end, padding.
 
-        A caption that is too long loses its last words, whole ones also where words are several
-        pieces; the end is always there.
+        A caption that is too long loses its last words; words of several pieces are cut as a
+        whole. The end token is always there.
 
         Args:
             captions: string [...].
@@ -99,7 +102,7 @@ class Tokenizer(tf.Module):
         words, fitting = self._token_ids(captions)  # [N, (P)], [N]
         words = words.to_tensor(PAD_ID, shape=[None, self.sequence_length - 1])  # [N, T - 1]
         place = tf.range(self.sequence_length - 1, dtype=tf.int64) - fitting[:, tf.newaxis]
-        # The end stands where the first word that does not fit would, padding after it.
+        # The end token takes the position after the last word that fits; padding follows.
         words = tf.where(place < 0, words, tf.where(tf.equal(place, 0), END_ID, PAD_ID))
         token_ids = tf.pad(words, [[0, 0], [1, 0]], constant_values=START_ID)  # [N, T]
         shape = tf.concat([tf.shape(captions), [self.sequence_length]], axis=0)
@@ -111,7 +114,7 @@ class Tokenizer(tf.Module):
         """Turns token ids into captions: `a dog, running.`
 
         Args:
-            token_ids: integer [..., T]; what follows the first end token is ignored.
+            token_ids: integer [..., T]; tokens after the first end token are ignored.
 
         Returns:
             string [...], with `[UNK]` for unknown words.
@@ -123,14 +126,14 @@ class Tokenizer(tf.Module):
         if self.kind == "wordpiece":
             pieces = tf.strings.regex_replace(pieces, f"^ {CONTINUATION}", "")
         text = tf.strings.reduce_join(tf.where(shown, pieces, ""), axis=-1)  # [...]
-        # Square brackets and quotation marks keep their spaces: closed up, "[ unk ]" would read as
-        # the unknown word, and a plain quotation mark does not say which side it is on.
+        # Square brackets and quotation marks keep their spaces: without them, "[ unk ]" would be
+        # the unknown word, and a straight quotation mark may open or close.
         text = tf.strings.regex_replace(text, r" ([,.;:!?%)])", r"\1")
         text = tf.strings.regex_replace(text, r"\( ([^\p{M}\s])", r"(\1")
         return tf.strings.strip(text)
 
     def token_strings(self, token_ids: tf.Tensor) -> tf.Tensor:
-        """Names each token, special ones included.
+        """Looks up the string of each token, special ones included.
 
         Args:
             token_ids: integer [...].
@@ -141,7 +144,7 @@ class Tokenizer(tf.Module):
         return self._words.lookup(tf.cast(token_ids, tf.int64))
 
     def usable(self, captions: tf.Tensor) -> tf.Tensor:
-        """Tells captions that can be learned from: at least one known word, not mere punctuation.
+        """Whether captions contain at least one known word that is not punctuation.
 
         False for captions that are empty after normalisation or in another alphabet.
 
@@ -158,7 +161,7 @@ class Tokenizer(tf.Module):
         return tf.reshape(tf.reduce_any(known, axis=1), tf.shape(captions))
 
     def too_long(self, captions: tf.Tensor) -> tf.Tensor:
-        """Tells captions that `tokenize` cuts.
+        """Whether `tokenize` cuts captions.
 
         Args:
             captions: string [...].
@@ -171,7 +174,7 @@ class Tokenizer(tf.Module):
         return tf.reshape(token_ids.row_lengths() > fitting, tf.shape(captions))
 
     def out_of_vocabulary_rate(self, captions: tf.Tensor) -> tf.Tensor:
-        """Measures the share of running words that are unknown, punctuation counted.
+        """Share of the words of captions that are unknown; punctuation counts.
 
         Args:
             captions: string [...].
@@ -184,7 +187,7 @@ class Tokenizer(tf.Module):
         return tf.math.divide_no_nan(tf.reduce_sum(unknown), tf.cast(tf.size(unknown), tf.float32))
 
     def _token_ids(self, captions: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
-        """Looks up words and counts the tokens of the first words that fit, whole ones only."""
+        """Looks up tokens, and counts those of the first words that fit as a whole."""
         words = split_words(tf.reshape(captions, [-1]))  # [N, (W)]
         room = tf.constant(self.sequence_length - 2, tf.int64)
         if self.kind == "word":
@@ -193,7 +196,7 @@ class Tokenizer(tf.Module):
         pieces = tf.cast(self._wordpiece.tokenize(words), tf.int32)  # [N, (W), (P)]
         ends = tf.cumsum(pieces.row_lengths(axis=2).to_tensor(), axis=1)  # [N, W]
         fitting = tf.reduce_max(tf.where(ends <= room, ends, 0), axis=1)
-        # The maximum over no words at all is the smallest integer.
+        # The maximum over no words is the smallest integer.
         return pieces.merge_dims(1, 2), tf.maximum(fitting, tf.constant(0, tf.int64))
 
     def _known(self, words: tf.Tensor) -> tf.Tensor:
@@ -206,7 +209,7 @@ class Tokenizer(tf.Module):
             raise CaptionGANError(
                 f"tokenizer kind: expected 'word' or 'wordpiece', got {self.kind!r}"
             )
-        # No word can start with it: the splitter makes two words of "##".
+        # No whole word starts with it: `split_words` makes two words of "##".
         pieces = sum(word.startswith(CONTINUATION) for word in self.vocabulary)
         if self.kind == "word" and pieces:
             raise CaptionGANError(

@@ -1,10 +1,10 @@
-"""What a word is, which words a captioner knows, and the file that lists them.
+"""Splitting captions into words, building a vocabulary, and the vocabulary file.
 
-A vocabulary is a list of strings whose position is the token's id; the first four are special
-tokens. It is kept as `vocabulary.txt`, one entry a line, in UTF-8 with Unix line ends.
+A vocabulary is a list of strings; the position of a string is its token id. The first four are
+special tokens. The file `vocabulary.txt` has one entry per line, in UTF-8 with Unix line ends.
 WordPiece entries that continue a word start with `##`.
 
-Shapes: N captions, (W) words of a caption (ragged).
+N captions, (W) words of a caption (ragged).
 """
 
 import os
@@ -36,7 +36,7 @@ class SpecialTokens(NamedTuple):
 
 SPECIAL_IDS = SpecialTokens()
 CONTINUATION = "##"
-# What the normalised captions of SciCap hold in place of numbers, brackets and equations.
+# Stand for numbers, brackets and equations in the normalised captions of SciCap.
 PLACEHOLDERS = ("num-tk", "bracket-tk", "equat-tk")
 
 Kind = Literal["word", "wordpiece"]
@@ -50,7 +50,7 @@ _SPLIT = "|".join(
         r"\[UNK\]",
         r"\p{N}+(?:[.,]\p{N}+)+",  # 3.5 and 1,000 are one word each, as in GloVe
         rf"{_LETTERS}(?:['\-]{_LETTERS})*",  # dog's, t-shirt
-        # Marks belong to the symbol they follow, or they would be words of their own.
+        # A symbol with the marks that follow it: marks alone are no words.
         r"[^\s\p{Z}\p{C}]\p{M}*",
     )
 )
@@ -61,28 +61,28 @@ _COUNTED_AT_ONCE = 8192
 def split_words(captions: tf.Tensor) -> tf.RaggedTensor:
     """Normalises captions (NFKC, case fold) and splits them into words, in the graph.
 
-    White space separates words and every punctuation mark is a word of its own, save hyphens and
-    apostrophes inside a word and the point or comma inside a number. Placeholders such as `NUM-TK`
-    are words of their own whatever they are attached to. Text is folded to lower case, so no user's
-    text can yield a special token, with one exception: `[UNK]` stays the unknown word, which lets a
-    caption that was decoded with unknown words be read back.
+    White space separates words. Each punctuation mark is a word, except hyphens and apostrophes
+    inside a word and the point or comma inside a number. Placeholders such as `NUM-TK` are always
+    separate words. Text is folded to lower case, so that it cannot contain a special token, with
+    one exception: `[UNK]` remains the unknown word, so that decoded captions can be tokenized
+    again.
 
     Args:
-        captions: string [N]; bytes that are not UTF-8 are replaced, never refused.
+        captions: string [N]; bytes that are not UTF-8 are replaced.
 
     Returns:
-        string [N, (W)], a caption without words giving an empty row.
+        string [N, (W)]; a caption without words is an empty row.
     """
     text = tf_text.coerce_to_structurally_valid_utf8(captions)
-    # Byte-order marks, soft hyphens and zero-width characters are invisible and would make a
-    # second word of the same look. Before NFKC, as what they kept apart may compose.
+    # Byte-order marks, soft hyphens and zero-width characters are invisible, and words that differ
+    # by them would look alike. Removed before NFKC, which may compose the characters around them.
     text = tf.strings.regex_replace(text, r"\p{Cf}", "")
-    # Folding can undo the normal form, hence twice.
+    # Case folding can undo the normal form, so it is applied twice.
     text = tf_text.normalize_utf8(text, "NFKC")
     text = tf_text.normalize_utf8(tf_text.case_fold_utf8(text), "NFKC")
     text = tf.strings.regex_replace(text, "[\u2018\u2019\u02bc]", "'")
     text = tf.strings.regex_replace(text, "\u2010", "-")
-    # Corpora that were tokenized before (Flickr8k) write "dog 's".
+    # Tokenized corpora (Flickr8k) write "dog 's".
     clitic = r"([\p{L}\p{N}])\s+('(?:s|d|m|ll|re|ve))(\s|$)"
     text = tf.strings.regex_replace(text, clitic, r"\1\2\3")
     text = tf.strings.regex_replace(text, f"({'|'.join(PLACEHOLDERS)})", r" \1 ")
@@ -91,11 +91,11 @@ def split_words(captions: tf.Tensor) -> tf.RaggedTensor:
 
 
 def count_words(captions: Iterable[str]) -> Counter[str]:
-    """Counts the words of captions, split as the tokenizer splits them."""
+    """Counts the words of captions as `split_words` finds them."""
     counts: Counter[bytes] = Counter()
-    for some in batched(captions, _COUNTED_AT_ONCE):
-        # A lone surrogate has no UTF-8; it can stand in a JSON file all the same.
-        encoded = [caption.encode("utf-8", "ignore") for caption in some]
+    for batch in batched(captions, _COUNTED_AT_ONCE):
+        # JSON files can hold lone surrogates, which UTF-8 cannot encode.
+        encoded = [caption.encode("utf-8", "ignore") for caption in batch]
         counts.update(split_words(tf.constant(encoded, tf.string)).flat_values.numpy().tolist())
     counts.pop(SPECIAL_TOKENS[UNK_ID].encode(), None)
     return Counter({word.decode("utf-8"): count for word, count in counts.items()})
@@ -108,12 +108,11 @@ def build_vocabulary(
 
     Args:
         captions: The captions of the training split.
-        kind: `word` takes the words themselves, most frequent first and equally frequent ones in
-            alphabetical order; `wordpiece` learns pieces of words with tensorflow-text's learner
-            (6 to 11 seconds for 35,000 captions; the time grows with the number of distinct words).
-        minimum_count: Words seen less often are left out (`word`) or not learned from
-            (`wordpiece`).
-        maximum_size: Most entries to return, the special tokens included.
+        kind: `word` takes whole words, most frequent first, ties in alphabetical order;
+            `wordpiece` learns pieces of words with tensorflow-text's learner (6 to 11 seconds for
+            35,000 captions; the time grows with the number of distinct words).
+        minimum_count: Rarer words are left out (`word`) or not learned from (`wordpiece`).
+        maximum_size: Maximum number of entries, the special tokens included.
 
     Returns:
         The special tokens followed by words or pieces.
@@ -160,8 +159,8 @@ def _learn_pieces(
         lower_thresh=max(1, minimum_count),
         joiner=CONTINUATION,
     )
-    # The learner's search can end above the size asked for. Single characters stay whatever
-    # happens: without one of them every word that needs it would be unknown.
+    # The learner may return more than `vocab_size` pieces. Single characters are always kept:
+    # without one of them, all words that contain it would be unknown.
     needed = set(reserved) | {
         piece for piece in learned if len(piece.removeprefix(CONTINUATION)) == 1
     }
@@ -177,7 +176,7 @@ def _learn_pieces(
 
 
 def write_vocabulary(path: str | os.PathLike[str], words: Sequence[str]) -> None:
-    """Writes a vocabulary, whole or not at all.
+    """Writes a vocabulary atomically.
 
     Args:
         path: The file, usually `vocabulary.txt` in the run directory.
@@ -216,7 +215,7 @@ def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
             f"{path}: expected a vocabulary file ({error.strerror}); give a run directory that "
             "training has written"
         ) from error
-    # Not splitlines(), which also splits at characters that TensorFlow takes for part of a line.
+    # Not splitlines(): it also splits at characters that TensorFlow counts as part of a line.
     words = text.removesuffix("\n").split("\n") if text else []
     _check(words, str(path))
     return words
@@ -228,7 +227,7 @@ def _check(words: Sequence[str], source: str) -> None:
     for line, word in enumerate(words, start=1):
         if not word or any(character.isspace() for character in word):
             raise CaptionGANError(
-                f"{source}: expected one word without white space a line, with Unix line ends, "
+                f"{source}: expected one word without white space per line, with Unix line ends, "
                 f"got {word!r} in line {line}; {remedy}"
             )
         if word in first_line:
@@ -253,5 +252,5 @@ def _check(words: Sequence[str], source: str) -> None:
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Divides items into lists of so many; the last one may be shorter."""
     iterator = iter(items)
-    while some := list(islice(iterator, size)):
-        yield some
+    while batch := list(islice(iterator, size)):
+        yield batch

@@ -1,6 +1,6 @@
-"""Generators small enough to check by hand.
+"""Small generators for tests.
 
-B batch, K captions an image, V vocabulary, R regions, D region depth.
+B batch, K captions per image, V vocabulary, R regions, D region depth.
 """
 
 from collections.abc import Callable
@@ -16,10 +16,10 @@ from caption_gan.models.generators.gru import GRUGenerator, GRUMemory
 
 
 class MarkovGenerator:
-    """A double whose next word depends on nothing but the word before, by a table of logits.
+    """A generator whose next word depends on the previous word only, by a table of logits.
 
-    Its attention weights are one-hot at the word that was read, so that they betray which word
-    a row belongs to; it must be given at least V regions.
+    Its attention weights are one-hot at the previous word and so identify it; it needs at least V
+    regions.
     """
 
     noise_size = 2
@@ -48,7 +48,7 @@ class MarkovGenerator:
 
 @pytest.fixture(scope="session")
 def markov() -> Callable[[np.ndarray], MarkovGenerator]:
-    """Makes a double from a table of logits [V, V]: row the word before, column the next."""
+    """Makes a generator from logits [V, V]: rows are previous words, columns next words."""
     return MarkovGenerator
 
 
@@ -68,7 +68,7 @@ def small_generator() -> Callable[..., GRUGenerator]:
         }
         generator = GRUGenerator(**{**arguments, **settings})
         generator.build((None, 4, 5))
-        # The initialiser's numbers are so small that every word would be about as likely.
+        # The initial embeddings are so small that all words would be about equally likely.
         shape = (generator.vocabulary_size, generator.embedding_size)
         generator.embedding.assign(np.random.default_rng(seed).normal(size=shape))
         return generator

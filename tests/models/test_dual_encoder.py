@@ -1,4 +1,4 @@
-"""A dual encoder is loaded from a SavedModel, or refused with what was wrong with it."""
+"""Loading a dual encoder from a SavedModel, embedding with it, and the error messages."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_rows_have_length_1_and_keep_their_order(letters: Path) -> None:
     np.testing.assert_allclose(encoder.embed_texts(["ab\u00e9"]), np.sqrt([[0.5, 0.5, 0]]))
 
 
-def test_batches_change_nothing(letters: Path) -> None:
+def test_embeddings_do_not_depend_on_the_batch_size(letters: Path) -> None:
     texts = ["abc"[: 1 + i % 3] + "c" * i for i in range(7)]
     encoder = DualEncoder(letters, batch_size=3)
     np.testing.assert_array_equal(
@@ -70,7 +70,7 @@ def test_batches_change_nothing(letters: Path) -> None:
     assert [int(variable) for variable in of_model if variable.dtype == tf.int32] == [3]
 
 
-def test_no_saved_model_is_named(tmp_path: Path) -> None:
+def test_a_missing_saved_model_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(
             CaptionGANError, match=f"directory of a SavedModel, found none at {path}"
@@ -78,7 +78,7 @@ def test_no_saved_model_is_named(tmp_path: Path) -> None:
             DualEncoder(path)
 
 
-def test_a_broken_saved_model_is_named(tmp_path: Path) -> None:
+def test_a_broken_saved_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "saved_model.pb").write_bytes(b"\xffnot a model")
     with pytest.raises(CaptionGANError, match="TensorFlow can load"):
         DualEncoder(tmp_path)
@@ -101,7 +101,7 @@ def embeds(result: Callable[[tf.Tensor], tf.Tensor], name: str = "embedding") ->
         (("text", tf.string, embeds(tf.strings.length)), r"to `embedding`, int32 \(None,\)"),
     ],
 )
-def test_other_signatures_are_named(
+def test_other_signatures_are_refused(
     tmp_path: Path, signature: tuple[str, tf.DType, Function] | None, found: str
 ) -> None:
     module = Letters()
@@ -110,7 +110,7 @@ def test_other_signatures_are_named(
         del functions["texts"]
     else:
         functions["texts"] = signature
-        # What a function uses is saved only if the module knows it.
+        # A function's variables are saved only if the module tracks them.
         module.other = getattr(signature[2], "__self__", None)
     save(tmp_path, module, functions)
     with pytest.raises(CaptionGANError, match=found):
@@ -126,7 +126,7 @@ def test_other_signatures_are_named(
         (lambda text: tf.ones([tf.size(text)]), r"embeddings \[2, size\], found \[2\]"),
     ],
 )
-def test_wrong_embeddings_are_named(tmp_path: Path, result: Callable, found: str) -> None:
+def test_invalid_embeddings_are_refused(tmp_path: Path, result: Callable, found: str) -> None:
     module = Letters()
     save(tmp_path, module, right(module) | {"texts": ("text", tf.string, embeds(result))})
     with pytest.raises(CaptionGANError, match=found):

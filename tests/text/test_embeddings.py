@@ -1,4 +1,4 @@
-"""Word vectors: reading other people's files, and a layer that keeps what it was given."""
+"""Pretrained word vectors and the word embedding layer."""
 
 import gzip
 
@@ -43,7 +43,7 @@ def test_header_gzip_and_trailing_space_make_no_difference(tmp_path):
         np.testing.assert_array_equal(load_word_vectors(path, VOCABULARY).matrix, expected)
 
 
-def test_other_rows_are_drawn_like_the_found_ones(tmp_path):
+def test_missing_rows_have_the_statistics_of_the_found_ones(tmp_path):
     rng = np.random.default_rng(0)
     lines = [f"w{i} " + " ".join(map(str, rng.normal(3, 0.5, 50))) for i in range(100)]
     path = written(tmp_path, "\n".join(lines))
@@ -72,7 +72,7 @@ def test_other_rows_are_drawn_like_the_found_ones(tmp_path):
         ("<!DOCTYPE\n", "word and its numbers in line 1, got 1 field"),
     ],
 )
-def test_a_file_that_holds_no_vectors(tmp_path, content, message):
+def test_files_without_vectors_are_refused(tmp_path, content, message):
     path = tmp_path / "vectors.txt"
     if content is not None:
         path.write_text(content)
@@ -82,7 +82,7 @@ def test_a_file_that_holds_no_vectors(tmp_path, content, message):
     assert "\n" not in str(caught.value)
 
 
-def test_archives_that_cannot_be_read(tmp_path):
+def test_unreadable_archives_are_refused(tmp_path):
     for content in (b"no gzip", gzip.compress(GLOVE.encode() * 99)[:-12]):
         (tmp_path / "vectors.gz").write_bytes(content)
         with pytest.raises(CaptionGANError, match="whole gzip file"):
@@ -122,7 +122,7 @@ def test_config_and_file_round_trip(tmp_path):
 
 
 def check_vectors_survive(layer):
-    """Fails if anything that builds or calls the layer replaces assigned vectors."""
+    """Fails if building or calling the layer replaces assigned vectors."""
     layer.assign(MATRIX)
     layer.build((None, 2))
     layer(np.array([[0, 1]]))
@@ -140,7 +140,7 @@ def test_assigned_vectors_survive_building():
     check_vectors_survive(built)
 
 
-def test_the_check_sees_an_initialiser_that_overwrites():
+def test_the_check_detects_an_initialiser_that_overwrites():
     class Forgetful(WordEmbedding):
         def build(self, input_shape=None):
             super().build(input_shape)
@@ -151,7 +151,7 @@ def test_the_check_sees_an_initialiser_that_overwrites():
 
 
 def trained(layer):
-    """Takes a step through every method that uses the matrix; says whether it moved."""
+    """Takes a training step through all uses of the matrix; returns whether it changed."""
     before = np.array(layer.embeddings)
     dense = keras.layers.Dense(3)
     dense.build((None, 3))
@@ -182,7 +182,7 @@ def test_freezing_and_unfreezing():
     check_frozen(layer)
 
 
-def test_the_check_sees_a_misspelt_freeze():
+def test_the_check_detects_a_misspelt_freeze():
     layer = WordEmbedding(4, 3)
     layer.assign(MATRIX / 10)
     layer.trainble = False
@@ -192,7 +192,7 @@ def test_the_check_sees_a_misspelt_freeze():
         WordEmbedding(4, 3, trainble=False)
 
 
-def test_mixed_precision_keeps_the_matrix_in_full():
+def test_mixed_precision_keeps_a_float32_matrix():
     layer = WordEmbedding(4, 3, dtype="mixed_bfloat16")
     assert layer(np.array([1])).dtype == tf.bfloat16
     assert layer.embeddings.dtype == "float32"
@@ -200,6 +200,6 @@ def test_mixed_precision_keeps_the_matrix_in_full():
     assert layer.logits(tf.ones([1, 3])).dtype == tf.float32
 
 
-def test_a_matrix_of_another_shape():
+def test_a_matrix_of_another_shape_is_refused():
     with pytest.raises(CaptionGANError, match=r"\(4, 3\).*got \(4, 5\); set embedding_size"):
         WordEmbedding(4, 3).assign(np.zeros((4, 5)))

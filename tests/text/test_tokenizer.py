@@ -1,4 +1,4 @@
-"""Captions to token ids and back: by hand, on any text, and in a model loaded elsewhere."""
+"""The tokenizer: by hand, on random text, and in a SavedModel in a fresh process."""
 
 import subprocess
 import sys
@@ -63,13 +63,13 @@ def test_ids_by_hand(tokenizer):
     assert tokenizer.vocabulary_size == len(WORDS) + 4
 
 
-def test_words_of_a_long_caption_are_cut_and_its_end_kept(tokenizer):
+def test_long_captions_are_cut_before_the_end_token(tokenizer):
     captions = ["a dog a cat a dog", "a dog a cat a dog !"]
     assert tokenizer.tokenize(captions).numpy().tolist() == [[1, 4, 5, 4, 6, 4, 5, 2]] * 2
     assert tokenizer.too_long(captions).numpy().tolist() == [False, True]
 
 
-def test_decoding_stops_at_the_first_end_and_closes_up_punctuation(tokenizer):
+def test_detokenize_stops_at_the_first_end_and_attaches_punctuation(tokenizer):
     a, dog, comma, running, point, start, end, pad = 4, 5, 7, 9, 8, 1, 2, 0
     token_ids = [
         [start, a, dog, comma, running, point, end, dog],
@@ -133,17 +133,17 @@ def test_a_placeholder_is_one_token_whatever_surrounds_it(
     assert decoded(tokenizer.detokenize(token_ids)) == [decoded_caption]
 
 
-def test_usable_needs_a_known_word_and_not_mere_punctuation(tokenizer):
+def test_usable_captions_have_a_known_word(tokenizer):
     captions = ["a zebra", "", " \u200b ", "собака, .", "...", "[UNK]", "犬 dog"]
     expected = [True, False, False, False, False, False, True]
     assert tokenizer.usable(captions).numpy().tolist() == expected
 
 
-def test_share_of_unknown_words(tokenizers):
+def test_out_of_vocabulary_rate(tokenizers):
     rate = tokenizers["word"].out_of_vocabulary_rate(["a zebra,", "dog"])
     assert float(rate) == pytest.approx(1 / 4)
     assert float(tokenizers["word"].out_of_vocabulary_rate(["", ""])) == 0
-    # One unknown word of three, though the others are five pieces.
+    # One unknown word of three; the other two have five pieces.
     rate = tokenizers["wordpiece"].out_of_vocabulary_rate(["running t-shirt zebra"])
     assert float(rate) == pytest.approx(1 / 3)
 
@@ -156,11 +156,11 @@ def test_pieces_by_hand(tokenizers):
         [b"[START]", b"[UNK]", b"3", b"##.", b"##5", b"[END]", b"[PAD]", b"[PAD]"],
     ]
     assert decoded(tokenizer.detokenize(token_ids)) == ["dogs running", "[UNK] 3.5"]
-    # A generator may begin with a piece that continues nothing.
+    # A generator may start a caption with a continuation piece.
     assert decoded(tokenizer.detokenize([[9, 5, 10, 2]])) == ["ning dogs"]
 
 
-def test_no_word_is_cut_in_two(tokenizers):
+def test_words_of_several_pieces_are_cut_as_a_whole(tokenizers):
     captions = ["dogs running t-shirt", "dogs dogs dogs", "dogs a dogs a dogs"]
     token_ids = tokenizers["wordpiece"].tokenize(captions)
     assert decoded(tokenizers["wordpiece"].detokenize(token_ids)) == [
@@ -172,7 +172,7 @@ def test_no_word_is_cut_in_two(tokenizers):
 
 
 @pytest.mark.parametrize("kind", ["word", "wordpiece"])
-def test_same_in_tf_data_and_tf_function_and_any_shape(tokenizers, kind):
+def test_tf_data_tf_function_and_eager_agree_for_any_shape(tokenizers, kind):
     tokenizer = tokenizers[kind]
     captions = [["a dog", "running, a"], ["", "a dog's t-shirt"]]  # [B, K]
     eager = tokenizer.tokenize(captions)
@@ -202,7 +202,7 @@ glued_text = st.lists(st.sampled_from([*WORDS, *SPECIAL_TOKENS, " ", "\u0301"]))
 @settings(max_examples=50, deadline=None)
 @given(captions=st.lists(any_text | likely_text | glued_text, min_size=1, max_size=8))
 @example(captions=["\x00", "[ unk ]", "( \u00b4", "a 's 's", "[[UNK]]"])
-def test_any_text(tokenizers, kind, captions):
+def test_any_text_round_trips(tokenizers, kind, captions):
     tokenizer = tokenizers[kind]
     token_ids = tokenizer.tokenize(captions)
     for row in token_ids.numpy().tolist():
@@ -220,13 +220,13 @@ def test_any_text(tokenizers, kind, captions):
 
 @settings(max_examples=20, deadline=None)
 @given(captions=st.lists(st.binary(max_size=20), min_size=1, max_size=3))
-def test_bytes_that_are_no_text(tokenizer, captions):
+def test_invalid_utf8_is_accepted(tokenizer, captions):
     token_ids = tokenizer.tokenize(tf.constant(captions, tf.string))
     assert token_ids.shape == (len(captions), tokenizer.sequence_length)
     tokenizer.detokenize(token_ids).numpy()[0].decode()
 
 
-def test_settings_that_make_no_sense(folder):
+def test_invalid_arguments_are_refused(folder):
     with pytest.raises(CaptionGANError, match=r"sequence_length.*at least 3.*got 2"):
         Tokenizer(folder / "word.txt", "word", 2)
     with pytest.raises(CaptionGANError, match=r"wordpiece\.txt.*kind 'word'.*'wordpiece'"):
@@ -284,6 +284,6 @@ def test_saved_model_in_a_fresh_process(tmp_path):
     nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
     operations = {node.op for node in nodes}
     assert any("Wordpiece" in operation for operation in operations)
-    # Python's are not exportable; the others are missing from engines up to 2.19.
+    # Python operations cannot be exported; servers up to 2.19 do not have the others.
     banned = ("PyFunc", "RoundRobinTrim", "RoundRobinGenerateMasks", "Utf8Binarize")
     assert not [operation for operation in operations if operation.endswith(banned)]

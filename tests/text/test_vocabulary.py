@@ -1,4 +1,4 @@
-"""Which words are known, and a vocabulary file that is not what it should be."""
+"""Building a vocabulary, and reading and writing its file."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def test_counts_by_hand():
     assert count_words(["a \ud800 b"]) == {"a": 1, "b": 1}
 
 
-def test_counts_do_not_depend_on_how_many_are_counted_at_once(monkeypatch):
+def test_counts_do_not_depend_on_the_batch_size(monkeypatch):
     expected = count_words(CAPTIONS)
     monkeypatch.setattr("caption_gan.text.vocabulary._COUNTED_AT_ONCE", 3)
     assert count_words(iter(CAPTIONS)) == expected
@@ -33,7 +33,7 @@ def test_words_are_ordered_by_frequency_then_alphabet():
     assert build_vocabulary(CAPTIONS, "word", 1, 8)[4:] == ["a", "cat", "dog", ","]
 
 
-def test_pieces_cover_words_that_were_never_seen():
+def test_pieces_cover_unseen_words():
     captions = ["running walking talking"] * 20 + ["walk talk run"] * 20
     words = build_vocabulary(captions, "wordpiece", minimum_count=2, maximum_size=60)
     assert tuple(words[:4]) == SPECIAL_TOKENS
@@ -61,7 +61,7 @@ def test_placeholders_are_words_and_the_words_around_them_are_counted():
     assert {"num-tk", "bracket-tk", "equat-tk"} < set(words)
 
 
-def test_placeholders_are_never_spelt_from_pieces_however_rare():
+def test_rare_placeholders_are_single_pieces():
     words = build_vocabulary(NORMALISED, "wordpiece", minimum_count=4, maximum_size=60)
     assert words[:7] == [*SPECIAL_TOKENS, "num-tk", "bracket-tk", "equat-tk"]
     assert build_vocabulary(["NUM-TK"] * 9 + ["a"] * 9, "wordpiece", 1, 9)[4:] == [
@@ -91,12 +91,12 @@ def test_pieces_never_exceed_the_size_and_keep_all_characters(maximum_size):
         ((CAPTIONS, "bpe", 1, 100), "expected 'word' or 'wordpiece', got 'bpe'"),
     ],
 )
-def test_captions_that_give_no_vocabulary(arguments, message):
+def test_captions_without_a_vocabulary_are_refused(arguments, message):
     with pytest.raises(CaptionGANError, match=message):
         build_vocabulary(*arguments)
 
 
-def test_written_and_read(tmp_path):
+def test_write_and_read_round_trip(tmp_path):
     words = [*SPECIAL_TOKENS, "a", "é", "##s", ",", "犬"]
     write_vocabulary(tmp_path / "vocabulary.txt", words)
     assert (tmp_path / "vocabulary.txt").read_bytes().decode().split("\n") == [*words, ""]
@@ -123,7 +123,7 @@ SPECIAL = "[PAD]\n[START]\n[END]\n[UNK]\n"
         (b"\xff\xfe", "UTF-8"),
     ],
 )
-def test_a_file_that_is_no_vocabulary(tmp_path, content, message):
+def test_invalid_vocabulary_files_are_refused(tmp_path, content, message):
     path = tmp_path / "vocabulary.txt"
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -134,7 +134,7 @@ def test_a_file_that_is_no_vocabulary(tmp_path, content, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_faulty_vocabulary_is_not_written(tmp_path):
+def test_an_invalid_vocabulary_is_not_written(tmp_path):
     with pytest.raises(CaptionGANError, match="at least two words"):
         write_vocabulary(tmp_path / "vocabulary.txt", [*SPECIAL_TOKENS, "dog"])
     with pytest.raises(CaptionGANError, match="cannot be written"):

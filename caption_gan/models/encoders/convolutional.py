@@ -1,4 +1,4 @@
-"""An encoder that is trained with the captioner, small enough for two CPU cores.
+"""A small convolutional encoder, trained from scratch with the captioner on two CPU cores.
 
 B batch, H image height, W image width, R regions, D region depth.
 """
@@ -15,13 +15,12 @@ from caption_gan.models.generators.attention import RegionAttention
 
 @keras.saving.register_keras_serializable(package="caption_gan")
 class ConvolutionalEncoder(Encoder):
-    """A small network, trained with the captioner; one region for each 8 x 8 pixels.
+    """A residual network followed by self-attention; one region per 8 x 8 pixels.
 
-    Convolutions with residual blocks see what is near (batch normalisation rather than group
-    normalisation: on drawn scenes it learnt in 2 minutes what group normalisation did not in 9).
-    Self-attention then lets regions see each other wherever they are: a line of a chart is only
-    known to rise by comparing its two ends. A learned vector for each position lets regions know
-    where they are, and words say it.
+    Convolutions and residual blocks see the neighbourhood of a region. They use batch
+    normalisation: on drawn scenes it learnt in 2 minutes what group normalisation did not learn in
+    9. Self-attention then compares distant regions: whether a line of a chart rises shows only at
+    its two ends. Learned position vectors tell regions, and so captions, where things are.
 
     Args:
         image_height: In pixels.
@@ -96,10 +95,10 @@ class ConvolutionalEncoder(Encoder):
 
 
 def waves_over_grid(rows: int, columns: int, depth: int) -> np.ndarray:
-    """Positions to begin with: sines and cosines, half of them down the grid, half across.
+    """Initial position vectors: sines and cosines, half of them down the grid, half across.
 
-    The longest wave passes a quarter of its period over the grid, so it is nearly a ramp, the
-    shortest changes from each region to the next.
+    The longest wave covers the grid with a quarter of its period, nearly a ramp; the shortest
+    changes from each region to the next.
 
     Returns:
         [rows * columns, depth], in the order in which a grid is flattened.
@@ -115,7 +114,9 @@ def waves_over_grid(rows: int, columns: int, depth: int) -> np.ndarray:
 
 @keras.saving.register_keras_serializable(package="caption_gan")
 class SelfAttention(keras.layers.Layer):
-    """A Transformer's encoder layer, normalised first (Vaswani et al., 2017; Xiong et al., 2020).
+    """A pre-norm Transformer encoder layer (Vaswani et al., 2017; Xiong et al., 2020).
+
+    `keras.layers.MultiHeadAttention` would initialise its kernels differently from the same seed.
 
     Args:
         depth: D.
@@ -162,5 +163,5 @@ def _convolution(channels: int, size: int, strides: int = 1) -> list[keras.layer
 
 
 def _residual(channels: int) -> list[keras.layers.Layer]:
-    # Without the last activation, which comes after the sum.
+    # Without the last activation, which follows the addition.
     return [*_convolution(channels, 3), *_convolution(channels, 3)[:-1]]

@@ -1,4 +1,4 @@
-"""Encoders that others have trained: the backbones of `keras.applications`.
+"""Pretrained encoders: the backbones of `keras.applications`.
 
 B batch, H image height, W image width, R regions, D region depth, F and C cells and channels of
 the last frozen layer.
@@ -19,11 +19,11 @@ from caption_gan.models.encoders.encoder import Encoder, Regions
 
 @keras.saving.register_keras_serializable(package="caption_gan")
 class ApplicationsEncoder(Encoder):
-    """A backbone of `keras.applications`, with the pre-processing it was trained with.
+    """A backbone of `keras.applications` with its own pre-processing.
 
-    Its first layers can be frozen and the others fine-tuned. What comes out of the frozen ones
-    never changes for an image, so it need be computed only once: `before_cache` is theirs,
-    `after_cache` the others'.
+    Its first layers can be frozen and the others fine-tuned. The output of the frozen layers
+    never changes for an image, so it is computed once: `before_cache` runs the frozen layers,
+    `after_cache` the others.
 
     Args:
         backbone: Class name, e.g. `"MobileNetV2"`.
@@ -35,8 +35,7 @@ class ApplicationsEncoder(Encoder):
         load_pretrained: Whether to load `pretrained` now; a saved captioner has its own copy.
 
     Raises:
-        CaptionGANError: The backbone or the layer is unknown, or the weights cannot be had or do
-            not fit.
+        CaptionGANError: The backbone or the layer is unknown, or the weights cannot be loaded.
     """
 
     def __init__(
@@ -110,7 +109,7 @@ class ApplicationsEncoder(Encoder):
 
     @property
     def pretrained_variables(self) -> list[keras.Variable]:
-        """Variables that are trained further, and so with more care than new ones."""
+        """All trainable variables: the backbone is pretrained."""
         return self.trainable_variables
 
     def call(self, images: tf.Tensor, training: bool = False) -> Regions:
@@ -118,14 +117,13 @@ class ApplicationsEncoder(Encoder):
         return self.after_cache(self.before_cache(images))
 
     def before_cache(self, images: tf.Tensor) -> tf.Tensor:
-        """Images [B, H, W, 3] to what the frozen layers make of them [B, F, C]."""
-        # Never in training mode: the statistics of batch normalisation are those of the data the
-        # backbone was trained on, and small batches would ruin them.
+        """Runs the frozen layers on images [B, H, W, 3]; output [B, F, C]."""
+        # Never in training mode: small batches would ruin the pretrained batch statistics.
         features = self.first(self.preprocess(tf.cast(images, tf.float32)), training=False)
         return tf.reshape(features, [-1, *_flat(self.first.output_shape)])  # [B, F, C]
 
     def after_cache(self, cached: tf.Tensor) -> Regions:
-        """What the frozen layers made of images [B, F, C] to regions [B, R, D]."""
+        """Runs the other layers on the output of the frozen ones [B, F, C]."""
         if self.second is None:
             return Regions(cached, grid=self.grid)
         cells = tf.reshape(cached, [-1, *self.first.output_shape[1:]])
@@ -165,7 +163,7 @@ def _load(backbone: str, shape: tuple[int, int, int], weights: str | None) -> ke
 def _split(
     network: keras.Model, frozen_up_to: str | None
 ) -> tuple[keras.Model, keras.Model | None]:
-    """The layers up to the named one, frozen, and those after it."""
+    """Returns the layers up to the named one, frozen, and the layers after it, if any."""
     if frozen_up_to is None:
         return network, None
     names = [layer.name for layer in network.layers]
@@ -188,7 +186,7 @@ def _split(
 
 
 def _flat(shape: tuple[int, ...]) -> tuple[int, int]:
-    """(cells, channels) of an output [B, rows, columns, channels]."""
+    """Returns (cells, channels) of an output shape [B, rows, columns, channels]."""
     _, rows, columns, channels = shape
     return rows * columns, channels
 

@@ -1,4 +1,4 @@
-"""Regions that somebody else's network has computed, such as detections of objects.
+"""Precomputed regions, such as the features of an object detector.
 
 B batch, N images, R regions, D region depth.
 """
@@ -24,13 +24,14 @@ class PrecomputedEncoder(Encoder):
     """Reads regions from files, where other encoders compute them from pixels; has no `call`.
 
     Args:
-        folder: On disk. Has a file for each image, named after it with `.npy` for its ending, of
-            numbers [R, D], alike for all images, or [D] for one region. Or `features.npy`
-            [N, R, D] or [N, D] of all images, as `caption_gan.data.sources.features` describes it.
+        folder: Local folder. Either a file per image with its name and the ending `.npy`, an
+            array [R, D] with the same R and D for all images, or [D] for one region. Or
+            `features.npy`, an array [N, R, D] or [N, D] of all images, as
+            `caption_gan.data.sources.features` describes it.
 
     Raises:
-        CaptionGANError: There is no such folder, it has no such files, or the first of them holds
-            something else.
+        CaptionGANError: The folder or its files do not exist, or the first file holds something
+            else.
     """
 
     needs_pixels = False
@@ -43,8 +44,8 @@ class PrecomputedEncoder(Encoder):
         self.reader = _Rows(root, features) if features else _Files(root)
         if not self.reader.paths:
             raise CaptionGANError(
-                f"encoder.regions: {folder} is no folder with regions; expected, on disk, a file "
-                f".npy for each image, named after it, or {FEATURES} there or in its folders."
+                f"encoder.regions: {folder} holds no regions; expected a local folder with one "
+                f".npy file per image, with the image's name, or {FEATURES} in it or its folders."
             )
         count, depth = _checked(*self.reader.first()).shape
         self.regions_shape = (count, depth)
@@ -71,7 +72,7 @@ class PrecomputedEncoder(Encoder):
         return {"regions": [(name, status.st_size, status.st_mtime_ns) for name, status in files]}
 
     def read(self, image_id: str) -> np.ndarray | None:
-        """Regions [R, D] of an image, None where the folder has none.
+        """Reads the regions [R, D] of an image; None if the folder has none.
 
         Raises:
             CaptionGANError: The file holds something else.
@@ -96,24 +97,24 @@ class PrecomputedEncoder(Encoder):
 
 
 class _Files:
-    """A file for each image, named after it."""
+    """A file per image, with the image's name."""
 
     def __init__(self, root: Path):
         self.root = root
         self.paths = sorted(root.glob("*.npy"))
 
     def first(self) -> tuple[str, np.ndarray]:
-        """Some regions, and where they are."""
+        """Returns where the first regions are stored, and these regions."""
         return str(self.paths[0]), _load(np.load, self.paths[0])
 
     def find(self, image_id: str) -> tuple[str, np.ndarray] | None:
-        """The regions of an image, and where they are."""
+        """Returns where the regions of an image are stored, and these regions; None if none are."""
         path = self.root / f"{Path(image_id).stem}.npy"
         return (str(path), _load(np.load, path)) if path.is_file() else None
 
 
 class _Rows:
-    """A row for each image, named after its folder and its number, in memory-mapped files."""
+    """A row per image in memory-mapped arrays; image ids are the folder and the row number."""
 
     def __init__(self, root: Path, paths: Sequence[Path]):
         self.root = root
@@ -129,11 +130,11 @@ class _Rows:
             self.arrays[path.parent.name if path.parent != root else ""] = array
 
     def first(self) -> tuple[str, np.ndarray]:
-        """Some regions, and where they are."""
+        """Returns where the first regions are stored, and these regions."""
         return str(self.paths[0]), next(iter(self.arrays.values()))[0]
 
     def find(self, image_id: str) -> tuple[str, np.ndarray] | None:
-        """The regions of an image, and where they are."""
+        """Returns where the regions of an image are stored, and these regions; None if none are."""
         folder, _, number = image_id.rpartition("-")
         array = self.arrays.get(folder)
         if array is None or not number.isdecimal() or int(number) >= len(array):

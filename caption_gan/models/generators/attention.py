@@ -1,6 +1,6 @@
-"""Multi-head attention of word states over an image's regions.
+"""Multi-head attention over an image's regions.
 
-B batch, Q queries (words in time, captions of one image, or both), R regions, H hidden, N heads,
+B batch, Q queries (tokens in time, captions of one image, or both), R regions, H hidden, N heads,
 S size of a head (H / N), D region depth.
 """
 
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 
 class KeysValues(NamedTuple):
-    """What attention needs of an image; computed once, however many words are written."""
+    """Keys and values of an image, computed once for any number of queries."""
 
     keys: tf.Tensor  # [B, N, R, S]
     values: tf.Tensor  # [B, N, R, S]
@@ -22,11 +22,12 @@ class KeysValues(NamedTuple):
 class RegionAttention(keras.layers.Layer):
     """Scaled dot-product attention with several heads (Vaswani et al., 2017).
 
-    Keys and values are a separate step, `keys_values`, so that a caption's words and an image's
-    captions share them; `keras.layers.MultiHeadAttention` projects them anew at every call.
+    Keys and values are a separate step, `project`, so that all tokens and captions of an image
+    share them: `keras.layers.MultiHeadAttention` projects them at every call, and initialises its
+    kernels differently from the same seed.
 
     Args:
-        hidden_size: Size H of queries and of the context.
+        hidden_size: Size H of queries and context.
         heads: Number of heads N; must divide `hidden_size`.
     """
 
@@ -50,7 +51,7 @@ class RegionAttention(keras.layers.Layer):
         self.built = True
 
     def project(self, regions: tf.Tensor, mask: tf.Tensor | None = None) -> KeysValues:
-        """Projects regions [B, R, D] with a mask [B, R] to keys and values."""
+        """Projects regions [B, R, D] to keys and values; the mask [B, R] is false for padding."""
         return KeysValues(
             keys=self._split_heads(self.key_projection(regions)),
             values=self._split_heads(self.value_projection(regions)),
@@ -58,14 +59,14 @@ class RegionAttention(keras.layers.Layer):
         )
 
     def call(self, query: tf.Tensor, keys_values: KeysValues) -> tuple[tf.Tensor, tf.Tensor]:
-        """Attends.
+        """Attends to the regions.
 
         Args:
             query: [B, Q, H].
             keys_values: Of the same B images.
 
         Returns:
-            Memory [B, Q, H] and weights [B, Q, R], the mean over heads; weights sum to 1.
+            Context [B, Q, H] and weights [B, Q, R], the mean over heads; weights sum to 1.
         """
         queries = self._split_heads(self.query_projection(query))  # [B, N, Q, S]
         scale = (self.hidden_size // self.heads) ** -0.5

@@ -1,4 +1,4 @@
-"""The critic: what it must see, what it must not, and its derivatives.
+"""The next-token critic: what its scores depend on, and its derivatives.
 
 B batch, K captions an image, T time, R regions, D region depth, E embedding.
 """
@@ -18,7 +18,7 @@ IMAGES, CAPTIONS, LENGTH = 4, 3, 6
 
 def random_critic(make, seed: int = 0) -> Critic:
     critic = NextTokenCritic(make(seed))
-    # It starts as nothing but its trunk's opinion; the rest is to be tested too.
+    # The score head starts at zero; random weights test it too.
     shape = critic.score_head.kernel.shape
     critic.score_head.kernel.assign(np.random.default_rng(seed).normal(size=shape))
     return critic
@@ -52,15 +52,15 @@ def same(actual, expected) -> None:
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
-class ReadsOn(NextTokenCritic):
-    """The fault: the mean is over all places."""
+class ScoresPadding(NextTokenCritic):
+    """A wrong critic: its mean includes the padding."""
 
     def call(self, words, mask, memory, training=False):
         return super().call(words, tf.ones_like(mask), memory, training)
 
 
-@pytest.mark.parametrize(("kind", "right"), [(NextTokenCritic, True), (ReadsOn, False)])
-def test_what_follows_the_end_token_does_not_count(
+@pytest.mark.parametrize(("kind", "right"), [(NextTokenCritic, True), (ScoresPadding, False)])
+def test_embeddings_after_the_end_token_do_not_count(
     small_generator, regions, token_ids, kind, right
 ):
     critic = kind(small_generator())
@@ -90,8 +90,8 @@ def test_image_and_words_matter(critic, regions, token_ids):
     assert np.abs(scores(critic, regions, other) - before)[changed].min() > 1e-5
 
 
-def test_it_starts_as_its_trunks_opinion(small_generator, regions, token_ids):
-    """Mean over words of the logit less the best logit, by the generator that it starts from."""
+def test_initial_scores_are_the_trunks_margins(small_generator, regions, token_ids):
+    """The mean over tokens of the token's logit minus the best logit."""
     generator = small_generator()
     noise = np.zeros((IMAGES, CAPTIONS, generator.noise_size), np.float32)
     logits = np.array(generator(regions, tf.constant(token_ids[..., :-1]), noise))
@@ -103,7 +103,7 @@ def test_it_starts_as_its_trunks_opinion(small_generator, regions, token_ids):
 
 
 def test_scores_do_not_saturate(small_generator, regions, token_ids):
-    """A critic that is sure still has a slope; with a sigmoid at its end it has none."""
+    """The gradient does not vanish at high scores, as it would behind a sigmoid."""
     critic = random_critic(small_generator)
     critic.score_head.bias.assign([50.0])
     words = critic.embedding(tf.constant(token_ids))
@@ -119,7 +119,7 @@ def test_scores_do_not_saturate(small_generator, regions, token_ids):
 
 
 def test_second_derivatives_agree_with_finite_differences(small_generator, regions, token_ids):
-    """Of the squared norm of the slope, as a penalty has it, with regard to all weights."""
+    """Derivatives by all weights of the squared gradient norm, as in a gradient penalty."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float64")
     try:
@@ -156,8 +156,8 @@ def test_second_derivatives_agree_with_finite_differences(small_generator, regio
     np.testing.assert_allclose((ends[0] - ends[1]) / (2 * step), expected, rtol=1e-5)
 
 
-def test_ranking_takes_away_what_length_alone_explains(small_generator, regions, token_ids):
-    """Within an image: that images with longer captions score higher is the images' affair."""
+def test_rank_subtracts_the_regression_on_length(small_generator, regions, token_ids):
+    """The regression is within images; differences between images do not enter."""
     critic = NextTokenCritic(small_generator())
     lengths = (token_ids != PAD_ID).sum(axis=-1)  # [B, K]
     of_image = lengths.mean(axis=1, keepdims=True)
@@ -170,13 +170,13 @@ def test_ranking_takes_away_what_length_alone_explains(small_generator, regions,
     same(ranks - scores(critic, regions, token_ids), 0.5 * lengths)
 
 
-def test_ranking_without_any_knowledge_is_the_score(small_generator, regions, token_ids):
+def test_rank_without_statistics_equals_the_score(small_generator, regions, token_ids):
     critic = NextTokenCritic(small_generator())
     ranks = critic.rank(tf.constant(token_ids), critic.encode(Regions(regions)))
     same(ranks, scores(critic, regions, token_ids))
 
 
-def test_it_is_remade_from_its_config(critic, regions, token_ids):
+def test_config_round_trip(critic, regions, token_ids):
     other = NextTokenCritic.from_config(critic.get_config())
     other.set_weights(critic.get_weights())
     same(scores(other, regions, token_ids), scores(critic, regions, token_ids))

@@ -1,4 +1,4 @@
-"""Beam search: against a slow reference, against all captions there are, against greedy."""
+"""Beam search: against a slow reference, exhaustive search and greedy decoding."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +22,7 @@ Caption = tuple[int, ...]
 
 
 def random_table(seed: int) -> np.ndarray:
-    """Logits [V, V]; some of the probability goes to what may not be written."""
+    """Random logits [V, V]; special tokens have a part of the probability."""
     table = np.random.default_rng(seed).normal(0, 1.5, (VOCABULARY, VOCABULARY))
     # A likely end makes captions of all lengths compete.
     table[:, END_ID] += 0.5
@@ -47,7 +47,7 @@ def all_captions(steps: int) -> Iterator[Caption]:
 def slow_beam_search(
     table: np.ndarray, steps: int, width: int, length_penalty: float
 ) -> list[Caption]:
-    """Grows the likeliest unfinished captions to full length, without stopping early."""
+    """Extends the likeliest unfinished captions to full length, without stopping early."""
     growing: list[Caption] = [()]
     ended: list[Caption] = []
     for _ in range(steps):
@@ -67,7 +67,7 @@ def search(
     return Decoded(*(np.array(tensor) for tensor in decoded))
 
 
-def spelled(token_ids: np.ndarray) -> list[Caption]:
+def without_padding(token_ids: np.ndarray) -> list[Caption]:
     """Captions [N, T] without padding, which must come last."""
     captions = []
     for row in token_ids.tolist():
@@ -88,26 +88,26 @@ def test_a_beam_as_wide_as_the_language_is_exhaustive(markov, length_penalty):
         table = random_table(seed)
         decoded = search(markov(table), many_regions(), STEPS + 1, len(everything), length_penalty)
         expected = sorted(everything, key=lambda caption: -rank(table, caption, length_penalty))
-        assert spelled(decoded.token_ids[0]) == expected
+        assert without_padding(decoded.token_ids[0]) == expected
 
 
 @pytest.mark.parametrize(("width", "length_penalty"), [(1, 0.0), (1, 1.0), (2, 0.0), (3, 1.0)])
 def test_equals_the_slow_reference(markov, width, length_penalty):
-    """Also that stopping early loses nothing, which the reference does not do."""
+    """The reference does not stop early, so this also checks that stopping early loses nothing."""
     for seed in range(6):
         table = random_table(10 + seed)
         decoded = search(markov(table), many_regions(), 7, width, length_penalty)
         expected = slow_beam_search(table, 6, width, length_penalty)
-        assert spelled(decoded.token_ids[0]) == expected, f"seed {seed}"
+        assert without_padding(decoded.token_ids[0]) == expected, f"seed {seed}"
 
 
-def test_scores_are_means_a_token_whatever_the_ranking(markov):
+def test_scores_are_means_per_token_for_any_ranking(markov):
     table = random_table(20)
     for length_penalty in (0.0, 0.5, 1.0):
         decoded = search(markov(table), many_regions(), 6, 4, length_penalty)
         expected = [
             np.mean(token_log_probabilities(table, caption))
-            for caption in spelled(decoded.token_ids[0])
+            for caption in without_padding(decoded.token_ids[0])
         ]
         np.testing.assert_allclose(decoded.scores[0], expected, rtol=1e-4)
 
@@ -116,7 +116,7 @@ def test_ranked_best_first(markov):
     for length_penalty in (0.0, 0.7, 1.0):
         table = random_table(30)
         decoded = search(markov(table), many_regions(), 6, 5, length_penalty)
-        captions = spelled(decoded.token_ids[0])
+        captions = without_padding(decoded.token_ids[0])
         ranks = [rank(table, caption, length_penalty) for caption in captions]
         assert ranks == sorted(ranks, reverse=True)
         assert len(set(captions)) == 5
@@ -127,8 +127,12 @@ def test_length_penalty_prefers_longer_captions(markov):
     # The end at once has 0.3 and one word before it 0.7 * 0.4: less in all, more a token.
     table[START_ID, [END_ID, 4]] = np.log([0.3, 0.7])
     table[4, [END_ID, 4]] = np.log([0.4, 0.6])
-    assert spelled(search(markov(table), many_regions(), 3, 1, 0.0).token_ids[0]) == [(END_ID,)]
-    assert spelled(search(markov(table), many_regions(), 3, 1, 1.0).token_ids[0]) == [(4, END_ID)]
+    assert without_padding(search(markov(table), many_regions(), 3, 1, 0.0).token_ids[0]) == [
+        (END_ID,)
+    ]
+    assert without_padding(search(markov(table), many_regions(), 3, 1, 1.0).token_ids[0]) == [
+        (4, END_ID)
+    ]
 
 
 def test_width_one_without_penalty_is_never_worse_than_greedy(markov):
@@ -141,7 +145,7 @@ def test_width_one_without_penalty_is_never_worse_than_greedy(markov):
     for seed in range(12):
         table = random_table(40 + seed)
         double = markov(table)
-        best = spelled(search(double, many_regions(), 6, 1, 0.0).token_ids[0])[0]
+        best = without_padding(search(double, many_regions(), 6, 1, 0.0).token_ids[0])[0]
         likeliest = tuple(
             np.array(greedy(double, many_regions(), DecodingOptions(6)).token_ids)[0, 0].tolist()
         )
@@ -162,12 +166,12 @@ def test_width_one_is_greedy_where_words_are_near_certain(markov):
     double = markov(table)
     one = search(double, many_regions(2), 8, 1, 0.0)
     expected = greedy(double, many_regions(2), DecodingOptions(8))
-    assert spelled(one.token_ids[0]) == [(5, 4, 6, END_ID)]
+    assert without_padding(one.token_ids[0]) == [(5, 4, 6, END_ID)]
     np.testing.assert_array_equal(one.token_ids, expected.token_ids)
     np.testing.assert_allclose(one.scores, expected.scores, rtol=1e-4)
 
 
-def test_stops_as_soon_as_nothing_better_can_follow(markov):
+def test_stops_when_no_better_caption_is_possible(markov):
     table = np.full((VOCABULARY, VOCABULARY), -30.0)
     for before, after in itertools.pairwise((START_ID, 4, END_ID)):
         table[before, after] = 0.0
@@ -176,7 +180,7 @@ def test_stops_as_soon_as_nothing_better_can_follow(markov):
     assert int(double.steps) == 2
 
 
-def test_goes_on_while_a_longer_caption_could_still_be_better(markov):
+def test_continues_while_a_longer_caption_could_be_better(markov):
     """The end at once has 0.3; going on has 0.05, whose mean of two tokens is still worse.
 
     That of three is better: a bound must reckon with the full length, not with the next one.
@@ -186,22 +190,24 @@ def test_goes_on_while_a_longer_caption_could_still_be_better(markov):
     for before, after in itertools.pairwise((4, 5, END_ID)):
         table[before, after] = 0.0
     decoded = search(markov(table), many_regions(), 8, 1, 1.0)
-    assert spelled(decoded.token_ids[0]) == [(4, 5, END_ID)]
+    assert without_padding(decoded.token_ids[0]) == [(4, 5, END_ID)]
 
 
 def test_attention_rows_belong_to_the_tokens(markov):
-    """Beams change places; what each looked at must move with it."""
+    """Captions move between beams, and their attention with them."""
     decoded = search(markov(random_table(50)), many_regions(), 6, 5)
-    for caption, attention in zip(spelled(decoded.token_ids[0]), decoded.attention[0], strict=True):
-        looked = attention[: len(caption)]
-        np.testing.assert_allclose(looked.sum(axis=-1), 1)
-        assert tuple(looked.argmax(axis=-1)) == (START_ID, *caption[:-1])
+    for caption, attention in zip(
+        without_padding(decoded.token_ids[0]), decoded.attention[0], strict=True
+    ):
+        weights = attention[: len(caption)]
+        np.testing.assert_allclose(weights.sum(axis=-1), 1)
+        assert tuple(weights.argmax(axis=-1)) == (START_ID, *caption[:-1])
 
 
 def test_fewer_captions_than_beams(markov):
-    """Of one word at most there are only four captions."""
+    """There are only four captions of at most one word."""
     decoded = search(markov(random_table(60)), many_regions(), 3, 6)
-    captions = spelled(decoded.token_ids[0])
+    captions = without_padding(decoded.token_ids[0])
     assert sorted(captions[:4]) == sorted(all_captions(2))
     assert captions[4:] == [(), ()]
     assert np.all(np.isneginf(decoded.scores[0, 4:]))
@@ -252,8 +258,8 @@ def test_no_images_give_no_captions(found):
     ("size", "count"),
     [(7, 3), (7, 7), (BLOCK, 4), (3 * BLOCK, 2), (3 * BLOCK + 1, 6), (10 * BLOCK - 1, 6)],
 )
-def test_the_largest_are_found_in_blocks(size, count):
-    """Also where numbers are equal, where few blocks hold all of them, and where many are -inf."""
+def test_largest_equals_top_k(size, count):
+    """Also with equal values, with all large values in few blocks, and with many of -inf."""
     random = np.random.default_rng(size)
     for values in (
         random.normal(size=(3, 2, size)),
@@ -261,7 +267,7 @@ def test_the_largest_are_found_in_blocks(size, count):
         np.where(random.random((3, 2, size)) < 2 / size, 1.0, -np.inf),
     ):
         values = values.astype(np.float32)
-        # A stable sort takes the first of equal numbers first.
+        # A stable sort puts the first of equal values first.
         places = np.argsort(-values, axis=-1, kind="stable")[..., :count]
         largest, found = _largest(tf.constant(values), count)
         np.testing.assert_array_equal(found, places)

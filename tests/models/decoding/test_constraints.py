@@ -1,4 +1,4 @@
-"""Decoding constraints, diverse beams and ensembles against slow and obvious references."""
+"""Decoding constraints, diverse beams and ensembles against slow references."""
 
 import itertools
 
@@ -25,8 +25,8 @@ def table_of(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 1.5, (VOCABULARY, VOCABULARY))
 
 
-def permitted(caption: list[int], minimum_length: int, ngram: int) -> set[int]:
-    """Obviously: every word is tried."""
+def allowed(caption: list[int], minimum_length: int, ngram: int) -> set[int]:
+    """Tests each word in turn."""
     words = set(WORDS)
     if ngram:
         said = [caption[start : start + ngram] for start in range(len(caption) - ngram + 1)]
@@ -40,7 +40,7 @@ def permitted(caption: list[int], minimum_length: int, ngram: int) -> set[int]:
     minimum_length=st.integers(0, 6),
     ngram=st.integers(0, 7),
 )
-def test_permits_what_the_reference_permits(captions, minimum_length, ngram):
+def test_allowed_tokens_equal_the_reference(captions, minimum_length, ngram):
     written = np.full((1, len(captions), T), PAD_ID, np.int32)
     written[0, :, :4] = captions
     logits = tf.random.stateless_normal([1, 1, VOCABULARY], [0, 1])
@@ -50,7 +50,7 @@ def test_permits_what_the_reference_permits(captions, minimum_length, ngram):
         constraints = DecodingConstraints(minimum_length, ngram)
         found = np.array(constraints.apply(logits, tf.constant(written), time))[0]
         for row, caption in zip(found, captions, strict=True):
-            expected = permitted(caption[:time], minimum_length, ngram)
+            expected = allowed(caption[:time], minimum_length, ngram)
             assert set(np.flatnonzero(np.isfinite(row))) == expected
             for word in expected:
                 assert row[word] == given_logits[word]
@@ -60,7 +60,7 @@ def slow_greedy(table: np.ndarray, constraints: DecodingConstraints, steps: int)
     caption: list[int] = []
     while len(caption) < steps - 1:
         row = table[caption[-1] if caption else START_ID]
-        word = max(permitted(caption, *constraints), key=lambda word: row[word])
+        word = max(allowed(caption, *constraints), key=lambda word: row[word])
         if word == END_ID:
             break
         caption.append(word)
@@ -77,7 +77,7 @@ def slow_greedy(table: np.ndarray, constraints: DecodingConstraints, steps: int)
         DecodingConstraints(6, 2),
     ],
 )
-def test_greedy_keeps_the_rules(markov, constraints):
+def test_greedy_captions_satisfy_the_constraints(markov, constraints):
     broken = 0
     for seed in range(5):
         double, regions = markov(table_of(seed)), Regions(tf.zeros([1, VOCABULARY, 1]))
@@ -89,7 +89,7 @@ def test_greedy_keeps_the_rules(markov, constraints):
     assert broken, "constraints that change nothing would prove little"
 
 
-def test_samples_and_beams_keep_the_rules(markov):
+def test_samples_and_beams_satisfy_the_constraints(markov):
     table = table_of(7)
     table[:, END_ID] += 2
     double, regions = markov(table), Regions(tf.zeros([2, VOCABULARY, 1]))
@@ -141,7 +141,7 @@ def test_diverse_beams_equal_the_slow_reference(markov, groups, each, diversity)
         assert found == expected
 
 
-def test_groups_differ_more_the_more_they_are_told_to(markov):
+def test_a_larger_diversity_penalty_gives_more_distinct_captions(markov):
     def distinct(diversity: float) -> int:
         found = 0
         for seed in range(6):
@@ -151,7 +151,7 @@ def test_groups_differ_more_the_more_they_are_told_to(markov):
             found += len({tuple(row) for row in np.array(decoded.token_ids)[0].tolist()})
         return found
 
-    assert distinct(0.0) == 6  # Four groups of one beam each that all say the same.
+    assert distinct(0.0) == 6  # The four groups of one beam find the same caption.
     assert distinct(3.0) > 12
 
 
@@ -166,7 +166,7 @@ def test_an_ensemble_of_one_is_its_member(small_generator, regions):
         np.testing.assert_allclose(alone.scores, found.scores, rtol=1e-4)
 
 
-def test_an_ensemble_has_the_mean_of_the_probabilities(small_generator, regions):
+def test_an_ensemble_averages_probabilities(small_generator, regions):
     members = [small_generator(seed=seed, noise_size=seed) for seed in (1, 2)]
     together = GeneratorEnsemble(members)
     noise = np.random.default_rng(0).normal(size=(5, 2, 3)).astype(np.float32)

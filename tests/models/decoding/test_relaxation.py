@@ -1,4 +1,4 @@
-"""Captions that a gradient can pass: real words forward, mixtures backward.
+"""Straight-through sampling: sampled tokens forward, the gradient of mixtures backward.
 
 B batch, K captions an image, T time, V vocabulary.
 """
@@ -23,8 +23,8 @@ def rollout(generator: GRUGenerator, regions, temperature: float = 0.7) -> relax
     return relaxation.rollout(generator, memory, noise, temperature, LENGTH, SEED)
 
 
-def test_it_draws_what_sampling_draws(small_generator, regions):
-    """With the same seed: so it runs free, reads its own words, and temperature changes none."""
+def test_rollout_samples_the_same_tokens_as_sample(small_generator, regions):
+    """With the same seed and at any temperature, each sampled token being the next input."""
     generator = small_generator()
     expected = sampling.sample(
         generator, Regions(tf.constant(regions)), DecodingOptions(LENGTH, CAPTIONS), SEED
@@ -36,7 +36,7 @@ def test_it_draws_what_sampling_draws(small_generator, regions):
     assert len(np.unique(token_ids.reshape(-1, LENGTH), axis=0)) > 5
 
 
-def test_every_caption_ends_and_is_padded(small_generator, regions):
+def test_captions_end_and_are_padded(small_generator, regions):
     token_ids = np.array(rollout(small_generator(), regions).token_ids).reshape(-1, LENGTH)
     for row in token_ids:
         (end,) = np.flatnonzero(row == END_ID)
@@ -45,13 +45,13 @@ def test_every_caption_ends_and_is_padded(small_generator, regions):
 
 
 def mixtures(embedding, relaxed: relaxation.Relaxed) -> tf.Tensor:
-    """The fault: soft rows, which no real caption has."""
+    """A wrong embedding: mixtures, which no real caption has."""
     start = embedding(relaxed.token_ids[..., :1])
     return tf.concat([start, embedding.embed_soft(relaxed.probabilities)], axis=-2)
 
 
 @pytest.mark.parametrize(("embed", "right"), [(relaxation.embed, True), (mixtures, False)])
-def test_words_look_like_those_of_real_captions(small_generator, regions, embed, right):
+def test_embeddings_equal_those_of_real_captions(small_generator, regions, embed, right):
     generator = small_generator()
     relaxed = rollout(generator, regions)
     words = embed(generator.embedding, relaxed)
@@ -63,7 +63,7 @@ def test_words_look_like_those_of_real_captions(small_generator, regions, embed,
 
 
 def test_the_gradient_is_that_of_the_mixture(small_generator, regions):
-    """Checked for the last word, on which no other word depends."""
+    """Checked for the last token, on which no other token depends."""
     generator = small_generator()
     relaxed = rollout(generator, regions)
     weights = np.random.default_rng(0).normal(size=generator.embedding_size).astype(np.float32)
@@ -77,7 +77,7 @@ def test_the_gradient_is_that_of_the_mixture(small_generator, regions):
     np.testing.assert_allclose(gradient, np.broadcast_to(expected, gradient.shape), rtol=1e-4)
 
 
-def test_the_generator_is_reached_through_all_words(small_generator, regions):
+def test_the_gradient_reaches_the_generator_through_all_tokens(small_generator, regions):
     generator = small_generator()
     with tf.GradientTape() as tape:
         relaxed = rollout(generator, regions)
@@ -90,7 +90,7 @@ def test_the_generator_is_reached_through_all_words(small_generator, regions):
     assert np.count_nonzero(norms) >= len(norms) - 1  # A shift of all keys changes no attention.
 
 
-def test_low_temperatures_are_close_to_what_was_drawn(small_generator, regions):
+def test_low_temperatures_are_close_to_the_sampled_tokens(small_generator, regions):
     peaks = [
         float(
             tf.reduce_mean(tf.reduce_max(rollout(small_generator(), regions, t).probabilities, -1))

@@ -1,4 +1,4 @@
-"""The critic's choice among captions."""
+"""Reranking of captions by the critic."""
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +11,7 @@ from caption_gan.models.encoders.encoder import Regions
 from caption_gan.text.vocabulary import START_ID
 
 
-def test_it_keeps_those_that_the_critic_likes_best(small_generator, regions):
+def test_the_highest_ranked_captions_are_selected(small_generator, regions):
     generator = small_generator()
     critic = NextTokenCritic(small_generator(seed=1))
     critic.length_moments.assign([2.0, -0.5])
@@ -26,7 +26,7 @@ def test_it_keeps_those_that_the_critic_likes_best(small_generator, regions):
             np.testing.assert_array_equal(chosen[image], np.array(part)[image, places])
 
 
-def test_all_are_kept_where_there_are_no_more(small_generator, regions):
+def test_all_captions_can_be_selected(small_generator, regions):
     drawn = sampling.sample(
         small_generator(), Regions(regions), DecodingOptions(7, 3), tf.constant([1, 2])
     )

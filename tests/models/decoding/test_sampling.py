@@ -1,4 +1,4 @@
-"""Greedy decoding and sampling: against slow and obvious references, and against chance."""
+"""Greedy decoding and sampling: against slow references and expected frequencies."""
 
 from collections.abc import Callable
 
@@ -75,7 +75,7 @@ def in_graph(
 
 
 def assert_well_formed(token_ids: np.ndarray) -> None:
-    """Words, one end token, padding."""
+    """Checks that captions are words, one end token, padding."""
     for caption in token_ids.reshape(-1, token_ids.shape[-1]).tolist():
         end = caption.index(END_ID)
         assert not set(caption[:end]) & {*FORBIDDEN, END_ID}
@@ -173,7 +173,7 @@ def test_attention_rows_belong_to_the_tokens(generator, written, regions):
         )
 
 
-def test_seed_decides(small_generator, regions):
+def test_the_seed_determines_the_samples(small_generator, regions):
     generator = small_generator(seed=4)
 
     def draw(*seed: int) -> list:
@@ -213,7 +213,7 @@ def test_frequencies_follow_the_softmax(markov, temperature):
     for image in range(2):
         counts = np.array([(first[image] == word).sum() for word in possible])
         assert chi_square(counts, probabilities) < 18.5
-    # The second word is drawn anew: a seed used twice would repeat the first.
+    # The second word is independent: a seed used twice would repeat the first.
     pairs = np.array([[(first == a) & (second == b) for b in WORDS] for a in WORDS])
     joint = np.outer(probabilities[1:], probabilities[1:])
     assert chi_square(pairs.sum(axis=(2, 3)).ravel(), (joint / joint.sum()).ravel()) < 37.7
@@ -221,7 +221,7 @@ def test_frequencies_follow_the_softmax(markov, temperature):
 
 
 def numpy_truncated(logits: list[int], top_k: int, top_p: float) -> set[int]:
-    """Positions that stay: the k likeliest, then the smallest set that reaches p; ties stay."""
+    """Positions that remain: the k likeliest, then the smallest set that reaches p, with ties."""
     kept = set(range(len(logits)))
     if top_k:
         least = sorted(logits, reverse=True)[:top_k][-1]
@@ -261,7 +261,7 @@ def test_truncation_equals_the_reference(logits, top_k, top_p):
         (0, 0.5, [0]),
         (0, 0.51, [0, 1]),
         (0, 0.81, [0, 1, 2]),
-        # Of .5 and .3 the first makes 62.5 %.
+        # Among .5 and .3, the first has 62.5 %.
         (2, 0.6, [0]),
         (2, 0.63, [0, 1]),
     ],
@@ -278,12 +278,12 @@ def test_samples_stay_within_the_truncation(markov):
     double = markov(np.tile(row, (8, 1)))
     best = in_graph(sample, double, many_regions(), 6, **draw, top_k=2)
     assert set(best.token_ids[:, :, :-1].ravel().tolist()) == {4, 5}
-    # Without what is forbidden, 4 has 0.64 and 5 has 0.24 of the probability.
+    # Without the special tokens, 4 has 0.64 and 5 has 0.24 of the probability.
     nucleus = in_graph(sample, double, many_regions(), 6, **draw, top_p=0.6)
     assert set(nucleus.token_ids[:, :, :-1].ravel().tolist()) == {4}
 
 
-def test_only_the_likeliest_word_is_greedy(generator, written, regions):
+def test_top_k_of_one_is_greedy(generator, written, regions):
     decoded = in_graph(
         sample, generator, Regions(regions), LENGTH, samples=2, seed=tf.constant([8, 8]), top_k=1
     )
@@ -292,7 +292,7 @@ def test_only_the_likeliest_word_is_greedy(generator, written, regions):
         np.testing.assert_allclose(decoded.scores[:, caption], written.scores[:, 0], rtol=1e-4)
 
 
-def test_forbidden_words_are_never_written_however_likely(markov):
+def test_special_tokens_are_never_decoded(markov):
     rng = np.random.default_rng(0)
     table = rng.normal(size=(8, 8))
     table[:, FORBIDDEN] += 20
@@ -329,7 +329,7 @@ def test_stops_when_every_caption_has_ended(markov, chain, graph):
     assert not np.any(decoded.attention[:, :, 3:])
 
 
-def test_a_caption_that_does_not_end_is_ended(markov, chain):
+def test_the_last_position_is_the_end_token(markov, chain):
     table = chain.copy()
     table[5] = [NO, NO, -2, NO, NO, 0, NO, NO]
     decoded = in_graph(greedy, markov(table), many_regions(), 6)
@@ -341,7 +341,7 @@ def test_a_caption_that_does_not_end_is_ended(markov, chain):
 
 @pytest.mark.parametrize("graph", [True, False])
 def test_no_images_give_no_captions(generator, graph):
-    """In a graph that knows no batch size, as a served one: a constant would hide the fault."""
+    """Also in a graph without a static batch size, like a served one."""
 
     def run(decode: Callable[[tf.Tensor], Decoded]) -> Decoded:
         if graph:
@@ -379,7 +379,7 @@ def test_rows_are_drawn_by_their_own_seed_temperature_and_nucleus():
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.6)])
-def test_first_words_of_rows_have_the_probabilities_of_the_model(temperature, top_p):
+def test_first_words_of_rows_follow_the_model_probabilities(temperature, top_p):
     model = captioner(dropout=0.0, noise_size=0).generator
     regions = tf.random.stateless_normal([1, *REGIONS], [5, 6])
     noise = tf.zeros([1, 1, 0])

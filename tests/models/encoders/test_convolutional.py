@@ -1,4 +1,4 @@
-"""The encoder that is trained along: what regions are, what training changes."""
+"""The convolutional encoder: its regions, and what training changes."""
 
 import keras
 import numpy as np
@@ -37,12 +37,12 @@ def test_regions_of_odd_sizes(height, width):
     rows, columns = encoder.grid
     assert regions.shape == (2, *encoder.regions_shape)
     assert rows * columns == encoder.regions_shape[0]
-    # A cell of the grid is as high as it is wide, or attention would be drawn in the wrong place.
+    # Cells are square; otherwise attention maps would be misplaced.
     assert abs(height / rows - width / columns) < 4
 
 
 def test_regions_are_in_reading_order():
-    """Attention is drawn over the image by `grid`, row by row."""
+    """Attention maps rely on the order of `grid`, row by row."""
     keras.utils.set_random_seed(0)
     encoder = ConvolutionalEncoder(40, 56, 4)
     encoder.mixers = []  # Self-attention lets each region depend on all pixels.
@@ -107,7 +107,7 @@ def test_settings_choose_the_convolutional_encoder():
     assert encoder(images(1, 16, 24)).features.shape == (1, *encoder.regions_shape)
 
 
-def test_positions_begin_as_ramps_and_waves_down_and_across():
+def test_initial_positions_are_waves_down_and_across():
     rows, columns, depth = 3, 5, 8
     grid = waves_over_grid(rows, columns, depth).reshape(rows, columns, depth)
     down, across = np.split(grid, 2, axis=-1)
@@ -130,5 +130,5 @@ def test_self_attention_lets_every_region_see_every_other():
     order = [3, 0, 5, 1, 4, 2]
     np.testing.assert_allclose(mixer(regions[:, order]), seen[:, order], rtol=1e-4, atol=1e-5)
     changed = regions.copy()
-    changed[0, 5] *= -1  # Not a sum: normalisation hides what is added to all.
+    changed[0, 5] *= -1  # Not an addition: normalisation would remove it.
     assert (np.abs(np.array(mixer(changed)) - seen).max(axis=-1) > 1e-4).all()

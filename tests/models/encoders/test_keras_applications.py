@@ -1,4 +1,4 @@
-"""Backbones of `keras.applications`: their weights, and what a user's mistake is answered with."""
+"""Backbones of `keras.applications`: weights, frozen layers, and error messages."""
 
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def test_weights_from_a_file_and_the_backbones_own_preprocessing(mobilenet, weig
     np.testing.assert_array_equal(mobilenet(batch.astype(np.uint8)).features, regions)
 
 
-def test_fine_tuning_leaves_batch_statistics_alone(mobilenet):
+def test_fine_tuning_does_not_change_batch_statistics(mobilenet):
     batch = images(2, SIZE, SIZE)
     before = batch_statistics(mobilenet)
     assert before
@@ -144,7 +144,7 @@ def test_layers_after_the_frozen_ones_are_fine_tuned(mobilenet, weights_file):
         ("block_12_expand", "beside another path"),
     ],
 )
-def test_layers_that_nothing_can_be_frozen_up_to(layer, words):
+def test_invalid_frozen_up_to_is_refused(layer, words):
     with pytest.raises(CaptionGANError, match=rf"^[^\n]*'{layer}'[^\n]*{words}[^\n]*$"):
         ApplicationsEncoder("MobileNetV2", SIZE, SIZE, frozen_up_to=layer)
 
@@ -155,7 +155,7 @@ def test_frozen_up_to_needs_fine_tuning():
         check(Config(encoder=encoder))
 
 
-def test_unknown_backbone_is_answered_with_the_known_ones():
+def test_an_unknown_backbone_is_refused_with_a_list():
     with pytest.raises(CaptionGANError) as caught:
         ApplicationsEncoder("MobileNet9", SIZE, SIZE)
     message = str(caught.value)
@@ -169,7 +169,7 @@ def test_unknown_backbone_is_answered_with_the_known_ones():
 # Keras warns of every layer that it finds no weights for before it gives up.
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
 @pytest.mark.parametrize("mistake", ["missing", "another network", "no weights file", "a folder"])
-def test_weights_that_cannot_be_loaded(mistake, tmp_path):
+def test_invalid_weights_are_refused(mistake, tmp_path):
     path = tmp_path / "mine.weights.h5"
     if mistake == "another network":
         other = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(2)])
@@ -187,7 +187,7 @@ def test_weights_that_cannot_be_loaded(mistake, tmp_path):
     assert "include_top=False" in message
 
 
-def test_image_too_small_for_the_backbone():
+def test_too_small_images_are_refused():
     with pytest.raises(CaptionGANError, match="16x16") as caught:
         ApplicationsEncoder("MobileNetV2", 16, 16)
     assert "\n" not in str(caught.value)

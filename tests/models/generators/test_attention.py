@@ -1,4 +1,4 @@
-"""Attention: against NumPy, and against Keras's own layer with the same weights."""
+"""Attention against NumPy and against `keras.layers.MultiHeadAttention`."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ def attention() -> RegionAttention:
     layer = RegionAttention(HIDDEN, HEADS)
     layer.build((None, None, HIDDEN), (None, REGIONS, DEPTH))
     rng = np.random.default_rng(0)
-    # Biases start at zero, where a forgotten one would not be noticed.
+    # Random biases: with zeros, a missing bias would not be noticed.
     layer.set_weights([rng.normal(size=weight.shape) for weight in layer.get_weights()])
     return layer
 
@@ -32,7 +32,7 @@ def regions() -> np.ndarray:
 
 
 def by_loops(attention: RegionAttention, query: np.ndarray, regions: np.ndarray):
-    """Memory and weights, one image, query and head at a time."""
+    """Context and weights, one image, query and head at a time."""
     dense = [
         (np.array(layer.kernel), np.array(layer.bias))
         for layer in (
@@ -101,7 +101,7 @@ def test_one_memory_serves_any_number_of_queries(attention, query, regions):
         )
 
 
-def test_regions_have_no_order(attention, query, regions):
+def test_attention_does_not_depend_on_the_order_of_regions(attention, query, regions):
     order = [3, 0, 4, 1, 2]
     context, weights = attention(query, attention.project(regions))
     shuffled_context, shuffled_weights = attention(query, attention.project(regions[:, order]))
@@ -123,6 +123,6 @@ def test_config_round_trip(attention, query, regions):
     )
 
 
-def test_heads_must_divide():
+def test_heads_must_divide_the_hidden_size():
     with pytest.raises(ValueError, match="heads=3, hidden_size=8"):
         RegionAttention(8, 3)

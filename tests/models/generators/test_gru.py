@@ -1,4 +1,4 @@
-"""The generator: what it may know when it writes a word, and what it must not lose."""
+"""The GRU generator: what its predictions depend on, and its gradients."""
 
 from collections.abc import Callable
 
@@ -47,13 +47,13 @@ def test_teacher_forcing_equals_word_by_word(generator, regions, token_ids, nois
         same(tf.reduce_sum(attention, axis=-1), np.ones((5, CAPTIONS)))
 
 
-def test_a_word_changes_no_logits_before_it(generator, regions, token_ids, noise, logits):
+def test_logits_depend_on_earlier_words_only(generator, regions, token_ids, noise, logits):
     for time in range(LENGTH):
         other = token_ids.copy()
         other[..., time] = (other[..., time] + 1) % generator.vocabulary_size
         changed = np.array(generator(regions, other, noise))
         same(changed[:, :, :time], logits[:, :, :time])
-        # All later ones it does change, or the words would not be read.
+        # All later logits change.
         assert np.abs(changed - logits)[:, :, time:].max(axis=(0, 1, 3)).min() > 1e-3
 
 
@@ -98,7 +98,7 @@ def test_the_gradient_of_masked_regions_is_zero(generator, regions, token_ids, n
     assert gradient[:, ::2].all()
 
 
-def test_noise_enters_the_first_state(generator, regions, noise):
+def test_noise_enters_the_initial_state(generator, regions, noise):
     memory = generator.encode(Regions(regions))
     state = generator.initial_state(memory, noise)
     still = generator.initial_state(memory, np.zeros_like(noise))
@@ -161,7 +161,7 @@ def test_every_weight_gets_a_gradient(small_generator, regions, token_ids, noise
         tape.gradient(loss, generator.trainable_variables),
         strict=True,
     ):
-        # A softmax does not see what is added to all its scores, such as a bias of the keys.
+        # A softmax is invariant to a constant in all scores, such as the bias of the keys.
         if "key_projection/bias" not in weight.path:
             largest = tf.reduce_max(tf.abs(tf.convert_to_tensor(gradient)))
             assert float(largest) > 0, weight.path
@@ -186,7 +186,7 @@ def test_config_round_trip(generator, regions, token_ids, noise, logits):
 
 
 class Unnormalised(GRUGenerator):
-    """The fault: regions enter as the backbone gives them."""
+    """A wrong generator, without normalisation of regions."""
 
     def build(self, regions_shape):
         super().build(regions_shape)
@@ -194,7 +194,7 @@ class Unnormalised(GRUGenerator):
 
 
 def saturation(make: Callable[..., GRUGenerator]) -> float:
-    """Mean |h0| for regions as a backbone gives them: large, positive, with much in common."""
+    """Mean |h0| for regions like a backbone's: large, positive, similar to each other."""
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     common = rng.gamma(1.0, 10.0, (1, 1, 64))
@@ -207,6 +207,6 @@ def saturation(make: Callable[..., GRUGenerator]) -> float:
     return float(tf.reduce_mean(tf.abs(tf.stack(states))))
 
 
-def test_large_regions_do_not_saturate_the_first_state():
+def test_large_regions_do_not_saturate_the_initial_state():
     assert saturation(GRUGenerator) < 0.8
     assert saturation(Unnormalised) > 0.95

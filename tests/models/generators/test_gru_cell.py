@@ -1,4 +1,4 @@
-"""The cell computes what Keras's does, and its gradient makes no tensors of zeros.
+"""The GRU cell equals Keras's, and its gradient contains no slices.
 
 B batch, T time, D input depth, H hidden.
 """
@@ -23,7 +23,7 @@ def recurrence(kind: type[keras.layers.GRUCell]) -> keras.layers.RNN:
 
 @tf.function
 def derivatives(layer: keras.layers.RNN, words: tf.Tensor, first: tf.Tensor):
-    """States, their gradients, and those of a penalty on the gradient with regard to the words."""
+    """States, their gradients, and the gradients of a penalty on the input gradient."""
     weights = layer.trainable_variables
     with tf.GradientTape() as outer:
         with tf.GradientTape(persistent=True) as inner:
@@ -35,7 +35,7 @@ def derivatives(layer: keras.layers.RNN, words: tf.Tensor, first: tf.Tensor):
     return [states, slope, *inner.gradient(total, weights), *outer.gradient(penalty, weights)]
 
 
-def test_it_is_kerass_to_the_second_derivative():
+def test_equals_keras_up_to_the_second_derivative():
     random = np.random.default_rng(1)
     words, first = random.normal(size=(B, T, D)), random.normal(size=(B, H))
     arguments = [tf.constant(value, tf.float32) for value in (words, first)]
@@ -48,7 +48,7 @@ def test_it_is_kerass_to_the_second_derivative():
 
 
 @pytest.mark.parametrize(("kind", "slices"), [(GRUCell, False), (keras.layers.GRUCell, True)])
-def test_no_gradient_is_of_a_slice(kind, slices):
+def test_gradients_contain_no_slices(kind, slices):
     graph = derivatives.get_concrete_function(
         recurrence(kind), tf.TensorSpec([B, T, D]), tf.TensorSpec([B, H])
     ).graph
@@ -57,7 +57,7 @@ def test_no_gradient_is_of_a_slice(kind, slices):
     )
 
 
-def test_one_step_takes_states_as_they_come():
+def test_a_step_accepts_nested_and_plain_states():
     cell = recurrence(GRUCell).cell
     words, first = tf.ones([B, D]), tf.ones([B, H])
     state, again = cell(words, first)
