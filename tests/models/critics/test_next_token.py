@@ -68,7 +68,7 @@ def test_embeddings_after_the_end_token_do_not_count(
     mask = token_ids != PAD_ID
     memory = critic.encode(Regions(regions))
     other = tf.where(mask[..., None], words, 7.0)
-    expected, actual = (np.array(critic(some, mask, memory)) for some in (words, other))
+    expected, actual = (np.array(critic(embeddings, mask, memory)) for embeddings in (words, other))
     assert np.allclose(actual, expected, atol=1e-5) == right
 
 

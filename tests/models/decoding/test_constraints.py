@@ -121,7 +121,8 @@ def slow_diverse(table, steps, groups, each, diversity) -> list[list[int]]:
             growing[group] = longer[:each]
             chosen += [caption[-1] for caption in growing[group]]
     best = [
-        sorted(some, key=lambda caption: -total(caption) / len(caption))[:each] for some in ended
+        sorted(captions, key=lambda caption: -total(caption) / len(caption))[:each]
+        for captions in ended
     ]
     return sorted(itertools.chain(*best), key=lambda caption: -total(caption) / len(caption))
 
@@ -175,13 +176,16 @@ def test_an_ensemble_averages_probabilities(small_generator, regions):
     states = together.initial_state(memory, noise)
     logits, after, weights = together.decode_step(read, states, memory)
 
-    expected, looked = np.zeros((5, 2, 9)), np.zeros((5, 2, 4))
-    seen = (regions, 2 * regions)
-    for member, own, part in zip(members, seen, (noise[..., :1], noise[..., 1:]), strict=True):
-        known = member.encode(Regions(own))
-        of_member, _, at = member.decode_step(read, member.initial_state(known, part), known)
-        expected += np.array(tf.nn.softmax(of_member)) / 2
-        looked += np.array(at) / 2
+    expected, expected_weights = np.zeros((5, 2, 9)), np.zeros((5, 2, 4))
+    inputs = (regions, 2 * regions)
+    for member, features, part in zip(
+        members, inputs, (noise[..., :1], noise[..., 1:]), strict=True
+    ):
+        member_memory = member.encode(Regions(features))
+        state = member.initial_state(member_memory, part)
+        member_logits, _, member_weights = member.decode_step(read, state, member_memory)
+        expected += np.array(tf.nn.softmax(member_logits)) / 2
+        expected_weights += np.array(member_weights) / 2
     np.testing.assert_allclose(np.exp(logits), expected, rtol=1e-4)
-    np.testing.assert_allclose(weights, looked, rtol=1e-4)
+    np.testing.assert_allclose(weights, expected_weights, rtol=1e-4)
     assert [part.shape for part in tf.nest.flatten(after)] == [(5, 2, 8)] * 4

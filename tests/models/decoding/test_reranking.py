@@ -16,12 +16,12 @@ def test_the_highest_ranked_captions_are_selected(small_generator, regions):
     critic = NextTokenCritic(small_generator(seed=1))
     critic.length_moments.assign([2.0, -0.5])
     drawn = sampling.sample(generator, Regions(regions), DecodingOptions(7, 6), tf.constant([1, 2]))
-    kept = rerank(critic, Regions(regions), drawn, 2)
+    selected = rerank(critic, Regions(regions), drawn, 2)
     token_ids = np.pad(drawn.token_ids, [(0, 0), (0, 0), (1, 0)], constant_values=START_ID)
     ranks = np.array(critic.rank(tf.constant(token_ids), critic.encode(Regions(regions))))
     best = np.argsort(-ranks, axis=1)[:, :2]
     assert len(np.unique(best)) > 2
-    for part, chosen in zip(drawn, kept, strict=True):
+    for part, chosen in zip(drawn, selected, strict=True):
         for image, places in enumerate(best):
             np.testing.assert_array_equal(chosen[image], np.array(part)[image, places])
 
@@ -30,5 +30,5 @@ def test_all_captions_can_be_selected(small_generator, regions):
     drawn = sampling.sample(
         small_generator(), Regions(regions), DecodingOptions(7, 3), tf.constant([1, 2])
     )
-    kept = rerank(NextTokenCritic(small_generator()), Regions(regions), drawn, 3)
-    np.testing.assert_allclose(np.sort(kept.scores), np.sort(drawn.scores), rtol=1e-6)
+    selected = rerank(NextTokenCritic(small_generator()), Regions(regions), drawn, 3)
+    np.testing.assert_allclose(np.sort(selected.scores), np.sort(drawn.scores), rtol=1e-6)

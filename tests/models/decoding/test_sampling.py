@@ -222,21 +222,21 @@ def test_frequencies_follow_the_softmax(markov, temperature):
 
 def numpy_truncated(logits: list[int], top_k: int, top_p: float) -> set[int]:
     """Positions that remain: the k likeliest, then the smallest set that reaches p, with ties."""
-    kept = set(range(len(logits)))
+    remaining = set(range(len(logits)))
     if top_k:
         least = sorted(logits, reverse=True)[:top_k][-1]
-        kept = {word for word in kept if logits[word] >= least}
+        remaining = {word for word in remaining if logits[word] >= least}
     if top_p < 1:
-        total = sum(np.exp(float(logits[word])) for word in kept)
+        total = sum(np.exp(float(logits[word])) for word in remaining)
         nucleus: list[int] = []
         reached = 0.0
-        for word in sorted(kept, key=lambda word: -logits[word]):
+        for word in sorted(remaining, key=lambda word: -logits[word]):
             assume(abs(reached - top_p) > 1e-4)  # Rounding decides.
             if reached < top_p:
                 nucleus.append(word)
             reached += np.exp(float(logits[word])) / total
-        kept = {word for word in kept if logits[word] >= logits[nucleus[-1]]}
-    return kept
+        remaining = {word for word in remaining if logits[word] >= logits[nucleus[-1]]}
+    return remaining
 
 
 @settings(max_examples=60, deadline=None)
@@ -246,14 +246,14 @@ def numpy_truncated(logits: list[int], top_k: int, top_p: float) -> set[int]:
     st.floats(0.01, 1.0),
 )
 def test_truncation_equals_the_reference(logits, top_k, top_p):
-    kept = numpy_truncated(logits, top_k, top_p)
+    remaining = numpy_truncated(logits, top_k, top_p)
     truncated = np.array(truncate(tf.constant([logits], tf.float32), top_k, top_p))[0]
-    assert {int(word) for word in np.flatnonzero(np.isfinite(truncated))} == kept
-    assert all(truncated[word] == logits[word] for word in kept)
+    assert {int(word) for word in np.flatnonzero(np.isfinite(truncated))} == remaining
+    assert all(truncated[word] == logits[word] for word in remaining)
 
 
 @pytest.mark.parametrize(
-    ("top_k", "top_p", "kept"),
+    ("top_k", "top_p", "remaining"),
     [
         (0, 1.0, [0, 1, 2, 3]),
         (2, 1.0, [0, 1]),
@@ -266,10 +266,10 @@ def test_truncation_equals_the_reference(logits, top_k, top_p):
         (2, 0.63, [0, 1]),
     ],
 )
-def test_truncation_by_hand(top_k, top_p, kept):
+def test_truncation_by_hand(top_k, top_p, remaining):
     logits = np.log([[0.5, 0.3, 0.15, 0.05]]).astype(np.float32)
     truncated = np.array(truncate(tf.constant(logits), top_k, top_p))[0]
-    assert np.flatnonzero(np.isfinite(truncated)).tolist() == kept
+    assert np.flatnonzero(np.isfinite(truncated)).tolist() == remaining
 
 
 def test_samples_stay_within_the_truncation(markov):
@@ -373,7 +373,7 @@ def test_rows_are_drawn_by_their_own_seed_temperature_and_nucleus():
     settings = [3, 4, 5], [0.5, 1.0, 2.0], [1.0, 0.4, 0.9]
     together = rows_drawn(model, regions, *settings)
     for row in range(3):
-        alone = rows_drawn(model, regions[row:], *([some[row]] for some in settings))
+        alone = rows_drawn(model, regions[row:], *([values[row]] for values in settings))
         assert np.array_equal(alone.token_ids[0], together.token_ids[row])
         np.testing.assert_allclose(alone.scores[0], together.scores[row], atol=1e-5)
 

@@ -126,9 +126,9 @@ def test_self_attention_lets_every_region_see_every_other():
     mixer = SelfAttention(8, heads=2)
     mixer.build((None, 6, 8))
     regions = np.random.default_rng(0).normal(size=(1, 6, 8)).astype(np.float32)
-    seen = np.array(mixer(regions))
+    mixed = np.array(mixer(regions))
     order = [3, 0, 5, 1, 4, 2]
-    np.testing.assert_allclose(mixer(regions[:, order]), seen[:, order], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(mixer(regions[:, order]), mixed[:, order], rtol=1e-4, atol=1e-5)
     changed = regions.copy()
     changed[0, 5] *= -1  # Not an addition: normalisation would remove it.
-    assert (np.abs(np.array(mixer(changed)) - seen).max(axis=-1) > 1e-4).all()
+    assert (np.abs(np.array(mixer(changed)) - mixed).max(axis=-1) > 1e-4).all()
