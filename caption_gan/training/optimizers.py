@@ -60,7 +60,7 @@ def build_optimizer(
     steps: int,
     learning_rate: float,
     matrix_learning_rate: float,
-    warmup: float,
+    warmup_fraction: float,
     weight_decay: float,
     gradient_clip: float,
     pretrained: Sequence[keras.Variable] = (),
@@ -77,15 +77,15 @@ def build_optimizer(
         steps: Number of training steps; the learning rates are zero at the end.
         learning_rate: Peak learning rate of AdamW.
         matrix_learning_rate: Peak learning rate of Muon; with 0, AdamW also trains matrices.
-        warmup: Share of the steps in which the rates rise from zero; then they fall along a half
-            cosine.
+        warmup_fraction: Share of the steps in which the learning rates rise from zero; then they
+            fall along a half cosine.
         weight_decay: Decoupled weight decay, multiplied by the learning rate; not applied to
             biases, scales, word embeddings, positions and pretrained variables.
         gradient_clip: Largest global norm of the gradient.
         pretrained: Variables that were trained on other data.
         pretrained_learning_rate: Peak learning rate of AdamW for pretrained variables.
     """
-    warmup_steps = int(warmup * steps)
+    warmup_steps = int(warmup_fraction * steps)
 
     def schedule(peak: float) -> keras.optimizers.schedules.CosineDecay:
         return keras.optimizers.schedules.CosineDecay(

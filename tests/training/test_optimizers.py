@@ -33,7 +33,7 @@ def optimizer(steps: int = 10, **settings) -> keras.optimizers.Optimizer:
     defaults = {
         "learning_rate": 0.1,
         "matrix_learning_rate": 0.0,
-        "warmup": 0.0,
+        "warmup_fraction": 0.0,
         "weight_decay": 0.0,
         "gradient_clip": 1e9,
     }
@@ -123,7 +123,7 @@ def rates(steps: int, **settings) -> list[float]:
 
 @pytest.mark.parametrize("name", ["learning_rate", "matrix_learning_rate"])
 def test_learning_rate_warms_up_and_ends_at_zero(name):
-    warm = rates(100, warmup=0.1, **{name: 0.4})
+    warm = rates(100, warmup_fraction=0.1, **{name: 0.4})
     assert warm[0] == 0
     assert warm[5] == pytest.approx(0.2, rel=1e-5)
     assert max(warm) == warm[10] == pytest.approx(0.4, rel=1e-5)

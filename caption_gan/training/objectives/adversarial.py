@@ -83,7 +83,7 @@ class AdversarialTrainer(Trainer):
             max(self.steps - config.generator_warmup_steps, 1),
             learning_rate=config.learning_rate,
             matrix_learning_rate=0.0,
-            warmup=0.05,
+            warmup_fraction=0.05,
             weight_decay=0.0,
             gradient_clip=config.gradient_clip,
         )

@@ -41,7 +41,7 @@ class MaximumLikelihood(Trainer):
             self.steps,
             learning_rate=config.learning_rate,
             matrix_learning_rate=config.matrix_learning_rate,
-            warmup=config.warmup_fraction,
+            warmup_fraction=config.warmup_fraction,
             weight_decay=config.weight_decay,
             gradient_clip=config.gradient_clip,
             pretrained=encoder.pretrained_variables,
