@@ -80,7 +80,9 @@ def evaluate_all(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[st
     evaluations: dict[str, Evaluation] = {}
     lines = []
     for path in map(str, dict.fromkeys(arguments.runs)):
-        evaluations[path] = evaluation = evaluate_one(Path(path), arguments)
+        evaluations[path] = evaluation = evaluate_captioner(
+            path, arguments.split, arguments.frontier, arguments.dual_encoder
+        )
         lines += ["", f"{path}, {arguments.split}", summary(evaluation)]
         if not is_saved_model(Path(path)):
             lines += ["", output_paths(RunDirectory(path))]
@@ -94,25 +96,30 @@ def evaluate_all(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[st
     return output, lines
 
 
-def evaluate_one(path: Path, arguments: argparse.Namespace) -> Evaluation:
-    """Evaluates a run or a SavedModel."""
+def evaluate_captioner(
+    path: str | Path, split: str, frontier: bool = False, dual_encoder: str | None = None
+) -> Evaluation:
+    """Evaluates a run or a SavedModel.
+
+    Args:
+        path: The run directory, whose results are updated, or the SavedModel.
+        split: `val`, `test` or `train`.
+        frontier: Whether to sample a run's captions at many temperatures, for the frontier.
+        dual_encoder: Replaces `evaluation.dual_encoder` of the run's settings.
+    """
+    path = Path(path)
 
     def with_encoder(config: Config) -> Config:
-        if arguments.dual_encoder is None:
+        if dual_encoder is None:
             return config
-        changed = dataclasses.replace(config.evaluation, dual_encoder=arguments.dual_encoder)
+        changed = dataclasses.replace(config.evaluation, dual_encoder=dual_encoder)
         return dataclasses.replace(config, evaluation=changed)
 
     if is_saved_model(path):
-        return evaluate_saved_model(path, with_encoder, arguments.split)
+        return evaluate_saved_model(path, with_encoder, split)
     config, tokenizer, captioner = load_run(path)
     return evaluate_run(
-        RunDirectory(path),
-        with_encoder(config),
-        tokenizer,
-        captioner,
-        arguments.split,
-        sweep=arguments.frontier,
+        RunDirectory(path), with_encoder(config), tokenizer, captioner, split, sweep=frontier
     )
 
 

@@ -1,35 +1,42 @@
 """Trains a captioner: `python -m caption_gan.fit [--config configs/X.yaml] [--any.setting value]`.
 
-From a data set to a run directory with weights, scores, captions and a report. The river of data:
+Turns a data set into a run directory with weights, scores, captions and a report. Data flow:
 source -> shards -> vocabulary -> batches -> stages of training -> scores -> report.
 """
 
 import dataclasses
+import json
+import os
 import sys
 import time
 from argparse import SUPPRESS
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 
-from caption_gan.command_line import run_program
+from caption_gan.command_line import ArgumentParser, RaisingArgumentParser, run_program
 from caption_gan.config.checks import check
 from caption_gan.config.run import Config
 from caption_gan.data.pipeline import Pipeline
+from caption_gan.data.shards.files import PreparedSplit
 from caption_gan.data.shards.prepare import prepare_splits
 from caption_gan.distribution import precision, strategies
 from caption_gan.errors import CaptionGANError
+from caption_gan.evaluation.loaded_captioners import load_captioner
 from caption_gan.evaluation.result import summary
 from caption_gan.evaluation.runs import evaluate_run, output_paths
+from caption_gan.evaluation.trained_captioner import TrainedCaptioner
 from caption_gan.models.captioner import Captioner
-from caption_gan.models.encoders.encoder import build_encoder
+from caption_gan.models.encoders.encoder import Encoder, build_encoder
 from caption_gan.reporting.data_summary import overlaps
 from caption_gan.run import (
     RunDirectory,
     build_captioner,
     config_from,
     config_parser,
+    dump_config,
     load_weights,
 )
 from caption_gan.storage.atomic import remove_unfinished
@@ -39,43 +46,93 @@ from caption_gan.text.vocabulary import build_vocabulary, count_words, write_voc
 from caption_gan.training.stage import steps_per_epoch, train_stage
 
 
-def fit(config: Config, run: RunDirectory) -> str:
+@dataclasses.dataclass(frozen=True)
+class TrainedRun(os.PathLike[str]):
+    """A run that was trained and evaluated; usable wherever the path of a run is.
+
+    Attributes:
+        path: The run directory.
+        summary: Scores, a few captions and the places of all files, to print.
+    """
+
+    path: Path
+    summary: str = dataclasses.field(repr=False)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Metrics by `<split>/<decoding>/<metric>`, such as `val/greedy/CIDEr`."""
+        metrics = json.loads(RunDirectory(self.path).metrics.read_text())
+        return {name: value for name, value in metrics.items() if isinstance(value, float)}
+
+    def captioner(self) -> TrainedCaptioner:
+        """Loads the captioner with the best weights of the last stage."""
+        return load_captioner(self.path)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+def fit(config: Config, run: RunDirectory) -> TrainedRun:
     """Trains, evaluates and reports; continues where an earlier call was interrupted.
 
     Args:
         config: Settings.
-        run: Where everything goes.
-
-    Returns:
-        A summary to print.
+        run: Where everything is written.
 
     Raises:
         CaptionGANError: The data or a setting cannot be used.
     """
     keras.utils.set_random_seed(config.seed)
     encoder = build_encoder(config.encoder)
-    with strategies.chief_first():
-        splits = prepare_splits(config, encoder, ("train", "val"))
-        captions = splits["train"].captions
-        for objective in config.stages:  # Before hours of the first, not after them.
-            steps_per_epoch(config, objective, splits["train"].images, encoder)
-        start_run(run, config, captions)
+    splits = prepare_run(config, run, encoder)
+    captions = splits["train"].captions
     tokenizer = Tokenizer(
-        *(run.vocabulary, config.text.tokenizer, config.text.sequence_length),
+        run.vocabulary,
+        config.text.tokenizer,
+        config.text.sequence_length,
         in_graph=config.data.service is not None,
     )
     captioner = build_captioner(config, encoder, tokenizer.vocabulary_size)
+
     notes = [*splits["train"].skipped, *overlaps(list(splits.values()))]
     notes += describe_captions(captions, tokenizer)
     notes += assign_word_vectors(captioner, tokenizer, config, captions)
     if strategies.is_chief():
-        for note in notes:
-            print(note, file=sys.stderr)
+        print("\n".join(notes), file=sys.stderr)
 
     pipeline = Pipeline(config.data, config.encoder, encoder.cached_shape, tokenizer)
+    train_stages(run, config, captioner, pipeline, splits)
+    load_weights(captioner, run.best_weights)  # The last epoch need not be the best.
+
+    def evaluate() -> str:
+        evaluation = evaluate_run(run, config, tokenizer, captioner, "val", notes)
+        return "\n".join([summary(evaluation), "", output_paths(run), *notes])
+
+    return TrainedRun(run.path, strategies.from_chief(evaluate))
+
+
+def prepare_run(config: Config, run: RunDirectory, encoder: Encoder) -> dict[str, PreparedSplit]:
+    """Prepares the training and validation split, and starts the run directory."""
+    with strategies.chief_first():
+        splits = prepare_splits(config, encoder, ("train", "val"))
+        # All stages are checked before the first one trains for hours.
+        for objective in config.stages:
+            steps_per_epoch(config, objective, splits["train"].images, encoder)
+        start_run(run, config, splits["train"].captions)
+    return splits
+
+
+def train_stages(
+    run: RunDirectory,
+    config: Config,
+    captioner: Captioner,
+    pipeline: Pipeline,
+    splits: dict[str, PreparedSplit],
+) -> None:
+    """Trains the stages that are not done yet; their weights are in the run directory."""
     try:
         with precision.using(config.precision):
-            # What is made of it in the end is of float32, as of the run that is loaded later.
+            # The captioner itself stays float32, as it is when the run is loaded later.
             trained = captioner if config.precision == "float32" else captioner.copy()
             for number in range(run.stages_done(config), len(config.stages)):
                 train_stage(run, config, number, trained, pipeline, splits)
@@ -87,18 +144,10 @@ def fit(config: Config, run: RunDirectory) -> str:
             file=sys.stderr,
         )
         raise
-    # The last epoch need not be the best.
-    load_weights(captioner, run.best_weights)
-
-    def evaluate() -> str:
-        evaluation = evaluate_run(run, config, tokenizer, captioner, "val", notes)
-        return "\n".join([summary(evaluation), "", output_paths(run), *notes])
-
-    return strategies.from_chief(evaluate)
 
 
 def start_run(run: RunDirectory, config: Config, captions: Sequence[str]) -> None:
-    """Makes the run directory, or checks that the one that is there was made alike."""
+    """Creates the run directory with its vocabulary and settings, unless it exists."""
     if strategies.is_chief():
         remove_unfinished(run.path)
     if run.config.is_file():
@@ -109,7 +158,7 @@ def start_run(run: RunDirectory, config: Config, captions: Sequence[str]) -> Non
     try:
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         write_vocabulary(run.vocabulary, words)
-        # Last: a folder with settings is a run that can be continued.
+        # Last: a folder with settings counts as a run that can be continued.
         run.write_config(config)
     except OSError as error:
         raise CaptionGANError(
@@ -118,7 +167,7 @@ def start_run(run: RunDirectory, config: Config, captions: Sequence[str]) -> Non
 
 
 def describe_captions(captions: Sequence[str], tokenizer: Tokenizer) -> list[str]:
-    """What the tokenizer cannot keep of the training captions, a line each."""
+    """Describes the training captions and what the tokenizer loses of them, one line each."""
     usable, long = tokenizer.usable(captions).numpy(), tokenizer.too_long(captions).numpy()
     unknown = float(tokenizer.out_of_vocabulary_rate(captions))
     lines = [
@@ -131,14 +180,14 @@ def describe_captions(captions: Sequence[str], tokenizer: Tokenizer) -> list[str
             f"{tokenizer.sequence_length} and were cut"
         )
     if not usable.all():
-        lines.append(f"{(~usable).sum()} captions have no known word and were skipped")
+        lines.append(f"{(~usable).sum()} captions have no word of the vocabulary and were skipped")
     return lines
 
 
 def assign_word_vectors(
     captioner: Captioner, tokenizer: Tokenizer, config: Config, captions: Sequence[str]
 ) -> list[str]:
-    """Puts pretrained word vectors into the generator and says how many words have one."""
+    """Loads pretrained word vectors into the generator; returns a line about their coverage."""
     path = config.text.word_vectors
     if path is None:
         return []
@@ -146,7 +195,7 @@ def assign_word_vectors(
     size = vectors.matrix.shape[1]
     if size != config.generator.embedding_size:
         raise CaptionGANError(
-            f"{path} has vectors of {size} numbers, but generator.embedding_size is "
+            f"{path} has vectors of size {size}, but generator.embedding_size is "
             f"{config.generator.embedding_size}; set it to {size}."
         )
     captioner.generator.embedding.assign(vectors.matrix)
@@ -157,20 +206,28 @@ def assign_word_vectors(
     ]
 
 
-def resolve(arguments: list[str]) -> tuple[Config, RunDirectory]:
-    """Settings from the command line; those of a run that is continued come first.
+def resolve(
+    arguments: Sequence[str], parser_class: type[ArgumentParser] = ArgumentParser
+) -> tuple[Config, RunDirectory]:
+    """Reads settings; when a run is continued, they override the settings of that run.
+
+    Args:
+        arguments: A command line.
+        parser_class: Decides what happens to arguments that cannot be parsed.
 
     Raises:
         CaptionGANError: The run that is continued was started with other settings.
     """
-    parser = config_parser("python -m caption_gan.fit", (__doc__ or "").splitlines()[0])
+    parser = config_parser(
+        "python -m caption_gan.fit", (__doc__ or "").splitlines()[0], parser_class
+    )
     parser.add_argument(
         "--accept_changes",
         action="store_true",
-        default=SUPPRESS,  # No setting of a run, and so not printed with them.
+        default=SUPPRESS,  # Not a setting of a run, so --print_config leaves it out.
         help="continue a run with other settings than it was started with",
     )
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_args([*arguments])
     config = config_from(parser, parsed)
     check(config)
     if config.run_dir is None and config.strategy == "multi_worker":
@@ -196,14 +253,39 @@ def resolve(arguments: list[str]) -> tuple[Config, RunDirectory]:
     return config, run
 
 
+def fit_settings(
+    config: Config | str | os.PathLike[str] | None, settings: Mapping[str, Any]
+) -> TrainedRun:
+    """Trains with settings given in Python; see `caption_gan.fit`."""
+    arguments = _arguments(settings)
+    if config is not None:
+        text = dump_config(config) if isinstance(config, Config) else os.fspath(config)
+        arguments = [f"--config={text}", *arguments]
+    resolved, run = resolve(arguments, RaisingArgumentParser)
+    with strategies.using(resolved.strategy):
+        return fit(resolved, run)
+
+
+def _arguments(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The command line of nested settings: {"data": {"source": "coco"}} is --data.source=coco."""
+    arguments = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            arguments += _arguments(value, f"{prefix}{name}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, default=os.fspath)
+            arguments.append(f"--{prefix}{name}={text}")
+    return arguments
+
+
 def main() -> None:
-    """The program."""
+    """Trains with the settings of the command line and prints the summary."""
     config, run = resolve(sys.argv[1:])
     started = time.monotonic()
     with strategies.using(config.strategy):
-        text = fit(config, run)
+        trained = fit(config, run)
         if strategies.is_chief():
-            print(f"\n{text}\n\n{(time.monotonic() - started) / 60:.1f} minutes")
+            print(f"\n{trained.summary}\n\n{(time.monotonic() - started) / 60:.1f} minutes")
 
 
 if __name__ == "__main__":

@@ -18,10 +18,12 @@ LENGTH = 24  # text.sequence_length
 CAPTIONS = ["a red line rises", "a blue bar falls while the green one rises", "two dots cross"]
 
 
-def untrained_run(path: Path, captions: Sequence[str] = CAPTIONS, seed: int = 0) -> RunDirectory:
+def untrained_run(
+    path: Path, captions: Sequence[str] = CAPTIONS, seed: int = 0, settings: Sequence[str] = ()
+) -> RunDirectory:
     """Returns a run without training, whose captions are long and meaningless."""
     directory = RunDirectory(path)
-    config = read_config(SMALL, "test")
+    config = read_config([*SMALL, *settings], "test")
     start_run(directory, config, captions)
     keras.utils.set_random_seed(seed)
     tokenizer = Tokenizer(directory.vocabulary, "word", LENGTH)

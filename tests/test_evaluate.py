@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from caption_gan import evaluate as program
 from caption_gan.command_line import run_program
+from caption_gan.evaluate import main
 from caption_gan.run import dump_config, read_config
 from tests.programs import SMALL, call
 
@@ -54,7 +54,7 @@ def evaluate(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, arguments)])
         monkeypatch.setenv("PATH", "")
         with pytest.raises(SystemExit) as ended:
-            run_program(program.main)
+            run_program(main)
         return ended.value.code, *capsys.readouterr()
 
     return run

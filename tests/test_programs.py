@@ -202,7 +202,7 @@ def test_caption_takes_a_users_files(trained, tmp_path):
     first, second, third = json.loads(done.stdout)["images"]
     assert len(first["captions"]) == 3
     assert all(caption["score"] < 0 for caption in first["captions"])
-    assert "no image" in second["error"]
+    assert "not an image" in second["error"]
     assert "cannot be read" in third["error"]
     assert "Traceback" not in done.stderr
 
