@@ -8,6 +8,7 @@ import tensorflow as tf
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from caption_gan.models.decoding.beam_search import beam_search
 from caption_gan.models.decoding.constraints import mask_special_tokens
 from caption_gan.models.decoding.decoder import Decoded, DecodingOptions
 from caption_gan.models.decoding.sampling import greedy, sample, sample_rows, truncate
@@ -337,6 +338,21 @@ def test_the_last_position_is_the_end_token(markov, chain):
     # Two certain words, two fives after a five, the end after a five.
     five, end = np.log(softmax(np.array([0.0, -2.0])))
     np.testing.assert_allclose(decoded.scores[0, 0], (2 * five + end) / 5, rtol=1e-5)
+
+
+def test_generators_without_attention(markov, chain):
+    """The captions are the same, and there are no attention weights."""
+    attentive, inattentive = markov(chain), markov(chain)
+    step = inattentive.decode_step
+    inattentive.has_attention = False
+    inattentive.decode_step = lambda *arguments: (*step(*arguments)[:2], None)
+    options = DecodingOptions(6, beam=2)
+    for decode in (greedy, beam_search):
+        expected = decode(attentive, many_regions(2), options)
+        decoded = decode(inattentive, many_regions(2), options)
+        assert decoded.attention is None
+        np.testing.assert_array_equal(decoded.token_ids, expected.token_ids)
+        np.testing.assert_array_equal(decoded.scores, expected.scores)
 
 
 @pytest.mark.parametrize("graph", [True, False])

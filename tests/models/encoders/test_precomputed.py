@@ -179,13 +179,13 @@ def test_splits_with_other_numbers_of_regions_are_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["nowhere", "."])
 def test_a_folder_without_regions_is_refused(tmp_path, name):
-    with pytest.raises(CaptionGANError, match="no folder with regions"):
+    with pytest.raises(CaptionGANError, match="holds no regions; expected a local folder"):
         PrecomputedEncoder(str(tmp_path / name))
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({}, "encoder.regions is not set"), ({"regions": "r", "flip": True}, "no mirror image")],
+    [({}, "encoder.regions is not set"), ({"regions": "r", "flip": True}, "cannot be mirrored")],
 )
 def test_settings_that_do_not_fit(settings, words):
     encoder = EncoderConfig(name="precomputed", **settings)
