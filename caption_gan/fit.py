@@ -273,7 +273,8 @@ def _arguments(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
         if isinstance(value, Mapping):
             arguments += _arguments(value, f"{prefix}{name}.")
         else:
-            text = value if isinstance(value, str) else json.dumps(value, default=os.fspath)
+            is_text = isinstance(value, str | os.PathLike)
+            text = os.fspath(value) if is_text else json.dumps(value, default=os.fspath)
             arguments.append(f"--{prefix}{name}={text}")
     return arguments
 
