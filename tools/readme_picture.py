@@ -33,7 +33,7 @@ from caption_gan.run import load_run
 WORDS = 4  # Attention maps per image.
 TEMPERATURE = 0.8
 # Words that say nothing about the image.
-COMMON = {"a", "an", "the", "two", "you", "it", "that", "is", "can", "see"}
+COMMON = {"a", "an", "the", "this", "image", "picture", "here", "two", "it", "that", "is"}
 PREPOSITIONS = {"as", "at", "by", "from", "in", "of", "on", "to", "where", "with"}
 FUNCTION_WORDS = COMMON | PREPOSITIONS | {"and", "whereas", "while"}
 NAMES = {"maximum_likelihood": "maximum likelihood", "wgan_gp": "then WGAN-GP"}
@@ -124,7 +124,7 @@ def draw_described(figure: SubFigure, described: Described) -> None:
         "reference": described.reference,
     }
     lines = [
-        textwrap.fill(f"{name}: {caption}", 88, subsequent_indent="    ")
+        textwrap.fill(f"{name}: {caption}", 96, subsequent_indent="    ")
         for name, caption in captions.items()
     ]
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=9, linespacing=1.5)
