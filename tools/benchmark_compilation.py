@@ -48,15 +48,15 @@ def configuration(objective: str, small: bool) -> Config:
 def step_in(way: str, config: Config, objective: str, vocabulary: int) -> tuple[Callable, int]:
     """A call that trains, and the number of steps per call."""
     examples = random_examples(config, objective, vocabulary, REGIONS, DEPTH)
+    steps = STEPS_PER_CALL if way == WAYS[-1] else 1
     with precision.using(way if way.startswith("mixed") else "float32"):
-        model: Any = random_trainer(config, objective, vocabulary, examples)
+        model: Any = random_trainer(
+            config, objective, vocabulary, examples, steps, jit_compile=way == "XLA"
+        )
     batch = {name: tf.constant(value) for name, value in examples.items()}
     if objective != "maximum_likelihood":
         # Skip the warm-up of the critic.
         model.critic_optimizer.iterations.assign(model.warmup_updates + 1)
-    model.compiles_with_xla = way == "XLA"
-    steps = STEPS_PER_CALL if way == WAYS[-1] else 1
-    model.steps_per_call = steps
     model.make_train_function()
     iterator = iter(tf.data.Dataset.from_tensors(batch).cache().repeat())
     return lambda: float(model.train_function(iterator, steps)["loss"]), steps

@@ -38,7 +38,12 @@ def random_examples(
 
 
 def random_trainer(
-    config: Config, objective: str, vocabulary_size: int, examples: dict[str, np.ndarray]
+    config: Config,
+    objective: str,
+    vocabulary_size: int,
+    examples: dict[str, np.ndarray],
+    steps_per_execution: int = 1,
+    jit_compile: bool = False,
 ) -> keras.Model:
     """A compiled trainer of the objective with random weights, for these examples."""
     regions, depth = examples["regions"].shape[1:]
@@ -49,7 +54,13 @@ def random_trainer(
     if settings.has_rewards:
         data["references"] = examples["token_ids"][..., 1:]
     return settings.load_trainer().from_config(
-        captioner, settings, SCHEDULE_STEPS, config.seed, **data
+        captioner,
+        settings,
+        SCHEDULE_STEPS,
+        config.seed,
+        steps_per_execution=steps_per_execution,
+        jit_compile=jit_compile,
+        **data,
     )
 
 
