@@ -18,7 +18,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from caption_gan import quiet_tensorflow
+from caption_gan.distribution import quiet_tensorflow
 
 if TYPE_CHECKING:
     from caption_gan.config.run import Config

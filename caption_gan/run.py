@@ -84,11 +84,7 @@ class RunDirectory:
                 f"{self.path} is not a run directory: it has no {self.config.name}. Give the "
                 "folder that `python -m caption_gan.fit` printed at its end."
             )
-        arguments = [f"--config={self.config}"]
-        try:
-            return read_config(arguments, str(self.config), parser_class=RaisingArgumentParser)
-        except UsageError as error:
-            raise UsageError(f"{self.config}: {error}") from error
+        return read_config_file(self.config)
 
     def write_config(self, config: Config) -> None:
         """Writes the settings of the run."""
@@ -167,6 +163,18 @@ def read_config(
     """Returns the settings of a command line: defaults, then files, then single settings."""
     parser = config_parser(prog, description, parser_class)
     return config_from(parser, parser.parse_args(arguments))
+
+
+def read_config_file(path: Path) -> Config:
+    """Returns the settings of a file that `dump_config` wrote.
+
+    Raises:
+        UsageError: A setting is unknown or has a wrong value.
+    """
+    try:
+        return read_config([f"--config={path}"], str(path), parser_class=RaisingArgumentParser)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
 
 
 def config_from(parser: ArgumentParser, arguments: Any) -> Config:

@@ -4,6 +4,6 @@ Of `caption_gan`, modules import only `signature`, and this package `quiet_tenso
 uses its evaluation and export.
 """
 
-from caption_gan import quiet_tensorflow
+from caption_gan.distribution import quiet_tensorflow
 
 quiet_tensorflow.install()

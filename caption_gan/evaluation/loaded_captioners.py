@@ -28,7 +28,7 @@ from caption_gan.evaluation.trained_captioner import (
 from caption_gan.models.decoding.sampling import Decoded
 from caption_gan.models.decoding.text_decoder import TextDecoder
 from caption_gan.models.encoders.encoder import Regions, build_encoder
-from caption_gan.run import RunDirectory, load_run, read_config
+from caption_gan.run import RunDirectory, load_run, read_config_file
 from caption_gan.text.vocabulary import PAD_ID
 
 COMPILED_DECODERS = 8  # Compiled for one set of options each.
@@ -236,7 +236,7 @@ class ExportedCaptioner(TrainedCaptioner):
                 f"{self.path} has no {SETTINGS}, so the places of its regions are unknown; leave "
                 "out attention=True, or load the run."
             )
-        config = read_config([f"--config={settings}"], str(settings))
+        config = read_config_file(settings)
         return build_encoder(config.encoder, load_weights=False).grid
 
     def _score(self, images: Sequence[bytes], captions: Sequence[str]) -> list[CaptionScore]:

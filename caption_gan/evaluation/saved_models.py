@@ -23,7 +23,7 @@ from caption_gan.errors import CaptionGANError
 from caption_gan.evaluation.result import Evaluation
 from caption_gan.evaluation.split_metrics import score_images
 from caption_gan.models.encoders.encoder import build_encoder
-from caption_gan.run import read_config
+from caption_gan.run import read_config_file
 
 BATCH = 32
 # Files of the exported run, within the SavedModel.
@@ -122,7 +122,7 @@ def evaluate_saved_model(path: Path, change: Callable[[Config], Config], split: 
             f"{path} has no {SETTINGS}, which names its data set; evaluate the run that it was "
             "exported from, or score its captions with --results."
         )
-    config = change(read_config([f"--config={settings}"], prog=str(settings)))
+    config = change(read_config_file(settings))
     config = without_cached_regions(config)
     encoder = build_encoder(config.encoder)
     prepared = prepare_splits(config, encoder, [split])[split]

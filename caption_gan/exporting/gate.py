@@ -11,7 +11,7 @@ from caption_gan.errors import CaptionGANError
 from caption_gan.evaluation.runs import evaluate_run
 from caption_gan.evaluation.saved_models import METRICS, SETTINGS, evaluate_saved_model
 from caption_gan.models.captioner import Captioner
-from caption_gan.run import RunDirectory, read_config
+from caption_gan.run import RunDirectory, read_config_file
 from caption_gan.text.tokenizer import Tokenizer
 
 SPLIT = "val"
@@ -55,7 +55,7 @@ def served_cider(version: Path, data: DataConfig) -> float:
     metrics, settings = version / METRICS, version / SETTINGS
     if metrics.is_file() and settings.is_file():
         scores = json.loads(metrics.read_text())
-        config = read_config([f"--config={settings}"], prog=str(settings))
+        config = read_config_file(settings)
         if CIDER in scores and config.data == data:
             return scores[CIDER]
     try:
