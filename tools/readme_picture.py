@@ -124,10 +124,10 @@ def draw_described(figure: SubFigure, described: Described) -> None:
         "reference": described.reference,
     }
     lines = [
-        textwrap.fill(f"{name}: {caption}", 96, subsequent_indent="    ")
+        textwrap.fill(f"{name}: {caption}", 106, subsequent_indent="    ")
         for name, caption in captions.items()
     ]
-    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=9, linespacing=1.5)
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=8.5, linespacing=1.4)
 
 
 def draw_frontier(axes: Axes, curves: Mapping[str, Points]) -> None:
@@ -149,7 +149,7 @@ def draw_frontier(axes: Axes, curves: Mapping[str, Points]) -> None:
 
 def draw(images: Sequence[Described], curves: Mapping[str, Points], path: Path) -> None:
     """Writes the picture as PNG."""
-    widths = [7, 3] if curves else [7]
+    widths = [7.6, 3.2] if curves else [7.6]
     figure = Figure(figsize=(sum(widths), 5.2), layout="constrained")
     grid = figure.add_gridspec(len(images), len(widths), width_ratios=widths)
     for row, image in enumerate(images):
