@@ -33,7 +33,7 @@ STAGES = {
     ],
     "policy_gradient": ["--policy_gradient.constraint=spectral"],
     "self_critical": [],
-    "self_critical, with a critic": ["--self_critical.critic_weight=0.5"],
+    "self_critical, with a critic": ["--self_critical.rewards={critic: 0.5, cider: 0.5}"],
 }
 
 
