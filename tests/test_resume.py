@@ -31,7 +31,7 @@ STAGES = {
         "--wgan_gp.critic_loss=relativistic",
         "--wgan_gp.train_encoder=true",
     ],
-    "policy_gradient": ["--policy_gradient.constraint=spectral"],
+    "policy_gradient": ["--policy_gradient.constraint=spectral_norm"],
     "self_critical": [],
     "self_critical, with a critic": ["--self_critical.rewards={critic: 0.5, cider: 0.5}"],
 }
