@@ -75,7 +75,9 @@ class NextTokenCritic(Critic):
         token = tf.cast(embeddings[..., 1:, :], exact)  # [B, K, T - 1, E]
         predicted = self.trunk.predict_features(embeddings[..., :-1, :], memory, noise, training)
         frequent = tf.cast(self.embedding.embeddings.value[:FREQUENT_WORDS], predicted.dtype)
-        alternatives = tf.matmul(predicted, frequent, transpose_b=True)  # [B, K, T - 1, <= 1000]
+        # Not a broadcasting tf.matmul: with oneDNN, TensorFlow 2.21 writes past its memory when a
+        # 4-D tensor with one caption per image is multiplied by a matrix and B changes.
+        alternatives = tf.einsum("bkte,ve->bktv", predicted, frequent)  # [B, K, T - 1, <= 1000]
         alternatives = tf.cast(alternatives, exact)
         predicted = tf.cast(predicted, exact)
         agreement = predicted * token

@@ -293,8 +293,7 @@ class AdversarialTrainer(Trainer):
         noise = tf.zeros([images, captions, generator.noise_size])
         if training:
             noise = sampling.draw_noise(generator, images, captions, self.draw_seed())
-        memory = generator.encode(regions, training)
-        logits = generator.teacher_forcing(inputs, memory, noise, training)
+        logits = generator(regions.features, inputs, noise, regions.mask, training=training)
         return losses.cross_entropy(logits, targets, targets != PAD_ID)
 
     def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

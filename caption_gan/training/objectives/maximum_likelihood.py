@@ -91,8 +91,7 @@ class MaximumLikelihood(Trainer):
         if training and self.config.scheduled_sampling:
             inputs = self.mix_predicted_words(regions, inputs, noise)
         generator = self.captioner.generator
-        memory = generator.encode(regions, training)
-        logits = generator.teacher_forcing(inputs, memory, noise, training)
+        logits = generator(regions.features, inputs, noise, regions.mask, training=training)
         smoothing = self.config.label_smoothing if training else 0.0
         return cross_entropy(logits, targets, targets != PAD_ID, smoothing, count)
 
@@ -114,8 +113,7 @@ class MaximumLikelihood(Trainer):
         """
         progress = tf.cast(self.optimizer.iterations, tf.float32) / self.steps
         generator = self.captioner.generator
-        memory = generator.encode(regions, training=True)
-        logits = generator.teacher_forcing(inputs[..., :-1], memory, noise, training=True)
+        logits = generator(regions.features, inputs[..., :-1], noise, regions.mask, training=True)
         predicted = keras.random.categorical(
             tf.reshape(mask_special_tokens(logits), [-1, logits.shape[-1]]),
             1,

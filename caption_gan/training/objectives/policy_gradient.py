@@ -94,8 +94,8 @@ class PolicyGradient(WGANGP):
         images, captions, length = tf.unstack(tf.shape(sampled))
         noise = sampling.draw_noise(generator, images, captions, seed)
         inputs, targets = sampled[..., :-1], sampled[..., 1:]  # [N, K, T - 1]
-        memory = generator.encode(regions)
-        logits = mask_special_tokens(generator.teacher_forcing(inputs, memory, noise))
+        logits = generator(regions.features, inputs, noise, regions.mask)
+        logits = mask_special_tokens(logits)
         # The last position is always the end token, which was not sampled.
         was_sampled = (targets != PAD_ID) & (tf.range(length - 1) < length - 2)
         log_probabilities = -tf.nn.sparse_softmax_cross_entropy_with_logits(

@@ -1,7 +1,10 @@
 """The next-token critic: what its scores depend on, and its derivatives.
 
-B batch, K captions an image, T time, R regions, D region depth, E embedding.
+B batch, K captions per image, T time, R regions, D region depth, E embedding.
 """
+
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -79,6 +82,28 @@ def test_captions_together_score_as_each_alone(critic, regions, token_ids):
         for caption in range(CAPTIONS):
             part = np.s_[image : image + 1, caption : caption + 1]
             same(scores(critic, regions[:1] * 0 + regions[image], token_ids[part]), together[part])
+
+
+# Ends the process if an operation writes past its memory.
+VARYING_BATCHES = """
+import numpy as np
+import tensorflow as tf
+from caption_gan.config.adversarial import CriticConfig
+from caption_gan.models.critics.critic import build_critic
+from caption_gan.models.encoders.encoder import Regions
+from tests.captioners import REGIONS, captioner
+
+critic = build_critic(CriticConfig(), captioner().generator)
+for number in range(60):
+    images = 1 + number % 3
+    token_ids = tf.fill([images, 1, 24], 5)
+    critic.score_tokens(token_ids, critic.encode(Regions(tf.ones([images, *REGIONS]))))
+"""
+
+
+def test_one_caption_per_image_in_batches_of_any_size():
+    done = subprocess.run([sys.executable, "-c", VARYING_BATCHES], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
 
 
 def test_image_and_words_matter(critic, regions, token_ids):
