@@ -50,7 +50,7 @@ def test_the_frontier_of_both_stages_and_of_the_critic(trained):
         axis = "drawn" if name == "critic's choice" else "temperature"
         assert len({point[axis] for point in points}) == len(points) >= 3
         assert all({"CIDEr", "mBLEU-4", "fact_accuracy"} <= set(point) for point in points)
-    assert "Quality and variety" in trained.report.read_text()
+    assert "Quality and diversity" in trained.report.read_text()
 
 
 def test_earlier_stages_are_scored_with_their_own_weights(trained, tmp_path):

@@ -51,7 +51,7 @@ def test_unusable_data_are_counted_and_the_rest_is_trained_on(photographs):
         "1 images do not decode: 0.jpg",
         "1 images are listed but not there: 1.jpg",
         "1 captions are empty, of: 2.jpg",
-        "1 captions have no known word and were skipped",
+        "1 captions have no word of the vocabulary and were skipped",
         "1 captions are longer than text.sequence_length 24 and were cut",
     ):
         assert note in done.stdout

@@ -65,5 +65,5 @@ def test_scicap_on_synthetic_figures_in_the_released_layout(tmp_path):
 def test_configs_without_measured_scores_say_so(name):
     with open(f"configs/{name}.yaml") as file:
         text = file.read()
-    assert "To be measured on the full set" in text.split("\ndata:")[0]
+    assert "Not yet measured on the full data set" in text.split("\ndata:")[0]
     assert yaml.safe_load(text)["stages"][0] == "maximum_likelihood"

@@ -95,7 +95,7 @@ def test_a_run_prints_one_line_per_epoch_and_activity(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     # A bar is redrawn in its line after a carriage return.
-    lines = [line.rsplit("\r", 1)[-1].strip() for line in done.stderr.splitlines()]
+    lines = [line.rsplit("\r", 1)[-1].strip() for line in done.stderr.rstrip().split("\n")]
     expected = [
         r"preparing \S+/train: 100%.*",
         r"preparing \S+/val: 100%.*",

@@ -90,12 +90,12 @@ def test_the_running_average_is_kept(trained):
         return [best.get_tensor(name) for name in by_number]
 
     _, _, captioner = load_run(run.path)
-    for weight, average in zip(captioner.get_weights(), restored("others/"), strict=True):
+    for weight, average in zip(captioner.get_weights(), restored("average/"), strict=True):
         np.testing.assert_array_equal(weight, average)
     kept, in_training = captioner.generator.embedding.get_weights()[0], restored("model/")
-    alike = [weight for weight in in_training if weight.shape == kept.shape]
-    assert alike
-    assert not any(np.array_equal(weight, kept) for weight in alike)
+    same_shape = [weight for weight in in_training if weight.shape == kept.shape]
+    assert same_shape
+    assert not any(np.array_equal(weight, kept) for weight in same_shape)
 
 
 def test_tensorboard_gets_scalars_pictures_histograms_and_a_trace(trained):
@@ -133,18 +133,18 @@ def test_other_settings_for_the_same_run_are_refused(trained):
     assert "Traceback" not in done.stderr
 
 
-def test_other_settings_may_be_asked_for(tmp_path, capsys):
+def test_a_run_continues_with_other_settings_if_asked(tmp_path, capsys):
     run = RunDirectory(tmp_path)
     run.write_config(Config(run_dir=str(run.path)))
     changed = [f"--run_dir={run.path}", "--wgan_gp.mle_weight=2", "--seed=7", "--decoding.beam=3"]
     with pytest.raises(
-        CaptionGANError, match=r"seed was 0, is 7; wgan_gp.mle_weight was 1.0, is 2"
+        CaptionGANError, match=r"wgan_gp.mle_weight was 1.0, is 2.0; seed was 0, is 7"
     ):
         resolve(changed)
     config, _ = resolve([*changed, "--accept_changes"])
     assert (config.seed, config.wgan_gp.mle_weight, config.decoding.beam) == (7, 2, 3)
-    assert "seed was 0, is 7; wgan_gp.mle_weight was 1.0, is 2.0\n" in capsys.readouterr().err
-    assert run.read_config().seed == 0  # Until its checkpoints are seen to fit.
+    assert "wgan_gp.mle_weight was 1.0, is 2.0; seed was 0, is 7\n" in capsys.readouterr().err
+    assert run.read_config().seed == 0  # Until its checkpoints were found to fit.
 
 
 @pytest.mark.slow

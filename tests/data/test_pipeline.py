@@ -25,7 +25,7 @@ from caption_gan.models.encoders.encoder import Encoder
 from caption_gan.text.tokenizer import Tokenizer
 from caption_gan.text.vocabulary import write_vocabulary
 from caption_gan.training.loop import Position, train
-from caption_gan.training.objectives.trainer import Objective
+from caption_gan.training.objectives.trainer import Trainer
 
 WORDS = ["[PAD]", "[START]", "[END]", "[UNK]", *"abcdefgh"]
 
@@ -172,12 +172,12 @@ def test_a_split_without_usable_images_is_an_error(tmp_path, use):
         prepare(settings(tmp_path), "test")
 
 
-class Reader(Objective):
+class Reader(Trainer):
     """A trainer that records its batches."""
 
     def __init__(self):
-        super().__init__()
-        self.compile(run_eagerly=True)
+        super().__init__(captioner=None, config=None, steps=1, seed=0)
+        keras.Model.compile(self, run_eagerly=True)
         self.read: list[dict[str, np.ndarray]] = []
 
     def train_step(self, batch):

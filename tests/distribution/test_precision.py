@@ -82,7 +82,7 @@ def test_steps_are_close_to_those_of_float32(name, step_batch):
         assert int(model.optimizer.iterations) == 3
         if getattr(model, "critic", None):
             # One or two updates may be skipped because the scale is too large.
-            assert int(model.critic_optimizer.iterations) >= 3 * model.updates - 2
+            assert int(model.critic_optimizer.iterations) >= 3 * model.updates_per_step - 2
         return figures, float(model.test_step(step_batch)["loss"])
 
     expected, expected_loss = course("float32")
@@ -133,7 +133,7 @@ def test_an_overflow_is_skipped_and_lowers_the_scale(name, step_batch):
     norms = train(model, step_batch, steps=1)
     for one, other in zip(before, weights(model), strict=True):
         np.testing.assert_array_equal(one, other)
-    updates = [1, model.updates][: len(trained)]
+    updates = [1, model.updates_per_step][: len(trained)]
     assert [int(optimizer.iterations) for optimizer in trained] == iterations
     scales = [float(optimizer.dynamic_scale) for optimizer in trained]
     assert scales == [2.0 ** (126 - count) for count in updates]

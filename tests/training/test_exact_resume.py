@@ -77,7 +77,8 @@ class Stage:
             # Healthy until the stop; the rollback happens after it.
             lambda: {"mbleu": float(self.monitor.step >= STOPPED)},
             MonitorConfig(every_steps=1),
-            self.model.trained_state,
+            # Without the average, which then shows what a rollback would hide.
+            [*self.model.weights, *self.model.optimizer.variables],
             lambda figures, step: self.health.append((step, figures["mbleu"])),
             pytest.fail,
         )
@@ -157,7 +158,8 @@ def lose_random_states(stage: Stage) -> None:
 
 
 def lose_average(stage: Stage) -> None:
-    stage.average.pairs[0][1].assign(stage.average.pairs[0][0])
+    weight, average = stage.model.average.pairs[0]
+    average.assign(weight)
 
 
 def lose_means(stage: Stage) -> None:
