@@ -25,7 +25,7 @@ from caption_gan.config.run import Config
 from caption_gan.run import read_config
 
 v1 = tf.compat.v1
-PRODUCT = re.compile(r"(MatMul(V\d)?|Einsum)$")
+PRODUCT = re.compile(r"MatMul(V\d)?$")
 # Operations that compute nothing.
 VALUES = {"Const", "Identity", "IdentityN", "NoOp", "VarHandleOp", "ReadVariableOp"}
 ARGUMENTS = {"_Arg", "_Retval"}
@@ -141,11 +141,7 @@ def count(record: Any) -> Counted:
             for name, _, slot in (factor.partition(":") for factor in node.input[:2])
         )
         written = shapes[entry.node_name, 0]
-        if node.op == "Einsum":  # A tensor times a matrix: the square of what is summed over.
-            summed = math.isqrt(math.prod(left) * math.prod(right) // math.prod(written))
-        else:
-            summed = left[-2 if transposed else -1]
-        operations += 2 * math.prod(written) * summed
+        operations += 2 * math.prod(written) * left[-2 if transposed else -1]
         bytes_moved += FLOAT * sum(map(math.prod, (left, right, written)))
     recurrent = sum("reader" in name or "writer" in name for name in working)
     return Counted(Cost(operations, bytes_moved), len(working), recurrent)

@@ -75,9 +75,12 @@ class NextTokenCritic(Critic):
         token = tf.cast(embeddings[..., 1:, :], exact)  # [B, K, T - 1, E]
         predicted = self.trunk.predict_features(embeddings[..., :-1, :], memory, noise, training)
         frequent = tf.cast(self.embedding.embeddings.value[:FREQUENT_WORDS], predicted.dtype)
-        # Not a broadcasting tf.matmul: with oneDNN, TensorFlow 2.21 writes past its memory when a
-        # 4-D tensor with one caption per image is multiplied by a matrix and B changes.
-        alternatives = tf.einsum("bkte,ve->bktv", predicted, frequent)  # [B, K, T - 1, <= 1000]
+        # Flat: with oneDNN, TensorFlow 2.21 writes past its memory when it broadcasts a matrix
+        # over a 4-D tensor with one caption per image and B changes between calls.
+        flat = tf.reshape(predicted, [-1, self.trunk.embedding_size])  # [B K (T - 1), E]
+        alternatives = tf.matmul(flat, frequent, transpose_b=True)
+        shape = tf.concat([tf.shape(predicted)[:-1], tf.shape(frequent)[:1]], axis=0)
+        alternatives = tf.reshape(alternatives, shape)  # [B, K, T - 1, <= 1000]
         alternatives = tf.cast(alternatives, exact)
         predicted = tf.cast(predicted, exact)
         agreement = predicted * token
