@@ -1,4 +1,4 @@
-"""The programs as their users call them: from a command line to files, in small."""
+"""The programs as users call them, from a command line to files, on small data."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ def cache(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, cache) -> tuple[RunDirectory, subprocess.CompletedProcess]:
-    """A run of two epochs on a few charts, with averages, a profile and histograms."""
+    """A run of two epochs on a few charts, with a moving average, a profile and histograms."""
     path = tmp_path_factory.mktemp("runs") / "run"
     done = call(
         "fit",
@@ -50,7 +50,7 @@ def test_fit_prints_scores_captions_and_places(trained):
     assert "Traceback" not in done.stderr
 
 
-def test_run_directory_is_whole(trained):
+def test_the_run_directory_is_complete(trained):
     run, _ = trained
     metrics = json.loads(run.metrics.read_text())
     for name in (
@@ -148,7 +148,7 @@ def test_a_run_continues_with_other_settings_if_asked(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_other_settings(trained, tmp_path):
+def test_a_run_trains_on_with_other_settings(trained, tmp_path):
     run = RunDirectory(tmp_path / "run")
     shutil.copytree(trained[0].path, run.path)
     settings = [f"--run_dir={run.path}", "--accept_changes"]
@@ -192,7 +192,7 @@ def test_evaluate_agrees_with_fit(trained):
     assert json.loads(run.metrics.read_text()) == before
 
 
-def test_caption_takes_a_users_files(trained, tmp_path):
+def test_caption_captions_image_files(trained, tmp_path):
     run, _ = trained
     picture, text, missing = tmp_path / "chart.png", tmp_path / "notes.png", tmp_path / "no.jpg"
     Image.new("RGB", (300, 200), "white").save(picture)
@@ -263,7 +263,7 @@ def test_mistakes_are_answered_in_one_line(arguments, status, words, tmp_path, c
 
 
 @pytest.mark.parametrize("program", ["evaluate", "caption"])
-def test_a_folder_that_is_no_run_is_refused(program, tmp_path):
+def test_a_folder_that_is_not_a_run_is_refused(program, tmp_path):
     done = call(program, tmp_path, *(["x.png"] if program == "caption" else []))
     assert done.returncode == 1
     assert "is not a run directory" in done.stderr

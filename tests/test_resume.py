@@ -113,8 +113,8 @@ def history(run: RunDirectory) -> dict[str, list[dict[str, float]]]:
     return curves
 
 
-def test_a_stage_is_over_when_the_next_one_has_begun(tmp_path):
-    """Weights that a killed stage has kept are no place to begin it from."""
+def test_a_stage_is_done_once_the_next_one_has_started(tmp_path):
+    """A killed stage does not restart from the weights that it kept."""
     run = RunDirectory(tmp_path)
     config = Config(stages=["maximum_likelihood", "wgan_gp", "policy_gradient"])
     assert (run.stages_done(config), run.kept_weights(config, 0)) == (0, None)
@@ -133,7 +133,7 @@ def test_a_stage_is_over_when_the_next_one_has_begun(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STAGES)
-def test_killed_runs_end_alike(name, tmp_path):
+def test_killed_runs_end_with_the_same_weights(name, tmp_path):
     whole, killed = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "killed")
     cache, log = tmp_path / "cache", tmp_path / "log"
     assert start(command(whole, cache, name), log).wait() == 0, log.read_text()

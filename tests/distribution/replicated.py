@@ -1,6 +1,6 @@
 """Trains objectives by a strategy in a process of its own: STRATEGY RESULT.npz DEVICES OBJECTIVE...
 
-Everything random is drawn alike for all images, so that it does not depend on how they are divided.
+Random numbers are the same for all images, so that they do not depend on how images are sharded.
 """
 
 import dataclasses
@@ -61,8 +61,8 @@ OBJECTIVES: dict[str, ObjectiveConfig] = {
 }
 
 
-def alike(draw: Any) -> Any:
-    """Draws one image's numbers and gives them to all."""
+def same_for_all_images(draw: Any) -> Any:
+    """Draws the numbers of one image and uses them for all."""
 
     def drawn(shape: Any, *arguments: Any, **named: Any) -> tf.Tensor:
         shape = tf.convert_to_tensor(shape)
@@ -148,10 +148,14 @@ def main(strategy: str, path: str, devices: int, names: list[str]) -> None:
             [tf.config.LogicalDeviceConfiguration()] * devices,
         )
     patches = [
-        mock.patch.object(tf.random, "stateless_normal", alike(tf.random.stateless_normal)),
-        mock.patch.object(tf.random, "stateless_uniform", alike(tf.random.stateless_uniform)),
-        mock.patch.object(keras.random, "normal", alike(keras.random.normal)),
-        mock.patch.object(keras.random, "uniform", alike(keras.random.uniform)),
+        mock.patch.object(
+            tf.random, "stateless_normal", same_for_all_images(tf.random.stateless_normal)
+        ),
+        mock.patch.object(
+            tf.random, "stateless_uniform", same_for_all_images(tf.random.stateless_uniform)
+        ),
+        mock.patch.object(keras.random, "normal", same_for_all_images(keras.random.normal)),
+        mock.patch.object(keras.random, "uniform", same_for_all_images(keras.random.uniform)),
         mock.patch.object(
             keras.random,
             "categorical",
