@@ -29,11 +29,12 @@ def call(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
     inherited = {name: text for name, text in os.environ.items() if "LOG_LEVEL" not in name}
     # METEOR, which needs Java, takes half a minute per run.
     inherited["PATH"] = str(Path(sys.executable).parent)
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=inherited | environment,
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)], capture_output=True, env=inherited | environment
+    )
+    # `text=True` would make line ends of the carriage returns that redraw a bar.
+    return subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
     )
 
 
