@@ -4,7 +4,7 @@ B batch, K captions per image, T time, V vocabulary, E embedding; N any leading 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -83,7 +83,7 @@ def gradient_penalty(
     real: EmbeddedCaptions,
     fake: EmbeddedCaptions,
     seed: keras.random.SeedGenerator | int,
-    **options,
+    **options: Any,
 ) -> tf.Tensor:
     """Two-sided penalty, mean of (norm - 1)^2, a scalar (Gulrajani et al., 2017, Algorithm 1).
 
@@ -103,16 +103,11 @@ def one_sided_gradient_penalty(
     real: EmbeddedCaptions,
     fake: EmbeddedCaptions,
     seed: keras.random.SeedGenerator | int,
-    **options,
+    **options: Any,
 ) -> tf.Tensor:
     """One-sided penalty, mean of max(norm - 1, 0)^2, a scalar (Petzka et al., 2018).
 
-    Args:
-        critic_fn: See `interpolated_gradient_norm`, as for all other arguments.
-        real: Real captions.
-        fake: Generated captions.
-        seed: Seed of the interpolation.
-        **options: `mismatched`, `mismatched_share`, `loss_scale`.
+    Arguments as of `gradient_penalty`.
     """
     norm = interpolated_gradient_norm(critic_fn, real, fake, seed, **options)  # [B, K]
     return tf.reduce_mean(tf.square(tf.nn.relu(norm - 1)))
