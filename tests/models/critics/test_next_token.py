@@ -86,7 +86,6 @@ def test_captions_together_score_as_each_alone(critic, regions, token_ids):
 
 # Ends the process if an operation writes past its memory.
 VARYING_BATCHES = """
-import numpy as np
 import tensorflow as tf
 from caption_gan.config.adversarial import CriticConfig
 from caption_gan.models.critics.critic import build_critic

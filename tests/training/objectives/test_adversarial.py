@@ -96,6 +96,21 @@ def test_each_constraint(step_batch, constraint):
     assert (largest <= 0.01 + 1e-6) == (constraint == "weight_clipping")
 
 
+def test_the_penalty_bounds_the_function_that_the_loss_trains(step_batch, monkeypatch):
+    """With dropout, scores and penalty are both computed in training mode."""
+    model = build(step_batch, "wgan_gp", critic=CriticConfig(dropout=0.5))
+    call, modes = model.critic.call, []
+
+    def record(embeddings, mask, memory, training=False):
+        modes.append(training)
+        return call(embeddings, mask, memory, training=training)
+
+    monkeypatch.setattr(model.critic, "call", record)
+    regions, real = Regions(step_batch["regions"][:4]), step_batch["token_ids"][:4]
+    model.critic_step(regions, real, real, real)
+    assert modes == [True, True]
+
+
 @pytest.mark.parametrize("kind", ADVERSARIAL)
 def test_the_warm_up_trains_the_critic_alone(step_batch, kind):
     model = build(step_batch, kind, critic_warmup_steps=2)
