@@ -6,6 +6,7 @@ is done.
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -18,6 +19,8 @@ from serving.loader import LoadedVersion, Loader, NoVersionsError, ServedModel
 from serving.model_configs import ModelConfig, ModelServerConfig, check_labels, validated_models
 from serving.servable import Servable
 from serving.version_states import ModelVersionStatus, VersionStates
+
+REMINDER_SECONDS = 60.0  # Between warnings while the server waits for a first version.
 
 logger = logging.getLogger("serving")
 
@@ -135,12 +138,16 @@ class ModelManager:
             self._serve(loaded)
 
     def _load_when_present(self, config: ModelConfig, before: ServedModel) -> ServedModel:
+        reminded = time.monotonic()
         while True:
             try:
                 return self._loader.load(config, before)
-            except NoVersionsError:
+            except NoVersionsError as error:
                 if self._poll_seconds <= 0 or self._stopping.wait(self._poll_seconds):
                     raise
+                if time.monotonic() >= reminded + REMINDER_SECONDS:
+                    reminded = time.monotonic()
+                    logger.warning("Waiting for a first version. %s", error.message)
 
     def _poll(self) -> None:
         while not self._stopping.wait(self._poll_seconds):

@@ -46,7 +46,12 @@ def predict(
     inputs = {alias: _array(alias, proto) for alias, proto in protos.items()}
     outputs = _output_names(signature, request.output_filter)
     check_types(signature, {alias: proto.dtype for alias, proto in protos.items()})
-    computed = run(name, inputs, outputs)
+    try:
+        computed = run(name, inputs, outputs)
+    except RequestError as error:
+        # Checked after a failure only: a model may take other shapes than it declares.
+        shapes = "; ".join(_wrong_shapes(signature, inputs))
+        raise RequestError(error.code, error.message + (shapes and f"\n{shapes}")) from error
     response = predict_pb2.PredictResponse(model_spec=response_spec(servable, request.model_spec))
     for alias in outputs:
         write_tensor(computed[alias], response.outputs[alias])
@@ -130,6 +135,20 @@ def check_types(signature: meta_graph_pb2.SignatureDef, types: Mapping[str, int]
                 f"Expects arg[{number}] to be {type_name(info.dtype)} "
                 f"but {type_name(types[alias])} is provided"
             )
+
+
+def _wrong_shapes(
+    signature: meta_graph_pb2.SignatureDef, inputs: Mapping[str, np.ndarray]
+) -> list[str]:
+    """Describes the inputs whose shapes are not those that the signature declares."""
+    declared = {
+        alias: tf.TensorShape(info.tensor_shape) for alias, info in signature.inputs.items()
+    }
+    return [
+        f"{alias} has shape {list(array.shape)}, expected {declared[alias].as_list()}"
+        for alias, array in inputs.items()
+        if not declared[alias].is_compatible_with(array.shape)
+    ]
 
 
 def _listed(names: Iterable[str]) -> str:

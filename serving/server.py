@@ -52,7 +52,7 @@ class ModelServer:
     def __init__(self, options: argparse.Namespace):
         check_flags(options)
         if options.profiler_port:
-            tf.profiler.experimental.server.start(options.profiler_port)
+            start_profiler(options.profiler_port)
         monitoring = Monitoring()
         metrics_path = None
         if options.monitoring_config_file:
@@ -130,6 +130,21 @@ class ModelServer:
                     before = config
             except (ServingError, RequestError) as error:
                 logger.warning("The model config is not reloaded: %s", error)
+
+
+def start_profiler(port: int) -> None:
+    """Lets TensorBoard capture traces on a port.
+
+    Raises:
+        ServingError: The port is in use.
+    """
+    try:  # TensorFlow itself goes on without a profiler if it cannot listen.
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        raise ServingError(
+            f"Cannot listen on port {port}: {error.strerror}; choose another --profiler_port."
+        ) from error
+    tf.profiler.experimental.server.start(port)
 
 
 def model_server_config(options: argparse.Namespace) -> ModelServerConfig:

@@ -12,6 +12,8 @@ from tensorflow_serving.config.file_system_storage_path_source_pb2 import (
 Policy: TypeAlias = FileSystemStoragePathSourceConfig.ServableVersionPolicy
 
 MAX_VERSION = 2**63 - 1
+MODEL_FILE = "saved_model.pb"
+NAMES_SHOWN = 5
 
 
 class AspiredVersions(NamedTuple):
@@ -34,12 +36,15 @@ def aspired_versions(base: Path, policy: Policy) -> AspiredVersions:
     folders: dict[int, Path] = {}
     try:
         # Sorted, a name with leading zeros comes before, and yields to, one without.
-        for folder in sorted(entry for entry in base.iterdir() if entry.is_dir()):
+        entries = sorted(base.iterdir())
+        for folder in filter(Path.is_dir, entries):
             version = parse_version(folder.name)
             if version in folders:
                 warnings.append(f"{folders[version]} is ignored: {folder} has the same version")
             if version is not None:
                 folders[version] = folder
+        if not folders:
+            warnings.append(_why_no_version(base, entries))
     except OSError as error:
         warnings.append(f"{base} cannot be read: {error.strerror}")
     if policy.WhichOneof("policy_choice") == "specific":
@@ -48,6 +53,22 @@ def aspired_versions(base: Path, policy: Policy) -> AspiredVersions:
     return AspiredVersions(
         {version: folders[version] for version in select_versions(folders, policy)}, warnings
     )
+
+
+def _why_no_version(base: Path, entries: Collection[Path]) -> str:
+    """What is wrong with a folder without versions, and what to do."""
+    if MODEL_FILE in {entry.name for entry in entries}:
+        if parse_version(base.name) is not None:
+            return f"{base} is itself a version; give the folder that contains it: {base.parent}"
+        return f"{base} is itself a SavedModel; move its files into {base / '1'}"
+    folders = [entry for entry in entries if entry.is_dir()]
+    for folder in folders:
+        if any(
+            parse_version(path.parent.name) is not None for path in folder.glob(f"*/{MODEL_FILE}")
+        ):
+            return f"{base} contains folders of versions; give one of them, such as {folder}"
+    found = ", ".join(folder.name for folder in folders[:NAMES_SHOWN]) or "no folder"
+    return f"{base}: names of version folders must be numbers, such as 1; found {found}"
 
 
 def parse_version(name: str) -> int | None:

@@ -149,13 +149,27 @@ def test_start_waits_for_a_first_version(base_path, publish, polls, caplog):
         try:
             polls.wait_for(5)
             assert not started.done()
-            warnings = [text for text in caplog.messages if "has no version of model m" in text]
-            assert len(warnings) == 1
+            for once in ("has no version of model m", "version folders must be numbers"):
+                assert sum(once in text for text in caplog.messages) == 1
             publish(4)
             started.result(20)
             assert served_version(manager) == 4
         finally:
             manager.stop()
+
+
+def test_a_waiting_start_reminds_the_operator(base_path, polls, caplog, monkeypatch):
+    monkeypatch.setattr("serving.manager.REMINDER_SECONDS", POLL)
+    manager = ModelManager(configuration(model_config(base_path)), POLL)
+    with ThreadPoolExecutor() as pool:
+        started = pool.submit(manager.start)
+        polls.wait_for(6)
+        manager.stop()
+        with pytest.raises(ServingError):
+            started.result(20)
+    reminders = [text for text in caplog.messages if "Waiting for a first version" in text]
+    assert len(reminders) >= 2
+    assert all(str(base_path) in text for text in reminders)
 
 
 def test_stop_ends_a_waiting_start(base_path, polls):

@@ -212,6 +212,27 @@ def test_a_shape_that_the_model_rejects(adder):
     assert "[2]" in error.message and "[3]" in error.message
 
 
+def test_a_failure_names_inputs_of_other_shapes_than_the_signature_declares(tmp_path):
+    servable = Servable("keras", 1, saved_models.write_keras(tmp_path, 1))
+    try:
+        error = error_of(servable, request_of({"x": np.float32(1)}))
+        fitting = error_of(servable, request_of({"x": np.zeros([1, 3], np.float32)}), _fail)
+    finally:
+        servable.close()
+    assert error.code is INVALID
+    assert error.message.endswith("x has shape [], expected [None, 3]")
+    assert fitting.message == "failed"
+
+
+def _fail(signature, inputs, outputs):
+    raise RequestError(INVALID, "failed")
+
+
+def test_other_shapes_than_declared_are_computed_if_the_model_can(adder):
+    response = predict(adder, request_of({"x": np.float32(1)}), adder.run)
+    assert tf.make_ndarray(response.outputs["y"]) == 8
+
+
 ECHOED = {
     "text": np.array([b"", "\u00e9".encode(), b"\xff\0"], object),
     "image_bytes": np.array([b"1", b"2", b"3"], object),

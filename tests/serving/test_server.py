@@ -86,7 +86,21 @@ def test_flags_that_tensorflow_serving_rejects_are_rejected(flag, capsys):
     assert flag.partition("=")[0] in capsys.readouterr().err
 
 
-def test_a_taken_port_is_an_error(adder):
+@pytest.mark.parametrize("flag", ["--port", "--rest_api_port", "--profiler_port"])
+def test_a_taken_port_is_an_error(adder, flag):
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = taken.getsockname()[1]
+        flags = {"--port": 0, "--rest_api_port": free_port()} | {flag: port}
+        with pytest.raises(ServingError, match=f"Cannot listen on .*{port}") as raised:
+            ModelServer(
+                argument_parser().parse_args(
+                    flags_of(adder, *(f"{name}={value}" for name, value in flags.items()))
+                )
+            )
+    assert "\n" not in str(raised.value)
+
+
+def test_an_error_at_the_start_is_one_line_and_a_status(adder):
     with socket.create_server(("0.0.0.0", 0)) as taken:
         port = taken.getsockname()[1]
         done = run_to_exit(*flags_of(adder, f"--port={port}"))

@@ -107,3 +107,28 @@ def test_an_unreadable_folder_has_no_versions(tmp_path):
     assert found.warnings == [f"{tmp_path / 'missing'} cannot be read: {os.strerror(2)}"]
     (tmp_path / "file").write_text("")
     assert aspired_versions(tmp_path / "file", LATEST).folders == {}
+
+
+@pytest.mark.parametrize(
+    ("files", "base", "advice"),
+    [
+        ([], "m", "{tmp}/m: names of version folders must be numbers, such as 1; found no folder"),
+        (["v1/saved_model.pb"], "m", "must be numbers, such as 1; found v1"),
+        (["saved_model.pb"], "m", "{tmp}/m is itself a SavedModel; move its files into {tmp}/m/1"),
+        (["17/saved_model.pb"], "m/17", "give the folder that contains it: {tmp}/m"),
+        (["cats/1/saved_model.pb"], "m", "give one of them, such as {tmp}/m/cats"),
+        (["1/saved_model.pb"], "m", None),
+    ],
+)
+def test_a_wrong_base_path_is_explained(tmp_path, files, base, advice):
+    (tmp_path / "m").mkdir()
+    for file in files:
+        path = tmp_path / "m" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    warnings = aspired_versions(tmp_path / base, LATEST).warnings
+    if advice is None:
+        assert warnings == []
+    else:
+        (warning,) = warnings
+        assert advice.format(tmp=tmp_path) in warning
