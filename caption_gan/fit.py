@@ -17,7 +17,6 @@ from typing import Any
 import keras
 
 from caption_gan.command_line import ArgumentParser, RaisingArgumentParser, run_program
-from caption_gan.config.checks import check
 from caption_gan.config.run import Config
 from caption_gan.data.pipeline import Pipeline
 from caption_gan.data.shards.files import PreparedSplit
@@ -34,10 +33,10 @@ from caption_gan.reporting.data_summary import overlaps
 from caption_gan.run import (
     RunDirectory,
     build_captioner,
-    config_from,
     config_parser,
     dump_config,
     load_weights,
+    merge_settings,
 )
 from caption_gan.storage.atomic import remove_unfinished
 from caption_gan.text.embeddings import load_word_vectors
@@ -227,9 +226,7 @@ def resolve(
         default=SUPPRESS,  # Not a setting of a run, so --print_config leaves it out.
         help="continue a run with other settings than it was started with",
     )
-    parsed = parser.parse_args([*arguments])
-    config = config_from(parser, parsed)
-    check(config)
+    parsed, config = merge_settings(parser, arguments)
     if config.run_dir is None and config.strategy == "multi_worker":
         raise CaptionGANError(
             "run_dir is not set; several workers need the same one, in a folder that all can reach."
@@ -240,8 +237,6 @@ def resolve(
     run = RunDirectory(config.run_dir)
     if not run.config.is_file():
         return config, run
-    config = config_from(parser, parser.parse_args([f"--config={run.config}", *arguments]))
-    check(config)
     changes = "; ".join(run.changes(config))
     if changes and not parsed.get("accept_changes"):
         raise CaptionGANError(

@@ -14,14 +14,13 @@ from collections.abc import Sequence
 from itertools import islice
 
 from caption_gan.command_line import run_program
-from caption_gan.config.checks import check
 from caption_gan.config.run import Config
 from caption_gan.data.shards.files import PreparedSplit, Shard
 from caption_gan.data.shards.prepare import Preparation
 from caption_gan.data.shards.records import read_examples
 from caption_gan.models.encoders.encoder import build_encoder
 from caption_gan.reporting.data_summary import overlaps, write_data_summary
-from caption_gan.run import config_from, config_parser
+from caption_gan.run import config_parser, merge_settings
 from caption_gan.storage import filesystem
 
 SHOWN_IMAGES = 24
@@ -114,9 +113,7 @@ def main() -> None:
     parser.add_argument("--to", help="folder for the shards; default: a folder in data.cache")
     parser.add_argument("--shard_index", type=int, default=0, help="number of this machine, from 0")
     parser.add_argument("--shard_count", type=int, default=1, help="number of machines")
-    arguments = parser.parse_args()
-    config = config_from(parser, arguments)
-    check(config)
+    arguments, config = merge_settings(parser, sys.argv[1:])
     if not 0 <= arguments.shard_index < arguments.shard_count:
         parser.error(
             f"--shard_index {arguments.shard_index} and --shard_count {arguments.shard_count}: "

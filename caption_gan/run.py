@@ -22,6 +22,7 @@ from typing import Any
 import keras
 
 from caption_gan.command_line import ArgumentParser, RaisingArgumentParser
+from caption_gan.config.checks import check
 from caption_gan.config.renamed import RENAMED, RENAMED_VALUES
 from caption_gan.config.run import Config
 from caption_gan.errors import CaptionGANError, UsageError
@@ -175,6 +176,37 @@ def read_config_file(path: Path) -> Config:
         return read_config([f"--config={path}"], str(path), parser_class=RaisingArgumentParser)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
+
+
+def merge_settings(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[Any, Config]:
+    """Parses the command line of a program that may continue a run, and checks the settings.
+
+    Later settings replace earlier ones: defaults, the settings of the run that `run_dir` names if
+    it exists, files of `--config`, single settings. They are checked together: whether one is
+    valid depends on the others.
+
+    Args:
+        parser: As `config_parser` returns it.
+        arguments: The command line.
+
+    Returns:
+        The parsed arguments and their settings.
+
+    Raises:
+        CaptionGANError: Settings do not fit together.
+        UsageError: A setting of the run is unknown or has a wrong value.
+    """
+    # A parser that prints the settings exits, but the run's own are not among them yet.
+    silent = [each for each in arguments if not each.startswith("--print_config")]
+    run_dir = parser.parse_args(silent).run_dir
+    own = []
+    if run_dir is not None and (run := RunDirectory(run_dir)).config.is_file():
+        run.read_config()  # Errors name the run's file, not the command line.
+        own = [f"--config={run.config}"]
+    parsed = parser.parse_args([*own, *arguments])
+    config = config_from(parser, parsed)
+    check(config)
+    return parsed, config
 
 
 def config_from(parser: ArgumentParser, arguments: Any) -> Config:

@@ -66,6 +66,14 @@ def _check_devices(config: Config) -> None:
             "because its replicas communicate within a step; omit one of them."
         )
 
+    if config.profile_steps is not None:
+        first, last = map(int, config.profile_steps.split(","))
+        if not 1 <= first <= last:
+            raise CaptionGANError(
+                f"profile_steps is {config.profile_steps}; give the first and the last step, from "
+                "1, such as 10,20."
+            )
+
 
 def _check_stages(config: Config) -> None:
     if not config.stages:
