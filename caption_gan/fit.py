@@ -33,7 +33,9 @@ from caption_gan.reporting.data_summary import overlaps
 from caption_gan.run import (
     RunDirectory,
     build_captioner,
+    config_from,
     config_parser,
+    differences,
     dump_config,
     load_weights,
     merge_settings,
@@ -42,6 +44,7 @@ from caption_gan.storage.atomic import remove_unfinished
 from caption_gan.text.embeddings import load_word_vectors
 from caption_gan.text.tokenizer import Tokenizer
 from caption_gan.text.vocabulary import build_vocabulary, count_words, write_vocabulary
+from caption_gan.training.early_checks import check_disk, check_files, check_training_inputs
 from caption_gan.training.stage import steps_per_epoch, train_stage
 
 
@@ -81,6 +84,7 @@ def fit(config: Config, run: RunDirectory) -> TrainedRun:
     Raises:
         CaptionGANError: The data or a setting cannot be used.
     """
+    check_files(config, run)
     keras.utils.set_random_seed(config.seed)
     encoder = build_encoder(config.encoder)
     splits = prepare_run(config, run, encoder)
@@ -92,6 +96,7 @@ def fit(config: Config, run: RunDirectory) -> TrainedRun:
         in_graph=config.data.service is not None,
     )
     captioner = build_captioner(config, encoder, tokenizer.vocabulary_size)
+    check_disk(captioner, run)
 
     notes = [*splits["train"].skipped, *overlaps(list(splits.values()))]
     notes += describe_captions(captions, tokenizer)
@@ -112,11 +117,14 @@ def fit(config: Config, run: RunDirectory) -> TrainedRun:
 
 def prepare_run(config: Config, run: RunDirectory, encoder: Encoder) -> dict[str, PreparedSplit]:
     """Prepares the training and validation split, and starts the run directory."""
+
+    def check_steps(split: str, images: int) -> None:
+        for objective in config.stages if split == "train" else []:
+            steps_per_epoch(config, objective, images, encoder)
+
     with strategies.chief_first():
-        splits = prepare_splits(config, encoder, ("train", "val"))
-        # All stages are checked before the first one trains for hours.
-        for objective in config.stages:
-            steps_per_epoch(config, objective, splits["train"].images, encoder)
+        splits = prepare_splits(config, encoder, ("train", "val"), check_steps)
+        check_steps("train", splits["train"].images)  # Some images may be unusable.
         start_run(run, config, splits["train"].captions)
     return splits
 
@@ -146,14 +154,16 @@ def train_stages(
 
 
 def start_run(run: RunDirectory, config: Config, captions: Sequence[str]) -> None:
-    """Creates the run directory with its vocabulary and settings, unless it exists."""
-    if strategies.is_chief():
-        remove_unfinished(run.path)
-    if run.config.is_file():
+    """Creates the run directory with its vocabulary and settings, unless something was trained."""
+    if not strategies.is_chief():
+        return
+    remove_unfinished(run.path)
+    if run.config.is_file() and run.is_trained:
         return
     words = build_vocabulary(
         captions, config.text.tokenizer, config.text.minimum_count, config.text.maximum_vocabulary
     )
+    check_training_inputs(config, words)
     try:
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         write_vocabulary(run.vocabulary, words)
@@ -191,12 +201,6 @@ def assign_word_vectors(
     if path is None:
         return []
     vectors = load_word_vectors(path, tokenizer.vocabulary, config.seed)
-    size = vectors.matrix.shape[1]
-    if size != config.generator.embedding_size:
-        raise CaptionGANError(
-            f"{path} has vectors of size {size}, but generator.embedding_size is "
-            f"{config.generator.embedding_size}; set it to {size}."
-        )
     captioner.generator.embedding.assign(vectors.matrix)
     counts = count_words(captions)
     return [
@@ -238,12 +242,18 @@ def resolve(
     if not run.config.is_file():
         return config, run
     changes = "; ".join(run.changes(config))
-    if changes and not parsed.get("accept_changes"):
+    if not run.is_trained:
+        alone = config_from(parser, parser.parse_args([*arguments]))
+        kept = "; ".join(f"{name} {value}" for name, _, value in differences(alone, config))
+        for what, settings in (("takes other settings", changes), ("keeps of its settings", kept)):
+            if settings:
+                print(f"{run.path} was not trained yet and {what}: {settings}", file=sys.stderr)
+    elif changes and not parsed.get("accept_changes"):
         raise CaptionGANError(
             f"{run.path} was started with other settings: {changes}. Choose another run_dir, leave "
             "them out to continue, or add --accept_changes to continue with them."
         )
-    if changes:
+    elif changes:
         print(f"continued with other settings: {changes}", file=sys.stderr)
     return config, run
 

@@ -96,11 +96,14 @@ class RunDirectory:
         """Returns one line per setting that differs from the run's and affects training."""
         return [
             f"{name} was {before}, is {now}"
-            for (name, before), (_, now) in zip(
-                _flat(self.read_config()), _flat(config), strict=True
-            )
-            if before != now and name.partition(".")[0] not in MAY_CHANGE
+            for name, before, now in differences(self.read_config(), config)
+            if name.partition(".")[0] not in MAY_CHANGE
         ]
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether anything was trained that other settings could contradict."""
+        return self.best_weights.exists() or any(self.checkpoints.glob("*/epoch-*"))
 
     def stages_done(self, config: Config) -> int:
         """Returns the number of finished stages, those before the last one with a checkpoint."""
@@ -129,6 +132,12 @@ class RunDirectory:
     def read_history(self) -> dict[str, list[dict[str, float]]]:
         """Returns the metrics of each epoch so far, by stage."""
         return json.loads(self.history.read_text()) if self.history.is_file() else {}
+
+
+def differences(first: Config, second: Config) -> list[tuple[str, Any, Any]]:
+    """Returns the dotted name and both values of each setting that differs."""
+    pairs = zip(_flat(first), _flat(second), strict=True)
+    return [(name, before, now) for (name, before), (_, now) in pairs if before != now]
 
 
 def _flat(config: Any, prefix: str = "") -> list[tuple[str, Any]]:
@@ -238,7 +247,7 @@ def load_run(path: str | Path) -> tuple[Config, Tokenizer, Captioner]:
     if not run.best_weights.is_file():
         raise CaptionGANError(
             f"{run.path} has no trained weights yet; continue it with "
-            f"`python -m caption_gan.fit --config {run.config} --run_dir {run.path}`."
+            f"`python -m caption_gan.fit --run_dir {run.path}`."
         )
     tokenizer = Tokenizer(run.vocabulary, config.text.tokenizer, config.text.sequence_length)
     encoder = build_encoder(config.encoder, load_weights=False)

@@ -136,6 +136,7 @@ def test_other_settings_for_the_same_run_are_refused(trained):
 def test_a_run_continues_with_other_settings_if_asked(tmp_path, capsys):
     run = RunDirectory(tmp_path)
     run.write_config(Config(run_dir=str(run.path)))
+    (run.stage_checkpoints(Config(), 0) / "epoch-00001-step-00000000").mkdir(parents=True)
     changed = [f"--run_dir={run.path}", "--wgan_gp.mle_weight=2", "--seed=7", "--decoding.beam=3"]
     with pytest.raises(
         CaptionGANError, match=r"wgan_gp.mle_weight was 1.0, is 2.0; seed was 0, is 7"

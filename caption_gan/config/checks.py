@@ -32,6 +32,11 @@ def _check_networks(config: Config) -> None:
             f"text.sequence_length is {config.text.sequence_length}; it must be at least 3, for "
             "the start token, one word and the end token."
         )
+    if config.text.maximum_vocabulary < 6:
+        raise CaptionGANError(
+            f"text.maximum_vocabulary is {config.text.maximum_vocabulary}; it must be at least 6, "
+            "for four special tokens and two words."
+        )
     encoder = config.encoder
     if encoder.frozen_up_to is not None and not encoder.trainable:
         raise CaptionGANError(

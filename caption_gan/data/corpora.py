@@ -48,6 +48,31 @@ def read_corpora(paths: Sequence[str], skips: Skips) -> Iterator[str]:
                     yield sentence
 
 
+def check_corpora(paths: Sequence[str], tokenizer: Tokenizer | None = None) -> None:
+    """Checks that files of text have sentences; reads no further than to the first ones.
+
+    Args:
+        paths: As in `read_corpora`.
+        tokenizer: The tokenizer of the captions: one sentence of all files must be usable. None
+            before there is a vocabulary: each file must have a sentence.
+
+    Raises:
+        CaptionGANError: A file does not exist or has no sentence, or no sentence is usable.
+    """
+    skips = Skips()
+    if tokenizer is not None:
+        if paths and not any(map(len, _usable_batches(paths, tokenizer, skips))):
+            raise _nothing_usable(paths, skips)
+        return
+    for path in paths:
+        if next(read_corpora([path], skips), None) is None:
+            reasons = " ".join(f"{line}." for line in skips.lines())
+            raise CaptionGANError(
+                f"data.corpora: {path} has no sentence; expected sentences, one per line, or JSON "
+                f"Lines. {reasons}".strip()
+            )
+
+
 def tokenize_corpora(paths: Sequence[str], tokenizer: Tokenizer, skips: Skips) -> np.ndarray:
     """Token ids of the sentences that a generator could generate.
 
@@ -67,6 +92,17 @@ def tokenize_corpora(paths: Sequence[str], tokenizer: Tokenizer, skips: Skips) -
     """
     dtype = np.uint16 if tokenizer.vocabulary_size <= 2**16 else np.int32
     batches = [np.empty((0, tokenizer.sequence_length), dtype)]
+    batches += [batch.astype(dtype) for batch in _usable_batches(paths, tokenizer, skips)]
+    token_ids = np.concatenate(batches)
+    if not len(token_ids):
+        raise _nothing_usable(paths, skips)
+    return token_ids
+
+
+def _usable_batches(
+    paths: Sequence[str], tokenizer: Tokenizer, skips: Skips
+) -> Iterator[np.ndarray]:
+    """Yields token ids [_, T] of the usable sentences of each batch that is read."""
     for sentences in batched(read_corpora(paths, skips), _BATCH):
         texts = tf.constant([text.encode("utf-8", "replace") for text in sentences])
         token_ids = tokenizer.tokenize(texts).numpy()
@@ -76,14 +112,14 @@ def tokenize_corpora(paths: Sequence[str], tokenizer: Tokenizer, skips: Skips) -
             if mask.any():
                 first = sentences[int(mask.argmax())]
                 skips.add(f"sentences of data.corpora {reason}", first, int(mask.sum()))
-        batches.append(token_ids[~unknown & ~long].astype(dtype))
-    token_ids = np.concatenate(batches)
-    if not len(token_ids):
-        raise CaptionGANError(
-            f"data.corpora: {', '.join(paths)} have no sentence that has only known words and is "
-            f"short enough. {' '.join(f'{line}.' for line in skips.lines())}"
-        )
-    return token_ids
+        yield token_ids[~unknown & ~long]
+
+
+def _nothing_usable(paths: Sequence[str], skips: Skips) -> CaptionGANError:
+    return CaptionGANError(
+        f"data.corpora: {', '.join(paths)} have no sentence that has only known words and is "
+        f"short enough. {' '.join(f'{line}.' for line in skips.lines())}"
+    )
 
 
 def _sentence(line: str) -> str | None:

@@ -18,6 +18,7 @@ from caption_gan.evaluation.stage_comparison import compare_stages, stages_of
 from caption_gan.evaluation.text_metrics import Scores
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding.text_decoder import TextDecoder
+from caption_gan.models.dual_encoder import load_dual_encoder
 from caption_gan.reporting.report import write_report
 from caption_gan.run import RunDirectory, dump_config
 from caption_gan.storage.atomic import replacing, write_json
@@ -45,6 +46,7 @@ def evaluate_run(
         sweep: Whether to sample at many temperatures and from many nuclei, for the frontier. A run
             of several stages is always sampled at many temperatures.
     """
+    dual_encoder = load_dual_encoder(config.evaluation.dual_encoder)
     fact_checker = build_fact_checker(config.data)
     # With facts, the nearest training image gives a baseline.
     splits = sorted({split, "train"} if fact_checker else {split})
@@ -56,7 +58,7 @@ def evaluate_run(
     decoder = TextDecoder(captioner, tokenizer, config.decoding, config.seed)
     images = caption_images(decoder, batches, examples)
     training = captions_if_prepared(config, captioner.encoder, "train")
-    scores = score_images(images, config, fact_checker, training)
+    scores = score_images(images, config, fact_checker, training, dual_encoder)
 
     frontier: dict[str, Points] = {}
     stages = stages_of(run, config)

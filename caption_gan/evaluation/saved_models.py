@@ -22,6 +22,7 @@ from caption_gan.data.sources.registry import build_fact_checker
 from caption_gan.errors import CaptionGANError
 from caption_gan.evaluation.result import Evaluation
 from caption_gan.evaluation.split_metrics import score_images
+from caption_gan.models.dual_encoder import load_dual_encoder
 from caption_gan.models.encoders.encoder import build_encoder
 from caption_gan.run import read_config_file
 
@@ -124,12 +125,14 @@ def evaluate_saved_model(path: Path, change: Callable[[Config], Config], split: 
         )
     config = change(read_config_file(settings))
     config = without_cached_regions(config)
+    captioner = SavedCaptioner(path)
+    dual_encoder = load_dual_encoder(config.evaluation.dual_encoder)
     encoder = build_encoder(config.encoder)
     prepared = prepare_splits(config, encoder, [split])[split]
     examples = list(read_examples(prepared))
-    images = SavedCaptioner(path).caption(examples, config.seed)
+    images = captioner.caption(examples, config.seed)
     training = captions_if_prepared(config, encoder, "train")
-    scores = score_images(images, config, build_fact_checker(config.data), training)
+    scores = score_images(images, config, build_fact_checker(config.data), training, dual_encoder)
     return Evaluation.of_scores(split, images, scores, config, {})
 
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from caption_gan.config.run import Config
 from caption_gan.data.example import CaptionedImage, Example
@@ -24,6 +23,7 @@ def score_images(
     config: Config,
     fact_checker: FactChecker | None,
     training: Sequence[str] | None,
+    dual_encoder: DualEncoder | None = None,
 ) -> Scores:
     """Scores captioned images; also sets `cider` and `is_correct` of each.
 
@@ -33,6 +33,7 @@ def score_images(
         fact_checker: Returns whether a caption is correct, given the facts of its image; None if
             the data set has no facts.
         training: Captions of the training split; None if they are not available.
+        dual_encoder: For the retrieval metrics; None leaves them out.
 
     Returns:
         Metrics by `<decoding>/<metric>`. Quality is that of one caption per image: the best of a
@@ -40,7 +41,7 @@ def score_images(
     """
     examples = [image.example for image in images]
     references = {example.image_id: example.captions for example in examples}
-    retrieval_scorer = RetrievalScorer(config.evaluation.dual_encoder, examples)
+    retrieval_scorer = RetrievalScorer(dual_encoder, examples)
     scores = Scores()
     for name in images[0].captions:
         captions = [[caption for caption, _ in image.captions[name]] for image in images]
@@ -83,15 +84,12 @@ class RetrievalScorer:
     """Scores whether captions retrieve their images, by a dual encoder such as CLIP.
 
     Args:
-        path: SavedModel of the dual encoder; None for no metrics.
+        encoder: The dual encoder; None for no metrics.
         examples: The images.
-
-    Raises:
-        CaptionGANError: If the dual encoder cannot be loaded.
     """
 
-    def __init__(self, path: str | None, examples: Sequence[Example]):
-        self.encoder = DualEncoder(Path(path)) if path else None
+    def __init__(self, encoder: DualEncoder | None, examples: Sequence[Example]):
+        self.encoder = encoder
         if self.encoder:
             self.embeddings = self.encoder.embed_images([example.image for example in examples])
 

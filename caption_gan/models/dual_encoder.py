@@ -112,6 +112,11 @@ class DualEncoder:
             )
 
 
+def load_dual_encoder(path: str | None) -> DualEncoder | None:
+    """Loads the dual encoder that `evaluation.dual_encoder` names; None if it names none."""
+    return DualEncoder(Path(path)) if path is not None else None
+
+
 def _described(tensors: dict[str, Any]) -> str:
     """Describes tensors, e.g. as `text`, string [None]."""
     described = (f"`{name}`, {of.dtype.name} {of.shape}" for name, of in tensors.items())

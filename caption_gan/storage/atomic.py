@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,17 @@ def replacing(path: Path) -> Iterator[Path]:
         flush(path.parent)
     finally:
         _remove(temporary)
+
+
+def check_writable(folder: Path) -> None:
+    """Checks that files can be written into a folder, which need not exist; leaves nothing there.
+
+    Raises:
+        OSError: They cannot.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    with tempfile.TemporaryFile(dir=existing):
+        pass
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -80,6 +80,37 @@ def load_word_vectors(
     }
     vectors: dict[int, np.ndarray] = {}
     size = 0
+    for number, word, values in _entries(path):
+        size = len(values)
+        row = row_of.get(word)
+        if row is not None and row not in vectors:
+            vectors[row] = _vector(values, path, number)
+    if not vectors:
+        raise CaptionGANError(
+            f"{path}: expected vectors of some of the vocabulary's {len(row_of)} words, found "
+            "none; give vectors of the captions' language, with words in lower case"
+        )
+    return _fill(tuple(vocabulary), vectors, size, seed)
+
+
+def vector_size(path: str | os.PathLike[str]) -> int:
+    """Returns E of a file of vectors, of which only the beginning is read.
+
+    Raises:
+        CaptionGANError: The file is missing, of another format or without vectors.
+    """
+    for number, _, values in _entries(path):
+        _vector(values, path, number)
+        return len(values)
+    raise CaptionGANError(
+        f"{path}: expected a word and its numbers in each line, found none; give vectors in "
+        "GloVe's or word2vec's text format"
+    )
+
+
+def _entries(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes, list[bytes]]]:
+    """Yields the line number, the word and the E fields of its numbers; see `load_word_vectors`."""
+    size = 0
     for number, line in enumerate(_lines(path), start=1):
         fields = line.rstrip(b" \r\n").split(b" ")
         if number == 1:
@@ -100,15 +131,7 @@ def load_word_vectors(
                 f"{path}: expected {size} values in line {number}, as in the lines before, got "
                 f"{len(fields) - 1}; download the file again or remove the line"
             )
-        row = row_of.get(b" ".join(fields[: surplus + 1]))
-        if row is not None and row not in vectors:
-            vectors[row] = _vector(fields[surplus + 1 :], path, number)
-    if not vectors:
-        raise CaptionGANError(
-            f"{path}: expected vectors of some of the vocabulary's {len(row_of)} words, found "
-            "none; give vectors of the captions' language, with words in lower case"
-        )
-    return _fill(tuple(vocabulary), vectors, size, seed)
+        yield number, b" ".join(fields[: surplus + 1]), fields[surplus + 1 :]
 
 
 def _lines(path: str | os.PathLike[str]) -> Iterator[bytes]:

@@ -22,6 +22,9 @@ REFUSED = {
     "attention_heads is 3": {"generator": GeneratorConfig(attention_heads=3, hidden_size=160)},
     "beam_groups is 2": {"decoding": DecodingConfig(beam=5, beam_groups=2)},
     "sequence_length is 2": {"text": TextConfig(sequence_length=2)},
+    "maximum_vocabulary is 5": {"text": TextConfig(maximum_vocabulary=5)},
+    "profile_steps is 20,10": {"profile_steps": "20,10"},
+    "profile_steps is 0,10": {"profile_steps": "0,10"},
     "frozen_up_to": {"encoder": EncoderConfig(frozen_up_to="block_1")},
     "strategy multi_worker needs the same batches": {
         "data": DataConfig(service="a:5050"),

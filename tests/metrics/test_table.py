@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caption_gan.config.run import Config, EvaluationConfig, MonitorConfig
+from caption_gan.config.run import Config, MonitorConfig
 from caption_gan.data.example import CaptionedImage, Example
 from caption_gan.evaluation import split_metrics
 from caption_gan.evaluation.frontier import Frontier
@@ -27,9 +27,6 @@ SAMPLES = ["a red dog runs", "a cat"]
 
 
 class FakeDualEncoder:
-    def __init__(self, path):
-        pass
-
     def embed_images(self, images):
         return np.eye(len(images))
 
@@ -47,13 +44,11 @@ def fake_java_score(captions, references) -> Scored:
 @pytest.fixture
 def metrics_of_evaluation(monkeypatch) -> set[str]:
     """The names of all metrics that can be computed for a decoding with samples."""
-    monkeypatch.setattr(split_metrics, "DualEncoder", FakeDualEncoder)
     monkeypatch.setattr(java_scores, "meteor", fake_java_score)
     monkeypatch.setattr(java_scores, "spice", fake_java_score)
     captions = {"greedy": [(SAMPLES[0], -1.0)], "sample": [(text, -1.0) for text in SAMPLES]}
     images = [CaptionedImage(example, captions, [], np.zeros([0, 1, 1])) for example in EXAMPLES]
-    config = dataclasses.replace(Config(), evaluation=EvaluationConfig(dual_encoder="encoder"))
-    scores = split_metrics.score_images(images, config, check_facts, training=["a dog"])
+    scores = split_metrics.score_images(images, Config(), check_facts, ["a dog"], FakeDualEncoder())
     assert not scores.not_run
     return {name.partition("/")[2] for name in scores.metrics}
 

@@ -119,15 +119,28 @@ class Preparation:
 
 
 def prepare_splits(
-    config: Config, encoder: Encoder, splits: Sequence[str]
+    config: Config,
+    encoder: Encoder,
+    splits: Sequence[str],
+    check: Callable[[str, int], None] = lambda split, images: None,
 ) -> dict[str, PreparedSplit]:
     """Reads prepared splits from `data.shards` or, if it is not set, prepares them in the cache.
+
+    Args:
+        config: Settings of the run.
+        encoder: As in `Preparation`.
+        splits: Names of splits.
+        check: Called with each split and the number of its images, some of which may turn out to
+            be unusable, before the first split is prepared; an error then costs no time.
 
     Raises:
         CaptionGANError: A split does not exist, cannot be prepared, or has no usable image.
     """
     if config.data.shards is None:
         preparation = Preparation(config, encoder)
+        for split in splits:
+            preparation.shards(split)  # Raises an error if there is no such split.
+            check(split, preparation.source.images_of_split[split])
         return {split: preparation.prepared(split) for split in splits}
     directory = filesystem.resolve(config.data.shards)
     _check_content(directory, config.data.source, cached_content(config, encoder))

@@ -1,0 +1,87 @@
+"""Checks of all that a run reads and writes, before it prepares data or trains for hours."""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from caption_gan.config.run import Config
+from caption_gan.data.corpora import check_corpora
+from caption_gan.data.service.client import wait_for_dispatcher
+from caption_gan.distribution import strategies
+from caption_gan.errors import CaptionGANError
+from caption_gan.models.dual_encoder import load_dual_encoder
+from caption_gan.run import RunDirectory
+from caption_gan.storage.atomic import check_writable
+from caption_gan.text.embeddings import load_word_vectors, vector_size
+from caption_gan.text.tokenizer import Tokenizer
+from caption_gan.text.vocabulary import write_vocabulary
+
+
+def check_files(config: Config, run: RunDirectory) -> None:
+    """Opens the files that the settings name and tries to write to the run directory.
+
+    The data set and the encoder check their own files, when they are opened.
+
+    Raises:
+        CaptionGANError: A file is missing or holds something else, or nothing can be written.
+    """
+    try:
+        check_writable(run.path)
+    except OSError as error:
+        raise CaptionGANError(
+            f"run_dir: cannot write to {run.path}: {error.strerror}; choose another folder."
+        ) from error
+    check_corpora(config.data.corpora)
+    if config.text.word_vectors is not None:
+        size = vector_size(config.text.word_vectors)
+        if size != config.generator.embedding_size:
+            raise CaptionGANError(
+                f"{config.text.word_vectors} has vectors of size {size}, but "
+                f"generator.embedding_size is {config.generator.embedding_size}; set it to {size}."
+            )
+
+    def check_dual_encoder() -> None:
+        load_dual_encoder(config.evaluation.dual_encoder)
+
+    strategies.from_chief(check_dual_encoder)  # Which alone evaluates.
+
+
+def check_training_inputs(config: Config, vocabulary: Sequence[str]) -> None:
+    """Checks what depends on the vocabulary, and the service that makes batches.
+
+    Args:
+        config: Settings of the run.
+        vocabulary: All entries, before they are written.
+
+    Raises:
+        CaptionGANError: Words of files are not in the vocabulary, or the service does not answer.
+    """
+    if config.text.word_vectors is not None:
+        load_word_vectors(config.text.word_vectors, vocabulary)
+    if config.data.corpora:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "vocabulary.txt"
+            write_vocabulary(path, vocabulary)
+            tokenizer = Tokenizer(path, config.text.tokenizer, config.text.sequence_length)
+            check_corpora(config.data.corpora, tokenizer)
+    if config.data.service is not None:
+        wait_for_dispatcher(config.data.service, with_worker=True)
+
+
+def check_disk(captioner: keras.Model, run: RunDirectory) -> None:
+    """Checks that the disk has room for the weights and for one checkpoint with two moments each.
+
+    Raises:
+        CaptionGANError: It has not.
+    """
+    weights = sum(np.prod(variable.shape) * 4 for variable in captioner.variables)
+    needed, free = 5 * weights, shutil.disk_usage(run.path).free
+    if free < needed:
+        raise CaptionGANError(
+            f"run_dir: {run.path} has {free / 1e6:.0f} MB free, but the weights and one checkpoint "
+            f"take {needed / 1e6:.0f} MB; make room or choose another folder."
+        )
