@@ -63,7 +63,8 @@ class EncoderConfig:
         flip: Also train on the mirror image of each image. Leave it off where left and right
             matter, as in charts.
         regions: Folder of `precomputed` regions: one NumPy file [regions, depth] per image, with
-            the image's name and the ending `.npy`. All files have the same shape.
+            the image's name and the ending `.npy`, in subfolders as the images are if names
+            repeat. All files have the same shape.
     """
 
     name: Literal["convolutional", "keras_applications", "precomputed"] = "convolutional"

@@ -11,7 +11,8 @@ class Example:
     """One image and its captions.
 
     Attributes:
-        image_id: Unique within its data set; a file name without its folder, or a running number.
+        image_id: Unique within its data set: the path below the folder of images, below the root
+            if two splits would share it, or a running number.
         image: Encoded image bytes (PNG, JPEG, GIF, BMP or WebP), as in the file.
         captions: One or more reference captions, raw text.
         facts: What is true of the image, as JSON; empty if it is not known. Only the synthetic data

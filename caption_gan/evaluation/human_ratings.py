@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from caption_gan.data.skips import Skips
 from caption_gan.data.sources.flickr import read_captions
+from caption_gan.data.sources.image_files import image_name
 from caption_gan.errors import CaptionGANError
 from caption_gan.evaluation.coco_results import (
     has_text,
@@ -137,8 +138,9 @@ def _read_flickr_line(line: str, form: str, captions: References, where: str) ->
             f"{where}: expected image, caption#number and, as in the first line, {form}, separated "
             f"by tabs; found {line[:80]!r}."
         )
-    image_id, caption_id = columns[:2]
+    image_id, caption_id = image_name(columns[0]), columns[1]
     name, _, number = caption_id.rpartition("#")
+    name = image_name(name)
     numbered = {str(index): caption for index, caption in enumerate(captions.get(name, ()))}
     if number not in numbered:
         raise CaptionGANError(

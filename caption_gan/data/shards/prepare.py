@@ -23,7 +23,7 @@ from caption_gan.storage import filesystem
 CONTENT = "content.json"  # Says what the shards of a folder were made from.
 # Part of the name of a folder in the cache. Raise it whenever the same data set would be prepared
 # differently: other images, captions, splits, features of a record or names of files.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class Preparation:
@@ -44,6 +44,8 @@ class Preparation:
         self.skips = Skips()
         self.source = open_source(config.data, self.skips)
         self.source_skips = tuple(self.skips.all)
+        if not encoder.needs_pixels:
+            encoder.check_names(self.source.image_ids())
         self.maker = RecordMaker(encoder, config.encoder)
         content = {
             "layout": config.data.source,

@@ -4,11 +4,12 @@ import functools
 import os
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from caption_gan.config.data import DataConfig
 from caption_gan.data.skips import Skips
-from caption_gan.data.sources.image_files import ImageFile, ImageFileSource
+from caption_gan.data.sources.image_files import ImageFile, ImageFileSource, image_name
 from caption_gan.data.sources.json_records import read_records
 from caption_gan.data.sources.karpathy import read_karpathy
 from caption_gan.data.sources.splits import hold_out
@@ -36,9 +37,13 @@ def open_coco(config: DataConfig, skips: Skips) -> ImageFileSource:
         path = filesystem.resolve(config.karpathy)
         folder_of = functools.cache(functools.partial(_image_folder, root))
         splits = read_karpathy(path, folder_of, skips)
-        return ImageFileSource(splits, [root, path, filesystem.modified(path)], skips)
+        return ImageFileSource(splits, [root, path, filesystem.modified(path)], skips, root)
     year, files = _caption_files(filesystem.join(root, "annotations"))
-    folders = {split: _image_folder(root, split + year) for split in files}
+    listed = {split: _read_captions(path, skips) for split, path in files.items()}
+    folders = {
+        split: _image_folder(root, split + year, [name for name, _ in of_split[:5]])
+        for split, of_split in listed.items()
+    }
     for split, folder in folders.items():
         if not filesystem.is_folder(folder):
             raise CaptionGANError(
@@ -48,9 +53,15 @@ def open_coco(config: DataConfig, skips: Skips) -> ImageFileSource:
     fingerprint: list[Any] = [
         [path, filesystem.modified(path), folders[split]] for split, path in files.items()
     ]
-    splits = {split: _image_files(path, folders[split], skips) for split, path in files.items()}
+    splits = {
+        split: [
+            ImageFile(name, filesystem.join(folders[split], name), tuple(captions))
+            for name, captions in of_split
+        ]
+        for split, of_split in listed.items()
+    }
     fingerprint.append([config.held_out])
-    return ImageFileSource(hold_out(splits, config.held_out), fingerprint, skips)
+    return ImageFileSource(hold_out(splits, config.held_out), fingerprint, skips, root)
 
 
 def _caption_files(folder: str) -> tuple[str, dict[str, str]]:
@@ -81,14 +92,25 @@ def _caption_files(folder: str) -> tuple[str, dict[str, str]]:
     return year, files
 
 
-def _image_folder(root: str, name: str) -> str:
-    """The folder of this name with images; if there is none, where it is expected."""
+def _image_folder(root: str, name: str, images: Sequence[str] = ()) -> str:
+    """The folder to which names of images are relative; if there is none, where it is expected.
+
+    Args:
+        root: The data set's folder.
+        name: Name of the folder in COCO, e.g. `train2014`.
+        images: Names of a few images. If none of the usual folders has one of them, but `root`
+            has, names are relative to `root`.
+    """
     below_images, expected = filesystem.join(root, "images", name), filesystem.join(root, name)
     candidates = [below_images, expected, filesystem.join(root, "images")]
+    for folder in (*candidates, root):
+        if any(filesystem.is_file(filesystem.join(folder, image)) for image in images):
+            return folder
     return next(filter(filesystem.is_folder, candidates), expected)
 
 
-def _image_files(path: str, folder: str, skips: Skips) -> list[ImageFile]:
+def _read_captions(path: str, skips: Skips) -> list[tuple[str, list[str]]]:
+    """Name and captions of each image."""
     images, annotations = read_records(
         path,
         {
@@ -99,7 +121,7 @@ def _image_files(path: str, folder: str, skips: Skips) -> list[ImageFile]:
     names: dict[str, str] = {}  # File names by id.
     for image in images:
         # Some files have numbers as ids of images and strings in the annotations.
-        key, name = str(image["id"]), image["file_name"]
+        key, name = str(image["id"]), image_name(image["file_name"])
         if key in names:
             skips.add("images have the id of another", name)
         names.setdefault(key, name)
@@ -110,7 +132,4 @@ def _image_files(path: str, folder: str, skips: Skips) -> list[ImageFile]:
             captions[key].append(annotation["caption"])
         else:
             skips.add("captions are of images that are not listed", f"id {key}")
-    return [
-        ImageFile(os.path.basename(name), filesystem.join(folder, name), tuple(captions[key]))
-        for key, name in names.items()
-    ]
+    return [(name, captions[key]) for key, name in names.items()]

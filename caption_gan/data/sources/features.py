@@ -18,7 +18,7 @@ from PIL import Image
 from caption_gan.config.data import DataConfig
 from caption_gan.data.example import Example
 from caption_gan.data.skips import Skips
-from caption_gan.data.sources.image_files import ImageFile, ImageFileSource
+from caption_gan.data.sources.image_files import ImageFile, ImageFileSource, image_name
 from caption_gan.data.sources.splits import find_in_splits, hold_out, split_name
 from caption_gan.errors import CaptionGANError
 from caption_gan.storage import filesystem
@@ -64,7 +64,7 @@ def open_features(config: DataConfig, skips: Skips) -> ImageFileSource:
     ]
     fingerprint = [[path, filesystem.modified(path)] for path in files]
     held_out = hold_out(splits, config.held_out)
-    return ImageFileSource(held_out, [*fingerprint, config.held_out], skips, _read)
+    return ImageFileSource(held_out, [*fingerprint, config.held_out], skips, root, _read)
 
 
 def _image_files(folder: str, prefix: str) -> list[ImageFile]:
@@ -80,6 +80,7 @@ def _image_files(folder: str, prefix: str) -> list[ImageFile]:
     by_link: dict[str, ImageFile] = {}
     for row, (link, line) in enumerate(zip(links, captions, strict=True)):
         name = f"{prefix}{row:06d}"
+        link = image_name(link) if link and "://" not in link else link
         image = filesystem.join(folder, link) if link and "://" not in link else ""
         first = by_link.get(link or name, ImageFile(name, image))
         texts = (*first.captions, *(text.strip() for text in line.split("###")))

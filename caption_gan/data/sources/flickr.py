@@ -1,6 +1,7 @@
 """Flickr8k and Flickr30k as distributed: a folder of images and a file of captions."""
 
 import csv
+import functools
 import io
 import os
 from collections import defaultdict
@@ -8,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from caption_gan.config.data import DataConfig
 from caption_gan.data.skips import Skips
-from caption_gan.data.sources.image_files import ImageFile, ImageFileSource
+from caption_gan.data.sources.image_files import ImageFile, ImageFileSource, image_name
 from caption_gan.data.sources.karpathy import read_karpathy
 from caption_gan.data.sources.splits import hold_out
 from caption_gan.errors import CaptionGANError
@@ -47,8 +48,9 @@ def open_flickr(config: DataConfig, skips: Skips) -> ImageFileSource:
     folder = _find_required("folder of images", filesystem.is_folder, root, IMAGE_FOLDERS)
     if config.karpathy is not None:
         path = filesystem.resolve(config.karpathy)
-        splits = read_karpathy(path, lambda _: folder, skips)
-        return ImageFileSource(splits, [folder, path, filesystem.modified(path)], skips)
+        folder_of = functools.cache(functools.partial(_image_folder, root, folder))
+        splits = read_karpathy(path, folder_of, skips)
+        return ImageFileSource(splits, [folder, path, filesystem.modified(path)], skips, root)
     path = _find_required("file of captions", filesystem.is_file, root, CAPTION_FILES)
     captions = read_captions(path, skips)
     lists = {
@@ -67,9 +69,11 @@ def open_flickr(config: DataConfig, skips: Skips) -> ImageFileSource:
 
     if not lists:
         held_out = hold_out({"train": image_files(captions)}, config.held_out)
-        return ImageFileSource(held_out, [*fingerprint, config.held_out], skips)
+        return ImageFileSource(held_out, [*fingerprint, config.held_out], skips, root)
     splits = {
-        split: image_files(filesystem.read_text(file, "one file name per line").split())
+        split: image_files(
+            map(image_name, filesystem.read_text(file, "one file name per line").split())
+        )
         for split, file in lists.items()
     }
     for split in ("train", "val"):
@@ -78,7 +82,13 @@ def open_flickr(config: DataConfig, skips: Skips) -> ImageFileSource:
                 f"{lists.get(split, filesystem.join(root, SPLIT_LISTS[split]))}: no images for the "
                 f"split {split!r}; expected one file name per line."
             )
-    return ImageFileSource(splits, fingerprint, skips)
+    return ImageFileSource(splits, fingerprint, skips, root)
+
+
+def _image_folder(root: str, folder: str, filepath: str) -> str:
+    """The folder of images with this `filepath` in Karpathy's file, where most have none."""
+    candidates = [filesystem.join(folder, filepath), filesystem.join(root, filepath)]
+    return next(filter(filesystem.is_folder, candidates), folder) if filepath else folder
 
 
 def _find(exists: Callable[[str], bool], root: str, names: Iterable[str]) -> list[str]:
@@ -122,9 +132,10 @@ def read_captions(path: str, skips: Skips) -> dict[str, list[str]]:
         row = _row(line.rstrip("\n"), separator, columns)
         image = row.get("image", "").strip()
         if separator == "\t":  # `name.jpg#0` ends with the caption's number.
-            image = image.partition("#")[0]
+            name, _, caption_number = image.rpartition("#")
+            image = name if caption_number.isdecimal() else image
         if image:
-            captions[image].append(row["caption"].strip())
+            captions[image_name(image)].append(row["caption"].strip())
         elif line.strip():
             skips.add(f"lines of {file_name} are malformed", f"line {number}")
     return dict(captions)

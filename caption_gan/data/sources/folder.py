@@ -14,7 +14,7 @@ from typing import Any
 
 from caption_gan.config.data import DataConfig
 from caption_gan.data.skips import Skips
-from caption_gan.data.sources.image_files import ImageFile, ImageFileSource
+from caption_gan.data.sources.image_files import ImageFile, ImageFileSource, image_name
 from caption_gan.data.sources.splits import find_in_splits, hold_out, split_name
 from caption_gan.errors import CaptionGANError
 from caption_gan.storage import filesystem
@@ -53,7 +53,7 @@ def open_folder(config: DataConfig, skips: Skips) -> ImageFileSource:
     # Includes the folders, because images that are missing now may be added later.
     fingerprint = [[path, filesystem.modified(path)] for path in [*files.values(), *folders]]
     held_out = hold_out(splits, config.held_out)
-    return ImageFileSource(held_out, [*fingerprint, config.held_out], skips)
+    return ImageFileSource(held_out, [*fingerprint, config.held_out], skips, root)
 
 
 def _image_files(path: str, split: str, skips: Skips) -> dict[str, list[ImageFile]]:
@@ -75,7 +75,7 @@ def _image_files(path: str, split: str, skips: Skips) -> dict[str, list[ImageFil
         if not isinstance(image, str) or not image.strip():
             skips.add(f"rows of {file_name} name no image", place)
             continue
-        image = os.path.normpath(image.strip())
+        image = image_name(image)
         listed.add(image)
         row_split = split_name(str(row["split"]).strip()) if row.get("split") else split
         if row_split is None:
@@ -143,8 +143,14 @@ def _captions(row: dict[str, Any], file_name: str, place: str, skips: Skips) -> 
 
 
 def _count_images_without_rows(folder: str, images: set[str], skips: Skips) -> None:
-    for subfolder in sorted({os.path.dirname(image) for image in images} | {""}):
-        for name in filesystem.listing(filesystem.join(folder, subfolder)):
-            image = filesystem.join(subfolder, name)
-            if name.lower().endswith(IMAGE_ENDINGS) and image not in images:
-                skips.add("images have no caption", image)
+    present = [
+        image_name(filesystem.join(subfolder, name))
+        for subfolder in sorted({os.path.dirname(image) for image in images} | {""})
+        for name in filesystem.listing(filesystem.join(folder, subfolder))
+        if name.lower().endswith(IMAGE_ENDINGS)
+    ]
+    # The row of a missing image may spell the case otherwise.
+    missing = {image.casefold() for image in images.difference(present)}
+    for image in present:
+        if image not in images and image.casefold() not in missing:
+            skips.add("images have no caption", image)

@@ -6,12 +6,13 @@ On disk, a data set is a Parquet file, a folder written by `save_to_disk`, or an
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from caption_gan.config.data import DataConfig, HuggingFaceConfig
 from caption_gan.data.skips import Skips
 from caption_gan.data.sources.hugging_face_rows import Columns, HuggingFaceSource, one_line_errors
+from caption_gan.data.sources.image_files import image_name
 from caption_gan.data.sources.splits import assign_splits, split_name
 from caption_gan.errors import CaptionGANError
 
@@ -143,19 +144,17 @@ def _rows_by_image(
 ) -> dict[str, dict[str, list[int]]]:
     """Row numbers by image id, for each split.
 
-    The id is that in `id_column`; or the name of the image's file if those are unique; or the split
-    and the row.
+    The id is that in `id_column`; or the name of the image's file if those are unique; or its path
+    below the folder of all images if those are unique; or the split and the row.
     """
     if columns.image_id is not None:
         ids = {split: _cells(table, columns.image_id) for split, table in tables.items()}
     else:
-        ids = {split: _file_names(root, table, columns.image) for split, table in tables.items()}
-        names = [name for split_names in ids.values() for name in split_names]
-        if None in names or len(set(names)) < len(names):
-            ids = {
-                split: [f"{split}-{row:06d}" for row in range(len(split_names))]
-                for split, split_names in ids.items()
-            }
+        paths = {split: _paths(root, table, columns.image) for split, table in tables.items()}
+        ids = _names(paths) or {
+            split: [f"{split}-{row:06d}" for row in range(len(of_split))]
+            for split, of_split in paths.items()
+        }
     rows: dict[str, dict[str, list[int]]] = {split: {} for split in tables}
     for split, split_ids in ids.items():
         for row, image_id in enumerate(split_ids):
@@ -170,8 +169,30 @@ def _cells(table: Any, column: str) -> list[Any]:
     return table.select_columns([column]).with_format("arrow")[:].column(0).to_pylist()
 
 
-def _file_names(root: str, table: Any, column: str) -> list[str | None]:
-    """File name of each image; None if it is not known without reading the image."""
+def _names(paths: Mapping[str, Sequence[str | None]]) -> dict[str, list[str]] | None:
+    """Names of images that tell them apart, for each split; None if there are none.
+
+    Args:
+        paths: Path of each image.
+    """
+    every = [path for of_split in paths.values() for path in of_split]
+    if not every or not all(every):
+        return None
+    names = {
+        split: [image_name(path or "").lstrip("/") for path in of_split]
+        for split, of_split in paths.items()
+    }
+    folders = [os.path.dirname(name) for of_split in names.values() for name in of_split]
+    below = len(os.path.commonpath(folders))
+    for short in (os.path.basename, lambda name: name[below:].lstrip("/")):
+        ids = {split: list(map(short, of_split)) for split, of_split in names.items()}
+        if len({name for of_split in ids.values() for name in of_split}) == len(every):
+            return ids
+    return None
+
+
+def _paths(root: str, table: Any, column: str) -> list[str | None]:
+    """Path of each image; None if it is not known without reading the image."""
     if not hasattr(table, "select"):
         info = (table.info.splits or {}).get(str(table.split))
         if info is None or not info.num_examples:
@@ -185,7 +206,7 @@ def _file_names(root: str, table: Any, column: str) -> list[str | None]:
     paths = images.column(path)
     if paths.type not in ("string", "large_string"):
         return [None] * len(paths)
-    return [path and os.path.basename(path) for path in paths.to_pylist()]
+    return paths.to_pylist()
 
 
 def _hold_out(

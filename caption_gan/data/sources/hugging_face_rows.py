@@ -62,6 +62,10 @@ class HuggingFaceSource:
         """Number of images of each split."""
         return {split: len(images) for split, images in self.images.items()}
 
+    def image_ids(self) -> Iterator[str]:
+        """Yields the id of each image."""
+        return (image_id for images in self.images.values() for image_id, _ in images)
+
     def examples(self, split: str, positions: range) -> Iterator[Example]:
         """Yields the split's examples at these positions; those that cannot be used are skipped."""
         images = self.images[split][positions.start : positions.stop]

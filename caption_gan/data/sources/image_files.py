@@ -1,6 +1,10 @@
 """Sources whose images are files on disk or in a bucket, listed before any image is read."""
 
 import dataclasses
+import os
+import posixpath
+import unicodedata
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,34 +32,41 @@ class ImageFile:
     captions: tuple[str, ...] = ()
 
 
+def image_name(text: str) -> str:
+    """An image's name, its path below the folder of images, in the one spelling used for ids.
+
+    Tables spell a name with `./` or backslashes, and macOS decomposes accents, where other tables
+    and files do not.
+    """
+    return unicodedata.normalize("NFC", posixpath.normpath(text.strip().replace("\\", "/")))
+
+
 def read_image(file: ImageFile) -> Example:
     """Reads an image file.
 
     Raises:
-        SkipError: The file does not exist, or the image has no caption.
-        CaptionGANError: The file exists but cannot be read.
+        SkipError: The image has no caption.
+        FileNotFoundError: The file does not exist.
+        OSError: The file exists but cannot be read.
     """
     if not file.captions:
         raise SkipError("images have no caption")
-    try:
-        return Example(file.image_id, filesystem.read_bytes(file.path), file.captions)
-    except FileNotFoundError:
-        raise SkipError("images are listed but not there") from None
-    except OSError as error:
-        # Not skipped: the file may be readable next time, and shards are written only once.
-        raise CaptionGANError(f"{file.path} cannot be read: {error}.") from error
+    return Example(file.image_id, filesystem.read_bytes(file.path), file.captions)
 
 
 class ImageFileSource:
     """A `Source` that lists its image files first and reads each when it is needed.
 
     Args:
-        files: Image files of each split, in order. Of several with the same `image_id` in a split
-            only the first is used; the others are counted in `skips`.
+        files: Image files of each split, in order. A file that a split lists several times is one
+            image with the captions of all. If different files have one `image_id`, the ids of all
+            images become their paths below `root`.
         fingerprint: JSON-serializable value that changes whenever the examples may change, such as
             the annotation file's path and its `filesystem.modified`.
         skips: Counts what cannot be used.
-        read: Reads an image file as an example, or raises `SkipError`.
+        root: Folder of the data set.
+        read: Reads an image file as an example, or raises `SkipError`, or `FileNotFoundError` if
+            the image is not there.
     """
 
     def __init__(
@@ -63,41 +74,95 @@ class ImageFileSource:
         files: Mapping[str, Sequence[ImageFile]],
         fingerprint: Any,
         skips: Skips,
+        root: str,
         read: Callable[[ImageFile], Example] = read_image,
     ):
-        self.files = {split: _without_repeats(listed, skips) for split, listed in files.items()}
+        listed = {split: _by_path(of_split, root, skips) for split, of_split in files.items()}
+        self.files = _with_distinct_ids(listed)
         self.fingerprint = fingerprint
         self.skips = skips
+        self.root = root
         self.read = read
+        self.spellings: dict[str, dict[str, list[str]]] = {}
 
     @property
     def images_of_split(self) -> dict[str, int]:
         """Number of listed images of each split."""
         return {split: len(files) for split, files in self.files.items()}
 
+    def image_ids(self) -> Iterator[str]:
+        """Yields the id of each listed image."""
+        return (file.image_id for files in self.files.values() for file in files)
+
     def examples(self, split: str, positions: range) -> Iterator[Example]:
         """Yields the split's examples at these positions; those that cannot be used are skipped."""
         files = self.files[split][positions.start : positions.stop]
-
-        def read_or_skip(file: ImageFile) -> Example | SkipError:
-            try:
-                return self.read(file)
-            except SkipError as error:
-                return error
-
-        results = parallel_map(read_or_skip, files, READERS, 4 * READERS)
+        results = parallel_map(self._read_or_skip, files, READERS, 4 * READERS)
         for file, result in zip(files, results, strict=True):
             if isinstance(result, SkipError):
                 self.skips.add(str(result), file.image_id)
             else:
                 yield result
 
+    def _read_or_skip(self, file: ImageFile) -> Example | SkipError:
+        try:
+            try:
+                return self.read(file)
+            except FileNotFoundError:
+                path = self._spelled_otherwise(file.path)
+                return self.read(dataclasses.replace(file, path=path))
+        except SkipError as error:
+            return error
+        except FileNotFoundError:
+            return SkipError("images are listed but not there")
+        except OSError as error:
+            # Not skipped: the file may be readable next time, and shards are written only once.
+            raise CaptionGANError(f"{file.path} cannot be read: {error}.") from error
 
-def _without_repeats(files: Sequence[ImageFile], skips: Skips) -> list[ImageFile]:
-    by_id: dict[str, ImageFile] = {}
+    def _spelled_otherwise(self, path: str) -> str:
+        """The only file whose path differs from a missing one in case or in accents' encoding."""
+        folder, name = os.path.split(path)
+        if len(folder) > len(self.root) and not filesystem.is_folder(folder):
+            folder = self._spelled_otherwise(folder)
+        if folder not in self.spellings:
+            names = defaultdict(list)
+            for present in filesystem.listing(folder):
+                names[_folded(present)].append(present)
+            self.spellings[folder] = names
+        candidates = self.spellings[folder].get(_folded(name), [])
+        if name not in candidates and len(candidates) != 1:
+            raise FileNotFoundError(path)
+        return filesystem.join(folder, name if name in candidates else candidates[0])
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _by_path(files: Sequence[ImageFile], root: str, skips: Skips) -> dict[str, ImageFile]:
+    """Image files by their paths below the root, or by their ids if they are not files."""
+    by_path: dict[str, ImageFile] = {}
+    prefix = root.rstrip("/") + "/"
     for file in files:
-        if file.image_id in by_id:
-            skips.add("images are listed again", file.image_id)
-        else:
-            by_id[file.image_id] = file
-    return list(by_id.values())
+        path = posixpath.normpath(file.path.removeprefix(prefix)) if file.path else file.image_id
+        if path in by_path:
+            skips.add("images are listed again; their captions are joined", file.image_id)
+            first = by_path[path]
+            more = (caption for caption in file.captions if caption not in first.captions)
+            file = dataclasses.replace(first, captions=(*first.captions, *more))
+        by_path[path] = file
+    return by_path
+
+
+def _with_distinct_ids(
+    splits: Mapping[str, Mapping[str, ImageFile]],
+) -> dict[str, list[ImageFile]]:
+    """Image files of each split, given by path, with ids that no other file has."""
+    path_of: dict[str, str] = {}
+    for path, file in (pair for files in splits.values() for pair in files.items()):
+        if path_of.setdefault(file.image_id, path) != path:
+            return {
+                split: [dataclasses.replace(file, image_id=path) for path, file in files.items()]
+                for split, files in splits.items()
+            }
+    return {split: list(files.values()) for split, files in splits.items()}

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from caption_gan.data.skips import Skips
-from caption_gan.data.sources.image_files import ImageFile
+from caption_gan.data.sources.image_files import ImageFile, image_name
 from caption_gan.data.sources.json_records import check_records, read_records
 from caption_gan.data.sources.splits import SPLITS, split_name
 from caption_gan.storage import filesystem
@@ -26,7 +26,7 @@ def read_karpathy(
     (images,) = read_records(path, {"images": keys})
     splits: dict[str, list[ImageFile]] = {split: [] for split in SPLITS}
     for image in images:
-        name = image["filename"]
+        name = image_name(image["filename"])
         split = "train" if image["split"] == "restval" else split_name(image["split"])
         if split is None:
             skips.add(f"images are of an unknown split {image['split']!r}", name)

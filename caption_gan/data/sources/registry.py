@@ -31,6 +31,9 @@ class Source(Protocol):
     def images_of_split(self) -> dict[str, int]:
         """Number of positions of each split; some of their images may turn out to be unusable."""
 
+    def image_ids(self) -> Iterator[str]:
+        """Yields the id of each image of all splits."""
+
     def examples(self, split: str, positions: range) -> Iterator[Example]:
         """Yields the usable examples at these positions, in order; each call yields the same."""
 

@@ -94,7 +94,7 @@ def open_scicap(config: DataConfig, skips: Skips) -> ImageFileSource:
         image_text = " ".join(map(str, words)) if isinstance(words, list) else ""
         return dataclasses.replace(example, image_text=image_text)
 
-    return ImageFileSource(image_files, fingerprint, skips, read)
+    return ImageFileSource(image_files, fingerprint, skips, root, read)
 
 
 def _find(folder: str, *names: str) -> str:

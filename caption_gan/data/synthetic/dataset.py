@@ -63,6 +63,11 @@ class SyntheticSource:
     def fingerprint(self) -> Any:
         return [self.dataset.name, self.images_of_split, self.captions_per_image, self.seed]
 
+    def image_ids(self) -> Iterator[str]:
+        """Yields the id of each image."""
+        for split, images in self.images_of_split.items():
+            yield from (_image_id(split, index) for index in range(images))
+
     def examples(self, split: str, positions: range) -> Iterator[Example]:
         """Yields the split's examples at these positions, in order."""
         # "fork" starts at once; "spawn" would import the whole program first, with TensorFlow. The
@@ -90,8 +95,12 @@ class SyntheticSource:
             if len(captions) == self.captions_per_image:
                 break
         return Example(
-            image_id=f"{split}-{index:06d}",
+            image_id=_image_id(split, index),
             image=stream.getvalue(),
             captions=tuple(captions),
             facts=json.dumps(facts),
         )
+
+
+def _image_id(split: str, index: int) -> str:
+    return f"{split}-{index:06d}"

@@ -3,7 +3,7 @@
 B batch, H image height, W image width, R regions, D region depth.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import keras
@@ -95,6 +95,9 @@ class Encoder(keras.Model):
     def after_cache(self, cached: tf.Tensor) -> Regions:
         """Makes regions [B, R, D] of what is stored [B, *cached_shape]."""
         raise NotImplementedError
+
+    def check_names(self, image_ids: Iterable[str]) -> None:
+        """Checks that the regions of no two images would be read from one file."""
 
     def read(self, image_id: str) -> np.ndarray | None:
         """Reads what is stored of an image, if the encoder needs no pixels.

@@ -4,8 +4,10 @@ B batch, N images, R regions, D region depth.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import keras
@@ -24,7 +26,8 @@ class PrecomputedEncoder(Encoder):
     """Reads regions from files, where other encoders compute them from pixels; has no `call`.
 
     Args:
-        folder: Local folder. Either a file per image with its name and the ending `.npy`, an
+        folder: Local folder. Either a file per image with its name and the ending `.npy`, in the
+            subfolder that the image is in or, if no other image has the name, in any folder: an
             array [R, D] with the same R and D for all images, or [D] for one region. Or
             `features.npy`, an array [N, R, D] or [N, D] of all images, as
             `caption_gan.data.sources.features` describes it.
@@ -71,6 +74,22 @@ class PrecomputedEncoder(Encoder):
         files = [(str(path.relative_to(root)), path.stat()) for path in self.reader.paths]
         return {"regions": [(name, status.st_size, status.st_mtime_ns) for name, status in files]}
 
+    def check_names(self, image_ids: Iterable[str]) -> None:
+        """Checks that no file would be read for two images.
+
+        Raises:
+            CaptionGANError: A file's name fits several images.
+        """
+        image_of: dict[Path, str] = {}
+        for image_id in image_ids:
+            path = self.reader.path(image_id)
+            if path is not None and image_of.setdefault(path, image_id) != image_id:
+                raise CaptionGANError(
+                    f"encoder.regions: {path} fits the images {image_of[path]} and {image_id}; "
+                    f"name the files {image_of[path]}.npy and {image_id}.npy, in folders as the "
+                    "images are."
+                )
+
     def read(self, image_id: str) -> np.ndarray | None:
         """Reads the regions [R, D] of an image; None if the folder has none.
 
@@ -101,7 +120,14 @@ class _Files:
 
     def __init__(self, root: Path):
         self.root = root
-        self.paths = sorted(root.glob("*.npy"))
+        self.paths = sorted(root.rglob("*.npy"))
+        self.by_path: dict[str, Path] = {}
+        self.by_name: dict[str, list[Path]] = defaultdict(list)
+        for path in self.paths:
+            # Image ids compose accents; file systems may not.
+            relative = unicodedata.normalize("NFC", path.relative_to(root).as_posix())
+            self.by_path[relative] = path
+            self.by_name[PurePosixPath(relative).name].append(path)
 
     def first(self) -> tuple[str, np.ndarray]:
         """Returns where the first regions are stored, and these regions."""
@@ -109,8 +135,20 @@ class _Files:
 
     def find(self, image_id: str) -> tuple[str, np.ndarray] | None:
         """Returns where the regions of an image are stored, and these regions; None if none are."""
-        path = self.root / f"{Path(image_id).stem}.npy"
-        return (str(path), _load(np.load, path)) if path.is_file() else None
+        path = self.path(image_id)
+        return (str(path), _load(np.load, path)) if path is not None else None
+
+    def path(self, image_id: str) -> Path | None:
+        """The file of an image; None if there is none, or several have the image's name."""
+        below = PurePosixPath(image_id)
+        names = [f"{below.name}.npy", f"{below.stem}.npy"]
+        for candidate in (*(str(below.with_name(name)) for name in names), *names):
+            if candidate in self.by_path:
+                return self.by_path[candidate]
+        if below.name != image_id:
+            return None
+        paths = [path for name in names for path in self.by_name.get(name, [])]
+        return paths[0] if len(paths) == 1 else None
 
 
 class _Rows:
@@ -132,6 +170,9 @@ class _Rows:
     def first(self) -> tuple[str, np.ndarray]:
         """Returns where the first regions are stored, and these regions."""
         return str(self.paths[0]), next(iter(self.arrays.values()))[0]
+
+    def path(self, image_id: str) -> None:
+        """None: images share files."""
 
     def find(self, image_id: str) -> tuple[str, np.ndarray] | None:
         """Returns where the regions of an image are stored, and these regions; None if none are."""

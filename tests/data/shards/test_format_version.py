@@ -25,18 +25,18 @@ from caption_gan.data.shards.prepare import FORMAT_VERSION, Preparation
 from caption_gan.data.shards.records import read_serialized
 from caption_gan.models.encoders.encoder import Encoder, build_encoder
 
-RECORDED_VERSION = 1
+RECORDED_VERSION = 2
 RECORDED_DIGESTS = {
     "figures": "9d916f904a148033",
     "scenes": "79e2f63e94327cc4",
     "folder": "1a53dd5873a87a15",
     "coco": "3095443b9ea40781",
     "flickr": "cc7f459ebef3d8ae",
-    "scicap": "10bfb70063a10e68",
+    "scicap": "2ca5b2d8a4277172",
     "features": "b0229398f01f13f8",
     "cached regions": "08f0a60a8ee4ca59",
 }
-RECORDED_FOLDERS = ["scenes-f6059a6e0a22", "scenes-30a9018776cd"]
+RECORDED_FOLDERS = ["scenes-48c3dac08082", "scenes-b6b5cb41b4c2"]
 GENERATED = {"train_images": 12, "val_images": 3, "test_images": 1}
 
 

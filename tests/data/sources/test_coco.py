@@ -79,13 +79,55 @@ def test_names_without_a_year_and_ids_that_are_strings(tmp_path, folder):
     write_captions(tmp_path, "train", {"x1": "below/a.jpg", "2": "b.jpg"}, [("x1", "A"), (2, "B")])
     write_captions(tmp_path, "val", {"x1": "v.jpg"}, [("x1", "V")])
     write_captions(tmp_path, "test", {"x1": "t.jpg"}, [("x1", "T")])
-    write_images(tmp_path / folder / "below", "a.jpg")
+    (tmp_path / folder / "below").mkdir(parents=True)
+    (tmp_path / folder / "below" / "a.jpg").write_text("below/a.jpg")
     write_images(tmp_path / folder, "b.jpg")
     for split in ("val", "test"):
         write_images(tmp_path / folder.replace("train", split), f"{split[0]}.jpg")
     source = open_root(tmp_path)
-    assert named_examples(source, "train") == [("a.jpg", ("A",)), ("b.jpg", ("B",))]
+    assert named_examples(source, "train") == [("below/a.jpg", ("A",)), ("b.jpg", ("B",))]
     assert named_examples(source, "test") == [("t.jpg", ("T",))]
+
+
+def test_images_of_one_name_in_several_folders(tmp_path):
+    days = ("monday", "tuesday", "wednesday")
+    images = {number: f"{day}/1.png" for number, day in enumerate(days)}
+    write_captions(tmp_path, "train", images, list(enumerate(days)))
+    write_captions(tmp_path, "val", {0: "sunday\\1.png"}, [(0, "sunday")])
+    for day in (*days, "sunday"):
+        write_images(tmp_path / "images" / day, "1.png")
+        (tmp_path / "images" / day / "1.png").write_text(f"{day}/1.png")
+    skips = Skips()
+    source = open_root(tmp_path, skips)
+    assert named_examples(source, "train") == [(f"{day}/1.png", (day,)) for day in days]
+    assert named_examples(source, "val") == [("sunday/1.png", ("sunday",))]
+    assert not skips.all
+
+
+def test_splits_with_the_same_file_names(tmp_path):
+    for split in ("train", "val"):
+        write_captions(tmp_path, split, {1: "1.png"}, [(1, split)])
+        (tmp_path / "images" / split).mkdir(parents=True)
+        (tmp_path / "images" / split / "1.png").write_text(f"images/{split}/1.png")
+    source = open_root(tmp_path)
+    assert named_examples(source, "train") == [("images/train/1.png", ("train",))]
+    assert named_examples(source, "val") == [("images/val/1.png", ("val",))]
+
+
+def test_file_names_may_be_relative_to_the_root(tmp_path):
+    for split in ("train", "val"):
+        write_captions(tmp_path, split, {1: f"{split}/1.png"}, [(1, split)])
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "1.png").write_text(f"{split}/1.png")
+    assert named_examples(open_root(tmp_path), "val") == [("val/1.png", ("val",))]
+
+
+def test_an_image_with_a_record_for_each_caption(tmp_path):
+    images = {1: "a.png", 2: "a.png", 3: "b.png"}
+    write_captions(tmp_path, "train", images, [(1, "A"), (2, "B"), (3, "C")])
+    write_images(tmp_path / "images", "a.png", "b.png")
+    source = open_root(tmp_path, held_out=0)
+    assert named_examples(source, "train") == [("a.png", ("A", "B")), ("b.png", ("C",))]
 
 
 def test_unusable_images_and_captions_are_counted(tmp_path):
@@ -131,6 +173,22 @@ def test_karpathy_replaces_the_official_splits(root, tmp_path):
     (root / "images").mkdir()
     (root / "val2014").rename(root / "images" / "val2014")
     assert named_examples(open_root(root, karpathy=str(path)), "train") == [("v.jpg", ("K",))]
+
+
+def test_karpathy_with_one_file_name_in_several_folders(tmp_path):
+    days = ("monday", "tuesday")
+    content = [
+        {"filepath": day, "filename": "1.png", "split": split, "sentences": [{"raw": day}]}
+        for day, split in zip((*days, "sunday"), ("train", "train", "val"), strict=True)
+    ]
+    for day in (*days, "sunday"):
+        (tmp_path / "images" / day).mkdir(parents=True)
+        (tmp_path / "images" / day / "1.png").write_text(f"images/{day}/1.png")
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps({"images": content}))
+    source = open_root(tmp_path, karpathy=str(path))
+    assert named_examples(source, "train") == [(f"images/{day}/1.png", (day,)) for day in days]
+    assert named_examples(source, "val") == [("images/sunday/1.png", ("sunday",))]
 
 
 def no_captions(root: Path) -> str:

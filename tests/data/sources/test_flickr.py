@@ -151,6 +151,48 @@ def test_karpathy_replaces_captions_and_lists(root, tmp_path):
     assert named_examples(source, "train") == [("c.jpg", ("K1", "K2"))]
 
 
+def test_images_of_one_name_in_several_folders(tmp_path):
+    days = ("monday", "tuesday", "wednesday")
+    for day in days:
+        (tmp_path / "images" / day).mkdir(parents=True)
+        (tmp_path / "images" / day / "1.png").write_text(f"{day}/1.png")
+    rows = ["./monday/1.png,M.", "tuesday\\1.png,T.", "wednesday/1.png,W.", "monday/1.png,N."]
+    (tmp_path / "captions.txt").write_text("image,caption\n" + "\n".join(rows))
+    (tmp_path / "Flickr_8k.trainImages.txt").write_text("monday/1.png\n./tuesday/1.png\n")
+    (tmp_path / "Flickr_8k.devImages.txt").write_text("wednesday\\1.png\n")
+    skips = Skips()
+    source = open_root(tmp_path, skips)
+    assert named_examples(source, "train") == [
+        ("monday/1.png", ("M.", "N.")),
+        ("tuesday/1.png", ("T.",)),
+    ]
+    assert named_examples(source, "val") == [("wednesday/1.png", ("W.",))]
+    assert not skips.all
+
+
+def test_a_number_sign_in_a_file_name(root):
+    (root / "captions.txt").unlink()
+    (root / "Images" / "b#2.jpg").write_text("b#2.jpg")
+    (root / "Flickr8k.token.txt").write_text(TOKENS.replace("b.jpg", "b#2.jpg"))
+    (root / "Flickr_8k.trainImages.txt").write_text("b#2.jpg\n")
+    assert named_examples(open_root(root), "train") == [("b#2.jpg", ("A cat .",))]
+
+
+def test_karpathy_with_folders(root, tmp_path):
+    images = []
+    for day, split in (("monday", "train"), ("tuesday", "val")):
+        (root / "Images" / day).mkdir()
+        (root / "Images" / day / "1.png").write_text(f"Images/{day}/1.png")
+        sentences = [{"raw": day}]
+        images.append(
+            {"filepath": day, "filename": "1.png", "split": split, "sentences": sentences}
+        )
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps({"images": images}))
+    source = open_root(root, karpathy=str(path))
+    assert named_examples(source, "train") == [("Images/monday/1.png", ("monday",))]
+
+
 def break_folder(root: Path) -> str:
     (root / "Images").rename(root / "pictures")
     return "has no folder of images; expected Images, .* found .*pictures"

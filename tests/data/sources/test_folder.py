@@ -72,7 +72,7 @@ def test_other_names_of_split_folders(tmp_path):
     write(tmp_path / "notes", [], "nothing")
     source = open_root(tmp_path)
     assert source.images_of_split == {"train": 1, "val": 1, "test": 1}
-    assert captions(source, "val") == {"a.png": ("validation",)}
+    assert captions(source, "val") == {"validation/a.png": ("validation",)}
 
 
 @pytest.mark.parametrize("folder", [".", "train"])

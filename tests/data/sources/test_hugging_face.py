@@ -73,6 +73,20 @@ def test_file_names_are_ids_only_if_they_are_unique(tmp_path):
     assert captions(source, "val") == {"val-000000": ("D.",)}
 
 
+def test_paths_are_ids_where_file_names_are_not_unique(tmp_path):
+    paths = [f"/home/me/set/{name}" for name in ("monday/1.png", "tuesday/1.png", "2.png")]
+    images = [{"bytes": png(row), "path": path} for row, path in enumerate(paths)]
+    table = datasets.Dataset.from_dict({"image": images, "caption": ["M.", "T.", "2."]})
+    table.save_to_disk(tmp_path)
+    source = open_set(tmp_path, held_out=0)
+    assert captions(source) == {
+        "monday/1.png": ("M.",),
+        "tuesday/1.png": ("T.",),
+        "2.png": ("2.",),
+    }
+    assert list(source.image_ids()) == ["monday/1.png", "tuesday/1.png", "2.png"]
+
+
 @pytest.mark.parametrize("name", ["train.parquet", "test.parquet"])
 def test_a_single_split_is_divided_by_image(tmp_path, name):
     rows = 40

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caption_gan.data.skips import SkipError, Skips
-from caption_gan.data.sources.image_files import ImageFile, ImageFileSource
+from caption_gan.data.sources.image_files import ImageFile, ImageFileSource, image_name
 from caption_gan.data.sources.splits import assign_splits
 from caption_gan.errors import CaptionGANError
 
@@ -29,24 +29,82 @@ def test_held_out_images_depend_only_on_their_ids(names, share):
 
 def test_skipped_images_are_counted_in_order():
     def read(entry):
-        if entry.path == "bad":
+        if entry.path.endswith("bad"):
             raise SkipError("things are bad")
         return entry
 
-    entries = [ImageFile(str(n), "bad" if n % 3 == 0 else "good") for n in range(200)]
+    entries = [ImageFile(str(n), f"{n}.bad" if n % 3 == 0 else f"{n}.good") for n in range(200)]
     skips = Skips()
-    source = ImageFileSource({"train": [*entries, entries[1]]}, None, skips, read)
+    source = ImageFileSource({"train": entries}, None, skips, "", read)
     assert source.images_of_split == {"train": 200}
     read_ids = [example.image_id for example in source.examples("train", range(50, 100))]
     assert read_ids == [str(n) for n in range(50, 100) if n % 3]
     names = [skip.name for skip in skips.all if skip.reason == "things are bad"]
     assert names == [str(n) for n in range(51, 100, 3)]
-    assert skips.lines()[0] == "1 images are listed again: 1"
+
+
+def test_a_file_listed_again_is_one_image_with_all_captions():
+    files = [
+        ImageFile("a.png", "/set/a.png", ("A.", "B.")),
+        ImageFile("b.png", "/set/b.png", ("C.",)),
+        ImageFile("a.png", "/set/./a.png", ("B.", "D.")),
+    ]
+    skips = Skips()
+    source = ImageFileSource({"train": files}, None, skips, "/set")
+    captions = {file.image_id: file.captions for file in source.files["train"]}
+    assert captions == {"a.png": ("A.", "B.", "D."), "b.png": ("C.",)}
+    assert skips.lines() == ["1 images are listed again; their captions are joined: a.png"]
+
+
+def test_ids_are_paths_below_the_root_where_two_files_would_share_one():
+    train = [ImageFile("1.png", "/set/train/1.png"), ImageFile("2.png", "/set/train/2.png")]
+    val = [ImageFile("1.png", "/set/val/1.png")]
+    skips = Skips()
+    source = ImageFileSource({"train": train, "val": val}, None, skips, "/set")
+    assert list(source.image_ids()) == ["train/1.png", "train/2.png", "val/1.png"]
+    # The same file in two splits is the same image.
+    source = ImageFileSource({"train": train, "val": train[:1]}, None, skips, "/set")
+    assert list(source.image_ids()) == ["1.png", "2.png", "1.png"]
+    assert not skips.all
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (" ./monday/1.png", "monday/1.png"),
+        ("monday\\1.png", "monday/1.png"),
+        ("monday//../1.png", "1.png"),
+        ("cafe\u0301.png", "caf\u00e9.png"),
+        ("A b.PNG", "A b.PNG"),
+    ],
+)
+def test_names_have_one_spelling(text, name):
+    assert image_name(text) == name
+
+
+def test_files_spelled_otherwise_are_found_if_only_one_fits(tmp_path):
+    # macOS stores accents decomposed.
+    present = ["IMG_1.JPG", "x.png", "X.png", "Two.png", "TWO.png", "cafe\u0301.png"]
+    (tmp_path / "Monday").mkdir()
+    for name in present:
+        (tmp_path / "Monday" / name).write_text(name)
+    listed = ["img_1.jpg", "x.png", "X.png", "two.png", "caf\u00e9.png", "gone.png"]
+    files = [ImageFile(name, str(tmp_path / "monday" / name), ("A.",)) for name in listed]
+    skips = Skips()
+    source = ImageFileSource({"train": files}, None, skips, str(tmp_path))
+    images = {e.image_id: e.image.decode() for e in source.examples("train", range(6))}
+    assert images == {
+        "img_1.jpg": "IMG_1.JPG",
+        "x.png": "x.png",
+        "X.png": "X.png",
+        "caf\u00e9.png": "cafe\u0301.png",
+    }
+    assert skips.lines() == ["2 images are listed but not there: two.png, gone.png"]
 
 
 def test_an_existing_image_that_cannot_be_read_is_an_error(tmp_path):
     (tmp_path / "folder.jpg").mkdir()
     entry = ImageFile("folder.jpg", str(tmp_path / "folder.jpg"), ("a caption",))
-    source = ImageFileSource({"train": [entry]}, None, Skips())
+    source = ImageFileSource({"train": [entry]}, None, Skips(), str(tmp_path))
     with pytest.raises(CaptionGANError, match=r"folder\.jpg cannot be read"):
         list(source.examples("train", range(1)))

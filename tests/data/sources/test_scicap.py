@@ -189,7 +189,7 @@ def test_unusable_figures_are_counted_by_reason(root):
         "4 figures have no caption of the form lower_case: "
         "list.png, no-form.png, no-sentence.png, blank.png",
         "1 figures have no record: no-record.png",
-        "1 images are listed again: fine.png",
+        "1 images are listed again; their captions are joined: fine.png",
         "1 images are listed but not there: no-figure.png",
     ]
 

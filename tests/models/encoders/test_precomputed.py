@@ -32,6 +32,27 @@ def test_settings_choose_it_and_regions_are_read_by_image(folder):
     assert encoder.read("z.jpg") is None
 
 
+def test_files_are_found_by_the_path_of_the_image(tmp_path):
+    for number, name in enumerate(("monday/1", "tuesday/1.png", "tuesday/2", "3", "4.jpg")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        np.save(tmp_path / f"{name}.npy", np.full(3, number))
+    encoder = PrecomputedEncoder(str(tmp_path))
+    ids = ["monday/1.png", "tuesday/1.png", "2.png", "sunday/3.png", "sunday/4.jpg", "sunday/1.png"]
+    encoder.check_names(ids)
+    found = [regions if regions is None else regions[0, 0] for regions in map(encoder.read, ids)]
+    assert found == [0, 1, 2, 3, 4, None]
+    assert encoder.read("1.png") is None  # It may be either.
+
+
+@pytest.mark.parametrize("ids", [("monday/b.png", "tuesday/b.png"), ("b.jpg", "b.png")])
+def test_a_file_that_fits_two_images_is_refused(folder, ids):
+    encoder = PrecomputedEncoder(str(folder))
+    with pytest.raises(
+        CaptionGANError, match=rf"^[^\n]*b\.npy fits the images {ids[0]} and {ids[1]}; name[^\n]*$"
+    ):
+        encoder.check_names(ids)
+
+
 def test_one_vector_an_image_is_one_region(tmp_path):
     np.save(tmp_path / "a.npy", np.arange(5))
     encoder = PrecomputedEncoder(str(tmp_path))
