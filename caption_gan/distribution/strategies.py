@@ -7,6 +7,8 @@ writing files.
 import contextlib
 import json
 import os
+import re
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,11 +19,14 @@ from caption_gan.errors import CaptionGANError
 
 # TensorFlow's errors when another worker is lost.
 _WORKER_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
+_EXAMPLE_TF_CONFIG = (
+    '{"cluster": {"worker": ["a:5000", "b:5000"]}, "task": {"type": "worker", "index": 0}}'
+)
 
 
 @contextlib.contextmanager
 def using(name: str) -> Iterator[None]:
-    """Trains in this context by the strategy of the given name.
+    """Trains in this context by the strategy of the given name; one device needs no strategy.
 
     Enter it before TensorFlow runs its first operation.
 
@@ -31,15 +36,15 @@ def using(name: str) -> Iterator[None]:
     Raises:
         CaptionGANError: TF_CONFIG does not list the workers, or a worker was lost.
     """
-    if name == "one_device":
+    if tf.distribute.has_strategy():
+        raise CaptionGANError(
+            "Training was started within a tf.distribute strategy's scope; call it outside, and "
+            "give the setting strategy: one_device, mirrored or multi_worker."
+        )
+    strategy = _strategy(name)
+    if strategy is None:
         yield
         return
-    if name == "mirrored":
-        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-        strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
-    else:
-        _check_workers()
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
     # All epochs have a fixed number of batches; otherwise the workers would synchronise before
     # each batch.
     strategy.extended.experimental_enable_get_next_as_optional = False
@@ -53,21 +58,53 @@ def using(name: str) -> Iterator[None]:
         ) from error
 
 
-def _check_workers() -> None:
-    """Raises CaptionGANError for a TF_CONFIG that TensorFlow would answer with a stack trace."""
-    example = (
-        '{"cluster": {"worker": ["a:5000", "b:5000"]}, "task": {"type": "worker", "index": 0}}'
+def _strategy(name: str) -> tf.distribute.Strategy | None:
+    """The strategy of a name; None if there is one device, with which there is one replica."""
+    if name == "one_device":
+        return None
+    if name == "multi_worker" and _count_workers() > 1:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    gpus = tf.config.list_logical_devices("GPU")
+    devices = gpus or tf.config.list_logical_devices("CPU")
+    if len(devices) > 1:
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    workers = "TF_CONFIG lists one worker, which" if name == "multi_worker" else "this machine"
+    print(
+        f"strategy {name}: {workers} has {'one GPU' if gpus else 'no GPU'}; training on one device",
+        file=sys.stderr,
     )
+    return None
+
+
+def _count_workers() -> int:
+    """Returns the number of workers in TF_CONFIG.
+
+    Raises:
+        CaptionGANError: TensorFlow would answer this TF_CONFIG with a stack trace or wait forever.
+    """
     text = os.environ.get("TF_CONFIG", "")
     try:
         config = json.loads(text)
-        task = config["task"]
-        config["cluster"][task["type"]][int(task["index"])]
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+        cluster, task = config["cluster"], config["task"]
+        addresses = [address for job in cluster.values() for address in job]
+        index = int(task["index"])
+        valid = (
+            set(cluster) <= {"chief", "worker"}
+            and len(cluster.get("chief", [])) <= 1
+            and 0 <= index < len(cluster[task["type"]])
+            and len(set(addresses)) == len(addresses)
+            and all(re.fullmatch(r".+:\d+", address) for address in addresses)
+        )
+    except (ValueError, KeyError, AttributeError, TypeError):
+        valid = False
+    if not valid:
         raise CaptionGANError(
-            f"strategy multi_worker needs the environment variable TF_CONFIG; it is {text!r}, but "
-            f"must list all workers and this worker's index, for example {example}."
-        ) from error
+            "strategy multi_worker needs the environment variable TF_CONFIG; it is "
+            f"{repr(text) if text else 'not set'}, but must list all workers (host:port, each "
+            f"once) and this worker's index, for example '{_EXAMPLE_TF_CONFIG}'. With one machine, "
+            "give --strategy mirrored instead."
+        )
+    return len(addresses)
 
 
 def is_chief() -> bool:

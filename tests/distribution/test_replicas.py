@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from caption_gan.distribution import replicas
+from caption_gan.distribution import replicas, strategies
+from caption_gan.errors import CaptionGANError
 from tests.distribution.replicated import OBJECTIVES
 from tests.test_several_workers import free_ports
 
@@ -84,6 +85,27 @@ def test_each_replica_has_rows_of_each_update(count, updates):
         each = 24 // count // updates
         sharded = parts[:, update * each : (update + 1) * each]
         np.testing.assert_array_equal(sharded.reshape(-1, 2), rows)
+
+
+@pytest.mark.parametrize("strategy", ["one_device", "mirrored", "multi_worker"])
+@pytest.mark.parametrize("job", ["worker", "chief"])
+def test_one_device_trains_without_a_strategy(strategy, job, monkeypatch, capsys):
+    config = {"cluster": {job: ["127.0.0.1:1"]}, "task": {"type": job, "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    with strategies.using(strategy):
+        assert not tf.distribute.has_strategy()
+        assert strategies.is_chief()
+        assert strategies.from_chief(lambda: {"CIDEr": 0.1}) == {"CIDEr": 0.1}
+    assert ("training on one device" in capsys.readouterr().err) == (strategy != "one_device")
+
+
+def test_training_within_a_strategy_of_the_user_is_refused():
+    with (
+        tf.distribute.OneDeviceStrategy("/cpu:0").scope(),
+        pytest.raises(CaptionGANError, match="within a tf.distribute strategy's scope"),
+        strategies.using("one_device"),
+    ):
+        pytest.fail("nothing may begin")
 
 
 def test_one_replica_changes_nothing():
