@@ -10,6 +10,7 @@ from caption_gan.metrics.collapse import image_dependence, out_of_bounds
 from caption_gan.metrics.java_scores import NotRun
 from caption_gan.metrics.metric import AnyMetric
 from caption_gan.metrics.quality import quality
+from caption_gan.metrics.repetition import repeated_token_rate
 
 Captions = Sequence[Sequence[str]]
 
@@ -72,7 +73,7 @@ def score_captions(
 def collapse_metrics(captions: Captions) -> dict[str, AnyMetric]:
     """Metrics that show first that a generator collapses onto few words or one caption."""
     return {
-        "repeated_token_rate": diversity.repeated_token_rate(captions),
+        "repeated_token_rate": repeated_token_rate(captions),
         "distinct_captions": diversity.distinct_captions(captions),
         "mean_length": diversity.mean_length(captions),
     }

@@ -1,4 +1,4 @@
-"""Diversity of captions, and signs that a generator has collapsed onto a few words.
+"""Diversity of captions.
 
 All functions take the raw captions of each image, one or several, and tokenize them as the quality
 metrics do. Counts of distinct n-grams depend on the number of captions: twice as many captions have
@@ -6,7 +6,6 @@ fewer new n-grams, so compare only lists of the same size.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
 
 import numpy as np
 
@@ -16,21 +15,6 @@ from caption_gan.metrics.metric import DistinctCount, Metric, ratio_of
 from caption_gan.metrics.tokenization import tokenize
 
 Captions = Sequence[Sequence[str]]
-
-
-def repeated_token_rate(captions: Captions) -> Metric:
-    """The share of tokens that equal the token just before them, in [0, 1].
-
-    Over all captions: pairs of equal neighbours divided by pairs of neighbours. A pair never spans
-    two captions, and the first token of a caption has no neighbour before it. So `a a a a` gives 1,
-    `a dog and a dog` gives 0, and captions without any pair give 0. A generator that has collapsed
-    onto one word approaches 1. This metric is the project's own.
-    """
-    pairs = [
-        [pair for words in of_image for pair in pairwise(words)] for of_image in _words(captions)
-    ]
-    repeated = [sum(first == second for first, second in of_image) for of_image in pairs]
-    return ratio_of(repeated, [len(of_image) for of_image in pairs])
 
 
 def distinct_captions(captions: Captions) -> DistinctCount:

@@ -133,7 +133,7 @@ METRICS = (
     ),
     MetricDescription(
         "repeated_token_rate",
-        "share of words that repeat the word before",
+        "share of tokens, punctuation included, that repeat the token or n-gram just before",
         "lower",
         _MAIN | _MONITOR,
         headline="repeated words",

@@ -23,6 +23,7 @@ from caption_gan.metrics.collapse import image_dependence, out_of_bounds
 from caption_gan.metrics.fact_accuracy import fact_accuracy
 from caption_gan.metrics.metric import DistinctCount, Metric
 from caption_gan.metrics.quality import quality
+from caption_gan.metrics.repetition import repeated_token_rate
 from caption_gan.models.decoding import sampling
 from caption_gan.models.decoding.decoder import Decoded, DecodingOptions
 from caption_gan.models.decoding.text_decoder import TextDecoder
@@ -81,7 +82,7 @@ class CaptionValidation:
         metrics: dict[str, Metric | DistinctCount] = {
             "CIDEr": scores["CIDEr"],
             "BLEU-4": scores["BLEU-4"],
-            "repeated_token_rate": diversity.repeated_token_rate(one_per_image),
+            "repeated_token_rate": repeated_token_rate(one_per_image),
             "distinct_captions": diversity.distinct_captions(one_per_image),
         }
         if self.fact_checker:
@@ -115,9 +116,7 @@ class CaptionValidation:
             for name, value in sample_diversity.items()
         }
         first = [captions[0] for captions in samples]
-        metrics["repeated_token_rate"] = diversity.repeated_token_rate(
-            [[caption] for caption in first]
-        ).value
+        metrics["repeated_token_rate"] = repeated_token_rate([[caption] for caption in first]).value
         metrics["mbleu"] = diversity.mbleu(samples)["mBLEU-4"].value
         targets = {str(number): captions for number, captions in enumerate(references)}
         matched, mismatched = (

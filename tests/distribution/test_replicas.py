@@ -102,7 +102,7 @@ def test_one_device_trains_without_a_strategy(strategy, job, monkeypatch, capsys
 def test_training_within_a_strategy_of_the_user_is_refused():
     with (
         tf.distribute.OneDeviceStrategy("/cpu:0").scope(),
-        pytest.raises(CaptionGANError, match="within a tf.distribute strategy's scope"),
+        pytest.raises(CaptionGANError, match="strategy's scope"),
         strategies.using("one_device"),
     ):
         pytest.fail("nothing may begin")

@@ -18,7 +18,6 @@ def one_each(metric: Callable, captions: Sequence[str], *arguments) -> float:
     return metric([[caption] for caption in captions], *arguments).value
 
 
-repeated_token_rate = partial(one_each, diversity.repeated_token_rate)
 distinct_captions = partial(one_each, diversity.distinct_captions)
 distinct_n = partial(one_each, diversity.distinct_n)
 vocabulary_size = partial(one_each, diversity.vocabulary_size)
@@ -32,14 +31,6 @@ def mbleu_value(samples: Sequence[Sequence[str]], n: int = 4) -> float:
 
 
 CAPTIONS = ["A dog runs.", "a dog, a dog", "a a a cat", "A DOG RUNS"]
-
-
-def test_repeated_token_rate() -> None:
-    # Pairs of neighbours: 2 + 3 + 3 + 2; equal: the two within `a a a`.
-    assert repeated_token_rate(CAPTIONS) == pytest.approx(2 / 10)
-    assert repeated_token_rate(["a a a a"]) == 1.0
-    assert repeated_token_rate(["a dog and a dog"]) == 0.0
-    assert repeated_token_rate(["dog", "dog", ""]) == 0.0  # No pair spans two captions.
 
 
 def test_distinct_captions() -> None:
@@ -77,7 +68,6 @@ def test_novel_ngrams() -> None:
 
 def test_grouping_captions_by_image_changes_nothing() -> None:
     for metric in (
-        diversity.repeated_token_rate,
         diversity.distinct_captions,
         diversity.vocabulary_size,
         diversity.mean_length,
@@ -127,7 +117,7 @@ def test_mbleu_refuses_wrong_numbers_of_samples(samples: list[list[str]]) -> Non
 
 
 def test_no_captions_give_zero() -> None:
-    for metric in (repeated_token_rate, distinct_captions, vocabulary_size, mean_length):
+    for metric in (distinct_captions, vocabulary_size, mean_length):
         assert metric([]) == 0
     assert distinct_n([], 2) == novel_captions([], ["a"]) == 0.0
 
@@ -143,7 +133,6 @@ caption_texts = st.lists(st.sampled_from(["a", "dog", "runs", "red", "."]), max_
 def test_bounds_and_order(pair: tuple[list[str], list[str]]) -> None:
     captions, shuffled = pair
     shares: list[Callable[[list[str]], float]] = [
-        repeated_token_rate,
         distinct_captions,
         lambda texts: distinct_n(texts, 2),
         lambda texts: novel_captions(texts, ["a dog", "red"]),
