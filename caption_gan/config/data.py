@@ -7,17 +7,32 @@ from jsonargparse.typing import (
     NonNegativeFloat,
     NonNegativeInt,
     PositiveInt,
+    extend_base_type,
     restricted_number_type,
     restricted_string_type,
 )
 
+
+def check_encoding(name: str) -> None:
+    """Raises a ValueError if Python has no text encoding of this name."""
+    try:
+        "a".encode(name)
+    except (LookupError, ValueError):
+        raise ValueError(
+            f"expected a text encoding that Python knows, e.g. cp1252, shift_jis or utf-16-le; "
+            f"got {name}"
+        ) from None
+
+
 if TYPE_CHECKING:
     HeldOut = float
     Address = str
+    Encoding = str
 else:
     Address = restricted_string_type(
         "Address", r"^[^\s/]+:\d+$", "host and port, e.g. input-dispatcher:5050"
     )
+    Encoding = extend_base_type("Encoding", str, lambda _, name: check_encoding(name))
     HeldOut = restricted_number_type("HeldOut", float, [(">=", 0), ("<", 0.5)])
 
 
@@ -85,6 +100,8 @@ class DataConfig:
             splits; at least one image each, unless it is 0.
         corpora: Files of text without images, one sentence per line or JSON Lines: more real
             captions for a critic (`unconditional_share` of the objectives).
+        encoding: Encoding of captions, lists and corpora that are not UTF-8, such as `cp1252` or
+            `shift_jis`. Files in UTF-8, or with a byte-order mark, are read without it.
         scicap: Settings of the layout `scicap`.
         hugging_face: Settings of the layout `hugging_face`.
         cache: Folder of prepared shards, shared by all runs.
@@ -117,6 +134,7 @@ class DataConfig:
     karpathy: str | None = None
     held_out: HeldOut = 0.05
     corpora: list[str] = field(default_factory=list)
+    encoding: Encoding = "utf-8"
     scicap: SciCapConfig = field(default_factory=SciCapConfig)
     hugging_face: HuggingFaceConfig = field(default_factory=HuggingFaceConfig)
     cache: str = "~/.cache/caption_gan"

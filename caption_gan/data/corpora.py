@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from caption_gan.data.skips import Skips
 from caption_gan.errors import CaptionGANError
-from caption_gan.storage import filesystem
+from caption_gan.storage import filesystem, text_files
 from caption_gan.text.tokenizer import Tokenizer
 from caption_gan.text.vocabulary import batched
 
@@ -20,16 +20,19 @@ _BATCH = 8192  # Sentences that are tokenized together.
 KEYS = ("caption", "text", "sentence")
 
 
-def read_corpora(paths: Sequence[str], skips: Skips) -> Iterator[str]:
+def read_corpora(
+    paths: Sequence[str], skips: Skips, encoding: str = text_files.UTF_8
+) -> Iterator[str]:
     """Yields the sentences of text files.
 
     Args:
         paths: Text files with one sentence per line, or JSON Lines (`.jsonl`) of strings or of
             objects with a key `caption`, `text` or `sentence`. They may be larger than memory.
         skips: Counts lines without a sentence; empty lines are not counted.
+        encoding: As in `text_files.read_text`.
 
     Raises:
-        CaptionGANError: A file does not exist.
+        CaptionGANError: A file does not exist, or is not text in its encoding.
     """
     for path in map(filesystem.resolve, paths):
         if not filesystem.is_file(path):
@@ -38,42 +41,47 @@ def read_corpora(paths: Sequence[str], skips: Skips) -> Iterator[str]:
                 "Lines."
             )
         is_json = path.endswith(".jsonl")
-        with filesystem.as_os_errors(), tf.io.gfile.GFile(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                text = line.decode("utf-8", errors="replace").strip()
-                sentence = _sentence(text) if is_json and text else text
-                if sentence is None:
-                    skips.add(f"lines have no {' or '.join(KEYS)}, of {path}", f"line {number}")
-                elif sentence:
-                    yield sentence
+        lines = text_files.read_lines(path, "sentences, one per line", encoding)
+        for number, line in enumerate(lines, start=1):
+            text = line.strip()
+            sentence = _sentence(text) if is_json and text else text
+            if sentence is None:
+                skips.add(f"lines have no {' or '.join(KEYS)}, of {path}", f"line {number}")
+            elif sentence:
+                yield sentence
 
 
-def check_corpora(paths: Sequence[str], tokenizer: Tokenizer | None = None) -> None:
-    """Checks that files of text have sentences; reads no further than to the first ones.
+def check_corpora(paths: Sequence[str], encoding: str, tokenizer: Tokenizer | None = None) -> None:
+    """Checks that files are text and have sentences; tokenizes no more than the first ones.
 
     Args:
         paths: As in `read_corpora`.
+        encoding: As in `text_files.read_text`.
         tokenizer: The tokenizer of the captions: one sentence of all files must be usable. None
             before there is a vocabulary: each file must have a sentence.
 
     Raises:
-        CaptionGANError: A file does not exist or has no sentence, or no sentence is usable.
+        CaptionGANError: A file does not exist, is not text in its encoding or has no sentence, or
+            no sentence is usable.
     """
     skips = Skips()
     if tokenizer is not None:
-        if paths and not any(map(len, _usable_batches(paths, tokenizer, skips))):
+        if paths and not any(map(len, _usable_batches(paths, tokenizer, skips, encoding))):
             raise _nothing_usable(paths, skips)
         return
     for path in paths:
-        if next(read_corpora([path], skips), None) is None:
+        if next(read_corpora([path], skips, encoding), None) is None:
             reasons = " ".join(f"{line}." for line in skips.lines())
             raise CaptionGANError(
                 f"data.corpora: {path} has no sentence; expected sentences, one per line, or JSON "
                 f"Lines. {reasons}".strip()
             )
+        text_files.check(filesystem.resolve(path), "sentences, one per line", encoding)
 
 
-def tokenize_corpora(paths: Sequence[str], tokenizer: Tokenizer, skips: Skips) -> np.ndarray:
+def tokenize_corpora(
+    paths: Sequence[str], tokenizer: Tokenizer, skips: Skips, encoding: str = text_files.UTF_8
+) -> np.ndarray:
     """Token ids of the sentences that a generator could generate.
 
     Sentences with an unknown word or longer than T are left out: a critic could tell them from
@@ -83,6 +91,7 @@ def tokenize_corpora(paths: Sequence[str], tokenizer: Tokenizer, skips: Skips) -
         paths: As in `read_corpora`.
         tokenizer: The tokenizer of the captions.
         skips: Counts sentences that are left out.
+        encoding: As in `text_files.read_text`.
 
     Returns:
         Token ids [S, T], uint16 if the vocabulary fits, else int32.
@@ -92,7 +101,7 @@ def tokenize_corpora(paths: Sequence[str], tokenizer: Tokenizer, skips: Skips) -
     """
     dtype = np.uint16 if tokenizer.vocabulary_size <= 2**16 else np.int32
     batches = [np.empty((0, tokenizer.sequence_length), dtype)]
-    batches += [batch.astype(dtype) for batch in _usable_batches(paths, tokenizer, skips)]
+    batches += [batch.astype(dtype) for batch in _usable_batches(paths, tokenizer, skips, encoding)]
     token_ids = np.concatenate(batches)
     if not len(token_ids):
         raise _nothing_usable(paths, skips)
@@ -100,10 +109,10 @@ def tokenize_corpora(paths: Sequence[str], tokenizer: Tokenizer, skips: Skips) -
 
 
 def _usable_batches(
-    paths: Sequence[str], tokenizer: Tokenizer, skips: Skips
+    paths: Sequence[str], tokenizer: Tokenizer, skips: Skips, encoding: str
 ) -> Iterator[np.ndarray]:
     """Yields token ids [_, T] of the usable sentences of each batch that is read."""
-    for sentences in batched(read_corpora(paths, skips), _BATCH):
+    for sentences in batched(read_corpora(paths, skips, encoding), _BATCH):
         texts = tf.constant([text.encode("utf-8", "replace") for text in sentences])
         token_ids = tokenizer.tokenize(texts).numpy()
         unknown = (token_ids == tokenizer.special_tokens.unknown).any(axis=-1)

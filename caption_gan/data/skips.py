@@ -1,10 +1,13 @@
 """Records of what in a data set cannot be used, so that nothing is dropped silently."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 NAMES_SHOWN = 5
+VALUE_SHOWN = 40  # Characters.
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,13 @@ class Skip:
     reason: str
     name: str
     count: int = 1
+
+
+def shown(value: Any) -> str:
+    """A value as it stands in a file, shortened to a few words."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = text if len(text) <= VALUE_SHOWN else f"{text[:VALUE_SHOWN]}..."
+    return repr(text) if isinstance(value, str) else text
 
 
 class SkipError(Exception):

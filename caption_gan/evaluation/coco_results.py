@@ -15,7 +15,7 @@ from caption_gan.data.skips import NAMES_SHOWN
 from caption_gan.errors import CaptionGANError
 from caption_gan.evaluation.text_metrics import Scores, collapse_signs, score_captions
 from caption_gan.metrics.bootstrap import Bootstrap
-from caption_gan.storage import filesystem
+from caption_gan.storage.text_files import read_text
 
 RESULTS = '[{"image_id": 42, "caption": "a dog"}, ...]'
 REFERENCES = f'{{"images": [{{"id": 42}}, ...], "annotations": {RESULTS}}}'
@@ -43,7 +43,7 @@ def read_results(path: str) -> dict[str, str]:
     Raises:
         CaptionGANError: If the file is missing, has another format, or has an unusable entry.
     """
-    content = parse(read_utf8(path, RESULTS), path, RESULTS)
+    content = parse(read_text(path, RESULTS), path, RESULTS)
     if not isinstance(content, list) or not content:
         raise CaptionGANError(f"{path}: expected {RESULTS}; found {_found(content)}.")
     captions: dict[str, str] = {}
@@ -65,7 +65,7 @@ def read_references(path: str) -> dict[str, list[str]]:
     Raises:
         CaptionGANError: If the file is missing, has another format, or has an unusable entry.
     """
-    content = parse(read_utf8(path, REFERENCES), path, REFERENCES)
+    content = parse(read_text(path, REFERENCES), path, REFERENCES)
     lists = content if isinstance(content, dict) else {}
     images, annotations = lists.get("images"), lists.get("annotations")
     if not isinstance(images, list) or not isinstance(annotations, list):
@@ -131,28 +131,6 @@ def read_entry(entry: Any, where: str) -> tuple[str, str]:
 def has_text(captions: Sequence[str]) -> bool:
     """Whether one of the captions is not empty."""
     return any(caption.strip() for caption in captions)
-
-
-def read_utf8(path: str, expected: str) -> str:
-    """Reads a text file. Refuses invalid UTF-8 instead of repairing it: scores depend on the text.
-
-    Args:
-        path: The file.
-        expected: The format to name in messages.
-
-    Raises:
-        CaptionGANError: If the file is missing, unreadable or not UTF-8.
-    """
-    try:
-        return filesystem.read_bytes(path).decode("utf-8-sig")
-    except FileNotFoundError:
-        raise CaptionGANError(f"{path} is missing; expected {expected}.") from None
-    except OSError as error:
-        raise CaptionGANError(f"{path} cannot be read: {error}; expected {expected}.") from error
-    except UnicodeDecodeError as error:
-        raise CaptionGANError(
-            f"{path} is not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8."
-        ) from None
 
 
 def parse(text: str, where: str, expected: str) -> Any:

@@ -6,7 +6,6 @@ Hessel et al., "CLIPScore: A Reference-free Evaluation Metric for Image Captioni
 established how they are used.
 """
 
-import io
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,10 +21,10 @@ from caption_gan.evaluation.coco_results import (
     parse,
     read_entry,
     read_references,
-    read_utf8,
 )
 from caption_gan.metrics import human_correlation, java_scores
 from caption_gan.metrics.java_scores import NotRun
+from caption_gan.storage import text_files
 
 EXPERTS = "three ratings from 1 to 4"
 CROWD = "the share, the number of yes and the number of no"
@@ -84,7 +83,7 @@ def read_ratings(path: str, references: str) -> Ratings:
     Raises:
         CaptionGANError: If a file is missing or has another format, or a line is unusable.
     """
-    text = io.StringIO(read_utf8(path, FORMS), newline=None)
+    text = text_files.lines(text_files.read_text(path, FORMS))
     lines = {
         f"{path}, line {number}": line.strip()
         for number, line in enumerate(text, start=1)

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from caption_gan.errors import CaptionGANError
-
 
 def resolve(path: str) -> str:
     """Returns a path with `~` expanded and, on disk, absolute."""
@@ -87,24 +85,6 @@ def as_os_errors() -> Iterator[None]:
         raise FileNotFoundError(error.message) from error
     except tf.errors.OpError as error:
         raise OSError(error.message) from error
-
-
-def read_text(path: str, expected: str) -> str:
-    """Returns the content of a text file; bytes that are not UTF-8 are replaced.
-
-    Args:
-        path: The file.
-        expected: The expected content, for the error message.
-
-    Raises:
-        CaptionGANError: The file is missing or cannot be read.
-    """
-    try:
-        return read_bytes(path).decode("utf-8-sig", errors="replace")
-    except FileNotFoundError:
-        raise CaptionGANError(f"{path} is missing; expected {expected}.") from None
-    except OSError as error:
-        raise CaptionGANError(f"{path} cannot be read: {error}; expected {expected}.") from error
 
 
 def modified(path: str) -> list[int]:

@@ -35,7 +35,7 @@ def check_files(config: Config, run: RunDirectory) -> None:
         raise CaptionGANError(
             f"run_dir: cannot write to {run.path}: {error.strerror}; choose another folder."
         ) from error
-    check_corpora(config.data.corpora)
+    check_corpora(config.data.corpora, config.data.encoding)
     if config.text.word_vectors is not None:
         size = vector_size(config.text.word_vectors)
         if size != config.generator.embedding_size:
@@ -67,7 +67,7 @@ def check_training_inputs(config: Config, vocabulary: Sequence[str]) -> None:
             path = Path(folder) / "vocabulary.txt"
             write_vocabulary(path, vocabulary)
             tokenizer = Tokenizer(path, config.text.tokenizer, config.text.sequence_length)
-            check_corpora(config.data.corpora, tokenizer)
+            check_corpora(config.data.corpora, config.data.encoding, tokenizer)
     if config.data.service is not None:
         wait_for_dispatcher(config.data.service, with_worker=True)
 

@@ -195,7 +195,9 @@ def training_batches(
     if not reads_corpora(config, objective):
         return batches
     skips = Skips()
-    sentences = tokenize_corpora(config.data.corpora, pipeline.tokenizer, skips)
+    sentences = tokenize_corpora(
+        config.data.corpora, pipeline.tokenizer, skips, config.data.encoding
+    )
     for line in [f"{len(sentences)} sentences of data.corpora are used", *skips.lines()]:
         print(f"{objective}: {line}", file=sys.stderr)
     return pipeline.with_corpus(batches, sentences, settings.captions, seed)

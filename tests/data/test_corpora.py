@@ -1,5 +1,6 @@
 """Text corpora: reading, tokenizing and adding to batches."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import tensorflow as tf
 
 from caption_gan.config.data import DataConfig
 from caption_gan.config.models import EncoderConfig
-from caption_gan.data.corpora import read_corpora, tokenize_corpora
+from caption_gan.data.corpora import check_corpora, read_corpora, tokenize_corpora
 from caption_gan.data.pipeline import Pipeline
 from caption_gan.data.skips import Skips
 from caption_gan.errors import CaptionGANError
@@ -42,6 +43,30 @@ def test_read_text_and_json_lines(tmp_path):
     (line,) = skips.lines()
     assert line.startswith("3 lines have no caption or text or sentence")
     assert line.endswith("line 4, line 5, line 7")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+def test_corpora_are_read_in_their_encoding(tmp_path, name):
+    sentences = ["une tasse de café", "ein Hund\u2028läuft"]
+    lines = [
+        json.dumps(text, ensure_ascii=False) if name == "a.jsonl" else text for text in sentences
+    ]
+    path = tmp_path / name
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32"):
+        path.write_bytes("\r\n".join(lines).encode(encoding))
+        assert list(read_corpora([str(path)], Skips(), "cp1252")) == sentences
+    path.write_bytes(lines[0].encode("cp1252"))
+    assert list(read_corpora([str(path)], Skips(), "cp1252")) == sentences[:1]
+    with pytest.raises(CaptionGANError, match=r"line 1: .* cp1252, .*café.*--data.encoding=cp1252"):
+        list(read_corpora([str(path)], Skips()))
+
+
+def test_the_check_reads_to_the_end(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"a dog\n" * 300_000 + b"caf\xe9\n")
+    check_corpora([str(path)], "cp1252")
+    with pytest.raises(CaptionGANError, match=r"line 300001: 'caf.xe9' .* cp1252"):
+        check_corpora([str(path)], "utf-8")
 
 
 def test_error_names_a_missing_file(tmp_path):

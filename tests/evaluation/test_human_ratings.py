@@ -144,7 +144,7 @@ def test_other_formats_are_refused(files, text):
 
 def test_missing_empty_and_damaged_files_are_refused(files):
     assert "ratings.txt is empty; expected" in files.error_of("\n \n")
-    assert "ratings.txt is not UTF-8" in files.error_of(b"a.jpg\xff")
+    assert "ratings.txt, line 1: 'a.jpg\\xff' is not text in utf-8" in files.error_of(b"a.jpg\xff")
     files.captions.write_text("a.jpg#0\tA dog .\nno tab\nb.jpg#0\tA cat .\n")
     assert "token.txt: 1 lines of Flickr8k.token.txt are malformed: line 2" in files.error_of(
         EXPERTS

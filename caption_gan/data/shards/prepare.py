@@ -18,7 +18,7 @@ from caption_gan.data.skips import Skip, Skips
 from caption_gan.data.sources.registry import open_source
 from caption_gan.errors import CaptionGANError
 from caption_gan.models.encoders.encoder import Encoder
-from caption_gan.storage import filesystem
+from caption_gan.storage import filesystem, text_files
 
 CONTENT = "content.json"  # Says what the shards of a folder were made from.
 # Part of the name of a folder in the cache. Raise it whenever the same data set would be prepared
@@ -47,11 +47,13 @@ class Preparation:
         if not encoder.needs_pixels:
             encoder.check_names(self.source.image_ids())
         self.maker = RecordMaker(encoder, config.encoder)
-        content = {
+        content: dict[str, Any] = {
             "layout": config.data.source,
             "source": self.source.fingerprint,
             "encoder": cached_content(config, encoder),
         }
+        if config.data.encoding != text_files.UTF_8:
+            content["encoding"] = config.data.encoding
         if directory is None:
             key = json.dumps([FORMAT_VERSION, content], sort_keys=True)
             name = f"{config.data.source}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
@@ -194,7 +196,7 @@ def _read_complete_split(directory: str, split: str) -> PreparedSplit:
 def _check_content(directory: str, layout: str, encoder: dict[str, Any]) -> None:
     """Raises an error if the shards of `data.shards` do not fit the data set or the encoder."""
     path = filesystem.join(directory, CONTENT)
-    text = filesystem.read_text(path, "a folder filled by `python -m caption_gan.prepare --to`")
+    text = text_files.read_text(path, "a folder filled by `python -m caption_gan.prepare --to`")
     content = json.loads(text)
     if content["layout"] != layout:
         raise CaptionGANError(

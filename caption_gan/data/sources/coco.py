@@ -36,10 +36,10 @@ def open_coco(config: DataConfig, skips: Skips) -> ImageFileSource:
     if config.karpathy is not None:
         path = filesystem.resolve(config.karpathy)
         folder_of = functools.cache(functools.partial(_image_folder, root))
-        splits = read_karpathy(path, folder_of, skips)
+        splits = read_karpathy(path, folder_of, skips, config.encoding)
         return ImageFileSource(splits, [root, path, filesystem.modified(path)], skips, root)
     year, files = _caption_files(filesystem.join(root, "annotations"))
-    listed = {split: _read_captions(path, skips) for split, path in files.items()}
+    listed = {split: _read_captions(path, skips, config.encoding) for split, path in files.items()}
     folders = {
         split: _image_folder(root, split + year, [name for name, _ in of_split[:5]])
         for split, of_split in listed.items()
@@ -109,7 +109,7 @@ def _image_folder(root: str, name: str, images: Sequence[str] = ()) -> str:
     return next(filter(filesystem.is_folder, candidates), expected)
 
 
-def _read_captions(path: str, skips: Skips) -> list[tuple[str, list[str]]]:
+def _read_captions(path: str, skips: Skips, encoding: str) -> list[tuple[str, list[str]]]:
     """Name and captions of each image."""
     images, annotations = read_records(
         path,
@@ -117,6 +117,7 @@ def _read_captions(path: str, skips: Skips) -> list[tuple[str, list[str]]]:
             "images": {"id": ID, "file_name": str},
             "annotations": {"image_id": ID, "caption": str},
         },
+        encoding,
     )
     names: dict[str, str] = {}  # File names by id.
     for image in images:

@@ -21,7 +21,7 @@ from caption_gan.data.skips import Skips
 from caption_gan.data.sources.image_files import ImageFile, ImageFileSource, image_name
 from caption_gan.data.sources.splits import find_in_splits, hold_out, split_name
 from caption_gan.errors import CaptionGANError
-from caption_gan.storage import filesystem
+from caption_gan.storage import filesystem, text_files
 
 FEATURES, CAPTIONS, LINKS = "features.npy", "captions.en", "links.txt"
 
@@ -56,7 +56,8 @@ def open_features(config: DataConfig, skips: Skips) -> ImageFileSource:
     splits: dict[str, list[ImageFile]] = defaultdict(list)
     for name in folders:
         prefix = f"{name}-" if name else ""
-        splits[split_name(name) or "train"] += _image_files(filesystem.join(root, name), prefix)
+        folder = filesystem.join(root, name)
+        splits[split_name(name) or "train"] += _image_files(folder, prefix, config.encoding)
     files = [
         filesystem.join(root, name, file)
         for name in folders
@@ -67,16 +68,16 @@ def open_features(config: DataConfig, skips: Skips) -> ImageFileSource:
     return ImageFileSource(held_out, [*fingerprint, config.held_out], skips, root, _read)
 
 
-def _image_files(folder: str, prefix: str) -> list[ImageFile]:
+def _image_files(folder: str, prefix: str, encoding: str) -> list[ImageFile]:
     path = filesystem.join(folder, FEATURES)
     try:
         rows = len(np.lib.format.open_memmap(path, mode="r"))
     except (OSError, ValueError, TypeError) as error:
         raise CaptionGANError(f"{path} cannot be read: {error}.") from error
-    captions = _lines(filesystem.join(folder, CAPTIONS), rows)
+    captions = _lines(filesystem.join(folder, CAPTIONS), rows, encoding)
     links = [""] * rows
     if filesystem.is_file(filesystem.join(folder, LINKS)):
-        links = _lines(filesystem.join(folder, LINKS), rows)
+        links = _lines(filesystem.join(folder, LINKS), rows, encoding)
     by_link: dict[str, ImageFile] = {}
     for row, (link, line) in enumerate(zip(links, captions, strict=True)):
         name = f"{prefix}{row:06d}"
@@ -88,10 +89,10 @@ def _image_files(folder: str, prefix: str) -> list[ImageFile]:
     return list(by_link.values())
 
 
-def _lines(path: str, rows: int) -> list[str]:
+def _lines(path: str, rows: int, encoding: str) -> list[str]:
     """The lines of a text file, one for each row of the features."""
-    text = filesystem.read_text(path, f"one line for each row of {FEATURES}")
-    lines = [line.strip() for line in text.removesuffix("\n").split("\n")]
+    text = text_files.read_text(path, f"one line for each row of {FEATURES}", encoding)
+    lines = [line.strip() for line in text_files.lines(text)]
     if len(lines) != rows:
         raise CaptionGANError(
             f"{path} has {len(lines)} lines and {FEATURES} {rows} rows; expected one line per row."

@@ -2,18 +2,19 @@
 
 import csv
 import functools
-import io
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from caption_gan.config.data import DataConfig
-from caption_gan.data.skips import Skips
+from caption_gan.data.skips import Skips, shown
 from caption_gan.data.sources.image_files import ImageFile, ImageFileSource, image_name
 from caption_gan.data.sources.karpathy import read_karpathy
 from caption_gan.data.sources.splits import hold_out
+from caption_gan.data.sources.tables import read_list, unquoted_cells
 from caption_gan.errors import CaptionGANError
-from caption_gan.storage import filesystem
+from caption_gan.storage import filesystem, text_files
 
 IMAGE_FOLDERS = (
     "Images",
@@ -24,6 +25,7 @@ IMAGE_FOLDERS = (
     "flickr30k-images",
 )
 CAPTION_FILES = ("captions.txt", "Flickr8k.token.txt", "results_20130124.token", "results.csv")
+CAPTION_NUMBER = re.compile(r"#\d+$")
 TEXT_FOLDERS = ("", "Flickr8k_text")
 SPLIT_LISTS = {
     "train": "Flickr_8k.trainImages.txt",
@@ -49,10 +51,12 @@ def open_flickr(config: DataConfig, skips: Skips) -> ImageFileSource:
     if config.karpathy is not None:
         path = filesystem.resolve(config.karpathy)
         folder_of = functools.cache(functools.partial(_image_folder, root, folder))
-        splits = read_karpathy(path, folder_of, skips)
+        splits = read_karpathy(path, folder_of, skips, config.encoding)
         return ImageFileSource(splits, [folder, path, filesystem.modified(path)], skips, root)
     path = _find_required("file of captions", filesystem.is_file, root, CAPTION_FILES)
-    captions = read_captions(path, skips)
+    captions: dict[str, list[str]] = defaultdict(list)
+    for name, texts in read_captions(path, skips, config.encoding).items():
+        captions[_path_below(folder, name)] += texts
     lists = {
         split: found[0]
         for split, name in SPLIT_LISTS.items()
@@ -71,10 +75,7 @@ def open_flickr(config: DataConfig, skips: Skips) -> ImageFileSource:
         held_out = hold_out({"train": image_files(captions)}, config.held_out)
         return ImageFileSource(held_out, [*fingerprint, config.held_out], skips, root)
     splits = {
-        split: image_files(
-            map(image_name, filesystem.read_text(file, "one file name per line").split())
-        )
-        for split, file in lists.items()
+        split: image_files(_listed(file, folder, config.encoding)) for split, file in lists.items()
     }
     for split in ("train", "val"):
         if not splits.get(split):
@@ -89,6 +90,21 @@ def _image_folder(root: str, folder: str, filepath: str) -> str:
     """The folder of images with this `filepath` in Karpathy's file, where most have none."""
     candidates = [filesystem.join(folder, filepath), filesystem.join(root, filepath)]
     return next(filter(filesystem.is_folder, candidates), folder) if filepath else folder
+
+
+def _listed(path: str, folder: str, encoding: str) -> list[str]:
+    """Paths of the images in a list of a split, below the folder of images.
+
+    A list of captions (`name.jpg#0`) has several entries for an image.
+    """
+    names = read_list(path, "one file name per line", encoding)
+    images = [_path_below(folder, CAPTION_NUMBER.sub("", name)) for name in names]
+    return list(dict.fromkeys(images)) if any(map(CAPTION_NUMBER.search, names)) else images
+
+
+def _path_below(folder: str, name: str) -> str:
+    """The path of an image below the folder of images, which the name may repeat."""
+    return image_name(name).removeprefix(f"{os.path.basename(folder)}/")
 
 
 def _find(exists: Callable[[str], bool], root: str, names: Iterable[str]) -> list[str]:
@@ -109,16 +125,25 @@ def _find_required(
     )
 
 
-def read_captions(path: str, skips: Skips) -> dict[str, list[str]]:
-    """Captions by file name of the image, in the order of the file; `skips` counts bad lines."""
+def read_captions(path: str, skips: Skips, encoding: str | None = None) -> dict[str, list[str]]:
+    """Captions by file name of the image, in the order of the file.
+
+    Args:
+        path: One of `CAPTION_FILES`.
+        skips: Counts malformed lines.
+        encoding: As in `text_files.read_text`.
+
+    Raises:
+        CaptionGANError: The file cannot be read, or its first line is not as expected.
+    """
     file_name = os.path.basename(path)
-    lines = io.StringIO(filesystem.read_text(path, "captions"), newline=None)
+    lines = text_files.lines(text_files.read_text(path, "captions", encoding))
     if "token" in file_name:
         separator, columns, header_lines = "\t", ["image", "caption"], 0
     else:
-        header = next(lines, "")
+        header = lines[0] if lines else ""
         separator, header_lines = "|" if "|" in header else ",", 1
-        columns = [column.strip(' "\n') for column in header.split(separator)]
+        columns = [column.strip(' "') for column in header.split(separator)]
         # The columns of Flickr30k are image_name, comment_number and comment.
         names = {"image_name": "image", "comment": "caption"}
         columns = [names.get(column, column) for column in columns]
@@ -128,16 +153,14 @@ def read_captions(path: str, skips: Skips) -> dict[str, list[str]]:
                 f"comment'; found {header[:80].strip()!r}."
             )
     captions: dict[str, list[str]] = defaultdict(list)
-    for number, line in enumerate(lines, header_lines + 1):
-        row = _row(line.rstrip("\n"), separator, columns)
-        image = row.get("image", "").strip()
-        if separator == "\t":  # `name.jpg#0` ends with the caption's number.
-            name, _, caption_number = image.rpartition("#")
-            image = name if caption_number.isdecimal() else image
+    for number, line in enumerate(lines[header_lines:], header_lines + 1):
+        row = _row(line, separator, columns)
+        image = CAPTION_NUMBER.sub("", row.get("image", "").strip())
         if image:
             captions[image_name(image)].append(row["caption"].strip())
         elif line.strip():
-            skips.add(f"lines of {file_name} are malformed", f"line {number}")
+            problem = "have stray quotation marks" if '"' in line else "are malformed"
+            skips.add(f"lines of {file_name} {problem}", f"line {number} ({shown(line)})")
     return dict(captions)
 
 
@@ -148,7 +171,9 @@ def _row(line: str, separator: str, columns: list[str]) -> dict[str, str]:
             # Parses one line at a time: an unmatched quotation mark spoils only its own line.
             values = next(csv.reader([line], strict=True), [])
         except csv.Error:
-            return {}
+            values = []
+        if len(values) != len(columns):
+            values = unquoted_cells(line, columns, "caption") or []
     else:
         values = line.split(separator, len(columns) - 1)
     return dict(zip(columns, values, strict=True)) if len(values) == len(columns) else {}

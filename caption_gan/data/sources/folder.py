@@ -4,7 +4,6 @@ Not read with the library `datasets`, which neither names nor skips a malformed 
 """
 
 import csv
-import io
 import json
 import os
 import re
@@ -13,11 +12,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from caption_gan.config.data import DataConfig
-from caption_gan.data.skips import Skips
+from caption_gan.data.skips import Skips, shown
 from caption_gan.data.sources.image_files import ImageFile, ImageFileSource, image_name
 from caption_gan.data.sources.splits import find_in_splits, hold_out, split_name
+from caption_gan.data.sources.tables import unquoted_cells
 from caption_gan.errors import CaptionGANError
-from caption_gan.storage import filesystem
+from caption_gan.storage import filesystem, text_files
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 CAPTION_COLUMN = re.compile(r"text|captions?(_?\d+)?", re.IGNORECASE)
@@ -47,7 +47,8 @@ def open_folder(config: DataConfig, skips: Skips) -> ImageFileSource:
         )
     splits: dict[str, list[ImageFile]] = defaultdict(list)
     for name, path in files.items():
-        for split, image_files in _image_files(path, split_name(name) or "train", skips).items():
+        found = _image_files(path, split_name(name) or "train", skips, config.encoding)
+        for split, image_files in found.items():
             splits[split] += image_files
     folders = [os.path.dirname(path) for path in files.values()]
     # Includes the folders, because images that are missing now may be added later.
@@ -56,20 +57,21 @@ def open_folder(config: DataConfig, skips: Skips) -> ImageFileSource:
     return ImageFileSource(held_out, [*fingerprint, config.held_out], skips, root)
 
 
-def _image_files(path: str, split: str, skips: Skips) -> dict[str, list[ImageFile]]:
+def _image_files(path: str, split: str, skips: Skips, encoding: str) -> dict[str, list[ImageFile]]:
     """Image files of each split, in the order of the rows.
 
     Args:
         path: The metadata.
         split: Split of the images without a value in the column `split`.
         skips: Counts what cannot be used.
+        encoding: As in `text_files.read_text`.
     """
     folder, file_name = os.path.split(path)
     captions: dict[str, list[str]] = {}
     split_of: dict[str, str] = {}
     listed = set()
     columns: dict[str, None] = {}
-    for place, row in _rows(path, skips):
+    for place, row in _rows(path, skips, encoding):
         columns |= dict.fromkeys(row)
         image = row.get("file_name")
         if not isinstance(image, str) or not image.strip():
@@ -98,29 +100,14 @@ def _image_files(path: str, split: str, skips: Skips) -> dict[str, list[ImageFil
     return splits
 
 
-def _rows(path: str, skips: Skips) -> Iterator[tuple[str, dict[str, Any]]]:
+def _rows(path: str, skips: Skips, encoding: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields the rows of the metadata, each with its line, e.g. `line 12`."""
-    text = filesystem.read_text(path, "one row for each image or caption")
+    text = text_files.read_text(path, "one row for each image or caption", encoding)
     name = os.path.basename(path)
     if name.endswith(".csv"):
-        table = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        number = 0
-        try:
-            for row in table:
-                number = table.line_num
-                if None in row or None in row.values():
-                    skips.add(
-                        f"rows of {name} have more or fewer cells than columns", f"line {number}"
-                    )
-                else:
-                    yield f"line {number}", row
-        except csv.Error as error:
-            raise CaptionGANError(
-                f"{path} is not valid CSV from line {number + 1} on: {error}; quote captions with "
-                "commas or line breaks, and double the quotation marks in them."
-            ) from None
+        yield from _csv_rows(path, text, skips)
         return
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(text_files.lines(text), 1):
         try:
             content = json.loads(line) if line.strip() else None
         except ValueError:
@@ -129,6 +116,35 @@ def _rows(path: str, skips: Skips) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"line {number}", content
         elif line.strip():
             skips.add(f"lines of {name} are not JSON objects", f"line {number}")
+
+
+def _csv_rows(path: str, text: str, skips: Skips) -> Iterator[tuple[str, dict[str, str]]]:
+    lines = text_files.lines(text)
+    table = csv.reader((f"{line}\n" for line in lines), strict=True)
+    columns = [column.strip() for column in next(table, [])]
+    caption = [column for column in columns if CAPTION_COLUMN.fullmatch(column)]
+    # Commas are only in captions if the other columns are the image and the split.
+    has_commas_in_one = len(caption) == 1 and {*columns} <= {"file_name", "split", *caption}
+    number = 1
+    try:
+        for cells in table:
+            line, is_one_line = lines[number], table.line_num == number + 1
+            if len(cells) > len(columns) and has_commas_in_one and is_one_line:
+                cells = unquoted_cells(line, columns, caption[0]) or cells
+            number = table.line_num
+            if len(cells) == len(columns):
+                yield f"line {number}", dict(zip(columns, cells, strict=True))
+            elif cells:
+                skips.add(
+                    f"rows of {os.path.basename(path)} have more or fewer cells than columns; "
+                    "put captions with commas into quotation marks",
+                    f"line {number} ({shown(line)})",
+                )
+    except csv.Error as error:
+        raise CaptionGANError(
+            f"{path} is not valid CSV from line {number + 1} on: {error}; quote captions with "
+            "commas or line breaks, and double the quotation marks in them."
+        ) from None
 
 
 def _captions(row: dict[str, Any], file_name: str, place: str, skips: Skips) -> Iterator[str]:

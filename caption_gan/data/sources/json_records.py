@@ -5,18 +5,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from caption_gan.errors import CaptionGANError
-from caption_gan.storage import filesystem
+from caption_gan.storage import text_files
 
 Schema = Mapping[str, type | tuple[type, ...]]
 """Required keys of a record with their types."""
 
 
-def read_records(path: str, schemas: Mapping[str, Schema]) -> list[list[dict[str, Any]]]:
+def read_records(
+    path: str, schemas: Mapping[str, Schema], encoding: str | None
+) -> list[list[dict[str, Any]]]:
     """Reads lists of records from a JSON object.
 
     Args:
         path: The file.
         schemas: Keys of the lists, each with the schema of its records.
+        encoding: As in `text_files.read_text`.
 
     Returns:
         The lists, in the order of `schemas`.
@@ -24,7 +27,7 @@ def read_records(path: str, schemas: Mapping[str, Schema]) -> list[list[dict[str
     Raises:
         CaptionGANError: The file is missing, is not JSON, or lacks a key.
     """
-    text = filesystem.read_text(path, f"JSON with the keys {', '.join(schemas)}")
+    text = text_files.read_text(path, f"JSON with the keys {', '.join(schemas)}", encoding)
     try:
         content = json.loads(text)
     except ValueError as error:

@@ -10,7 +10,7 @@ from caption_gan.storage import filesystem
 
 
 def read_karpathy(
-    path: str, folder: Callable[[str], str], skips: Skips
+    path: str, folder: Callable[[str], str], skips: Skips, encoding: str | None = None
 ) -> dict[str, list[ImageFile]]:
     """Image files of each split that is not empty; `restval` is part of `train`, as usual.
 
@@ -18,12 +18,13 @@ def read_karpathy(
         path: The file, e.g. `dataset_coco.json`.
         folder: Returns the folder of an image, given its `filepath` or "" if it has none.
         skips: Counts images of unknown splits.
+        encoding: As in `text_files.read_text`.
 
     Raises:
         CaptionGANError: The file is missing, damaged or of another format.
     """
     keys = {"filename": str, "split": str, "sentences": list}
-    (images,) = read_records(path, {"images": keys})
+    (images,) = read_records(path, {"images": keys}, encoding)
     splits: dict[str, list[ImageFile]] = {split: [] for split in SPLITS}
     for image in images:
         name = image_name(image["filename"])

@@ -21,7 +21,7 @@ from caption_gan.data.skips import SkipError, Skips
 from caption_gan.data.sources.image_files import ImageFile, ImageFileSource, read_image
 from caption_gan.data.sources.splits import SPLITS
 from caption_gan.errors import CaptionGANError
-from caption_gan.storage import filesystem
+from caption_gan.storage import filesystem, text_files
 
 LISTS = "List-of-Files-for-Each-Experiments"
 COLLECTIONS = {
@@ -75,7 +75,7 @@ def open_scicap(config: DataConfig, skips: Skips) -> ImageFileSource:
         folder = _find(figures, *spellings)
         records_of[folder] = _find(records, *spellings)
         image_files[split] = [
-            ImageFile(name, filesystem.join(folder, name)) for name in _names(path)
+            ImageFile(name, filesystem.join(folder, name)) for name in _names(path, config.encoding)
         ]
         # Includes the folders, because figures that are missing now may be added later.
         fingerprint += map(filesystem.modified, (path, folder, records_of[folder]))
@@ -84,9 +84,12 @@ def open_scicap(config: DataConfig, skips: Skips) -> ImageFileSource:
         folder, name = os.path.split(file.path)
         path = filesystem.join(records_of[folder], name.removesuffix(".png") + ".json")
         try:
-            record = json.loads(filesystem.read_bytes(path))
+            text = text_files.decode(filesystem.read_bytes(path), path, config.encoding)
+            record = json.loads(text)
         except FileNotFoundError:
             raise SkipError("figures have no record") from None
+        except CaptionGANError:
+            raise SkipError("figures have a record that is not UTF-8 (see data.encoding)") from None
         except ValueError:
             raise SkipError("figures have a record that is not JSON") from None
         example = read_image(dataclasses.replace(file, captions=(_caption(record, settings),)))
@@ -111,11 +114,11 @@ def _find(folder: str, *names: str) -> str:
     )
 
 
-def _names(path: str) -> list[str]:
+def _names(path: str, encoding: str) -> list[str]:
     """File names of figures in one of the release's lists."""
     expected = "a JSON list of one or more file names of figures, e.g. 1001.0025v1-Figure2-1.png"
     try:
-        names = json.loads(filesystem.read_text(path, expected))
+        names = json.loads(text_files.read_text(path, expected, encoding))
     except ValueError:
         names = None
     if not isinstance(names, list) or not names or not all(map(_is_file_name, names)):

@@ -19,7 +19,7 @@ def write(folder, captions, links=None):
     folder.mkdir(exist_ok=True)
     rows = captions.count("\n")
     np.save(folder / "features.npy", np.arange(1, rows + 1)[:, None] * np.ones((1, 3)))
-    (folder / "captions.en").write_text(captions)
+    (folder / "captions.en").write_text(captions, encoding="utf-8")
     if links is not None:
         (folder / "links.txt").write_text(links)
 
@@ -49,6 +49,16 @@ def test_items_of_splits_have_their_features(tmp_path):
     for split in ("train", "val"):
         for number, example in enumerate(read(source, split), 1):
             np.testing.assert_array_equal(encoder.read(example.image_id), np.full((1, 3), number))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_in_all_usual_ways(tmp_path, end):
+    write(tmp_path, "a\u2028dog\nb\n", "my dog.png\nb.png\n")
+    for name in ("captions.en", "links.txt"):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        (tmp_path / name).write_bytes(text.replace("\n", end).encode("utf-16"))
+    first, second = read(open_root(tmp_path))
+    assert (first.captions, second.captions) == (("a\u2028dog",), ("b",))
 
 
 def test_without_splits_items_are_held_out(tmp_path):

@@ -85,25 +85,99 @@ def test_captions_and_lists_in_a_separate_folder(root):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "line"),
+    ("name", "old", "new", "problem"),
     [
         # In one line of the real file of Flickr30k, the last separator is missing.
-        ("results.csv", PIPES.replace("b.jpg| 0| A", "b.jpg| 0   A"), 4),
-        ("Flickr8k.token.txt", TOKENS.replace("b.jpg#0\t", "b.jpg#0 "), 3),
-        ("captions.txt", CSV.replace("b.jpg,A", "b.jpg A"), 4),
-        ("captions.txt", CSV.replace("b.jpg,A cat .", "b.jpg,A cat , black ."), 4),
-        ("captions.txt", CSV.replace("b.jpg,", 'b.jpg,"'), 4),
-        ("captions.txt", CSV.replace("b.jpg,", ","), 4),
+        ("results.csv", "b.jpg| 0| A cat .", "b.jpg| 0   A cat .", "are malformed"),
+        ("Flickr8k.token.txt", "b.jpg#0\tA cat .", "b.jpg#0 A cat .", "are malformed"),
+        ("captions.txt", "b.jpg,A cat .", "b.jpg A cat .", "are malformed"),
+        ("captions.txt", "b.jpg,A cat .", ",A cat .", "are malformed"),
+        ("captions.txt", "b.jpg,A cat .", 'b.jpg,"A cat .', "have stray quotation marks"),
+        ("captions.txt", "b.jpg,A cat .", 'b.jpg,"A "cat", black', "have stray quotation marks"),
     ],
 )
-def test_a_malformed_line_is_counted_and_spoils_no_other(root, name, content, line):
+def test_a_malformed_line_is_counted_and_spoils_no_other(root, name, old, new, problem):
+    content = {"results.csv": PIPES, "Flickr8k.token.txt": TOKENS, "captions.txt": CSV}[name]
+    content = content.replace(old, new)
+    line = content.split("\n").index(new) + 1
     (root / "captions.txt").unlink()
     (root / name).write_text(content)
     skips = Skips()
     source = open_root(root, skips)
-    assert skips.lines() == [f"1 lines of {name} are malformed: line {line}"]
+    assert skips.lines() == [f"1 lines of {name} {problem}: line {line} ({new!r})"]
     assert named_examples(source, "train") == TRAIN[1:]
     assert named_examples(source, "val") == VAL
+
+
+@pytest.mark.parametrize(
+    ("header", "line", "caption"),
+    [
+        ("image,caption", "b.jpg,A cat , black , and white", "A cat , black , and white"),
+        ("image,caption", 'b.jpg,A "fat" cat, black', 'A "fat" cat, black'),
+        ("image,caption", "b.jpg,A cat, black,,", "A cat, black"),
+        ("image_name,comment_number,comment", "b.jpg,0,A cat, black", "A cat, black"),
+        ("caption,image", "A cat, black,b.jpg", "A cat, black"),
+    ],
+)
+def test_captions_may_have_commas_without_quotation_marks(root, header, line, caption):
+    (root / "captions.txt").write_text(f"{header}\n{line}\n")
+    skips = Skips()
+    assert named_examples(open_root(root, skips), "train") == [("b.jpg", (caption,))]
+    assert skips.lines() == ["1 images have no caption: a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("captions", "train"),
+    [
+        ("image,caption\nmy dog.jpg,A\nb.jpg,B\nc.jpg,C\n", "my dog.jpg \r\n\r\n  b.jpg\r\n"),
+        ("image,caption\nmy dog.jpg,A\nb.jpg,B\nc.jpg,C\n", "my dog.jpg\rb.jpg"),
+        ("image,caption\nmy dog.jpg#0,A\nb.jpg,B\nc.jpg,C\n", "my dog.jpg#0\nb.jpg#0\nb.jpg#1\n"),
+        ("image,caption\nImages/my dog.jpg,A\nImages/b.jpg,B\nc.jpg,C\n", "my dog.jpg\nb.jpg"),
+        ("image,caption\nmy dog.jpg,A\nb.jpg,B\nc.jpg,C\n", "Images\\my dog.jpg\nImages/b.jpg"),
+        ("image,caption\nmy dog.jpg,A\n.\\b.jpg,B\nc.jpg,C\n", "./my dog.jpg\nb.jpg\n"),
+    ],
+)
+def test_lists_have_one_name_per_line_whatever_is_in_it(root, captions, train):
+    (root / "Images" / "a.jpg").unlink()
+    (root / "Images" / "my dog.jpg").write_text("my dog.jpg")
+    (root / "captions.txt").write_text(captions)
+    (root / "Flickr_8k.trainImages.txt").write_bytes(train.encode())
+    skips = Skips()
+    expected = [("my dog.jpg", ("A",)), ("b.jpg", ("B",))]
+    assert named_examples(open_root(root, skips), "train") == expected
+    assert not skips.all
+
+
+def test_names_that_mean_one_image_have_all_its_captions(root):
+    (root / "captions.txt").write_text("image,caption\na.jpg,A\nImages/a.jpg,B\nImages\\a.jpg,C\n")
+    assert named_examples(open_root(root), "train") == [("a.jpg", ("A", "B", "C"))]
+
+
+def test_a_number_sign_in_a_name_is_part_of_it(root):
+    (root / "Images" / "a.jpg").rename(root / "Images" / "a#1.jpg")
+    (root / "Images" / "a#1.jpg").write_text("a#1.jpg")
+    (root / "captions.txt").unlink()
+    (root / "Flickr8k.token.txt").write_text("a#1.jpg#0\tA\na#1.jpg#1\tB\n")
+    (root / "Flickr_8k.trainImages.txt").write_text("a#1.jpg\n")
+    assert named_examples(open_root(root), "train") == [("a#1.jpg", ("A", "B"))]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16-le"])
+def test_all_files_are_read_in_the_given_encoding(root, encoding):
+    (root / "Images" / "b.jpg").rename(root / "Images" / "é.jpg")
+    (root / "Images" / "é.jpg").write_text("é.jpg")
+    texts = {
+        "captions.txt": "image,caption\né.jpg,A café .\n",
+        "Flickr_8k.trainImages.txt": "é.jpg",
+    }
+    for name, text in texts.items():
+        (root / name).write_bytes(text.encode(encoding))
+    (root / "Flickr_8k.devImages.txt").write_text("ü.jpg", encoding="utf-8")
+    source = open_root(root, encoding=encoding)
+    assert named_examples(source, "train") == [("é.jpg", ("A café .",))]
+    assert source.files["val"][0].image_id == "ü.jpg"
+    with pytest.raises(CaptionGANError, match=f"captions.txt.* --data.encoding={encoding}"):
+        open_root(root)
 
 
 def test_missing_images_and_captions_are_counted(root):

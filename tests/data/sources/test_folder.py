@@ -124,13 +124,28 @@ def test_lines_that_are_not_json_are_counted(tmp_path):
 
 
 def test_csv_rows_with_a_wrong_number_of_cells_are_counted(tmp_path):
-    metadata = "file_name,caption\na.png,A, or B.\nb.png\na.png,A.\n"
+    metadata = "file_name,title,caption\na.png,A, or B.,C\nb.png\n\na.png,T,A.\n"
     skips = Skips()
     write(tmp_path, ["a.png"], metadata, "metadata.csv")
     assert captions(open_root(tmp_path, skips)) == {"a.png": ("A.",)}
     assert skips.lines() == [
-        "2 rows of metadata.csv have more or fewer cells than columns: line 2, line 3"
+        "2 rows of metadata.csv have more or fewer cells than columns; put captions with commas "
+        "into quotation marks: line 2 ('a.png,A, or B.,C'), line 3 ('b.png')"
     ]
+
+
+def test_captions_may_have_commas_where_only_they_can(tmp_path):
+    metadata = (
+        'file_name,caption,split\na.png,"A,\nor B.",train\na.png,C, or D.,train\n'
+        'a.png,"E, or F,train,train\n'
+    )
+    skips = Skips()
+    write(tmp_path, ["a.png"], metadata[: metadata.rindex("a.png")], "metadata.csv")
+    assert captions(open_root(tmp_path, skips)) == {"a.png": ("A,\nor B.", "C, or D.")}
+    assert not skips.all
+    write(tmp_path, ["a.png"], metadata, "metadata.csv")
+    with pytest.raises(CaptionGANError, match="not valid CSV from line 5 on"):
+        open_root(tmp_path)
 
 
 def test_images_without_rows_and_rows_without_images_are_counted(tmp_path):

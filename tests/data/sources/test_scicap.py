@@ -168,6 +168,7 @@ def test_unusable_figures_are_counted_by_reason(root):
         "no-record": None,
         "cut": template.read_text()[:100],
         "list": "[]",
+        "cp1252": b'{"caf\xe9": 1}',
         "no-form": json.dumps({**whole, text: None}),
         "no-sentence": json.dumps({**whole, text: {"caption": "a chart .", "sentence": []}}),
         "blank": json.dumps({**whole, text: {"sentence": [" "]}}),
@@ -175,17 +176,19 @@ def test_unusable_figures_are_counted_by_reason(root):
     }
     for name, content in planted.items():
         if content is not None:
-            (records / f"{name}.json").write_text(content)
+            content = content if isinstance(content, bytes) else content.encode()
+            (records / f"{name}.json").write_bytes(content)
         if name != "no-figure":
             (figures / f"{name}.png").write_bytes(b"sources do not decode")
     names = [f"{name}.png" for name in planted]
     write(root / LISTS / "First-Sentence/No-Subfig/train/file_idx.json", [*names, "fine.png"])
     skips = Skips()
     source = open_tree(root, skips)
-    (example,) = source.examples("train", range(8))
+    (example,) = source.examples("train", range(9))
     assert (example.image_id, example.image_text) == ("fine.png", "")
     assert skips.lines() == [
         "1 figures have a record that is not JSON: cut.png",
+        "1 figures have a record that is not UTF-8 (see data.encoding): cp1252.png",
         "4 figures have no caption of the form lower_case: "
         "list.png, no-form.png, no-sentence.png, blank.png",
         "1 figures have no record: no-record.png",

@@ -1,0 +1,217 @@
+"""Text files of users: decoded strictly, so that no damaged word is ever learnt.
+
+A byte-order mark names the encoding of its file. Lines end with `\\n`, `\\r\\n` or, in old files,
+`\\r`; other separators of Unicode are part of a line.
+"""
+
+import codecs
+import contextlib
+import re
+import shlex
+from collections.abc import Callable, Iterable, Iterator
+
+import tensorflow as tf
+
+from caption_gan.errors import CaptionGANError
+from caption_gan.storage import filesystem
+from caption_gan.storage.text_guesses import (
+    likely_encoding,
+    other_content,
+    wide_encoding,
+)
+
+UTF_8 = "utf-8"
+_LINE_END = re.compile(r"\r*\n|\r")
+_CONFLICT = re.compile(r"^<{7} .{0,60}", re.MULTILINE)
+_CHUNK = 1 << 20  # Bytes.
+_CONTEXT = 30  # Characters that an error shows on each side.
+# Those of UTF-32 come first: one begins with a mark of UTF-16.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+    codecs.BOM_UTF8: UTF_8,
+}
+
+
+def read_text(path: str, expected: str, encoding: str | None = None) -> str:
+    """Returns the content of a text file.
+
+    Args:
+        path: The file.
+        expected: The expected content, for the error message.
+        encoding: Encoding of files that are not UTF-8 and have no byte-order mark
+            (`data.encoding`); None if no setting applies to the file.
+
+    Raises:
+        CaptionGANError: The file is missing, cannot be read, or is not text in its encoding.
+    """
+    with _one_line_errors(path, expected):
+        content = filesystem.read_bytes(path)
+    return decode(content, path, encoding)
+
+
+def decode(content: bytes, path: str, encoding: str | None = None) -> str:
+    """Decodes the content of a text file; see `read_text`."""
+    return "".join(_decoded(path, lambda: [content], encoding))
+
+
+def lines(text: str) -> list[str]:
+    """The lines of a text without their ends; the last line may lack its end."""
+    parts = _LINE_END.split(text)
+    return parts if parts[-1] else parts[:-1]
+
+
+def read_lines(path: str, expected: str, encoding: str | None = None) -> Iterator[str]:
+    """Yields the lines of a text file that may be larger than memory, without their ends.
+
+    Args:
+        path: The file.
+        expected: The expected content, for the error message.
+        encoding: As in `read_text`.
+
+    Raises:
+        CaptionGANError: As in `read_text`.
+    """
+    yield from _cut(_decoded(path, lambda: _chunks(path, expected), encoding))
+
+
+def check(path: str, expected: str, encoding: str | None = None) -> None:
+    """Raises the errors of `read_lines`."""
+    for _ in _decoded(path, lambda: _chunks(path, expected), encoding):
+        pass
+
+
+def _chunks(path: str, expected: str) -> Iterator[bytes]:
+    with (
+        _one_line_errors(path, expected),
+        filesystem.as_os_errors(),
+        tf.io.gfile.GFile(path, "rb") as file,
+    ):
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+def _cut(texts: Iterable[str]) -> Iterator[str]:
+    """Yields the lines of a text that comes in pieces."""
+    rest = ""
+    for text in texts:
+        text = rest + text
+        # A carriage return at the end may be half of a line end.
+        complete = text.rstrip("\r")
+        *ended, rest = _LINE_END.split(complete)
+        rest += text[len(complete) :]
+        yield from ended
+    yield from lines(rest)
+
+
+def _decoded(path: str, read: Callable[[], Iterable[bytes]], encoding: str | None) -> Iterator[str]:
+    """Yields the text of the chunks that `read` yields; it is called once for each pass."""
+    head = next(iter(read()), b"")
+    name = next((name for mark, name in _MARKS.items() if head.startswith(mark)), None)
+    if name is None:
+        name = UTF_8 if encoding is None or _is_utf_8(read()) else codecs.lookup(encoding).name
+        _refuse_other_content(path, head, name, encoding)
+    decoder, line = codecs.getincrementaldecoder(name)(), 1
+    for number, (chunk, is_last) in enumerate(_with_last(read())):
+        try:
+            text = decoder.decode(chunk, is_last)
+        except UnicodeDecodeError as error:
+            raise _undecodable(path, error, line, name, encoding) from None
+        text = text if number else text.removeprefix("\ufeff")
+        if marker := _CONFLICT.search(text):
+            raise CaptionGANError(
+                f"{path}, line {line + _line_ends(text[: marker.start()])}: {marker[0]!r} is a "
+                "conflict marker of Git; keep one of the two versions, and remove the markers."
+            )
+        yield text
+        line += _line_ends(text)
+
+
+def _line_ends(text: str) -> int:
+    return text.count("\n") or text.count("\r")
+
+
+def _with_last(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """Pairs each chunk with whether it is the last."""
+    previous = None
+    for chunk in chunks:
+        if previous is not None:
+            yield previous, False
+        previous = chunk
+    yield previous or b"", True
+
+
+def _is_utf_8(chunks: Iterable[bytes]) -> bool:
+    """Whether a file is UTF-8 and not ASCII, and so UTF-8 whatever `data.encoding` says.
+
+    The setting describes the other files of the data set.
+    """
+    is_ascii = True
+    try:
+        for text in codecs.iterdecode(chunks, UTF_8):
+            if "\0" in text:
+                return False
+            is_ascii &= text.isascii()
+    except UnicodeDecodeError:
+        return False
+    return not is_ascii
+
+
+def _refuse_other_content(path: str, head: bytes, name: str, encoding: str | None) -> None:
+    """Raises an error if the first bytes of a file without a mark are no text in its encoding."""
+    if found := other_content(head):
+        raise CaptionGANError(f"{path} is {found}.")
+    wide = wide_encoding(head)
+    # Without a mark, Python reads the order of this machine's bytes.
+    if wide and wide != (f"{name}-le" if name in ("utf-16", "utf-32") else name):
+        raise CaptionGANError(
+            f"{path} has zero bytes between its characters; it is probably {wide} without a "
+            f"byte-order mark: {_advice(path, wide, encoding)}."
+        )
+
+
+def _undecodable(
+    path: str, error: UnicodeDecodeError, line: int, name: str, encoding: str | None
+) -> CaptionGANError:
+    """An error that shows the place and says what to do."""
+    content, place = error.object, error.start
+    line += _line_ends(content[:place].decode(name, "replace"))
+    where = f"{path}, line {line}: '{_around(content, place, name, 'backslashreplace')}'"
+    likely = likely_encoding(content)
+    text = content.decode(name, "replace")
+    others = sum(not character.isascii() for character in text)
+    is_marked = name.startswith(("utf-16", "utf-32"))
+    if is_marked or name == codecs.lookup(likely).name or others > 2 * text.count("\ufffd"):
+        return CaptionGANError(
+            f"{where} is damaged text in {name}, which the file is otherwise; correct or remove "
+            "the line, or copy the file again."
+        )
+    means = _around(content, place, likely, "replace")
+    return CaptionGANError(
+        f"{where} is not text in {name} but probably in {likely}, where it is {means!r}: "
+        f"{_advice(path, likely, encoding)}."
+    )
+
+
+def _around(content: bytes, place: int, encoding: str, errors: str) -> str:
+    """The text around a byte, within its line."""
+    before, after = (part.decode(encoding, errors) for part in (content[:place], content[place:]))
+    return _LINE_END.split(before)[-1][-_CONTEXT:] + _LINE_END.split(after)[0][:_CONTEXT]
+
+
+def _advice(path: str, likely: str, encoding: str | None) -> str:
+    if encoding is None:
+        return f"save it as UTF-8, e.g. iconv -f {likely} -t UTF-8 {shlex.quote(path)}"
+    return f"give --data.encoding={likely}, or save it as UTF-8"
+
+
+@contextlib.contextmanager
+def _one_line_errors(path: str, expected: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise CaptionGANError(f"{path} is missing; expected {expected}.") from None
+    except OSError as error:
+        raise CaptionGANError(f"{path} cannot be read: {error}; expected {expected}.") from error
