@@ -66,6 +66,22 @@ def files(tmp_path_factory) -> tuple[Path, Path]:
     return write_results(folder / "results.json"), write_references(folder / "references.json")
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_cider_that_can_only_be_zero_is_explained(evaluate, tmp_path, count):
+    captions = dict.fromkeys(range(count), "a red dog")
+    results, references = write_results(tmp_path / "r.json", captions), tmp_path / "references.json"
+    rows = [{"image_id": key, "caption": "A red dog.", "id": key} for key in captions]
+    references.write_text(json.dumps({"images": [], "annotations": rows}))
+    arguments = (f"--results={results}", f"--references={references}")
+    code, output, _ = evaluate(*arguments)
+    assert code == 0
+    assert "COLLAPSED" not in output
+    assert "CIDEr is 0 by definition" in output
+    scores = json.loads(evaluate(*arguments, "--json")[1])
+    assert scores["CIDEr"] == 0
+    assert "by definition" in scores["notes"][0]
+
+
 def test_results_file_is_scored(files):
     results, references = files
     done = call("evaluate", f"--results={results}", f"--references={references}", "--json")

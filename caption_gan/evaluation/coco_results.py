@@ -205,7 +205,7 @@ class ScoredResults:
         scores: Metrics by name.
         intervals: 95% confidence intervals by name.
         images: Number of captioned images.
-        notes: Lines on images that do not count and on empty captions.
+        notes: Lines on images that do not count, on empty captions and on metrics.
         collapsed: Signs of collapse, one line each.
     """
 
@@ -246,6 +246,7 @@ def score_results(results: str, references: str) -> ScoredResults:
         notes.append(f"{matched.empty} captions are empty and score 0")
     scores = score_captions(captions, matched.references)
     bootstrap = Bootstrap(len(captions), EvaluationConfig().bootstrap_samples)
+    notes += scores.notes
     signs = collapse_signs(scores.values, MonitorConfig())
     return ScoredResults(scores, scores.intervals(bootstrap), len(captions), notes, signs)
 

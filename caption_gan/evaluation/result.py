@@ -49,7 +49,7 @@ class Evaluation:
         return cls(split, images, named, named.intervals(bootstrap), frontier, collapsed)
 
     def to_json(self) -> dict[str, Any]:
-        """Values by name, then intervals, metrics that did not run, and signs of collapse."""
+        """Values by name, then intervals, metrics that did not run, notes and signs of collapse."""
         content: dict[str, Any] = {
             name: round(value, 6) for name, value in self.scores.values.items()
         }
@@ -57,6 +57,7 @@ class Evaluation:
             name: [round(end, 6) for end in ends] for name, ends in self.intervals.items()
         }
         content["not_run"] = self.scores.not_run
+        content["notes"] = self.scores.notes
         content["collapsed"] = list(self.collapsed)
         return content
 
@@ -103,7 +104,8 @@ def metric_lines(evaluation: Evaluation) -> list[str]:
         if any(cells):
             lines.append(f"{metric:20}" + "".join(map(str.rjust, cells, widths)).rstrip())
     reasons = {name.split("/")[2]: reason for name, reason in evaluation.scores.not_run.items()}
-    return lines + [f"{metric:20}  not run: {reason}" for metric, reason in reasons.items()]
+    lines += [f"{metric:20}  not run: {reason}" for metric, reason in reasons.items()]
+    return lines + evaluation.scores.notes
 
 
 def _cell(value: float | None, ends: tuple[float, float] | None) -> str:

@@ -91,7 +91,8 @@ def _write(run: RunDirectory, config: Config, evaluation: Evaluation, notes: Seq
     merged = _of_other_splits(previous, split) | current
     for group in ("intervals", "not_run"):
         merged[group] = _of_other_splits(previous.get(group, {}), split) | current[group]
-    merged["collapsed"] = previous.get("collapsed", {}) | {split: current["collapsed"]}
+    for group in ("collapsed", "notes"):
+        merged[group] = previous.get(group, {}) | {split: current[group]}
     merged["weights"] = previous.get("weights", {}) | {split: run.weights_digest()}
     if evaluation.frontier:
         merged["frontier"] = previous.get("frontier", {}) | {split: evaluation.frontier}
@@ -110,7 +111,7 @@ def _write(run: RunDirectory, config: Config, evaluation: Evaluation, notes: Seq
         history=history,
         frontier=evaluation.frontier,
         images=evaluation.images,
-        notes=notes,
+        notes=[*evaluation.scores.notes, *notes],
         collapsed=evaluation.collapsed,
     )
 

@@ -9,7 +9,7 @@ from caption_gan.metrics.bootstrap import Bootstrap
 from caption_gan.metrics.collapse import image_dependence, out_of_bounds
 from caption_gan.metrics.java_scores import NotRun
 from caption_gan.metrics.metric import AnyMetric
-from caption_gan.metrics.quality import quality
+from caption_gan.metrics.quality import quality, why_cider_is_zero
 from caption_gan.metrics.repetition import repeated_token_rate
 
 Captions = Sequence[Sequence[str]]
@@ -22,10 +22,12 @@ class Scores:
     Attributes:
         metrics: Metrics by name.
         not_run: By name of a metric, the reason why it could not be computed.
+        notes: What readers of the metrics need to know, such as a CIDEr that can only be 0.
     """
 
     metrics: dict[str, AnyMetric] = dataclasses.field(default_factory=dict)
     not_run: dict[str, str] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def values(self) -> dict[str, float]:
@@ -37,9 +39,10 @@ class Scores:
         return {name: bootstrap.interval(metric) for name, metric in self.metrics.items()}
 
     def add(self, other: "Scores", prefix: str = "") -> None:
-        """Adds the metrics of other scores, with a prefix to their names."""
+        """Adds other scores, with a prefix to the names of their metrics."""
         self.metrics |= {prefix + name: metric for name, metric in other.metrics.items()}
         self.not_run |= {prefix + name: reason for name, reason in other.not_run.items()}
+        self.notes += [note for note in other.notes if note not in self.notes]
 
 
 def score_captions(
@@ -63,7 +66,9 @@ def score_captions(
             scores.not_run[name] = scored.reason
         else:
             scores.metrics[name] = scored.metric
-    if len(captions) > 1:
+    if reason := why_cider_is_zero(references):
+        scores.notes.append(reason)
+    else:
         scores.metrics["CIDEr_drop"] = grounding.cider_drop(captions, references, seed)
     scores.metrics |= grounding.mentions(captions, references)
     scores.metrics |= collapse_metrics([[caption] for caption in captions.values()])

@@ -4,7 +4,7 @@ The scorers are pycocoevalcap's, which the literature on COCO reports. The token
 `caption_gan.metrics.tokenization`, which gives the same scores without Java.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
@@ -83,6 +83,31 @@ def per_image_cider(
             contains a word.
     """
     return _cider(*tokenize_all(captions, references))
+
+
+def why_cider_is_zero(references: Mapping[str, Sequence[str]]) -> str | None:
+    """Returns why CIDEr is 0 for all captions of images with these references; None if it is not.
+
+    An n-gram that occurs in the references of all images weighs log(1) = 0.
+    """
+    if len(references) == 1:
+        return "CIDEr is 0 by definition for a single image, whatever its caption"
+    ngrams = ({ngram for text in texts for ngram in _ngrams(text)} for texts in references.values())
+    first = next(ngrams, set())
+    if any(of_image != first for of_image in ngrams):
+        return None
+    return (
+        "CIDEr is 0 by definition, whatever the captions: all images have references of the same "
+        "words, so no word tells one image from another"
+    )
+
+
+def _ngrams(text: str) -> Iterator[tuple[str, ...]]:
+    """Yields the n-grams of which CIDEr takes account."""
+    words = tokenize(text).split()
+    return (
+        tuple(words[start : start + n]) for n in range(1, 5) for start in range(len(words) - n + 1)
+    )
 
 
 def _cider(

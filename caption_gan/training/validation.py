@@ -22,7 +22,7 @@ from caption_gan.metrics import diversity
 from caption_gan.metrics.collapse import image_dependence, out_of_bounds
 from caption_gan.metrics.fact_accuracy import fact_accuracy
 from caption_gan.metrics.metric import DistinctCount, Metric
-from caption_gan.metrics.quality import quality
+from caption_gan.metrics.quality import quality, why_cider_is_zero
 from caption_gan.metrics.repetition import repeated_token_rate
 from caption_gan.models.decoding import sampling
 from caption_gan.models.decoding.decoder import Decoded, DecodingOptions
@@ -123,7 +123,8 @@ class CaptionValidation:
             quality(dict(zip(targets, captions, strict=True)), targets)["CIDEr"].value
             for captions in (first, first[1:] + first[:1])
         )
-        metrics["image_dependence"] = image_dependence(matched, matched - mismatched)
+        if not why_cider_is_zero(targets):
+            metrics["image_dependence"] = image_dependence(matched, matched - mismatched)
         metrics["CIDEr"] = matched
         if self.fact_checker:
             facts = [

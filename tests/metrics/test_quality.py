@@ -212,3 +212,24 @@ def test_bounds_and_order(images: list[tuple[str, list[str]]]) -> None:
     each = per_image_cider(captions, references)
     assert per_image_cider(reordered, references) == pytest.approx(each, abs=1e-9)
     assert sum(each.values()) / len(each) == pytest.approx(scores["CIDEr"], abs=1e-9)
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.lists(st.sampled_from("ab"), min_size=1, max_size=3).map(" ".join),
+            min_size=1,
+            max_size=2,
+        ),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_cider_is_known_to_be_zero_by_definition(texts: list[list[str]]) -> None:
+    references = {str(image): of_image for image, of_image in enumerate(texts)}
+    best = max(
+        max(per_image_cider(dict.fromkeys(references, caption), references).values())
+        for of_image in texts
+        for caption in of_image
+    )
+    assert (scores_of.why_cider_is_zero(references) is not None) == (best == 0)
