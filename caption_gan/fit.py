@@ -98,7 +98,7 @@ def fit(config: Config, run: RunDirectory) -> TrainedRun:
     captioner = build_captioner(config, encoder, tokenizer.vocabulary_size)
     check_disk(captioner, run)
 
-    notes = [*splits["train"].skipped, *overlaps(list(splits.values()))]
+    notes = [*splits["train"].notes, *splits["train"].skipped, *overlaps(list(splits.values()))]
     notes += describe_captions(captions, tokenizer)
     notes += assign_word_vectors(captioner, tokenizer, config, captions)
     if strategies.is_chief():

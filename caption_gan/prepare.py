@@ -97,7 +97,7 @@ def describe(
         f"{sum(len(image.captions) for image in split.index)} captions"
         for split in splits
     ]
-    notes = [line for split in splits for line in split.skipped]
+    notes = [line for split in splits for line in (*split.notes, *split.skipped)]
     return [
         *counts,
         *dict.fromkeys(notes),

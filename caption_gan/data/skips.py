@@ -45,10 +45,12 @@ class Skips:
 
     Attributes:
         all: The skips, oldest first.
+        notes: Lines that say how the data set was read where its files leave a choice.
     """
 
     def __init__(self, skips: Iterable[Skip] = ()):
         self.all = list(skips)
+        self.notes: list[str] = []
 
     def add(self, reason: str, name: str, count: int = 1) -> None:
         """Adds a `Skip`."""

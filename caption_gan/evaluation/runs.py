@@ -80,7 +80,8 @@ def evaluate_run(
         scores.add(Scores({**baselines(examples, training_examples, fact_checker)}))
 
     evaluation = Evaluation.of_scores(split, images, scores, config, frontier)
-    _write(run, config, evaluation, [*notes, *prepared.skipped])
+    notes = list(dict.fromkeys([*notes, *prepared.notes, *prepared.skipped]))
+    _write(run, config, evaluation, notes)
     return evaluation
 
 

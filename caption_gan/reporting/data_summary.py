@@ -66,6 +66,7 @@ def write_data_summary(
         command=command,
         overlaps=overlaps(splits),
         splits=[_split_column(split, words[split.split], max_words) for split in splits],
+        notes=list(dict.fromkeys(note for split in splits for note in split.notes)),
         skipped={split.split: split.skipped for split in splits if split.skipped},
         max_words=max_words,
         lengths={

@@ -19,9 +19,11 @@ NONE = "\N{EN DASH}"
 EVIL = '<script>alert("1")</script> & <img src=x onerror=y>'
 
 
-def split_of(split: str, images: Sequence[IndexedImage], skipped: Sequence[str]) -> PreparedSplit:
-    """A split with lines on skipped data."""
-    words = SimpleNamespace(split=split, index=images, skipped=skipped)
+def split_of(
+    split: str, images: Sequence[IndexedImage], skipped: Sequence[str], notes: Sequence[str] = ()
+) -> PreparedSplit:
+    """A split with lines on skipped data and on how the data were read."""
+    words = SimpleNamespace(split=split, index=images, skipped=skipped, notes=notes)
     return cast(PreparedSplit, words)
 
 
@@ -172,6 +174,12 @@ def test_captions_in_several_blocks_are_counted(tmp_path: Path) -> None:
     assert table["captions"] == ["12,000"]
     assert table["words per caption"] == ["2 · 3 · 3"]
     assert table["distinct captions"] == ["25.01%"]  # 3,001 of 12,000.
+
+
+def test_notes_on_reading_are_listed_once(tmp_path: Path) -> None:
+    notes = ["3 texts of captions are lists", "the column set says the splits"]
+    page = write(tmp_path, split_of("train", [], [], notes), split_of("val", [], [], notes))
+    assert re.findall(r"<li>(.*?)</li>", page.section("notes")) == notes
 
 
 def test_skipped_data_are_listed_by_split(tmp_path: Path) -> None:

@@ -173,6 +173,7 @@ class PreparedSplit:
         index: The images, in the order of the records.
         size: Of all records, in bytes.
         skips: What could not be used.
+        notes: Lines that say how the data set was read where its files leave a choice.
     """
 
     directory: str
@@ -180,6 +181,7 @@ class PreparedSplit:
     index: Sequence[IndexedImage] = dataclasses.field(repr=False)
     size: int
     skips: Sequence[Skip] = dataclasses.field(repr=False)
+    notes: Sequence[str] = ()
 
     @property
     def images(self) -> int:

@@ -1,6 +1,7 @@
 """Prepares a data set: writes its checked images, captions and cached regions to shards, once."""
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -114,6 +115,7 @@ class Preparation:
         """
         self.write(split, lambda shard: not shard.is_complete())
         prepared = _read_split(self.directory, split, self.shards(split), self.source_skips)
+        prepared = dataclasses.replace(prepared, notes=self.skips.notes)
         if not prepared.images:
             raise CaptionGANError(
                 f"The split {split!r} of {self.config.data.source} has no image that can be used."

@@ -9,6 +9,7 @@ from typing import Any
 
 from caption_gan.config.data import DataConfig
 from caption_gan.data.skips import Skips
+from caption_gan.data.sources.caption_cells import caption_reader
 from caption_gan.data.sources.image_files import ImageFile, ImageFileSource, image_name
 from caption_gan.data.sources.json_records import read_records
 from caption_gan.data.sources.karpathy import read_karpathy
@@ -127,10 +128,12 @@ def _read_captions(path: str, skips: Skips, encoding: str) -> list[tuple[str, li
             skips.add("images have the id of another", name)
         names.setdefault(key, name)
     captions: dict[str, list[str]] = {key: [] for key in names}
+    texts = [annotation["caption"] for annotation in annotations]
+    read_text = caption_reader(texts, os.path.basename(path), skips)
     for annotation in annotations:
         key = str(annotation["image_id"])
         if key in captions:
-            captions[key].append(annotation["caption"])
+            captions[key] += read_text(annotation["caption"])
         else:
             skips.add("captions are of images that are not listed", f"id {key}")
     return [(name, captions[key]) for key, name in names.items()]

@@ -6,9 +6,11 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from itertools import chain
 
 from caption_gan.config.data import DataConfig
 from caption_gan.data.skips import Skips, shown
+from caption_gan.data.sources.caption_cells import caption_reader
 from caption_gan.data.sources.image_files import ImageFile, ImageFileSource, image_name
 from caption_gan.data.sources.karpathy import read_karpathy
 from caption_gan.data.sources.splits import hold_out
@@ -55,8 +57,10 @@ def open_flickr(config: DataConfig, skips: Skips) -> ImageFileSource:
         return ImageFileSource(splits, [folder, path, filesystem.modified(path)], skips, root)
     path = _find_required("file of captions", filesystem.is_file, root, CAPTION_FILES)
     captions: dict[str, list[str]] = defaultdict(list)
-    for name, texts in read_captions(path, skips, config.encoding).items():
-        captions[_path_below(folder, name)] += texts
+    texts_of = read_captions(path, skips, config.encoding)
+    read_text = caption_reader(chain(*texts_of.values()), os.path.basename(path), skips)
+    for name, texts in texts_of.items():
+        captions[_path_below(folder, name)] += chain(*map(read_text, texts))
     lists = {
         split: found[0]
         for split, name in SPLIT_LISTS.items()

@@ -13,6 +13,7 @@ from typing import Any
 
 from caption_gan.config.data import DataConfig
 from caption_gan.data.skips import Skips, shown
+from caption_gan.data.sources.caption_cells import caption_reader
 from caption_gan.data.sources.image_files import ImageFile, ImageFileSource, image_name
 from caption_gan.data.sources.splits import find_in_splits, hold_out, split_name
 from caption_gan.data.sources.tables import unquoted_cells
@@ -71,8 +72,22 @@ def _image_files(path: str, split: str, skips: Skips, encoding: str) -> dict[str
     split_of: dict[str, str] = {}
     listed = set()
     columns: dict[str, None] = {}
-    for place, row in _rows(path, skips, encoding):
+    rows = list(_rows(path, skips, encoding))
+    for _, row in rows:
         columns |= dict.fromkeys(row)
+    readers = {
+        column: caption_reader(
+            (row.get(column) for _, row in rows), f"the column {column} of {file_name}", skips
+        )
+        for column in columns
+        if CAPTION_COLUMN.fullmatch(column)
+    }
+    if "file_name" not in columns or not readers:
+        raise CaptionGANError(
+            f"{path}: expected columns file_name and caption, captions, caption_1 or text; found "
+            f"{', '.join(columns) or 'none'}."
+        )
+    for place, row in rows:
         image = row.get("file_name")
         if not isinstance(image, str) or not image.strip():
             skips.add(f"rows of {file_name} name no image", place)
@@ -85,12 +100,14 @@ def _image_files(path: str, split: str, skips: Skips, encoding: str) -> dict[str
         elif split_of.setdefault(image, row_split) != row_split:
             skips.add(f"rows of {file_name} put their image into a second split", place)
         else:
-            captions.setdefault(image, []).extend(_captions(row, file_name, place, skips))
-    if "file_name" not in columns or not any(map(CAPTION_COLUMN.fullmatch, columns)):
-        raise CaptionGANError(
-            f"{path}: expected columns file_name and caption, captions, caption_1 or text; found "
-            f"{', '.join(columns) or 'none'}."
-        )
+            texts = captions.setdefault(image, [])
+            cells = [(readers[column], cell) for column, cell in row.items() if column in readers]
+            for caption in (caption for read, cell in cells for caption in read(cell)):
+                if isinstance(caption, str):
+                    texts.append(caption)
+                else:
+                    name = f"{place} ({shown(caption)})"
+                    skips.add(f"captions of {file_name} are not texts", name)
     _count_images_without_rows(folder, listed, skips)
     splits: dict[str, list[ImageFile]] = defaultdict(list)
     for image, texts in captions.items():
@@ -145,17 +162,6 @@ def _csv_rows(path: str, text: str, skips: Skips) -> Iterator[tuple[str, dict[st
             f"{path} is not valid CSV from line {number + 1} on: {error}; quote captions with "
             "commas or line breaks, and double the quotation marks in them."
         ) from None
-
-
-def _captions(row: dict[str, Any], file_name: str, place: str, skips: Skips) -> Iterator[str]:
-    """Yields the captions in all caption columns of a row."""
-    for column, cell in row.items():
-        if CAPTION_COLUMN.fullmatch(column):
-            for caption in cell if isinstance(cell, list) else [cell]:
-                if isinstance(caption, str):
-                    yield caption
-                elif caption is not None:
-                    skips.add(f"captions of {file_name} are not strings", place)
 
 
 def _count_images_without_rows(folder: str, images: set[str], skips: Skips) -> None:

@@ -11,12 +11,14 @@ from typing import Any
 
 from caption_gan.config.data import DataConfig, HuggingFaceConfig
 from caption_gan.data.skips import Skips
+from caption_gan.data.sources.caption_cells import CaptionReader, caption_reader, captions_of
 from caption_gan.data.sources.hugging_face_rows import Columns, HuggingFaceSource, one_line_errors
 from caption_gan.data.sources.image_files import image_name
 from caption_gan.data.sources.splits import assign_splits, split_name
 from caption_gan.errors import CaptionGANError
 
 CAPTION_COLUMNS = ("caption", "captions", "text", "sentence", "sentences")
+STREAMED_ROWS = 100  # Read from each split of a streamed data set to know its captions.
 _SAVED = ("dataset_dict.json", "state.json")  # Files that `save_to_disk` writes.
 
 
@@ -42,12 +44,13 @@ def open_hugging_face(config: DataConfig, skips: Skips) -> HuggingFaceSource:
         tables = _by_split(root, tables, skips)
         columns = _columns(root, next(iter(tables.values())).features, settings)
         tables = {split: _undecoded(table, columns) for split, table in tables.items()}
+        readers = {name: _caption_reader(tables, name, skips) for name in columns.captions}
         rows = _rows_by_image(root, tables, columns, skips)
     if "val" not in rows:
         tables = {split: tables.get(split, tables["train"]) for split in ("train", "val", "test")}
         rows = _hold_out(rows, config.held_out)
     fingerprint = [root, version, dataclasses.asdict(settings), config.held_out]
-    return HuggingFaceSource(root, tables, columns, rows, fingerprint, skips)
+    return HuggingFaceSource(root, tables, columns, readers, rows, fingerprint, skips)
 
 
 def _load(root: str, settings: HuggingFaceConfig) -> tuple[Mapping[str, Any], Any]:
@@ -137,6 +140,19 @@ def _undecoded(table: Any, columns: Columns) -> Any:
     if isinstance(table.features[columns.image], datasets.Image):
         table = table.cast_column(columns.image, datasets.Image(decode=False))
     return table
+
+
+def _caption_reader(tables: Mapping[str, Any], column: str, skips: Skips) -> CaptionReader:
+    """Reads captions of a column; of a streamed data set only the first rows decide how."""
+    cells: list[Any] = []
+    for table in tables.values():
+        if "string" not in getattr(table.features[column], "dtype", ""):
+            return captions_of
+        if hasattr(table, "select"):
+            cells += _cells(table, column)
+        else:
+            cells += [row[column] for row in table.select_columns([column]).take(STREAMED_ROWS)]
+    return caption_reader(cells, f"the column {column}", skips)
 
 
 def _rows_by_image(

@@ -9,10 +9,9 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from caption_gan.data.example import Example
-from caption_gan.data.skips import SkipError, Skips
+from caption_gan.data.skips import SkipError, Skips, shown
+from caption_gan.data.sources.caption_cells import CaptionReader
 from caption_gan.errors import CaptionGANError
-
-CAPTION_KEYS = ("raw", "caption", "text")  # Keys of the text if captions are records.
 
 
 class Columns(NamedTuple):
@@ -36,6 +35,7 @@ class HuggingFaceSource:
         root: Name or path of the data set.
         tables: Dataset of `datasets` for each split, streamed or not.
         columns: Columns of all tables.
+        readers: Reader of each column of captions.
         rows: Row numbers by image id, for each split, in order.
         fingerprint: JSON-serializable value that changes whenever the examples may change.
         skips: Counts what cannot be used.
@@ -46,6 +46,7 @@ class HuggingFaceSource:
         root: str,
         tables: Mapping[str, Any],
         columns: Columns,
+        readers: Mapping[str, CaptionReader],
         rows: Mapping[str, Mapping[str, list[int]]],
         fingerprint: Any,
         skips: Skips,
@@ -53,6 +54,7 @@ class HuggingFaceSource:
         self.root = root
         self.tables = tables
         self.columns = columns
+        self.readers = readers
         self.images = {split: list(rows_of.items()) for split, rows_of in rows.items()}
         self.fingerprint = fingerprint
         self.skips = skips
@@ -75,13 +77,23 @@ class HuggingFaceSource:
             if row is None:  # A streamed data set may have fewer rows than it says.
                 self.skips.add("rows are announced but not there", image_id)
                 continue
-            cells = [row[name] for name in self.columns.captions]
-            cells += [cell for other in rows[1:] for cell in texts[other].values()]
-            captions = tuple(caption for cell in cells for caption in _captions(cell))
+            rows_of_image = [row, *(texts[other] for other in rows[1:])]
+            captions = [
+                caption for of_row in rows_of_image for caption in self._captions(of_row, image_id)
+            ]
             try:
-                yield Example(image_id, _image(row[self.columns.image]), captions)
+                yield Example(image_id, _image(row[self.columns.image]), tuple(captions))
             except SkipError as reason:
                 self.skips.add(str(reason), image_id)
+
+    def _captions(self, row: Mapping[str, Any], image_id: str) -> Iterator[str]:
+        for column, captions_of in self.readers.items():
+            for caption in captions_of(row[column]):
+                if isinstance(caption, str):
+                    yield caption
+                else:
+                    name = f"{image_id} ({shown(caption)})"
+                    self.skips.add(f"captions of the column {column} are not texts", name)
 
     def _read(self, split: str, rows: Sequence[int]) -> Iterator[Mapping[str, Any]]:
         table = self.tables[split]
@@ -112,22 +124,6 @@ def _image(cell: Any) -> bytes:
     if not content or not isinstance(content, bytes):
         raise SkipError("rows have no image")
     return content
-
-
-def _captions(cell: Any) -> Iterator[str]:
-    """Yields the captions in a cell: a string, a record, or a list of these."""
-    if isinstance(cell, str):
-        yield cell
-    elif isinstance(cell, Mapping) and (keys := [key for key in CAPTION_KEYS if key in cell]):
-        yield from _captions(cell[keys[0]])
-    elif isinstance(cell, list):
-        for item in cell:
-            yield from _captions(item)
-    elif cell is not None:
-        raise CaptionGANError(
-            "data.hugging_face.caption_columns: captions must be strings, lists of strings or "
-            f"records with {' or '.join(CAPTION_KEYS)}; found {cell!r:.60}."
-        )
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Folders of images with metadata, valid and invalid."""
 
+import csv
 import json
 import os
 
@@ -111,13 +112,35 @@ def test_images_of_the_same_name_in_different_folders(tmp_path):
     assert skips.lines() == ["1 images have no caption: dogs/2.png"]
 
 
+def test_lists_written_as_text_are_read_if_all_are(tmp_path):
+    rows = [
+        ["a.png", "['A dog', 'It''s a dog']".replace("''", "\\'"), "['x', 'y']"],
+        ["b.png", "['B']", "a plain text"],
+        ["c.png", "", ""],
+    ]
+    with open(tmp_path / "metadata.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["file_name", "caption_1", "caption_2"], *rows])
+    write(tmp_path, ["a.png", "b.png", "c.png"], "", "empty.txt")
+    skips = Skips()
+    assert captions(open_root(tmp_path, skips)) == {
+        "a.png": ("A dog", "It's a dog", "['x', 'y']"),
+        "b.png": ("B", "a plain text"),
+        "c.png": ("", ""),
+    }
+    assert skips.notes == [
+        "2 texts of the column caption_1 of metadata.csv are lists; each item is a caption",
+        "warning: 1 of 2 texts of the column caption_2 of metadata.csv look like lists of "
+        "captions, but the others do not; each is read as one caption",
+    ]
+
+
 def test_lines_that_are_not_json_are_counted(tmp_path):
     rows = ['{"file_name": "a.png", "text": "A."}', "", '{"file_name": "b.png"', "[1]", "{}"]
     skips = Skips()
     write(tmp_path, ["a.png"], "\r\n".join([*rows, '{"file_name": "a.png", "text": 5}']))
     assert captions(open_root(tmp_path, skips)) == {"a.png": ("A.",)}
     assert skips.lines() == [
-        "1 captions of metadata.jsonl are not strings: line 6",
+        "1 captions of metadata.jsonl are not texts: line 6 (5)",
         "2 lines of metadata.jsonl are not JSON objects: line 3, line 4",
         "1 rows of metadata.jsonl name no image: line 5",
     ]

@@ -264,10 +264,34 @@ def test_settings_that_do_not_fit_the_data_set(tmp_path, columns, settings, word
         open_set(tmp_path, **settings)
 
 
-def test_captions_that_are_not_strings(tmp_path):
-    write(tmp_path / "train.parquet", caption=[1.5])
-    with pytest.raises(CaptionGANError, match=r"^[^\n]*found 1\.5[^\n]*$"):
-        captions(open_set(tmp_path, held_out=0))
+def test_captions_that_are_not_texts_are_counted(tmp_path):
+    write(tmp_path / "train.parquet", caption=[1.5], text=["A."])
+    skips = Skips()
+    source = open_set(tmp_path, skips, held_out=0, caption_columns=["caption", "text"])
+    assert captions(source) == {"0.png": ("A.",)}
+    assert skips.lines() == ["1 captions of the column caption are not texts: 0.png (1.5)"]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_lists_written_as_text(tmp_path, streaming):
+    cells = ["['A dog' 'A wolf']", None, '["A cat"]']
+    write(tmp_path / "train.parquet", caption=cells, text=["[A.", "['B", "C."])
+    (tmp_path / "README.md").write_text(
+        "---\ndataset_info:\n  splits:\n  - name: train\n    num_examples: 3\n---\n"
+    )
+    skips = Skips()
+    settings = {"caption_columns": ["caption", "text"], "streaming": streaming}
+    source = open_set(tmp_path, skips, held_out=0, **settings)
+    assert list(captions(source).values()) == [
+        ("A dog", "A wolf", "[A."),
+        ("['B",),
+        ("A cat", "C."),
+    ]
+    assert skips.notes == [
+        "2 texts of the column caption are lists; each item is a caption",
+        "warning: 1 of 3 texts of the column text look like lists of captions, but the others do "
+        "not; each is read as one caption",
+    ]
 
 
 def test_several_image_columns_need_a_setting(tmp_path):

@@ -1,0 +1,81 @@
+"""Captions in the cells of tables: texts, lists, and lists that another program wrote as text.
+
+A table with lists becomes texts where it is saved as CSV, such as `['a dog', 'a cat']` (Python),
+`["a dog", "a cat"]` (JSON) or `['a dog' 'a cat']` (NumPy).
+"""
+
+import ast
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from caption_gan.data.skips import Skips
+
+CaptionReader = Callable[[Any], Iterator[Any]]
+"""Yields the captions in a cell, and whatever stands in place of one."""
+
+CAPTION_KEYS = ("raw", "caption", "text")  # Keys of the text if captions are records.
+_ITEM = r"""(?:u?'(?:[^'\\]|\\.)*'|u?"(?:[^"\\]|\\.)*"|None|nan)"""
+_ITEMS = rf"\s*(?:{_ITEM}(?:\s*,\s*{_ITEM})*\s*,?|{_ITEM}(?:\s+{_ITEM})*)?\s*"
+_LIST = re.compile(rf"\s*(?:\[{_ITEMS}\]|\({_ITEMS}\))\s*", re.DOTALL)
+_LIST_BEGINS = re.compile(r"""\s*[\[(]\s*u?['"]""")
+
+
+def captions_of(cell: Any) -> Iterator[Any]:
+    """Yields the captions in a cell: a text, a record, or a list of these."""
+    if isinstance(cell, Mapping) and (keys := [key for key in CAPTION_KEYS if key in cell]):
+        yield from captions_of(cell[keys[0]])
+    elif isinstance(cell, list):
+        for item in cell:
+            yield from captions_of(item)
+    elif cell is not None:
+        yield cell
+
+
+def caption_reader(cells: Iterable[Any], column: str, skips: Skips) -> CaptionReader:
+    """Returns what yields the captions in a cell of a column.
+
+    Texts are lists if every one of the column is: a single caption may well be in brackets.
+
+    Args:
+        cells: The cells of the column.
+        column: Names the column in notes.
+        skips: Receives a note if there are lists among the texts.
+    """
+    texts = [cell for cell in cells if isinstance(cell, str) and cell.strip()]
+    lists = sum(_parse_list(text) is not None for text in texts)
+    if 0 < lists == len(texts):
+        skips.notes.append(f"{lists} texts of {column} are lists; each item is a caption")
+        return _captions_of_text
+    if likely := sum(_LIST_BEGINS.match(text) is not None for text in texts):
+        skips.notes.append(
+            f"warning: {likely} of {len(texts)} texts of {column} look like lists of captions, but "
+            "the others do not; each is read as one caption"
+        )
+    return captions_of
+
+
+def _captions_of_text(cell: Any) -> Iterator[Any]:
+    yield from captions_of(_parse_list(cell) if isinstance(cell, str) and cell.strip() else cell)
+
+
+def _parse_list(text: str) -> list[Any] | None:
+    """The captions in a list that is written as text; None if the text is something else."""
+    if text.lstrip()[:1] not in ("[", "("):
+        return None
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = None
+    if isinstance(content, list):
+        captions = list(captions_of(content))
+        return captions if all(isinstance(caption, str) for caption in captions) else None
+    if not _LIST.fullmatch(text):
+        return None
+    # One item at a time: Python joins the texts of NumPy's list into one.
+    items = [item for item in re.findall(_ITEM, text, re.DOTALL) if item not in ("None", "nan")]
+    try:
+        return [ast.literal_eval(item) for item in items]
+    except (ValueError, SyntaxError):
+        return None
