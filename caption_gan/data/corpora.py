@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from caption_gan.data.skips import Skips
+from caption_gan.data.skips import Skips, shown
 from caption_gan.errors import CaptionGANError
 from caption_gan.storage import filesystem, text_files
 from caption_gan.text.tokenizer import Tokenizer
@@ -46,7 +46,10 @@ def read_corpora(
             text = line.strip()
             sentence = _sentence(text) if is_json and text else text
             if sentence is None:
-                skips.add(f"lines have no {' or '.join(KEYS)}, of {path}", f"line {number}")
+                skips.add(
+                    f"lines have no {' or '.join(KEYS)}, of {path}",
+                    f"line {number} ({shown(text)})",
+                )
             elif sentence:
                 yield sentence
 

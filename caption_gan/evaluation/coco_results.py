@@ -1,7 +1,7 @@
 """Scores captions of any system, given in the results format of COCO's evaluation server.
 
 Chen et al., "Microsoft COCO Captions: Data Collection and Evaluation Server" (2015). Image ids
-become strings: the number 42 and the string "42" mean the same image.
+become strings: the numbers 42 and 42.0 and the string "42" mean the same image.
 """
 
 import itertools
@@ -12,6 +12,7 @@ from typing import Any
 
 from caption_gan.config.run import EvaluationConfig, MonitorConfig
 from caption_gan.data.skips import NAMES_SHOWN
+from caption_gan.data.sources.json_records import ID
 from caption_gan.errors import CaptionGANError
 from caption_gan.evaluation.text_metrics import Scores, collapse_signs, score_captions
 from caption_gan.metrics.bootstrap import Bootstrap
@@ -153,13 +154,12 @@ def parse(text: str, where: str, expected: str) -> Any:
 
 
 def _as_id(value: Any, where: str) -> str:
-    if isinstance(value, str):
-        return _valid_unicode(value, f"{where}: the image id {_short(value)}")
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    raise CaptionGANError(
-        f"{where}: the image id is {_found(value)}; expected an integer or a string."
-    )
+    image_id = ID.read(value)
+    if image_id is None:
+        raise CaptionGANError(
+            f"{where}: the image id is {_found(value)}; expected an integer or a string."
+        )
+    return _valid_unicode(image_id, f"{where}: the image id {_short(image_id)}")
 
 
 def _expect_keys(entry: Any, where: str, *keys: str) -> None:

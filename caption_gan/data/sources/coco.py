@@ -11,14 +11,13 @@ from caption_gan.config.data import DataConfig
 from caption_gan.data.skips import Skips
 from caption_gan.data.sources.caption_cells import caption_reader
 from caption_gan.data.sources.image_files import ImageFile, ImageFileSource, image_name
-from caption_gan.data.sources.json_records import read_records
+from caption_gan.data.sources.json_records import CAPTIONS, ID, NAME, read_records
 from caption_gan.data.sources.karpathy import read_karpathy
 from caption_gan.data.sources.splits import hold_out
 from caption_gan.errors import CaptionGANError
 from caption_gan.storage import filesystem
 
 CAPTION_FILE = re.compile(r"captions_(train|val|test)(\d*)\.json")
-ID = (int, str)
 
 
 def open_coco(config: DataConfig, skips: Skips) -> ImageFileSource:
@@ -115,15 +114,15 @@ def _read_captions(path: str, skips: Skips, encoding: str) -> list[tuple[str, li
     images, annotations = read_records(
         path,
         {
-            "images": {"id": ID, "file_name": str},
-            "annotations": {"image_id": ID, "caption": str},
+            "images": {"id": ID, "file_name": NAME},
+            "annotations": {"image_id": ID, "caption": CAPTIONS},
         },
+        skips,
         encoding,
     )
     names: dict[str, str] = {}  # File names by id.
     for image in images:
-        # Some files have numbers as ids of images and strings in the annotations.
-        key, name = str(image["id"]), image_name(image["file_name"])
+        key, name = image["id"], image_name(image["file_name"])
         if key in names:
             skips.add("images have the id of another", name)
         names.setdefault(key, name)
@@ -131,7 +130,7 @@ def _read_captions(path: str, skips: Skips, encoding: str) -> list[tuple[str, li
     texts = [annotation["caption"] for annotation in annotations]
     read_text = caption_reader(texts, os.path.basename(path), skips)
     for annotation in annotations:
-        key = str(annotation["image_id"])
+        key = annotation["image_id"]
         if key in captions:
             captions[key] += read_text(annotation["caption"])
         else:

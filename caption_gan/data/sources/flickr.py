@@ -165,6 +165,8 @@ def read_captions(path: str, skips: Skips, encoding: str | None = None) -> dict[
         elif line.strip():
             problem = "have stray quotation marks" if '"' in line else "are malformed"
             skips.add(f"lines of {file_name} {problem}", f"line {number} ({shown(line)})")
+    if skips.all and not captions:
+        raise CaptionGANError(f"{path}: no line can be used. {'. '.join(skips.lines())}.")
     return dict(captions)
 
 

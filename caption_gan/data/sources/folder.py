@@ -85,12 +85,12 @@ def _image_files(path: str, split: str, skips: Skips, encoding: str) -> dict[str
     if "file_name" not in columns or not readers:
         raise CaptionGANError(
             f"{path}: expected columns file_name and caption, captions, caption_1 or text; found "
-            f"{', '.join(columns) or 'none'}."
+            f"{', '.join(columns) or 'none'}. {'. '.join(skips.lines())}".rstrip()
         )
     for place, row in rows:
         image = row.get("file_name")
         if not isinstance(image, str) or not image.strip():
-            skips.add(f"rows of {file_name} name no image", place)
+            skips.add(f"rows of {file_name} name no image", f"{place} ({shown(image)})")
             continue
         image = image_name(image)
         listed.add(image)
@@ -108,6 +108,8 @@ def _image_files(path: str, split: str, skips: Skips, encoding: str) -> dict[str
                 else:
                     name = f"{place} ({shown(caption)})"
                     skips.add(f"captions of {file_name} are not texts", name)
+    if not captions:
+        raise CaptionGANError(f"{path}: no row can be used. {'. '.join(skips.lines())}.")
     _count_images_without_rows(folder, listed, skips)
     splits: dict[str, list[ImageFile]] = defaultdict(list)
     for image, texts in captions.items():
@@ -126,13 +128,14 @@ def _rows(path: str, skips: Skips, encoding: str) -> Iterator[tuple[str, dict[st
         return
     for number, line in enumerate(text_files.lines(text), 1):
         try:
-            content = json.loads(line) if line.strip() else None
-        except ValueError:
+            # NaN, which Python writes for cells that pandas left empty, becomes None.
+            content = json.loads(line, parse_constant=lambda _: None) if line.strip() else None
+        except (ValueError, RecursionError):
             content = line
         if isinstance(content, dict):
             yield f"line {number}", content
         elif line.strip():
-            skips.add(f"lines of {name} are not JSON objects", f"line {number}")
+            skips.add(f"lines of {name} are not JSON objects", f"line {number} ({shown(line)})")
 
 
 def _csv_rows(path: str, text: str, skips: Skips) -> Iterator[tuple[str, dict[str, str]]]:

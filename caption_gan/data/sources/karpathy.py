@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 
-from caption_gan.data.skips import Skips
+from caption_gan.data.skips import Skips, shown
+from caption_gan.data.sources.caption_cells import captions_of
 from caption_gan.data.sources.image_files import ImageFile, image_name
-from caption_gan.data.sources.json_records import check_records, read_records
+from caption_gan.data.sources.json_records import CAPTIONS, LIST, NAME, read_records
 from caption_gan.data.sources.splits import SPLITS, split_name
+from caption_gan.errors import CaptionGANError
 from caption_gan.storage import filesystem
 
 
@@ -17,23 +19,32 @@ def read_karpathy(
     Args:
         path: The file, e.g. `dataset_coco.json`.
         folder: Returns the folder of an image, given its `filepath` or "" if it has none.
-        skips: Counts images of unknown splits.
+        skips: Counts images of unknown splits, and images and captions that cannot be used.
         encoding: As in `text_files.read_text`.
 
     Raises:
         CaptionGANError: The file is missing, damaged or of another format.
     """
-    keys = {"filename": str, "split": str, "sentences": list}
-    (images,) = read_records(path, {"images": keys}, encoding)
+    schema = {"filename": NAME, "split": NAME, "sentences": LIST}
+    (images,) = read_records(path, {"images": schema}, skips, encoding)
     splits: dict[str, list[ImageFile]] = {split: [] for split in SPLITS}
     for image in images:
         name = image_name(image["filename"])
-        split = "train" if image["split"] == "restval" else split_name(image["split"])
+        split_in_file = image["split"].strip()
+        split = "train" if split_in_file == "restval" else split_name(split_in_file)
         if split is None:
             skips.add(f"images are of an unknown split {image['split']!r}", name)
             continue
-        check_records(path, f"sentences of {name}", image["sentences"], {"raw": str})
-        captions = tuple(sentence["raw"] for sentence in image["sentences"])
-        image_path = filesystem.join(folder(image.get("filepath") or ""), name)
-        splits[split].append(ImageFile(name, image_path, captions))
-    return {split: entries for split, entries in splits.items() if entries}
+        captions: list[str] = []
+        for sentence in image["sentences"]:
+            if CAPTIONS.read(sentence) is not None:
+                captions += captions_of(sentence)
+            else:
+                skips.add("sentences have no raw text", f"{shown(sentence)} of {name}")
+        filepath = image.get("filepath")
+        image_path = filesystem.join(folder(filepath if isinstance(filepath, str) else ""), name)
+        splits[split].append(ImageFile(name, image_path, tuple(captions)))
+    used = {split: entries for split, entries in splits.items() if entries}
+    if images and not any(entry.captions for entries in used.values() for entry in entries):
+        raise CaptionGANError(f"{path}: no image can be used. {'. '.join(skips.lines())}.")
+    return used

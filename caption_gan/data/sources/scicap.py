@@ -17,7 +17,7 @@ from typing import Any
 
 from caption_gan.config.data import DataConfig, SciCapConfig
 from caption_gan.data.example import Example
-from caption_gan.data.skips import SkipError, Skips
+from caption_gan.data.skips import SkipError, Skips, shown
 from caption_gan.data.sources.image_files import ImageFile, ImageFileSource, read_image
 from caption_gan.data.sources.splits import SPLITS
 from caption_gan.errors import CaptionGANError
@@ -75,7 +75,8 @@ def open_scicap(config: DataConfig, skips: Skips) -> ImageFileSource:
         folder = _find(figures, *spellings)
         records_of[folder] = _find(records, *spellings)
         image_files[split] = [
-            ImageFile(name, filesystem.join(folder, name)) for name in _names(path, config.encoding)
+            ImageFile(name, filesystem.join(folder, name))
+            for name in _names(path, skips, config.encoding)
         ]
         # Includes the folders, because figures that are missing now may be added later.
         fingerprint += map(filesystem.modified, (path, folder, records_of[folder]))
@@ -90,12 +91,12 @@ def open_scicap(config: DataConfig, skips: Skips) -> ImageFileSource:
             raise SkipError("figures have no record") from None
         except CaptionGANError:
             raise SkipError("figures have a record that is not UTF-8 (see data.encoding)") from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise SkipError("figures have a record that is not JSON") from None
         example = read_image(dataclasses.replace(file, captions=(_caption(record, settings),)))
         words = record.get("Img-text")
-        image_text = " ".join(map(str, words)) if isinstance(words, list) else ""
-        return dataclasses.replace(example, image_text=image_text)
+        words = [word for word in words if isinstance(word, str)] if isinstance(words, list) else []
+        return dataclasses.replace(example, image_text=" ".join(words))
 
     return ImageFileSource(image_files, fingerprint, skips, root, read)
 
@@ -114,20 +115,27 @@ def _find(folder: str, *names: str) -> str:
     )
 
 
-def _names(path: str, encoding: str) -> list[str]:
+def _names(path: str, skips: Skips, encoding: str) -> list[str]:
     """File names of figures in one of the release's lists."""
     expected = "a JSON list of one or more file names of figures, e.g. 1001.0025v1-Figure2-1.png"
     try:
         names = json.loads(text_files.read_text(path, expected, encoding))
-    except ValueError:
+    except (ValueError, RecursionError):
         names = None
-    if not isinstance(names, list) or not names or not all(map(_is_file_name, names)):
+    usable = [name for name in names if _is_file_name(name)] if isinstance(names, list) else []
+    if not usable:
         raise CaptionGANError(f"{path} is not {expected}; unpack the release again.")
-    return [name.removesuffix(".png") + ".png" for name in names]
+    for number, name in enumerate(names, start=1):
+        if not _is_file_name(name):
+            skips.add(
+                f"entries of {os.path.basename(path)} are no file names",
+                f"number {number} ({shown(name)})",
+            )
+    return [name.removesuffix(".png") + ".png" for name in usable]
 
 
 def _is_file_name(name: Any) -> bool:
-    return isinstance(name, str) and "/" not in name
+    return isinstance(name, str) and bool(name.strip()) and "/" not in name
 
 
 def _caption(record: Any, settings: SciCapConfig) -> str:

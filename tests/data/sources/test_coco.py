@@ -145,6 +145,46 @@ def test_unusable_images_and_captions_are_counted(tmp_path):
     ]
 
 
+def test_records_that_are_null_or_badly_typed_are_counted_with_their_value(tmp_path):
+    write_captions(tmp_path, "train", {9: "a.jpg"}, [(9, "A")])
+    path = tmp_path / "annotations" / "captions_train.json"
+    content = json.loads(path.read_text())
+    content["images"] += [
+        None,
+        {"id": 5},
+        {"id": True, "file_name": "b.jpg"},
+        {"id": 6.0, "file_name": 7},
+    ]
+    content["annotations"] += [
+        {"image_id": 9, "caption": caption}
+        for caption in (None, 3, float("nan"), {"x": "A"}, [None])
+    ]
+    content["annotations"] += [
+        {"image_id": 9.0, "caption": "B"},
+        {"image_id": "9", "caption": ["C", "D"]},
+        {"image_id": "9", "caption": ""},
+        {"image_id": None, "caption": "E"},
+        {"image_id": 9.5, "caption": "F"},
+        [],
+    ]
+    path.write_text(json.dumps(content))
+    write_images(tmp_path / "images", "a.jpg")
+    skips = Skips()
+    source = open_root(tmp_path, skips, held_out=0)
+    # Empty captions are counted later.
+    assert named_examples(source, "train") == [("a.jpg", ("A", "B", "C", "D", ""))]
+    assert skips.lines() == [
+        "5 annotations of captions_train.json have no caption that is a text or a list of texts: "
+        'number 2 (null), number 3 (3), number 4 (NaN), number 5 ({"x": "A"}), number 6 ([null])',
+        "3 annotations of captions_train.json have no image_id that is an integer or a text: "
+        "number 10 (null), number 11 (9.5), number 12 ([])",
+        "2 images of captions_train.json have no file_name that is a text: "
+        "number 3 (the keys id), number 5 (7)",
+        "2 images of captions_train.json have no id that is an integer or a text: "
+        "number 2 (null), number 4 (true)",
+    ]
+
+
 def test_a_single_file_of_captions_is_divided_by_image(tmp_path):
     names = [f"{number}.jpg" for number in range(400)]
     captions = [(name, caption) for caption in ("A", "B") for name in names]
@@ -229,7 +269,10 @@ def instances(root: Path) -> str:
     """COCO's files of instances have boxes instead of captions."""
     content = {"images": [], "annotations": [{"image_id": 1, "bbox": [0, 0, 1, 1]}]}
     (root / "annotations" / "captions_train2014.json").write_text(json.dumps(content))
-    return "annotations, number 1: 'caption' is missing .* found the keys image_id, bbox"
+    return (
+        "none of the annotations can be used; in number 1 'caption' is no value that is a text .*: "
+        "found the keys image_id, bbox"
+    )
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,12 @@ def test_all_files_are_read_in_the_given_encoding(root, encoding):
         open_root(root)
 
 
+def test_a_file_without_a_usable_line_is_an_error_that_shows_the_first(root):
+    (root / "captions.txt").write_text("image,caption\na.jpg;A dog\nb.jpg;A cat\n")
+    with pytest.raises(CaptionGANError, match=r"no line can be used. 2 lines .* \('a.jpg;A dog'\)"):
+        open_root(root)
+
+
 def test_missing_images_and_captions_are_counted(root):
     (root / "Images" / "b.jpg").unlink()
     (root / "Flickr_8k.trainImages.txt").write_text("a.jpg\nb.jpg\nz.jpg\n")

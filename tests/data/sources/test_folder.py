@@ -141,9 +141,23 @@ def test_lines_that_are_not_json_are_counted(tmp_path):
     assert captions(open_root(tmp_path, skips)) == {"a.png": ("A.",)}
     assert skips.lines() == [
         "1 captions of metadata.jsonl are not texts: line 6 (5)",
-        "2 lines of metadata.jsonl are not JSON objects: line 3, line 4",
-        "1 rows of metadata.jsonl name no image: line 5",
+        "2 lines of metadata.jsonl are not JSON objects: "
+        """line 3 ('{"file_name": "b.png"'), line 4 ('[1]')""",
+        "1 rows of metadata.jsonl name no image: line 5 (null)",
     ]
+
+
+def test_nan_is_an_empty_cell(tmp_path):
+    row = {
+        "file_name": "a.png",
+        "caption_1": "A.",
+        "caption_2": float("nan"),
+        "split": float("nan"),
+    }
+    skips = Skips()
+    write(tmp_path, ["a.png"], [row, row | {"file_name": float("nan")}])
+    assert captions(open_root(tmp_path, skips)) == {"a.png": ("A.",)}
+    assert skips.lines() == ["1 rows of metadata.jsonl name no image: line 2 (null)"]
 
 
 def test_csv_rows_with_a_wrong_number_of_cells_are_counted(tmp_path):
@@ -203,6 +217,12 @@ def test_the_fingerprint_changes_with_metadata_and_images(tmp_path):
         ("metadata.jsonl", '{"file_name": "a", "story": 1}', "found file_name, story"),
         ("metadata.jsonl", "these\nare no rows\n", "found none"),
         ("metadata.csv", 'file_name,caption\na,A\nb,"B\nc,C\n', "not valid CSV from line 3 on"),
+        (
+            "metadata.jsonl",
+            '{"file_name": 5, "text": "A"}',
+            "no row can be used. 1 rows .* line 1 ",
+        ),
+        ("metadata.csv", "file_name,text,split\na,A,x\n", "no row can be used. 1 rows .* 'x'"),
         ("captions.json", "{}", "has no metadata.jsonl or metadata.csv"),
     ],
 )

@@ -46,22 +46,52 @@ def test_an_image_of_an_unknown_split_is_counted(tmp_path):
     assert skips.lines() == ["1 images are of an unknown split 'extra': b.jpg"]
 
 
+def test_records_that_are_null_or_badly_typed_are_counted_with_their_value(tmp_path):
+    good = image("a.jpg", " Train", "A", filepath=None)
+    good["sentences"] += [None, {"raw": None}, {"raw": 3}, {"raw": ""}, {"raw": ["B", "C"]}, "D"]
+    images = [
+        None,
+        good,
+        image("", "train", "E"),
+        image("b.jpg", None, "F"),
+        image(5, "train", "G"),
+    ]
+    images += [{**image("c.jpg", "train"), "sentences": None}, image("d.jpg", "val", filepath=3)]
+    skips = Skips()
+    assert read(tmp_path, {"images": images}, skips) == {
+        "train": [ImageFile("a.jpg", "/images/a.jpg", ("A", "", "B", "C", "D"))],
+        "val": [ImageFile("d.jpg", "/images/d.jpg")],
+    }
+    assert skips.lines() == [
+        "3 images of dataset.json have no filename that is a text: "
+        "number 1 (null), number 3 (''), number 5 (5)",
+        "1 images of dataset.json have no sentences that is a list: number 6 (null)",
+        "1 images of dataset.json have no split that is a text: number 4 (null)",
+        '3 sentences have no raw text: null of a.jpg, {"raw": null} of a.jpg, {"raw": 3} of a.jpg',
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
         ('{"images": [{"filename": "a.j', r"is not JSON, or is truncated: .*char 25\)"),
         ("", r"is not JSON, or is truncated: .*char 0\)"),
-        ([], r"the lists images; found the keys \(none\)"),
+        ([], r"the lists images; found \[\]"),
+        ({}, r"the lists images; found the keys \(none\)"),
         ({"info": 1, "images": {}}, "the lists images; found the keys info, images"),
         (
-            {"images": [image("a.jpg", "val"), {"filename": "b.jpg", "sentences": []}]},
-            "images, number 2: 'split' is missing .* found the keys filename, sentences",
+            {"images": [{"filename": "b.jpg", "sentences": []}, None]},
+            "none of the images can be used; in number 1 'split' .* the keys filename, sentences",
         ),
         (
             {"images": [{"filename": "b.jpg", "split": "val", "sentences": [{"tokens": []}]}]},
-            "sentences of b.jpg, number 1: 'raw' is missing .* found the keys tokens",
+            r"no image can be used. 1 sentences have no raw text: {\"tokens\": \[\]} of b.jpg",
         ),
-        ({"images": [3]}, r"'filename' is missing .* found the keys \(none\)"),
+        ({"images": [3]}, r"in number 1 'filename' is no value that is a text: found 3"),
+        (
+            {"images": [image("a.jpg", "x", "A")]},
+            "no image can be used. 1 images .* split 'x': a.jpg",
+        ),
     ],
 )
 def test_an_invalid_file_is_a_one_line_error(tmp_path, content, expected):

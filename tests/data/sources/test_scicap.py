@@ -181,12 +181,15 @@ def test_unusable_figures_are_counted_by_reason(root):
         if name != "no-figure":
             (figures / f"{name}.png").write_bytes(b"sources do not decode")
     names = [f"{name}.png" for name in planted]
-    write(root / LISTS / "First-Sentence/No-Subfig/train/file_idx.json", [*names, "fine.png"])
+    more = [None, 5, "", "fine.png"]
+    write(root / LISTS / "First-Sentence/No-Subfig/train/file_idx.json", [*names, *more])
     skips = Skips()
     source = open_tree(root, skips)
     (example,) = source.examples("train", range(9))
     assert (example.image_id, example.image_text) == ("fine.png", "")
     assert skips.lines() == [
+        "3 entries of file_idx.json are no file names: "
+        "number 10 (null), number 11 (5), number 12 ('')",
         "1 figures have a record that is not JSON: cut.png",
         "1 figures have a record that is not UTF-8 (see data.encoding): cp1252.png",
         "4 figures have no caption of the form lower_case: "
