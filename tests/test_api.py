@@ -25,7 +25,7 @@ from tests.runs import IMAGES, untrained_run
 
 SIZE = (4, 5)  # Rows and columns of the regions of an image.
 MISTAKES_OF_IMAGES = [
-    (b"no pixels", "not an image that can be decoded; give PNG"),
+    (b"no pixels", "not an image that can be decoded: it is of an unknown format; give PNG"),
     ("nowhere.png", r"\(nowhere.png\) cannot be read: No such file"),
     (5, "is of type int; give a path, bytes, a PIL image or an array"),
     (np.zeros([2, 8, 8, 3], np.uint8), r"uint8 of shape \[2, 8, 8, 3\]; give .* as a list"),

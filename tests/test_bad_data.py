@@ -48,7 +48,7 @@ def test_unusable_data_are_counted_and_the_rest_is_trained_on(photographs):
     done, run = fit(photographs, "--text.minimum_count=2")
     assert done.returncode == 0, done.stderr
     for note in (
-        "1 images do not decode: 0.jpg",
+        "1 images do not decode (of an unknown format; give PNG, JPEG, GIF, BMP or WebP): 0.jpg",
         "1 images are listed but not there: 1.jpg",
         "1 captions are empty, of: 2.jpg",
         "1 captions have no word of the vocabulary and were skipped",
@@ -69,7 +69,7 @@ def only_one_word(root: Path) -> str:
 def no_image_decodes(root: Path) -> str:
     for number in range(16, 20):
         (root / "Images" / f"{number}.jpg").write_bytes(b"")
-    return "The split 'val' of flickr has no image that can be used. 4 images do not decode"
+    return "The split 'val' of flickr has no image that can be used. 4 images do not decode ("
 
 
 def no_captions(root: Path) -> str:

@@ -5,10 +5,11 @@ B batch, N rows that decode.
 
 import tensorflow as tf
 
+from caption_gan.data.image_errors import describe_undecodable
 from caption_gan.data.images import NO_AUTOTUNE, decode_and_resize
 
 NO_BYTES = "no bytes"
-NO_IMAGE = "not an image that can be decoded (PNG, JPEG, GIF, BMP, WebP)"
+NO_IMAGE = "not an image that can be decoded: it is "
 
 
 def read_images(image_bytes: tf.Tensor, height: int, width: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -46,8 +47,17 @@ def read_images(image_bytes: tf.Tensor, height: int, width: int) -> tuple[tf.Ten
     position = tf.tensor_scatter_nd_update(
         tf.fill([rows + 1], last), row[:, tf.newaxis], tf.range(last + 1)
     )[:-1]  # [B]
-    reason = tf.where(tf.strings.length(image_bytes) == 0, NO_BYTES, NO_IMAGE)
-    error = tf.where(position == last, reason, "")
+    error = tf.cond(
+        last == rows,
+        lambda: tf.fill(tf.shape(image_bytes), ""),
+        lambda: tf.where(position == last, _describe(image_bytes), ""),
+    )
     # Avoids a copy of the pixels if all rows decode.
     pixels = tf.cond(last == rows, lambda: pixels[:-1], lambda: tf.gather(pixels, position))
     return tf.ensure_shape(pixels, [None, height, width, 3]), error
+
+
+def _describe(image_bytes: tf.Tensor) -> tf.Tensor:
+    """What is wrong with rows that do not decode, string [B]."""
+    reason = tf.strings.join([NO_IMAGE, describe_undecodable(image_bytes)])
+    return tf.where(tf.strings.length(image_bytes) == 0, NO_BYTES, reason)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from caption_gan.data.image_errors import why_undecodable
 from caption_gan.data.images import is_image
 from caption_gan.errors import CaptionGANError
 
@@ -51,7 +52,7 @@ def encode_image(image: ImageInput) -> bytes:
         )
     if not is_image(image):
         raise CaptionGANError(
-            "is not an image that can be decoded; give PNG, JPEG, GIF, BMP or WebP"
+            f"is not an image that can be decoded: it is {why_undecodable(image)}"
         )
     return image
 

@@ -171,15 +171,16 @@ def test_an_image_of_64_megapixels(kind, mode):
 def test_an_animated_webp_is_rejected():
     """TensorFlow would write outside its memory."""
     animated = WEBP(RGB, save_all=True, append_images=[RGB.rotate(180)])
-    assert read_images(tf.constant([animated]), 4, 4)[1].numpy().tolist() == [NO_IMAGE.encode()]
+    (error,) = read_images(tf.constant([animated]), 4, 4)[1].numpy()
+    assert b"an animated WebP file" in error
 
 
 @pytest.mark.parametrize("side, fine", [(64, True), (65_535, False)])
 def test_a_gif_that_claims_gigabytes_is_rejected(side, fine):
     encoded = bytearray(saved(PALETTE, "GIF"))
     encoded[6:10] = 2 * side.to_bytes(2, "little")
-    _, error = read_images(tf.constant([bytes(encoded)]), 4, 4)
-    assert error.numpy().tolist() == [b"" if fine else NO_IMAGE.encode()]
+    (error,) = read_images(tf.constant([bytes(encoded)]), 4, 4)[1].numpy()
+    assert error == b"" if fine else b"more than 268,435,456 pixels" in error
 
 
 SIDES = (6, 8)
@@ -200,7 +201,10 @@ def check(rows: list[bytes]) -> None:
     pixels, errors = (values.numpy() for values in read(tf.constant(rows, tf.string)))
     assert pixels.shape == (len(rows), *SIDES, 3)
     for encoded, image, error in zip(rows, pixels, errors, strict=True):
-        assert error.decode() == ("" if encoded in ALONE else NO_IMAGE if encoded else NO_BYTES)
+        if encoded and encoded not in ALONE:
+            assert error.decode().startswith(NO_IMAGE)
+        else:
+            assert error.decode() == ("" if encoded else NO_BYTES)
         assert np.array_equal(image, ALONE.get(encoded, np.zeros_like(image)))
 
 
@@ -259,4 +263,5 @@ def test_a_saved_model_reads_the_same_in_another_process(tmp_path):
     subprocess.run([sys.executable, "-P", "-c", LOADING, *paths], cwd=tmp_path, check=True)
     loaded = np.load(paths[2])
     assert np.array_equal(loaded["pixels"][:-2], np.stack([ALONE[encoded] for encoded in ALL]))
-    assert loaded["error"].tolist() == [b""] * len(ALL) + [NO_BYTES.encode(), NO_IMAGE.encode()]
+    assert loaded["error"].tolist() == read(tf.constant(rows))[1].numpy().tolist()
+    assert not any(loaded["error"][: len(ALL)])

@@ -157,7 +157,8 @@ def test_unusable_examples_are_skipped_and_counted(tmp_path, use):
     assert prepared.images == 9
     assert prepared.skipped == [
         "3 captions are empty, of: mute.png, half.png, ...",
-        "1 images do not decode: broken.jpg",
+        "1 images do not decode (of an unknown format; give PNG, JPEG, GIF, BMP or WebP): "
+        "broken.jpg",
         "1 images have no caption left: mute.png",
     ]
     examples = list(records.read_examples(prepared))

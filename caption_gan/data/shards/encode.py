@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from caption_gan.config.models import EncoderConfig
 from caption_gan.data.example import Example
+from caption_gan.data.image_errors import why_undecodable
 from caption_gan.data.images import decode_and_resize, is_image
 from caption_gan.data.parallel import parallel_map
 from caption_gan.data.shards.files import IndexedImage
@@ -137,7 +138,8 @@ def _decoded(
     )
     for example, decoded in pairs:
         if decoded is None:
-            skips.add("images do not decode", example.image_id)
+            reason = why_undecodable(example.image)
+            skips.add(f"images do not decode ({reason})", example.image_id)
         else:
             yield example, decoded
 

@@ -252,13 +252,13 @@ def test_skipped_images_are_listed(tmp_path, config, source):
 
     source.examples = examples
     lines = prepare(config, str(tmp_path / "shards"))
-    assert "2 images do not decode: train-3, train-17" in lines
+    assert "2 images do not decode (empty): train-3, train-17" in lines
     assert lines[0] == "train: 18 images, 36 captions"
     listed = [
         json.loads(line)
         for line in (tmp_path / "shards" / "skipped.jsonl").read_text().splitlines()
     ]
-    reason = "images do not decode"
+    reason = "images do not decode (empty)"
     assert listed == [
         {"split": "train", "reason": reason, "name": name, "count": 1}
         for name in ("train-3", "train-17")
