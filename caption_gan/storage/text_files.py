@@ -93,6 +93,31 @@ def _chunks(path: str, expected: str) -> Iterator[bytes]:
             yield chunk
 
 
+def encoding_of(path: str, encoding: str | None = None) -> str:
+    """The encoding of a text file, for libraries that read it themselves.
+
+    Args:
+        path: The file.
+        encoding: As in `read_text`.
+
+    Returns:
+        A name for Python's decoders; they skip the byte-order mark if there is one.
+
+    Raises:
+        CaptionGANError: As in `read_text`.
+    """
+    check(path, "text", encoding)
+    marked = _mark(next(_chunks(path, "text"), b""))
+    if marked:
+        return "utf-8-sig" if marked == UTF_8 else marked[:6]
+    return UTF_8 if encoding is None or _is_utf_8(_chunks(path, "text")) else encoding
+
+
+def _mark(head: bytes) -> str | None:
+    """The encoding that a byte-order mark names; None without a mark."""
+    return next((name for mark, name in _MARKS.items() if head.startswith(mark)), None)
+
+
 def _cut(texts: Iterable[str]) -> Iterator[str]:
     """Yields the lines of a text that comes in pieces."""
     rest = ""
@@ -109,7 +134,7 @@ def _cut(texts: Iterable[str]) -> Iterator[str]:
 def _decoded(path: str, read: Callable[[], Iterable[bytes]], encoding: str | None) -> Iterator[str]:
     """Yields the text of the chunks that `read` yields; it is called once for each pass."""
     head = next(iter(read()), b"")
-    name = next((name for mark, name in _MARKS.items() if head.startswith(mark)), None)
+    name = _mark(head)
     if name is None:
         name = UTF_8 if encoding is None or _is_utf_8(read()) else codecs.lookup(encoding).name
         _refuse_other_content(path, head, name, encoding)

@@ -12,6 +12,7 @@ from typing import Any
 from caption_gan.config.data import DataConfig, HuggingFaceConfig
 from caption_gan.data.skips import Skips
 from caption_gan.data.sources.caption_cells import CaptionReader, caption_reader, captions_of
+from caption_gan.data.sources.hugging_face_files import open_builder
 from caption_gan.data.sources.hugging_face_rows import Columns, HuggingFaceSource, one_line_errors
 from caption_gan.data.sources.image_files import image_name
 from caption_gan.data.sources.splits import assign_splits, split_name
@@ -40,7 +41,7 @@ def open_hugging_face(config: DataConfig, skips: Skips) -> HuggingFaceSource:
             "streamed, because the rows of an image may be far apart; set streaming to false."
         )
     with one_line_errors(root):
-        tables, version = _load(root, settings)
+        tables, version = _load(root, settings, config.encoding)
         tables = _by_split(root, tables, skips)
         columns = _columns(root, next(iter(tables.values())).features, settings)
         tables = {split: _undecoded(table, columns) for split, table in tables.items()}
@@ -53,7 +54,7 @@ def open_hugging_face(config: DataConfig, skips: Skips) -> HuggingFaceSource:
     return HuggingFaceSource(root, tables, columns, readers, rows, fingerprint, skips)
 
 
-def _load(root: str, settings: HuggingFaceConfig) -> tuple[Mapping[str, Any], Any]:
+def _load(root: str, settings: HuggingFaceConfig, encoding: str) -> tuple[Mapping[str, Any], Any]:
     """Opens the data set of this name: its tables by split, and a version of their content."""
     import datasets  # Imported here because it takes longer than opening other layouts.
 
@@ -64,10 +65,7 @@ def _load(root: str, settings: HuggingFaceConfig) -> tuple[Mapping[str, Any], An
         saved = datasets.load_from_disk(path)
         tables = {"train": saved} if isinstance(saved, datasets.Dataset) else saved
         return tables, [table._fingerprint for table in tables.values()]
-    if os.path.isfile(path):
-        builder = datasets.load_dataset_builder("parquet", data_files=path)
-    else:
-        builder = datasets.load_dataset_builder(path, settings.name, revision=settings.revision)
+    builder = open_builder(path, settings, encoding)
     version = [builder.hash, builder.config_id]
     if settings.streaming:
         return builder.as_streaming_dataset(), version
