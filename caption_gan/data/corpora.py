@@ -5,12 +5,14 @@ S sentences, T sequence length.
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from caption_gan.data.skips import Skips, shown
+from caption_gan.data.sources.json_records import read_array
 from caption_gan.errors import CaptionGANError
 from caption_gan.storage import filesystem, text_files
 from caption_gan.text.tokenizer import Tokenizer
@@ -26,8 +28,9 @@ def read_corpora(
     """Yields the sentences of text files.
 
     Args:
-        paths: Text files with one sentence per line, or JSON Lines (`.jsonl`) of strings or of
-            objects with a key `caption`, `text` or `sentence`. They may be larger than memory.
+        paths: Text files with one sentence per line, or JSON Lines or arrays (`.jsonl`, `.json`)
+            of strings or of objects with a key `caption`, `text` or `sentence`. Files of lines may
+            be larger than memory.
         skips: Counts lines without a sentence; empty lines are not counted.
         encoding: As in `text_files.read_text`.
 
@@ -40,18 +43,38 @@ def read_corpora(
                 f"data.corpora: {path} is not a file; expected sentences, one per line, or JSON "
                 "Lines."
             )
-        is_json = path.endswith(".jsonl")
-        lines = text_files.read_lines(path, "sentences, one per line", encoding)
-        for number, line in enumerate(lines, start=1):
-            text = line.strip()
-            sentence = _sentence(text) if is_json and text else text
+        for place, found, sentence in _sentences(path, encoding):
             if sentence is None:
                 skips.add(
-                    f"lines have no {' or '.join(KEYS)}, of {path}",
-                    f"line {number} ({shown(text)})",
+                    f"lines have no {' or '.join(KEYS)}, of {path}", f"{place} ({shown(found)})"
                 )
             elif sentence:
                 yield sentence
+
+
+def _sentences(path: str, encoding: str) -> Iterator[tuple[str, Any, str | None]]:
+    """Yields each place of a file, what stands there, and its sentence if it has one."""
+    expected = "sentences, one per line, or JSON Lines"
+    lines = enumerate(text_files.read_lines(path, expected, encoding), start=1)
+    filled = ((f"line {number}", line.strip()) for number, line in lines if line.strip())
+    if not path.endswith((".json", ".jsonl")):
+        yield from ((place, line, line) for place, line in filled)
+        return
+    first = next(filled, None)
+    if first is None:
+        return
+    array = None
+    if first[1].startswith("["):
+        array = read_array(text_files.read_text(path, expected, encoding), path)
+    if array is not None:
+        for number, element in enumerate(array, start=1):
+            yield f"number {number}", element, _sentence(element)
+        return
+    for place, line in chain([first], filled):
+        try:
+            yield place, line, _sentence(json.loads(line))
+        except ValueError:
+            yield place, line, None
 
 
 def check_corpora(paths: Sequence[str], encoding: str, tokenizer: Tokenizer | None = None) -> None:
@@ -134,12 +157,8 @@ def _nothing_usable(paths: Sequence[str], skips: Skips) -> CaptionGANError:
     )
 
 
-def _sentence(line: str) -> str | None:
-    """The sentence in a line of JSON; None if there is none."""
-    try:
-        content: Any = json.loads(line)
-    except ValueError:
-        return None
+def _sentence(content: Any) -> str | None:
+    """The sentence in an item of JSON; None if there is none."""
     if isinstance(content, dict):
         content = next((content[key] for key in KEYS if key in content), None)
     return content.strip() if isinstance(content, str) else None

@@ -45,6 +45,19 @@ def test_read_text_and_json_lines(tmp_path):
     assert line.endswith("""line 4 ('{"text": 4}'), line 5 ('{"te'), line 7 ('{"id": 5}')""")
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_json_array_of_sentences_is_read(tmp_path, name, indent):
+    skips = Skips()
+    path = write(tmp_path / name, json.dumps(["One", {"text": "Two"}, None, 3], indent=indent))
+    assert list(read_corpora([path], skips)) == ["One", "Two"]
+    (line,) = skips.lines()
+    assert line.endswith("number 3 (null), number 4 (3)")
+    assert list(read_corpora([write(tmp_path / name, "\n")], skips)) == []
+    with pytest.raises(CaptionGANError, match="is not JSON, or is truncated"):
+        list(read_corpora([write(tmp_path / name, '["One",\n"Two"')], skips))
+
+
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
 def test_corpora_are_read_in_their_encoding(tmp_path, name):
     sentences = ["une tasse de café", "ein Hund\u2028läuft"]

@@ -1,4 +1,4 @@
-"""A folder of images with `metadata.jsonl` or `metadata.csv`, the Hub's ImageFolder format.
+"""A folder of images with `metadata.jsonl`, `.csv` or `.json`, like the Hub's ImageFolder format.
 
 Not read with the library `datasets`, which neither names nor skips a malformed line.
 """
@@ -7,20 +7,22 @@ import csv
 import json
 import os
 import re
+import textwrap
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from caption_gan.config.data import DataConfig
 from caption_gan.data.skips import Skips, shown
 from caption_gan.data.sources.caption_cells import caption_reader
 from caption_gan.data.sources.image_files import ImageFile, ImageFileSource, image_name
+from caption_gan.data.sources.json_records import read_array
 from caption_gan.data.sources.splits import find_in_splits, hold_out, split_name
 from caption_gan.data.sources.tables import unquoted_cells
 from caption_gan.errors import CaptionGANError
 from caption_gan.storage import filesystem, text_files
 
-METADATA = ("metadata.jsonl", "metadata.csv")
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.json")
 CAPTION_COLUMN = re.compile(r"text|captions?(_?\d+)?", re.IGNORECASE)
 IMAGE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 
@@ -44,7 +46,7 @@ def open_folder(config: DataConfig, skips: Skips) -> ImageFileSource:
     if not files:
         raise CaptionGANError(
             f"data.root: {root} has no {' or '.join(METADATA)}; expected one there, or in each of "
-            "its folders train, val and test."
+            f"its folders train, val and test; found {_some(filesystem.listing(root))}."
         )
     splits: dict[str, list[ImageFile]] = defaultdict(list)
     for name, path in files.items():
@@ -85,7 +87,7 @@ def _image_files(path: str, split: str, skips: Skips, encoding: str) -> dict[str
     if "file_name" not in columns or not readers:
         raise CaptionGANError(
             f"{path}: expected columns file_name and caption, captions, caption_1 or text; found "
-            f"{', '.join(columns) or 'none'}. {'. '.join(skips.lines())}".rstrip()
+            f"{_some(columns)}. {'. '.join(skips.lines())}".rstrip()
         )
     for place, row in rows:
         image = row.get("file_name")
@@ -126,16 +128,31 @@ def _rows(path: str, skips: Skips, encoding: str) -> Iterator[tuple[str, dict[st
     if name.endswith(".csv"):
         yield from _csv_rows(path, text, skips)
         return
-    for number, line in enumerate(text_files.lines(text), 1):
-        try:
-            # NaN, which Python writes for cells that pandas left empty, becomes None.
-            content = json.loads(line, parse_constant=lambda _: None) if line.strip() else None
-        except (ValueError, RecursionError):
-            content = line
-        if isinstance(content, dict):
-            yield f"line {number}", content
-        elif line.strip():
-            skips.add(f"lines of {name} are not JSON objects", f"line {number} ({shown(line)})")
+    elements = read_array(text, path)
+    if elements is not None:
+        places = [(f"number {number}", element) for number, element in enumerate(elements, 1)]
+    else:
+        places = [
+            (f"line {number}", _json_or_text(line))
+            for number, line in enumerate(text_files.lines(text), 1)
+            if line.strip()
+        ]
+    whole = _json_or_text(text) if not any(isinstance(row, dict) for _, row in places) else None
+    if isinstance(whole, dict):  # A single object on several lines.
+        places = [("line 1", whole)]
+    for place, row in places:
+        if isinstance(row, dict):
+            yield place, row
+        else:
+            skips.add(f"rows of {name} are not JSON objects", f"{place} ({shown(row)})")
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        # NaN, which Python writes for cells that pandas left empty, becomes None.
+        return json.loads(text, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _csv_rows(path: str, text: str, skips: Skips) -> Iterator[tuple[str, dict[str, str]]]:
@@ -165,6 +182,10 @@ def _csv_rows(path: str, text: str, skips: Skips) -> Iterator[tuple[str, dict[st
             f"{path} is not valid CSV from line {number + 1} on: {error}; quote captions with "
             "commas or line breaks, and double the quotation marks in them."
         ) from None
+
+
+def _some(names: Iterable[str]) -> str:
+    return textwrap.shorten(", ".join(names), 100, placeholder=" ...") or "none"
 
 
 def _count_images_without_rows(folder: str, images: set[str], skips: Skips) -> None:

@@ -82,6 +82,29 @@ def read_records(
     return [usable_records(path, key, lists[key], schemas[key], skips) for key in schemas]
 
 
+def read_array(text: str, path: str) -> list[Any] | None:
+    """The elements of a text that is one JSON array; None if it is JSON Lines or something else.
+
+    NaN, which Python writes for cells that pandas left empty, becomes None.
+
+    Raises:
+        CaptionGANError: The text begins as an array but is no JSON.
+    """
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        return json.loads(text, parse_constant=lambda _: None)
+    except (ValueError, RecursionError) as error:
+        first_line = text_files.lines(text.lstrip())[0]
+        try:
+            json.loads(first_line)  # JSON Lines of arrays.
+        except (ValueError, RecursionError):
+            raise CaptionGANError(
+                f"{path} is not JSON, or is truncated: {error}; expected JSON Lines or an array."
+            ) from None
+        return None
+
+
 def usable_records(
     path: str, name: str, records: Sequence[Any], schema: Schema, skips: Skips
 ) -> list[dict[str, Any]]:

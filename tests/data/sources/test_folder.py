@@ -141,10 +141,27 @@ def test_lines_that_are_not_json_are_counted(tmp_path):
     assert captions(open_root(tmp_path, skips)) == {"a.png": ("A.",)}
     assert skips.lines() == [
         "1 captions of metadata.jsonl are not texts: line 6 (5)",
-        "2 lines of metadata.jsonl are not JSON objects: "
-        """line 3 ('{"file_name": "b.png"'), line 4 ('[1]')""",
+        "2 rows of metadata.jsonl are not JSON objects: "
+        """line 3 ('{"file_name": "b.png"'), line 4 ([1])""",
         "1 rows of metadata.jsonl name no image: line 5 (null)",
     ]
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "metadata.jsonl"])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_json_array_of_objects_is_read(tmp_path, name, indent):
+    rows = [{"file_name": "a.png", "text": "A."}, None, {"file_name": "a.png", "captions": ["B."]}]
+    skips = Skips()
+    write(tmp_path, ["a.png"], "\n" + json.dumps(rows, indent=indent) + "\n", name)
+    assert captions(open_root(tmp_path, skips)) == {"a.png": ("A.", "B.")}
+    assert skips.lines() == [f"1 rows of {name} are not JSON objects: number 2 (null)"]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_metadata_json_may_have_lines_or_one_object(tmp_path, indent):
+    write(tmp_path, ["a.png"], json.dumps({"file_name": "a.png", "text": "A."}, indent=indent))
+    (tmp_path / "metadata.jsonl").rename(tmp_path / "metadata.json")
+    assert captions(open_root(tmp_path)) == {"a.png": ("A.",)}
 
 
 def test_nan_is_an_empty_cell(tmp_path):
@@ -223,7 +240,14 @@ def test_the_fingerprint_changes_with_metadata_and_images(tmp_path):
             "no row can be used. 1 rows .* line 1 ",
         ),
         ("metadata.csv", "file_name,text,split\na,A,x\n", "no row can be used. 1 rows .* 'x'"),
-        ("captions.json", "{}", "has no metadata.jsonl or metadata.csv"),
+        (
+            "metadata.json",
+            '[{"file_name": "a.png", "text"',
+            "is not JSON, or is truncated",
+        ),
+        ("metadata.json", '["a.png", "b.png"]', "found none. 2 rows .*: number 1 .'a.png'"),
+        ("metadata.json", json.dumps({"a" * 9: "A", "b" * 99: 1}), "found aaaaaaaaa, ..."),
+        ("captions.json", "{}", "has no metadata.jsonl .*; found a.png, captions.json"),
     ],
 )
 def test_an_invalid_folder_is_a_one_line_error(tmp_path, name, metadata, words):
