@@ -25,6 +25,7 @@ _PLAIN = (
     (r"Not of type \w+: ", ""),
     (r"Expected a typing\.Literal\[(.*?)\]\. Got value: ", r"expected one of \1; got "),
     (r"Expected a <class 'bool'>\. Got value: ", "expected true or false; got "),
+    (r"Expected a <class 'list'>\. Got value: ", "expected a list, e.g. [a,b]; got "),
     (r"invalid literal for int\(\) with base 10: ", "expected an integer; got "),
     (r"could not convert string to float: ", "expected a number; got "),
     (r"(\S+) does not conform to restriction v(.*)", r"expected a value \2; got \1"),

@@ -22,6 +22,7 @@ from caption_gan.evaluation.run_comparison import compare, comparison_lines, wri
 from caption_gan.evaluation.runs import evaluate_run, output_paths
 from caption_gan.evaluation.saved_models import evaluate_saved_model, is_saved_model
 from caption_gan.run import RunDirectory, load_run
+from caption_gan.storage.paths import expand, local_path, resolve
 
 PROGRAM = "python -m caption_gan.evaluate"
 
@@ -30,7 +31,9 @@ def main() -> None:
     """Runs the program."""
     first_line, _, rest = (__doc__ or "").partition("\n\n")
     parser = ArgumentParser(prog=PROGRAM, description=f"{first_line} {rest}")
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="run directory or SavedModel")
+    parser.add_argument(
+        "runs", nargs="*", metavar="RUN", type=expand, help="run directory or SavedModel"
+    )
     parser.add_argument("--split", default="val", help="train, val or test")
     parser.add_argument(
         "--frontier",
@@ -39,17 +42,20 @@ def main() -> None:
     )
     parser.add_argument(
         "--dual_encoder",
-        default=None,
+        type=resolve,
         help="SavedModel of a dual encoder such as CLIP, for retrieval metrics",
     )
     parser.add_argument(
-        "--to", default="comparison.html", help="HTML file of the comparison of several runs"
+        "--to",
+        type=expand,
+        default="comparison.html",
+        help="HTML file of the comparison of several runs",
     )
-    parser.add_argument("--results", default=None, help="captions in COCO's format")
+    parser.add_argument("--results", type=expand, help="captions in COCO's format")
     parser.add_argument(
-        "--ratings", default=None, help="human ratings, in Flickr8k's formats or JSON lines"
+        "--ratings", type=expand, help="human ratings, in Flickr8k's formats or JSON lines"
     )
-    parser.add_argument("--references", default=None, help="references for --results or --ratings")
+    parser.add_argument("--references", type=expand, help="references for --results or --ratings")
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object and nothing else"
     )
@@ -107,7 +113,7 @@ def evaluate_captioner(
         frontier: Whether to sample a run's captions at many temperatures, for the frontier.
         dual_encoder: Replaces `evaluation.dual_encoder` of the run's settings.
     """
-    path = Path(path)
+    path = local_path(path)
 
     def with_encoder(config: Config) -> Config:
         if dual_encoder is None:

@@ -6,12 +6,12 @@ is the time in seconds, so that a server loads the newest; the folder appears wh
 
 import json
 import time
-from pathlib import Path
 
 from caption_gan.command_line import ArgumentParser, run_program
 from caption_gan.exporting.allowed_operations import NEWEST_ENGINE
 from caption_gan.exporting.quantization import WEIGHT_TYPES, QuantizationLoss
 from caption_gan.exporting.versions import ASSETS_EXTRA, QUANTIZATION_FILE, export_run
+from caption_gan.storage.paths import local_path
 
 
 def main() -> None:
@@ -19,10 +19,17 @@ def main() -> None:
     parser = ArgumentParser(
         prog="python -m caption_gan.export", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("run", metavar="RUN", help="run directory that fit wrote")
-    parser.add_argument("--to", default=None, help="folder of versions; if not given, RUN/export")
+    parser.add_argument("run", metavar="RUN", type=local_path, help="run directory that fit wrote")
     parser.add_argument(
-        "--ensemble", nargs="+", default=[], metavar="RUN", help="more runs, to form an ensemble"
+        "--to", type=local_path, help="folder of versions; if not given, RUN/export"
+    )
+    parser.add_argument(
+        "--ensemble",
+        nargs="+",
+        type=local_path,
+        default=[],
+        metavar="RUN",
+        help="more runs, to form an ensemble",
     )
     parser.add_argument(
         "--engine",
@@ -38,10 +45,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print only one JSON object")
     arguments = parser.parse_args()
     started = time.monotonic()
-    run = Path(arguments.run)
-    to = Path(arguments.to) if arguments.to else run / "export"
-    others = [Path(other) for other in arguments.ensemble]
-    version = export_run(run, to, arguments.engine, others, arguments.weights)
+    run = arguments.run
+    to = arguments.to or run / "export"
+    version = export_run(run, to, arguments.engine, arguments.ensemble, arguments.weights)
     seconds = time.monotonic() - started
     description = version / ASSETS_EXTRA / QUANTIZATION_FILE
     loss = json.loads(description.read_text()) if arguments.weights else {}

@@ -21,6 +21,7 @@ from caption_gan.command_line import ArgumentParser, run_program
 from caption_gan.data.service.client import is_listening, wait_for_dispatcher
 from caption_gan.data.service.dispatcher import Dispatcher
 from caption_gan.errors import CaptionGANError
+from caption_gan.storage.paths import resolve
 
 DISPATCHER_PORT, WORKER_PORT = 5050, 5051
 CHECK_INTERVAL = 5.0  # Seconds.
@@ -128,7 +129,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--work_dir",
-        type=str | None,
+        type=resolve,
         help="folder for the dispatcher's state, so that it can restart",
     )
     parser.add_argument(

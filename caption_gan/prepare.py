@@ -22,6 +22,7 @@ from caption_gan.models.encoders.encoder import build_encoder
 from caption_gan.reporting.data_summary import overlaps, write_data_summary
 from caption_gan.run import config_parser, merge_settings
 from caption_gan.storage import filesystem
+from caption_gan.storage.paths import expand
 
 SHOWN_IMAGES = 24
 
@@ -110,7 +111,9 @@ def describe(
 def main() -> None:
     """Runs the program."""
     parser = config_parser("python -m caption_gan.prepare", (__doc__ or "").splitlines()[0])
-    parser.add_argument("--to", help="folder for the shards; default: a folder in data.cache")
+    parser.add_argument(
+        "--to", type=expand, help="folder for the shards; default: a folder in data.cache"
+    )
     parser.add_argument("--shard_index", type=int, default=0, help="number of this machine, from 0")
     parser.add_argument("--shard_count", type=int, default=1, help="number of machines")
     arguments, config = merge_settings(parser, sys.argv[1:])
@@ -119,9 +122,8 @@ def main() -> None:
             f"--shard_index {arguments.shard_index} and --shard_count {arguments.shard_count}: "
             "expected 0 <= shard_index < shard_count"
         )
-    directory = filesystem.resolve(arguments.to) if arguments.to else None
     command = shlex.join(["python", "-m", "caption_gan.prepare", *sys.argv[1:]])
-    lines = prepare(config, directory, arguments.shard_index, arguments.shard_count, command)
+    lines = prepare(config, arguments.to, arguments.shard_index, arguments.shard_count, command)
     print("\n".join(lines))
 
 

@@ -23,6 +23,7 @@ import keras
 
 from caption_gan.command_line import ArgumentParser, RaisingArgumentParser
 from caption_gan.config.checks import check
+from caption_gan.config.paths import with_absolute_paths
 from caption_gan.config.renamed import RENAMED, RENAMED_VALUES
 from caption_gan.config.run import Config
 from caption_gan.errors import CaptionGANError, UsageError
@@ -31,6 +32,7 @@ from caption_gan.models.decoding.ensemble import CaptionerEnsemble
 from caption_gan.models.encoders.encoder import Encoder, build_encoder
 from caption_gan.models.generators.generator import build_generator
 from caption_gan.storage.atomic import replacing
+from caption_gan.storage.paths import local_path
 from caption_gan.text.tokenizer import Tokenizer
 
 # Settings that do not affect the trained weights.
@@ -53,7 +55,7 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.path = local_path(path)
         self.config = self.path / "config.yaml"
         self.vocabulary = self.path / "vocabulary.txt"
         self.checkpoints = self.path / "checkpoints"
@@ -64,6 +66,11 @@ class RunDirectory:
         self.metrics = self.path / "metrics.json"
         self.captions = self.path / "captions.jsonl"
         self.report = self.path / "report.html"
+
+    @property
+    def name(self) -> str:
+        """The folder's name, also of a relative path such as `.`."""
+        return self.path.resolve().name
 
     def stage_name(self, config: Config, number: int) -> str:
         """Returns the name of the stage at a position in `config.stages`."""
@@ -85,10 +92,13 @@ class RunDirectory:
                 f"{self.path} is not a run directory: it has no {self.config.name}. Give the "
                 "folder that `python -m caption_gan.fit` printed at its end."
             )
-        return read_config_file(self.config)
+        config = read_config_file(self.config)
+        # A run that was moved is where it is, whatever its settings say.
+        return dataclasses.replace(config, run_dir=str(self.path))
 
     def write_config(self, config: Config) -> None:
-        """Writes the settings of the run."""
+        """Writes the settings of the run, usable from any folder."""
+        config = dataclasses.replace(config, run_dir=str(self.path.absolute()))
         with replacing(self.config) as temporary:
             temporary.write_text(dump_config(config))
 
@@ -219,9 +229,13 @@ def merge_settings(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[An
 
 
 def config_from(parser: ArgumentParser, arguments: Any) -> Config:
-    """Returns the settings in the parsed arguments of a parser of `config_parser`."""
+    """Returns the settings in the parsed arguments of a parser of `config_parser`.
+
+    Relative paths, also those in files of settings, are relative to the working directory.
+    """
     settings = parser.instantiate(arguments)
-    return Config(**{field.name: settings[field.name] for field in dataclasses.fields(Config)})
+    config = Config(**{field.name: settings[field.name] for field in dataclasses.fields(Config)})
+    return with_absolute_paths(config)
 
 
 def dump_config(config: Config) -> str:

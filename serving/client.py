@@ -134,7 +134,8 @@ def _parse() -> argparse.Namespace:
         prog="python -m serving.client", description=(__doc__ or "").splitlines()[0]
     )
     add, unset = parser.add_argument, argparse.SUPPRESS
-    add("images", nargs="+", metavar="IMAGE", help="PNG, JPEG, GIF, BMP or WebP")
+    expand = os.path.expanduser
+    add("images", nargs="+", metavar="IMAGE", type=expand, help="PNG, JPEG, GIF, BMP or WebP")
     add(
         "--signature",
         choices=(names.DEFAULT, names.SAMPLE, names.BEAM),
@@ -170,9 +171,14 @@ def _parse() -> argparse.Namespace:
         metavar="URL",
         help=f"use REST (default URL: {REST_ADDRESS})",
     )
-    add("--ca", metavar="FILE", help="CA certificate (PEM); turns on TLS")
-    add("--cert", metavar="FILE", help="client certificate (PEM), if the server requires one")
-    add("--key", metavar="FILE", help="private key of --cert (PEM)")
+    add("--ca", metavar="FILE", type=expand, help="CA certificate (PEM); turns on TLS")
+    add(
+        "--cert",
+        metavar="FILE",
+        type=expand,
+        help="client certificate (PEM), if the server requires one",
+    )
+    add("--key", metavar="FILE", type=expand, help="private key of --cert (PEM)")
     arguments = parser.parse_args()
 
     if arguments.signature != names.SAMPLE and any(name in arguments for name in SAMPLING_INPUTS):

@@ -21,7 +21,7 @@ from google.protobuf.message import Message
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from serving.errors import RequestError, ServingError
-from serving.model_configs import validated_models
+from serving.model_configs import absolute_path, validated_models
 
 _PACKAGE = "tensorflow.serving"
 _FIELDS = {
@@ -151,7 +151,7 @@ def read_ssl_config(path: Path) -> Any:
 
 
 def read_model_config(path: Path) -> ModelServerConfig:
-    """Reads `--model_config_file`.
+    """Reads `--model_config_file`; relative folders in it are in the working directory.
 
     Raises:
         ServingError: The file cannot be read, or a model's configuration is wrong.
@@ -159,6 +159,8 @@ def read_model_config(path: Path) -> ModelServerConfig:
     config = _parse(path, ModelServerConfig(), _MODEL_CONFIG_EXAMPLE)
     if config.WhichOneof("config") is None:
         raise ServingError(f"{path}: expected {_MODEL_CONFIG_EXAMPLE}; got no model_config_list")
+    for model in config.model_config_list.config:
+        model.base_path = absolute_path(model.base_path)
     try:
         validated_models(config)
     except RequestError as error:

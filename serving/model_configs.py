@@ -12,6 +12,11 @@ from serving.errors import RequestError, invalid
 PLATFORM = "tensorflow"
 
 
+def absolute_path(path: str) -> str:
+    """Returns a folder that the operator gave; a relative one is in the working directory."""
+    return os.path.abspath(os.path.expanduser(path)) if path and "://" not in path else path
+
+
 def validated_models(config: ModelServerConfig) -> dict[str, ModelConfig]:
     """Returns copies of the models' configurations by name.
 

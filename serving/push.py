@@ -42,6 +42,7 @@ from caption_gan.exporting.versions import (
 )
 from caption_gan.run import load_run
 from caption_gan.storage.atomic import flush
+from caption_gan.storage.paths import local_path
 from serving.errors import ServingError
 from serving.infra_validation import CORRUPT_ROW, SignatureCheck, validate
 from serving.version_policy import Policy, aspired_versions
@@ -59,8 +60,12 @@ def main() -> None:
     """The program."""
     first_line, _, rest = (__doc__ or "").partition("\n\n")
     parser = ArgumentParser(prog="python -m serving.push", description=f"{first_line} {rest}")
-    parser.add_argument("run", nargs="?", metavar="RUN", help="run directory that fit wrote")
-    parser.add_argument("--to", required=True, help="folder of the model's versions")
+    parser.add_argument(
+        "run", nargs="?", metavar="RUN", type=local_path, help="run directory that fit wrote"
+    )
+    parser.add_argument(
+        "--to", required=True, type=local_path, help="folder of the model's versions"
+    )
     parser.add_argument("--rollback", action="store_true", help="withdraw the newest version")
     parser.add_argument("--evaluate", action="store_true", help="evaluate the run again")
     parser.add_argument(
@@ -88,7 +93,7 @@ def main() -> None:
     # This process and the server share a GPU; by default the first would take all of its memory.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
-    directory = Path(arguments.to)
+    directory = arguments.to
     record: Record = {"action": "rollback" if arguments.rollback else "push"}
     try:
         if arguments.run:
@@ -98,7 +103,7 @@ def main() -> None:
                 roll_back(directory, record)
             else:
                 push(
-                    Path(arguments.run),
+                    arguments.run,
                     directory,
                     record,
                     min_cider=arguments.min_cider,

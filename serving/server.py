@@ -1,4 +1,4 @@
-"""A model server on one machine: `python -m serving.server --model_name=N --model_base_path=/DIR`.
+"""A model server on one machine: `python -m serving.server --model_name=N --model_base_path=DIR`.
 
 It takes the flags of `tensorflow_model_server`, loads the same folders and returns the same
 responses. `ModelServer` connects the parts: flags -> models (`manager`) -> requests
@@ -30,7 +30,7 @@ from serving.errors import RequestError, ServingError
 from serving.grpc_api import start_grpc
 from serving.http_server import GRACE_SECONDS, serve_rest
 from serving.manager import ModelManager
-from serving.model_configs import PLATFORM
+from serving.model_configs import PLATFORM, absolute_path
 from serving.monitoring import Monitoring
 from serving.prediction_service import PredictionService
 from serving.rest_api import rest_app
@@ -153,7 +153,9 @@ def model_server_config(options: argparse.Namespace) -> ModelServerConfig:
         return read_model_config(options.model_config_file)
     config = ModelServerConfig()
     config.model_config_list.config.add(
-        name=options.model_name, base_path=options.model_base_path, model_platform=PLATFORM
+        name=options.model_name,
+        base_path=absolute_path(options.model_base_path),
+        model_platform=PLATFORM,
     )
     return config
 
@@ -204,16 +206,16 @@ def argument_parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{name}", type=kind, default=default, help=text, **optional)  # type: ignore[arg-type]
 
     add("port", port, 8500, "port of the gRPC API; 0 for none; default %(default)s")
-    add("grpc_socket_path", str, None, "path of a Unix socket for the gRPC API")
+    add("grpc_socket_path", os.path.expanduser, None, "path of a Unix socket for the gRPC API")
     add("rest_api_port", port, 0, "port of the REST API; 0 for none; default %(default)s")
     add(
         "rest_api_timeout_in_ms", positive, 30_000, "timeout of a REST request; default %(default)s"
     )
     add("model_name", str, "default", "name of the model; default %(default)s")
-    add("model_base_path", str, "", "absolute path of the model's folder of versions")
+    add("model_base_path", str, "", "the model's folder of versions")
     add(
         "model_config_file",
-        Path,
+        file_path,
         None,
         "several models: a ModelServerConfig in protobuf text format",
     )
@@ -222,14 +224,14 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     add("file_system_poll_wait_seconds", non_negative, 1, "interval of version scans; 0: only one")
     add("enable_batching", boolean, False, "batch the inputs of concurrent requests")
-    add("batching_parameters_file", Path, None, "BatchingParameters in protobuf text format")
+    add("batching_parameters_file", file_path, None, "BatchingParameters in protobuf text format")
     add(
         "monitoring_config_file",
-        Path,
+        file_path,
         None,
         "MonitoringConfig (Prometheus) in protobuf text format",
     )
-    add("ssl_config_file", Path, None, "SSLConfig (TLS for gRPC) in protobuf text format")
+    add("ssl_config_file", file_path, None, "SSLConfig (TLS for gRPC) in protobuf text format")
     add("enable_grpc_healthcheck_service", boolean, False, "serve grpc.health.v1.Health too")
     add("grpc_max_threads", positive, 4 * (os.cpu_count() or 1), "concurrent gRPC requests")
     add("tensorflow_session_parallelism", non_negative, 0, "default of the next two; 0: all cores")
@@ -237,6 +239,11 @@ def argument_parser() -> argparse.ArgumentParser:
     add("tensorflow_inter_op_parallelism", non_negative, 0, "concurrent operations")
     add("profiler_port", port, 0, "port where TensorBoard captures traces; 0 for none")
     return parser
+
+
+def file_path(text: str) -> Path:
+    """Returns the path that a text is, with `~` expanded."""
+    return Path(os.path.expanduser(text))
 
 
 def boolean(text: str) -> bool:

@@ -21,12 +21,16 @@ SMALL = [
 ]
 
 
-def call(program: str, *arguments: object, java: bool = False) -> subprocess.CompletedProcess:
+def call(
+    program: str, *arguments: object, java: bool = False, cwd: Path | None = None
+) -> subprocess.CompletedProcess:
     """Runs a program in a new process, by default without Java on the path.
 
     METEOR, which needs Java, takes half a minute per run.
     """
     environment = dict(os.environ)
+    # This checkout, whatever the folder.
+    environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
     if not java:
         environment["PATH"] = str(Path(sys.executable).parent)
     return subprocess.run(
@@ -34,4 +38,5 @@ def call(program: str, *arguments: object, java: bool = False) -> subprocess.Com
         capture_output=True,
         text=True,
         env=environment,
+        cwd=cwd,
     )

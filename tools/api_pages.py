@@ -6,12 +6,13 @@ from pathlib import Path
 import pdoc
 
 import caption_gan
+from caption_gan.storage.paths import local_path
 
 
 def main() -> None:
     """Writes the pages and prints where they begin."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("build/api"))
+    parser.add_argument("folder", nargs="?", type=local_path, default=Path("build/api"))
     folder = parser.parse_args().folder
     for name in caption_gan.__all__:
         # pdoc looks into the package's dictionary, which has a lazily imported class only now.

@@ -48,6 +48,7 @@ from caption_gan.data.skips import Skips
 from caption_gan.data.sources.registry import open_source
 from caption_gan.input_server import DISPATCHER_PORT
 from caption_gan.models.encoders.encoder import build_encoder
+from caption_gan.storage.paths import local_path, resolve
 from caption_gan.text.tokenizer import Tokenizer
 from caption_gan.text.vocabulary import SPECIAL_TOKENS, write_vocabulary
 
@@ -197,13 +198,15 @@ def main() -> None:
     """Reads the command line, measures one part."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("part", choices=["encoding", "reading", "service", "figures"])
-    parser.add_argument("--root", help="folder of Flickr8k, for `encoding`")
+    parser.add_argument("--root", type=resolve, help="folder of Flickr8k, for `encoding`")
     parser.add_argument("--weights", default="none", help="weights of MobileNetV2, for `encoding`")
     parser.add_argument("--rounds", type=int, default=3, help="measurements, for `encoding`")
     parser.add_argument("--images", type=int, default=1000, help="for all parts but `reading`")
     parser.add_argument("--gib", type=float, default=20.0, help="size of the shards, for `reading`")
     parser.add_argument("--batches", type=int, default=10**9, help="for `reading`; default: all")
-    parser.add_argument("--to", help="folder for the files; default: the system's temporary folder")
+    parser.add_argument(
+        "--to", type=local_path, help="folder for the files; default: the system's temporary folder"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.to) as name:
         folder = Path(name)

@@ -14,13 +14,13 @@ import argparse
 import statistics
 from collections.abc import Callable, Mapping
 from itertools import islice
-from pathlib import Path
 
 import tensorflow as tf
 from measuring import alternate
 
 from caption_gan.data.image_batches import read_images
 from caption_gan.data.images import NO_AUTOTUNE, decode_and_resize
+from caption_gan.storage.paths import local_path
 
 BATCH = 32
 
@@ -109,7 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=Path, required=True, help="folder of .jpg files")
+    parser.add_argument("--images", type=local_path, required=True, help="folder of .jpg files")
     parser.add_argument("--count", type=int, default=1000, help="number of images to read")
     parser.add_argument("--side", type=int, default=224, help="image height and width, pixels")
     parser.add_argument("--rounds", type=int, default=50)

@@ -34,6 +34,7 @@ from tensorflow_serving.apis import predict_pb2
 
 from caption_gan import signature
 from caption_gan.exporting.versions import example_images
+from caption_gan.storage.paths import local_path
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 CLIENTS, BATCH = 32, 16
@@ -163,7 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("models", type=Path, help="folder of versions")
+    parser.add_argument("models", type=local_path, help="folder of versions")
     parser.add_argument("--calls", type=int, default=200, help="calls with one image")
     parser.add_argument("--images", type=int, default=960, help="images per round")
     parser.add_argument("--rounds", type=int, default=5)
@@ -171,7 +172,7 @@ def main() -> None:
     parser.add_argument(
         "--batch_timeout_micros", type=int, default=20_000, help="about the time of one batch"
     )
-    parser.add_argument("--profile", type=Path, help="folder for a trace of the server")
+    parser.add_argument("--profile", type=local_path, help="folder for a trace of the server")
     parser.add_argument("--requests", type=int, default=50_000, help="for memory; 0 for none")
     options = parser.parse_args()
     images = example_images()

@@ -21,6 +21,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from caption_gan.storage.paths import local_path
+
 SPLIT = "val"
 # Stage names in a run begin with their number.
 CONTROL = "0-maximum_likelihood"
@@ -34,8 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--plot", type=Path, help="SVG file to draw the curves into")
+    parser.add_argument("runs", nargs="+", type=local_path)
+    parser.add_argument("--plot", type=local_path, help="SVG file to draw the curves into")
     parsed = parser.parse_args(arguments)
     runs = {path.name: read(path) for path in parsed.runs}
     for name, metrics in runs.items():

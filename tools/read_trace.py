@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from caption_gan.command_line import run_program
 from caption_gan.errors import CaptionGANError
 from caption_gan.models.trace_scopes import CRITIC_UPDATE, SCOPES
+from caption_gan.storage.paths import local_path
 
 STEP = "train"
 INPUT = "input"
@@ -167,7 +168,7 @@ def _milliseconds(time: float, steps: list[Event]) -> str:
 def main() -> None:
     """Reads the command line, prints the table."""
     parser = ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, help="a run directory, or a folder of logs")
+    parser.add_argument("folder", type=local_path, help="a run directory, or a folder of logs")
     parser.add_argument(
         "--kinds",
         nargs="?",

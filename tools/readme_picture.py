@@ -29,6 +29,7 @@ from caption_gan.errors import CaptionGANError
 from caption_gan.models.decoding.text_decoder import TextDecoder
 from caption_gan.reporting.pictures import attention_tiles
 from caption_gan.run import load_run
+from caption_gan.storage.paths import local_path
 
 WORDS = 4  # Attention maps per image.
 TEMPERATURE = 0.8
@@ -163,9 +164,9 @@ def draw(images: Sequence[Described], curves: Mapping[str, Points], path: Path) 
 def main() -> None:
     """Reads the command line, draws the picture."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("figures", type=Path, metavar="RUN_FIGURES")
-    parser.add_argument("scenes", type=Path, metavar="RUN_SCENES")
-    parser.add_argument("--to", type=Path, required=True, help="PNG file")
+    parser.add_argument("figures", type=local_path, metavar="RUN_FIGURES")
+    parser.add_argument("scenes", type=local_path, metavar="RUN_SCENES")
+    parser.add_argument("--to", type=local_path, required=True, help="PNG file")
     parser.add_argument("--figure", type=int, default=0, help="position in the validation split")
     parser.add_argument("--scene", type=int, default=0, help="position in the validation split")
     arguments = parser.parse_args()

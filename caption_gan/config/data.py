@@ -12,6 +12,8 @@ from jsonargparse.typing import (
     restricted_string_type,
 )
 
+from caption_gan.config.paths import DEFAULT_CACHE, CachePath, PathOrName, UserPath
+
 
 def check_encoding(name: str) -> None:
     """Raises a ValueError if Python has no text encoding of this name."""
@@ -130,15 +132,15 @@ class DataConfig:
     source: Literal[
         "figures", "scenes", "flickr", "coco", "scicap", "hugging_face", "folder", "features"
     ] = "figures"
-    root: str | None = None
-    karpathy: str | None = None
+    root: PathOrName | None = None
+    karpathy: UserPath | None = None
     held_out: HeldOut = 0.05
-    corpora: list[str] = field(default_factory=list)
+    corpora: list[UserPath] = field(default_factory=list)
     encoding: Encoding = "utf-8"
     scicap: SciCapConfig = field(default_factory=SciCapConfig)
     hugging_face: HuggingFaceConfig = field(default_factory=HuggingFaceConfig)
-    cache: str = "~/.cache/caption_gan"
-    shards: str | None = None
+    cache: CachePath = DEFAULT_CACHE
+    shards: UserPath | None = None
     gzip: bool = False
     train_images: PositiveInt = 12000
     val_images: PositiveInt = 1000

@@ -12,6 +12,7 @@ from jsonargparse.typing import (
 )
 
 from caption_gan.config.objective_config import Rate
+from caption_gan.config.paths import UserPath
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class TextConfig:
     minimum_count: PositiveInt = 5
     maximum_vocabulary: PositiveInt = 20000
     sequence_length: PositiveInt = 24
-    word_vectors: str | None = None
+    word_vectors: UserPath | None = None
     word_vectors_policy: Literal["frozen", "trainable", "unfrozen"] = "trainable"
     unfreeze_after_epochs: NonNegativeInt = 2
 
@@ -72,11 +73,11 @@ class EncoderConfig:
     image_width: PositiveInt = 64
     width: PositiveInt = 40
     backbone: str = "MobileNetV2"
-    weights: str = "imagenet"
+    weights: Literal["imagenet", "none"] | UserPath = "imagenet"
     trainable: bool = False
     frozen_up_to: str | None = None
     flip: bool = False
-    regions: str | None = None
+    regions: UserPath | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from jsonargparse.typing import (
 from caption_gan.config.data import DataConfig
 from caption_gan.config.models import DecodingConfig, EncoderConfig, GeneratorConfig, TextConfig
 from caption_gan.config.objectives import OBJECTIVES, ObjectiveSettings
+from caption_gan.config.paths import UserPath
 
 if TYPE_CHECKING:
     ObjectiveName = str
@@ -39,7 +40,7 @@ class EvaluationConfig:
     """
 
     bootstrap_samples: PositiveInt = 1000
-    dual_encoder: str | None = None
+    dual_encoder: UserPath | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from caption_gan.data.image_errors import why_undecodable
 from caption_gan.data.images import is_image
 from caption_gan.errors import CaptionGANError
+from caption_gan.storage.paths import expand
 
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
@@ -43,7 +44,7 @@ def encode_image(image: ImageInput) -> bytes:
         return _png(ImageOps.exif_transpose(image))
     if isinstance(image, str | os.PathLike):
         try:
-            image = Path(image).read_bytes()
+            image = Path(expand(os.fspath(image))).read_bytes()
         except OSError as error:
             raise CaptionGANError(f"cannot be read: {error.strerror}") from error
     if not isinstance(image, bytes):

@@ -29,6 +29,7 @@ from caption_gan.models.decoding.sampling import Decoded
 from caption_gan.models.decoding.text_decoder import TextDecoder
 from caption_gan.models.encoders.encoder import Regions, build_encoder
 from caption_gan.run import RunDirectory, load_run, read_config_file
+from caption_gan.storage.paths import local_path
 from caption_gan.text.vocabulary import PAD_ID
 
 COMPILED_DECODERS = 8  # Compiled for one set of options each.
@@ -46,7 +47,7 @@ def load_captioner(path: str | os.PathLike[str]) -> TrainedCaptioner:
         CaptionGANError: The path is neither, the run has no trained weights yet, or its encoder
             needs precomputed regions.
     """
-    path = Path(path)
+    path = local_path(path)
     return ExportedCaptioner(path) if is_saved_model(path) else RunCaptioner(path)
 
 

@@ -103,7 +103,7 @@ def _write(run: RunDirectory, config: Config, evaluation: Evaluation, notes: Seq
             file.write(json.dumps(image.to_json(), ensure_ascii=False) + "\n")
     write_report(
         run.report,
-        title=f"{config.data.source}, {split}: {run.path.name}",
+        title=f"{config.data.source}, {split}: {run.name}",
         command=f"python -m caption_gan.evaluate {run.path} --split {split}",
         settings=dump_config(config),
         metrics=evaluation.scores.values,

@@ -94,8 +94,9 @@ def export_run(
             # The metrics are scores of one run, not of the ensemble.
             evaluated = run.metrics.is_file() and not others
             metrics = json.loads(run.metrics.read_text()) if evaluated else {}
+            names = [RunDirectory(member).name for member in (path, *others)]
             (extra / run.metrics.name).write_text(json.dumps(metrics))
-            card = model_card(" + ".join(run.name for run in (path, *others)), config, metrics)
+            card = model_card(" + ".join(names), config, metrics)
             if loss:
                 (extra / QUANTIZATION_FILE).write_text(json.dumps(dataclasses.asdict(loss)))
                 card += "\n## Quantization\n\n"
@@ -138,7 +139,7 @@ def check_in_fresh_process(model: Path, served: ServedCaptioner, images: list[by
         paths = [Path(folder) / f"{number}.png" for number in range(len(images))]
         for path, image in zip(paths, images, strict=True):
             path.write_bytes(image)
-        command = [sys.executable, "-c", _FRESH_PROCESS, str(model), *map(str, paths)]
+        command = [sys.executable, "-c", _FRESH_PROCESS, str(model.absolute()), *map(str, paths)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no error message"]

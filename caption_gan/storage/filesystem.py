@@ -10,10 +10,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-
-def resolve(path: str) -> str:
-    """Returns a path with `~` expanded and, on disk, absolute."""
-    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+from caption_gan.storage.paths import resolve as resolve
 
 
 def join(folder: str, *names: str) -> str:

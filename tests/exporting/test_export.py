@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -33,7 +34,7 @@ from serving.client import caption_images
 from serving.connections import connect_grpc, connect_rest
 from tests.programs import call
 from tests.runs import IMAGES, LENGTH, untrained_run
-from tests.serving.server_processes import serving
+from tests.serving.server_processes import ROOT, serving
 
 METRICS = {
     "val/greedy/CIDEr": 0.5,
@@ -52,9 +53,12 @@ def run(tmp_path_factory) -> RunDirectory:
 
 @pytest.fixture(scope="module")
 def exported(run) -> Path:
-    done = call("export", run.path, "--json")
+    # Relative paths: the check in a fresh process runs in another folder.
+    done = call("export", run.path.name, "--json", cwd=run.path.parent)
     assert done.returncode == 0, done.stderr
-    return Path(json.loads(done.stdout)["saved_model"])
+    printed = json.loads(done.stdout)["saved_model"]
+    assert Path(printed).parent == Path(run.path.name) / "export"
+    return run.path.parent / printed
 
 
 @pytest.fixture(scope="module")
@@ -317,7 +321,8 @@ def test_the_server_returns_the_captions_of_the_run(exported, served, tmp_path):
     parameters.write_text("max_batch_size { value: 8 } batch_timeout_micros { value: 100000 }")
     flags = [
         "--enable_batching", f"--batching_parameters_file={parameters}",
-        "--model_name=captioner", f"--model_base_path={exported.parent}",
+        "--model_name=captioner",
+        f"--model_base_path={os.path.relpath(exported.parent, ROOT)}",
     ]  # fmt: skip
     with serving(tmp_path / "log.txt", *flags) as server:
         for predict in (connect_grpc(server.grpc_address), connect_rest(server.rest_address)):

@@ -14,6 +14,7 @@ from serving.config_files import (
     read_ssl_config,
 )
 from serving.errors import ServingError
+from serving.server import argument_parser, model_server_config
 
 READERS = (read_batching_parameters, read_model_config, read_monitoring_config, read_ssl_config)
 PEM = "-----BEGIN\\nSECRET\\n-----END\\n"
@@ -212,12 +213,25 @@ def test_model_config(write):
     assert text_format.Parse(models, type(config)()) == config
 
 
+def test_folders_are_relative_to_the_working_directory(write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    models = [MODEL.format("a", "models/a"), MODEL.format("b", "~/b")]
+    config = read_model_config(write(f"model_config_list {{ {' '.join(models)} }}"))
+    paths = [model.base_path for model in config.model_config_list.config]
+    assert paths == [f"{tmp_path}/models/a", "/home/somebody/b"]
+    flags = argument_parser().parse_args(["--model_base_path=models/a", "--ssl_config_file=~/s"])
+    (model,) = model_server_config(flags).model_config_list.config
+    assert (model.base_path, str(flags.ssl_config_file)) == (paths[0], "/home/somebody/s")
+
+
 @pytest.mark.parametrize(
     ("models", "error"),
     [
         ("", "got no model_config_list"),
         (MODEL.format("a", "/a") * 2, "Illegal to list model a multiple times in config list"),
         (MODEL.format("", "/a"), "Expected a name for the model in '/a'; got none"),
+        (MODEL.format("a", "gs://a"), "to have an absolute path; got base_path()=gs://a"),
         (MODEL.format("a", ""), "to have an absolute path; got base_path()="),
     ],
 )

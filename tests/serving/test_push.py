@@ -413,8 +413,9 @@ def test_a_killed_push_leaves_nothing_that_servers_see(
 @pytest.mark.slow
 def test_a_run_is_pushed_and_served(scored, pushing, tmp_path, monkeypatch):
     """Nothing is faked: export, validation in a server, and a client of the pushed version."""
-    to = tmp_path / "to"
-    status, record, error = pushing(scored.path, "--to", to)
+    monkeypatch.chdir(tmp_path)
+    to = Path("models/captioner")
+    status, record, error = pushing(scored.path.name, "--to", to)
     assert status == 0, error
     assert visible(to) == [record["version"]]
     assert stored_record(to, record["version"])

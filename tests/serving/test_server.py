@@ -55,7 +55,7 @@ def adder(tmp_path_factory):
     ("flags", "message"),
     [
         ([], "model_base_path and server_options.model_config_file are empty!"),
-        (["--model_base_path=relative"], "Expected model default to have an absolute path"),
+        (["--model_base_path=gs://m"], "Expected model default to have an absolute path"),
         (
             ["--model_base_path=/m", "--batching_parameters_file=b"],
             "set without setting server_options.enable_batching to true",
