@@ -3,6 +3,8 @@
 from caption_gan.config.run import Config
 from caption_gan.errors import CaptionGANError
 
+WITH_COLUMNS = ("coco", "flickr", "folder", "hugging_face")  # Layouts with data.split_column.
+
 
 def check(config: Config) -> None:
     """Refuses settings that do not fit together.
@@ -11,6 +13,7 @@ def check(config: Config) -> None:
         CaptionGANError: Two settings contradict each other, or a setting is missing.
     """
     _check_networks(config)
+    _check_data(config)
     _check_devices(config)
     _check_stages(config)
 
@@ -56,6 +59,15 @@ def _check_networks(config: Config) -> None:
         raise CaptionGANError(
             f"encoder.name is {encoder.name!r}, but data.source features has regions instead of "
             "images; set encoder.name to precomputed and encoder.regions to data.root."
+        )
+
+
+def _check_data(config: Config) -> None:
+    data = config.data
+    if data.split_column is not None and (data.source not in WITH_COLUMNS or data.karpathy):
+        reason = "data.karpathy says the splits" if data.karpathy else f"{data.source} has none"
+        raise CaptionGANError(
+            f"data.split_column is {data.split_column!r}, but {reason}; omit one of them."
         )
 
 

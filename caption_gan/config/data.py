@@ -98,6 +98,9 @@ class DataConfig:
             the Hub.
         karpathy: File of Karpathy's splits (`dataset_coco.json`, `dataset_flickr8k.json`), which
             replace the official ones; for `coco` and `flickr`.
+        split_column: Column that says the split of a row (train, val, test), for `folder`,
+            `hugging_face`, `flickr` and `coco`, where it is a key of the images. Needed only if
+            several columns could be meant; found by name and values otherwise.
         held_out: Share of the images for `val`, and again for `test`, if the data set has no
             splits; at least one image each, unless it is 0.
         corpora: Files of text without images, one sentence per line or JSON Lines: more real
@@ -134,6 +137,7 @@ class DataConfig:
     ] = "figures"
     root: PathOrName | None = None
     karpathy: UserPath | None = None
+    split_column: str | None = None
     held_out: HeldOut = 0.05
     corpora: list[UserPath] = field(default_factory=list)
     encoding: Encoding = "utf-8"

@@ -34,6 +34,10 @@ REFUSED = {
         "jit_compile": True,
         "strategy": "mirrored",
     },
+    "split_column is 'set', but figures has no": {"data": DataConfig(split_column="set")},
+    "split_column is 'set', but data.karpathy says": {
+        "data": DataConfig("coco", karpathy="dataset_coco.json", split_column="set")
+    },
     "stages is empty": {"stages": []},
     "twice": {"stages": ["maximum_likelihood", "maximum_likelihood"]},
     "policy_gradient.captions is 1": {

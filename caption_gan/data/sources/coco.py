@@ -13,10 +13,12 @@ from caption_gan.data.sources.caption_cells import caption_reader
 from caption_gan.data.sources.image_files import ImageFile, ImageFileSource, image_name
 from caption_gan.data.sources.json_records import CAPTIONS, ID, NAME, read_records
 from caption_gan.data.sources.karpathy import read_karpathy
+from caption_gan.data.sources.split_columns import Row, divide
 from caption_gan.data.sources.splits import hold_out
 from caption_gan.errors import CaptionGANError
 from caption_gan.storage import filesystem
 
+COLUMNS = ("id", "file_name", "captions")  # Keys of an image that do not say its split.
 CAPTION_FILE = re.compile(r"captions_(train|val|test)(\d*)\.json")
 
 
@@ -41,8 +43,8 @@ def open_coco(config: DataConfig, skips: Skips) -> ImageFileSource:
     year, files = _caption_files(filesystem.join(root, "annotations"))
     listed = {split: _read_captions(path, skips, config.encoding) for split, path in files.items()}
     folders = {
-        split: _image_folder(root, split + year, [name for name, _ in of_split[:5]])
-        for split, of_split in listed.items()
+        split: _image_folder(root, split + year, [row.image for row in rows[:5]])
+        for split, rows in listed.items()
     }
     for split, folder in folders.items():
         if not filesystem.is_folder(folder):
@@ -53,15 +55,17 @@ def open_coco(config: DataConfig, skips: Skips) -> ImageFileSource:
     fingerprint: list[Any] = [
         [path, filesystem.modified(path), folders[split]] for split, path in files.items()
     ]
-    splits = {
-        split: [
-            ImageFile(name, filesystem.join(folders[split], name), tuple(captions))
-            for name, captions in of_split
-        ]
-        for split, of_split in listed.items()
-    }
-    fingerprint.append([config.held_out])
-    return ImageFileSource(hold_out(splits, config.held_out), fingerprint, skips, root)
+    image_files: dict[str, list[ImageFile]] = defaultdict(list)
+    for split, rows in listed.items():
+        split_of = {row.image: split for row in rows}
+        if len(files) == 1 or config.split_column is not None:
+            table, default = os.path.basename(files[split]), split if len(files) > 1 else "train"
+            rows, split_of = divide(rows, COLUMNS, config.split_column, table, skips, default)
+        for name, _, record in rows:
+            path = filesystem.join(folders[split], name)
+            image_files[split_of[name]].append(ImageFile(name, path, tuple(record["captions"])))
+    fingerprint.append([config.held_out, config.split_column])
+    return ImageFileSource(hold_out(image_files, config.held_out), fingerprint, skips, root)
 
 
 def _caption_files(folder: str) -> tuple[str, dict[str, str]]:
@@ -109,8 +113,8 @@ def _image_folder(root: str, name: str, images: Sequence[str] = ()) -> str:
     return next(filter(filesystem.is_folder, candidates), expected)
 
 
-def _read_captions(path: str, skips: Skips, encoding: str) -> list[tuple[str, list[str]]]:
-    """Name and captions of each image."""
+def _read_captions(path: str, skips: Skips, encoding: str) -> list[Row]:
+    """A row for each image: its record, with its captions."""
     images, annotations = read_records(
         path,
         {
@@ -120,13 +124,12 @@ def _read_captions(path: str, skips: Skips, encoding: str) -> list[tuple[str, li
         skips,
         encoding,
     )
-    names: dict[str, str] = {}  # File names by id.
+    by_id: dict[str, dict[str, Any]] = {}
     for image in images:
-        key, name = image["id"], image_name(image["file_name"])
-        if key in names:
-            skips.add("images have the id of another", name)
-        names.setdefault(key, name)
-    captions: dict[str, list[str]] = {key: [] for key in names}
+        if image["id"] in by_id:
+            skips.add("images have the id of another", image["file_name"])
+        by_id.setdefault(image["id"], image)
+    captions: dict[str, list[str]] = {key: [] for key in by_id}
     texts = [annotation["caption"] for annotation in annotations]
     read_text = caption_reader(texts, os.path.basename(path), skips)
     for annotation in annotations:
@@ -135,4 +138,8 @@ def _read_captions(path: str, skips: Skips, encoding: str) -> list[tuple[str, li
             captions[key] += read_text(annotation["caption"])
         else:
             skips.add("captions are of images that are not listed", f"id {key}")
-    return [(name, captions[key]) for key, name in names.items()]
+    names = {key: image_name(record["file_name"]) for key, record in by_id.items()}
+    return [
+        Row(names[key], names[key], record | {"captions": captions[key]})
+        for key, record in by_id.items()
+    ]

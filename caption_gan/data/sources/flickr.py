@@ -6,13 +6,14 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from itertools import chain
+from typing import Any
 
 from caption_gan.config.data import DataConfig
 from caption_gan.data.skips import Skips, shown
 from caption_gan.data.sources.caption_cells import caption_reader
 from caption_gan.data.sources.image_files import ImageFile, ImageFileSource, image_name
 from caption_gan.data.sources.karpathy import read_karpathy
+from caption_gan.data.sources.split_columns import Row, divide
 from caption_gan.data.sources.splits import hold_out
 from caption_gan.data.sources.tables import read_list, unquoted_cells
 from caption_gan.errors import CaptionGANError
@@ -26,7 +27,14 @@ IMAGE_FOLDERS = (
     "flickr30k_images",
     "flickr30k-images",
 )
-CAPTION_FILES = ("captions.txt", "Flickr8k.token.txt", "results_20130124.token", "results.csv")
+CAPTION_FILES = (
+    "captions.txt",
+    "Flickr8k.token.txt",
+    "results_20130124.token",
+    "results.csv",
+    "flickr_annotations_30k.csv",
+)
+COLUMNS = ("image", "caption", "comment_number", "sentids", "img_id")
 CAPTION_NUMBER = re.compile(r"#\d+$")
 TEXT_FOLDERS = ("", "Flickr8k_text")
 SPLIT_LISTS = {
@@ -41,8 +49,8 @@ def open_flickr(config: DataConfig, skips: Skips) -> ImageFileSource:
 
     Args:
         config: `root` contains one of `IMAGE_FOLDERS` and one of `CAPTION_FILES`. Flickr8k's lists
-            of its splits have one file name per line; without them, `held_out` divides the images.
-            `karpathy` replaces captions and lists.
+            of its splits have one file name per line; without them, a column of splits or
+            `held_out` divides the images. `karpathy` replaces captions and lists.
         skips: Counts what cannot be used.
 
     Raises:
@@ -56,31 +64,41 @@ def open_flickr(config: DataConfig, skips: Skips) -> ImageFileSource:
         splits = read_karpathy(path, folder_of, skips, config.encoding)
         return ImageFileSource(splits, [folder, path, filesystem.modified(path)], skips, root)
     path = _find_required("file of captions", filesystem.is_file, root, CAPTION_FILES)
-    captions: dict[str, list[str]] = defaultdict(list)
-    texts_of = read_captions(path, skips, config.encoding)
-    read_text = caption_reader(chain(*texts_of.values()), os.path.basename(path), skips)
-    for name, texts in texts_of.items():
-        captions[_path_below(folder, name)] += chain(*map(read_text, texts))
     lists = {
         split: found[0]
         for split, name in SPLIT_LISTS.items()
         if (found := _find(filesystem.is_file, root, [name]))
     }
     files = [path, *lists.values()]
-    fingerprint = [folder, *([file, filesystem.modified(file)] for file in files)]
+    fingerprint: list[Any] = [folder, *([file, filesystem.modified(file)] for file in files)]
 
-    def image_files(names: Iterable[str]) -> list[ImageFile]:
-        return [
-            ImageFile(name, filesystem.join(folder, name), tuple(captions.get(name, ())))
-            for name in names
-        ]
-
-    if not lists:
-        held_out = hold_out({"train": image_files(captions)}, config.held_out)
-        return ImageFileSource(held_out, [*fingerprint, config.held_out], skips, root)
+    rows = [
+        row._replace(image=_path_below(folder, row.image))
+        for row in _read_rows(path, skips, config.encoding)
+    ]
+    file_name = os.path.basename(path)
+    names: dict[str, list[str]] = defaultdict(list)
+    if lists and config.split_column is None:
+        names |= {split: _listed(file, folder, config.encoding) for split, file in lists.items()}
+    else:
+        rows, split_of = divide(rows, COLUMNS, config.split_column, file_name, skips)
+        for image, split in split_of.items():
+            names[split].append(image)
+    captions: dict[str, list[str]] = defaultdict(list)
+    read_text = caption_reader((row.cells["caption"] for row in rows), file_name, skips)
+    for row in rows:
+        captions[row.image] += read_text(row.cells["caption"])
     splits = {
-        split: image_files(_listed(file, folder, config.encoding)) for split, file in lists.items()
+        split: [
+            ImageFile(name, filesystem.join(folder, name), tuple(captions.get(name, ())))
+            for name in of_split
+        ]
+        for split, of_split in names.items()
     }
+    if not lists or config.split_column is not None:
+        fingerprint.append([config.held_out, config.split_column])
+        held_out = hold_out(splits, config.held_out)
+        return ImageFileSource(held_out, fingerprint, skips, root)
     for split in ("train", "val"):
         if not splits.get(split):
             raise CaptionGANError(
@@ -130,12 +148,23 @@ def _find_required(
 
 
 def read_captions(path: str, skips: Skips, encoding: str | None = None) -> dict[str, list[str]]:
-    """Captions by file name of the image, in the order of the file.
+    """Captions by file name of the image, in the order of the file; see `_read_rows`."""
+    captions: dict[str, list[str]] = defaultdict(list)
+    for row in _read_rows(path, skips, encoding):
+        captions[row.image].append(row.cells["caption"])
+    return dict(captions)
+
+
+def _read_rows(path: str, skips: Skips, encoding: str | None) -> list[Row]:
+    """Rows of a file of captions.
 
     Args:
         path: One of `CAPTION_FILES`.
         skips: Counts malformed lines.
         encoding: As in `text_files.read_text`.
+
+    Returns:
+        Rows with the column `caption` and the other columns of the file.
 
     Raises:
         CaptionGANError: The file cannot be read, or its first line is not as expected.
@@ -148,26 +177,26 @@ def read_captions(path: str, skips: Skips, encoding: str | None = None) -> dict[
         header = lines[0] if lines else ""
         separator, header_lines = "|" if "|" in header else ",", 1
         columns = [column.strip(' "') for column in header.split(separator)]
-        # The columns of Flickr30k are image_name, comment_number and comment.
-        names = {"image_name": "image", "comment": "caption"}
+        names = {"image_name": "image", "comment": "caption", "filename": "image", "raw": "caption"}
         columns = [names.get(column, column) for column in columns]
         if not {"image", "caption"} <= set(columns):
             raise CaptionGANError(
                 f"{path}: the first line must be 'image,caption' or 'image_name| comment_number| "
                 f"comment'; found {header[:80].strip()!r}."
             )
-    captions: dict[str, list[str]] = defaultdict(list)
+    rows = []
     for number, line in enumerate(lines[header_lines:], header_lines + 1):
         row = _row(line, separator, columns)
         image = CAPTION_NUMBER.sub("", row.get("image", "").strip())
         if image:
-            captions[image_name(image)].append(row["caption"].strip())
+            row["caption"] = row["caption"].strip()
+            rows.append(Row(image_name(image), f"line {number}", row))
         elif line.strip():
             problem = "have stray quotation marks" if '"' in line else "are malformed"
             skips.add(f"lines of {file_name} {problem}", f"line {number} ({shown(line)})")
-    if skips.all and not captions:
+    if skips.all and not rows:
         raise CaptionGANError(f"{path}: no line can be used. {'. '.join(skips.lines())}.")
-    return dict(captions)
+    return rows
 
 
 def _row(line: str, separator: str, columns: list[str]) -> dict[str, str]:

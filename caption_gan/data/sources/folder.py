@@ -17,6 +17,7 @@ from caption_gan.data.skips import Skips, shown
 from caption_gan.data.sources.caption_cells import caption_reader
 from caption_gan.data.sources.image_files import ImageFile, ImageFileSource, image_name
 from caption_gan.data.sources.json_records import read_array
+from caption_gan.data.sources.split_columns import Row, divide
 from caption_gan.data.sources.splits import find_in_splits, hold_out, split_name
 from caption_gan.data.sources.tables import unquoted_cells
 from caption_gan.errors import CaptionGANError
@@ -34,8 +35,8 @@ def open_folder(config: DataConfig, skips: Skips) -> ImageFileSource:
         config: `root`, or each of its folders `train`, `val` and `test`, contains the metadata: a
             column `file_name` with paths relative to the folder, and captions in columns `caption`,
             `captions`, `text`, `caption_1` etc., as strings or, in JSON, lists of strings. An image
-            may have several rows. A column `split` divides the images; without splits, or with only
-            one, `held_out` divides them.
+            may have several rows. A column of splits divides the images; without splits, or with
+            only one, `held_out` divides them.
         skips: Counts what cannot be used.
 
     Raises:
@@ -50,31 +51,31 @@ def open_folder(config: DataConfig, skips: Skips) -> ImageFileSource:
         )
     splits: dict[str, list[ImageFile]] = defaultdict(list)
     for name, path in files.items():
-        found = _image_files(path, split_name(name) or "train", skips, config.encoding)
+        found = _image_files(path, split_name(name) or "train", config, skips)
         for split, image_files in found.items():
             splits[split] += image_files
     folders = [os.path.dirname(path) for path in files.values()]
     # Includes the folders, because images that are missing now may be added later.
     fingerprint = [[path, filesystem.modified(path)] for path in [*files.values(), *folders]]
+    settings = [config.held_out, config.split_column]
     held_out = hold_out(splits, config.held_out)
-    return ImageFileSource(held_out, [*fingerprint, config.held_out], skips, root)
+    return ImageFileSource(held_out, [*fingerprint, settings], skips, root)
 
 
-def _image_files(path: str, split: str, skips: Skips, encoding: str) -> dict[str, list[ImageFile]]:
+def _image_files(
+    path: str, split: str, config: DataConfig, skips: Skips
+) -> dict[str, list[ImageFile]]:
     """Image files of each split, in the order of the rows.
 
     Args:
         path: The metadata.
-        split: Split of the images without a value in the column `split`.
+        split: Split of the images without a value in the column of splits.
+        config: The settings.
         skips: Counts what cannot be used.
-        encoding: As in `text_files.read_text`.
     """
     folder, file_name = os.path.split(path)
-    captions: dict[str, list[str]] = {}
-    split_of: dict[str, str] = {}
-    listed = set()
     columns: dict[str, None] = {}
-    rows = list(_rows(path, skips, encoding))
+    rows = list(_rows(path, skips, config.encoding))
     for _, row in rows:
         columns |= dict.fromkeys(row)
     readers = {
@@ -89,36 +90,35 @@ def _image_files(path: str, split: str, skips: Skips, encoding: str) -> dict[str
             f"{path}: expected columns file_name and caption, captions, caption_1 or text; found "
             f"{_some(columns)}. {'. '.join(skips.lines())}".rstrip()
         )
+    rows_of_images = []
     for place, row in rows:
         image = row.get("file_name")
-        if not isinstance(image, str) or not image.strip():
-            skips.add(f"rows of {file_name} name no image", f"{place} ({shown(image)})")
-            continue
-        image = image_name(image)
-        listed.add(image)
-        row_split = split_name(str(row["split"]).strip()) if row.get("split") else split
-        if row_split is None:
-            skips.add(f"rows of {file_name} have an unknown split {row['split']!r}", place)
-        elif split_of.setdefault(image, row_split) != row_split:
-            skips.add(f"rows of {file_name} put their image into a second split", place)
+        if isinstance(image, str) and image.strip():
+            rows_of_images.append(Row(image_name(image), place, row))
         else:
-            texts = captions.setdefault(image, [])
-            cells = [(readers[column], cell) for column, cell in row.items() if column in readers]
-            for caption in (caption for read, cell in cells for caption in read(cell)):
-                if isinstance(caption, str):
-                    texts.append(caption)
-                else:
-                    name = f"{place} ({shown(caption)})"
-                    skips.add(f"captions of {file_name} are not texts", name)
+            skips.add(f"rows of {file_name} name no image", f"{place} ({shown(image)})")
+    used, split_of = divide(
+        rows_of_images, {"file_name", *readers}, config.split_column, file_name, skips, split
+    )
+    captions: dict[str, list[str]] = defaultdict(list)
+    for image, place, of_row in used:
+        texts = captions[image]
+        cells = [(readers[column], cell) for column, cell in of_row.items() if column in readers]
+        for caption in (caption for read, cell in cells for caption in read(cell)):
+            if isinstance(caption, str):
+                texts.append(caption)
+            else:
+                name = f"{place} ({shown(caption)})"
+                skips.add(f"captions of {file_name} are not texts", name)
     if not captions:
         raise CaptionGANError(f"{path}: no row can be used. {'. '.join(skips.lines())}.")
-    _count_images_without_rows(folder, listed, skips)
-    splits: dict[str, list[ImageFile]] = defaultdict(list)
+    _count_images_without_rows(folder, {row.image for row in rows_of_images}, skips)
+    files: dict[str, list[ImageFile]] = defaultdict(list)
     for image, texts in captions.items():
-        splits[split_of[image]].append(
+        files[split_of[image]].append(
             ImageFile(image, filesystem.join(folder, image), tuple(texts))
         )
-    return splits
+    return files
 
 
 def _rows(path: str, skips: Skips, encoding: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,25 +1,29 @@
 """Data sets on the Hugging Face Hub or in its formats on disk, read with the library `datasets`.
 
-On disk, a data set is a Parquet file, a folder written by `save_to_disk`, or any other folder that
-`load_dataset` accepts, e.g. of Parquet files. Rows stay in memory-mapped files, images encoded.
+On disk, a data set is a file (Parquet, CSV, JSON Lines), a folder written by `save_to_disk`, or any
+other folder that `load_dataset` accepts, e.g. of Parquet files. Rows stay in memory-mapped files,
+images encoded.
 """
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from caption_gan.config.data import DataConfig, HuggingFaceConfig
 from caption_gan.data.skips import Skips
 from caption_gan.data.sources.caption_cells import CaptionReader, caption_reader, captions_of
 from caption_gan.data.sources.hugging_face_files import open_builder
+from caption_gan.data.sources.hugging_face_images import (
+    FIRST_ROWS,
+    images_of_splits,
+    read_cells,
+)
 from caption_gan.data.sources.hugging_face_rows import Columns, HuggingFaceSource, one_line_errors
-from caption_gan.data.sources.image_files import image_name
-from caption_gan.data.sources.splits import assign_splits, split_name
+from caption_gan.data.sources.splits import split_name
 from caption_gan.errors import CaptionGANError
 
 CAPTION_COLUMNS = ("caption", "captions", "text", "sentence", "sentences")
-STREAMED_ROWS = 100  # Read from each split of a streamed data set to know its captions.
 _SAVED = ("dataset_dict.json", "state.json")  # Files that `save_to_disk` writes.
 
 
@@ -27,8 +31,9 @@ def open_hugging_face(config: DataConfig, skips: Skips) -> HuggingFaceSource:
     """Opens a data set on the Hub or on disk.
 
     Args:
-        config: `root` is a name on the Hub, a folder or a file. If there is no split for
-            validation, `held_out` divides the training split or the only split.
+        config: `root` is a name on the Hub, a folder or a file. A column of splits divides a single
+            table. If there is no split for validation, `held_out` divides the training split or the
+            only split.
         skips: Counts what cannot be used.
 
     Raises:
@@ -44,14 +49,13 @@ def open_hugging_face(config: DataConfig, skips: Skips) -> HuggingFaceSource:
         tables, version = _load(root, settings, config.encoding)
         tables = _by_split(root, tables, skips)
         columns = _columns(root, next(iter(tables.values())).features, settings)
-        tables = {split: _undecoded(table, columns) for split, table in tables.items()}
+        images = images_of_splits(root, tables, columns, config, skips)
         readers = {name: _caption_reader(tables, name, skips) for name in columns.captions}
-        rows = _rows_by_image(root, tables, columns, skips)
-    if "val" not in rows:
-        tables = {split: tables.get(split, tables["train"]) for split in ("train", "val", "test")}
-        rows = _hold_out(rows, config.held_out)
-    fingerprint = [root, version, dataclasses.asdict(settings), config.held_out]
-    return HuggingFaceSource(root, tables, columns, readers, rows, fingerprint, skips)
+        tables = {split: _undecoded(table, columns) for split, table in tables.items()}
+    tables = {split: tables.get(split, tables["train"]) for split in images}
+    how_to_divide = [config.held_out, config.split_column]
+    fingerprint = [root, version, dataclasses.asdict(settings), how_to_divide]
+    return HuggingFaceSource(root, tables, columns, readers, images, fingerprint, skips)
 
 
 def _load(root: str, settings: HuggingFaceConfig, encoding: str) -> tuple[Mapping[str, Any], Any]:
@@ -146,91 +150,6 @@ def _caption_reader(tables: Mapping[str, Any], column: str, skips: Skips) -> Cap
     for table in tables.values():
         if "string" not in getattr(table.features[column], "dtype", ""):
             return captions_of
-        if hasattr(table, "select"):
-            cells += _cells(table, column)
-        else:
-            cells += [row[column] for row in table.select_columns([column]).take(STREAMED_ROWS)]
+        count = None if hasattr(table, "select") else FIRST_ROWS
+        cells += read_cells(table, [column], count)[column]
     return caption_reader(cells, f"the column {column}", skips)
-
-
-def _rows_by_image(
-    root: str, tables: Mapping[str, Any], columns: Columns, skips: Skips
-) -> dict[str, dict[str, list[int]]]:
-    """Row numbers by image id, for each split.
-
-    The id is that in `id_column`; or the name of the image's file if those are unique; or its path
-    below the folder of all images if those are unique; or the split and the row.
-    """
-    if columns.image_id is not None:
-        ids = {split: _cells(table, columns.image_id) for split, table in tables.items()}
-    else:
-        paths = {split: _paths(root, table, columns.image) for split, table in tables.items()}
-        ids = _names(paths) or {
-            split: [f"{split}-{row:06d}" for row in range(len(of_split))]
-            for split, of_split in paths.items()
-        }
-    rows: dict[str, dict[str, list[int]]] = {split: {} for split in tables}
-    for split, split_ids in ids.items():
-        for row, image_id in enumerate(split_ids):
-            if image_id is None:
-                skips.add(f"rows have no {columns.image_id}", f"row {row} of {split}")
-            else:
-                rows[split].setdefault(str(image_id), []).append(row)
-    return rows
-
-
-def _cells(table: Any, column: str) -> list[Any]:
-    return table.select_columns([column]).with_format("arrow")[:].column(0).to_pylist()
-
-
-def _names(paths: Mapping[str, Sequence[str | None]]) -> dict[str, list[str]] | None:
-    """Names of images that tell them apart, for each split; None if there are none.
-
-    Args:
-        paths: Path of each image.
-    """
-    every = [path for of_split in paths.values() for path in of_split]
-    if not every or not all(every):
-        return None
-    names = {
-        split: [image_name(path or "").lstrip("/") for path in of_split]
-        for split, of_split in paths.items()
-    }
-    folders = [os.path.dirname(name) for of_split in names.values() for name in of_split]
-    below = len(os.path.commonpath(folders))
-    for short in (os.path.basename, lambda name: name[below:].lstrip("/")):
-        ids = {split: list(map(short, of_split)) for split, of_split in names.items()}
-        if len({name for of_split in ids.values() for name in of_split}) == len(every):
-            return ids
-    return None
-
-
-def _paths(root: str, table: Any, column: str) -> list[str | None]:
-    """Path of each image; None if it is not known without reading the image."""
-    if not hasattr(table, "select"):
-        info = (table.info.splits or {}).get(str(table.split))
-        if info is None or not info.num_examples:
-            raise CaptionGANError(
-                f"data.hugging_face.streaming: {root} does not say how many rows its split "
-                f"{table.split} has; set streaming to false."
-            )
-        return [None] * info.num_examples
-    images = table.select_columns([column]).with_format("arrow")[:].flatten()
-    path = f"{column}.path" if f"{column}.path" in images.column_names else column
-    paths = images.column(path)
-    if paths.type not in ("string", "large_string"):
-        return [None] * len(paths)
-    return paths.to_pylist()
-
-
-def _hold_out(
-    rows: Mapping[str, dict[str, list[int]]], share: float
-) -> dict[str, dict[str, list[int]]]:
-    """Moves a share of the training images to each split that does not exist."""
-    splits: dict[str, dict[str, list[int]]] = {"train": {}, "val": {}, "test": {}}
-    splits.update({split: images for split, images in rows.items() if split != "train"})
-    split_of = assign_splits(rows["train"], share)
-    for image_id, rows_of_image in rows["train"].items():
-        split = split_of[image_id]
-        splits["train" if split in rows else split][image_id] = rows_of_image
-    return splits

@@ -13,7 +13,8 @@ from caption_gan.data.sources.splits import split_name
 from caption_gan.errors import CaptionGANError
 from caption_gan.storage import text_files
 
-_FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json"}  # Other files are Parquet.
+# Other files are Parquet.
+_FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".tsv": "csv"}
 _TEXT_FORMATS = ("csv", "json", "text")
 _METADATA = ("metadata.csv", "metadata.jsonl")
 
@@ -37,7 +38,8 @@ def open_builder(path: str, settings: HuggingFaceConfig, encoding: str) -> Any:
     options: dict[str, Any] = {"name": settings.name, "revision": settings.revision}
     if os.path.isfile(path):
         file_format = _FORMATS.get(os.path.splitext(path)[1].lower(), "parquet")
-        path, options = file_format, {"data_files": path}
+        tabs = {"sep": "\t"} if path.lower().endswith(".tsv") else {}
+        path, options = file_format, {"data_files": path, **tabs}
     builder = datasets.load_dataset_builder(path, **options)
     files = [file for of_split in (builder.config.data_files or {}).values() for file in of_split]
     if not files or not os.path.isfile(files[0]):

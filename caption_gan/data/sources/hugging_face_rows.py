@@ -4,6 +4,7 @@ Rows stay in memory-mapped files or are streamed; images stay encoded.
 """
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -82,7 +83,7 @@ class HuggingFaceSource:
                 caption for of_row in rows_of_image for caption in self._captions(of_row, image_id)
             ]
             try:
-                yield Example(image_id, _image(row[self.columns.image]), tuple(captions))
+                yield Example(image_id, _image(row[self.columns.image], self.root), tuple(captions))
             except SkipError as reason:
                 self.skips.add(str(reason), image_id)
 
@@ -106,13 +107,23 @@ class HuggingFaceSource:
                 yield from (row for number, row in enumerate(stream, rows[0]) if number in wanted)
 
 
-def _image(cell: Any) -> bytes:
-    """The encoded image in a cell: bytes, a path, or a record of both."""
+def _image(cell: Any, root: str) -> bytes:
+    """The encoded image in a cell: bytes, a path, or a record of both.
+
+    Args:
+        cell: The cell.
+        root: The data set; paths may be relative to its folder.
+    """
     if isinstance(cell, Mapping):
         content, path = cell.get("bytes"), cell.get("path")
     else:
         content, path = (None, cell) if isinstance(cell, str) else (cell, None)
     if content is None and path:
+        folder = os.path.expanduser(root)
+        folder = folder if os.path.isdir(folder) else os.path.dirname(folder)
+        below = os.path.join(folder, path.replace("\\", "/"))
+        path = below if os.path.isfile(below) else path
+
         import fsspec  # As in `datasets`: a path may be on the Hub or in an archive.
 
         with one_line_errors(path):

@@ -1,12 +1,15 @@
 """Karpathy's splits of COCO, Flickr8k and Flickr30k: one JSON file of images and captions."""
 
+import os
 from collections.abc import Callable
+from itertools import chain
 
 from caption_gan.data.skips import Skips, shown
-from caption_gan.data.sources.caption_cells import captions_of
+from caption_gan.data.sources.caption_cells import caption_reader, captions_of
 from caption_gan.data.sources.image_files import ImageFile, image_name
 from caption_gan.data.sources.json_records import CAPTIONS, LIST, NAME, read_records
-from caption_gan.data.sources.splits import SPLITS, split_name
+from caption_gan.data.sources.split_columns import split_of_value
+from caption_gan.data.sources.splits import SPLITS
 from caption_gan.errors import CaptionGANError
 from caption_gan.storage import filesystem
 
@@ -27,18 +30,19 @@ def read_karpathy(
     """
     schema = {"filename": NAME, "split": NAME, "sentences": LIST}
     (images,) = read_records(path, {"images": schema}, skips, encoding)
+    texts = (text for image in images for text in captions_of(image["sentences"]))
+    read_text = caption_reader(texts, os.path.basename(path), skips)
     splits: dict[str, list[ImageFile]] = {split: [] for split in SPLITS}
     for image in images:
         name = image_name(image["filename"])
-        split_in_file = image["split"].strip()
-        split = "train" if split_in_file == "restval" else split_name(split_in_file)
+        split = split_of_value(image["split"].strip())
         if split is None:
             skips.add(f"images are of an unknown split {image['split']!r}", name)
             continue
         captions: list[str] = []
         for sentence in image["sentences"]:
             if CAPTIONS.read(sentence) is not None:
-                captions += captions_of(sentence)
+                captions += chain(*map(read_text, captions_of(sentence)))
             else:
                 skips.add("sentences have no raw text", f"{shown(sentence)} of {name}")
         filepath = image.get("filepath")

@@ -1,7 +1,7 @@
 """Splits of a data set: how they are named, found and, if there are none, made."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from caption_gan.data.sources.image_files import ImageFile
 from caption_gan.storage import filesystem
@@ -46,15 +46,30 @@ def assign_splits(image_ids: Iterable[str], share: float) -> dict[str, str]:
     }
 
 
+def assign_held_out(
+    image_ids: Iterable[str], share: float, present: Collection[str]
+) -> dict[str, str]:
+    """As `assign_splits`, but nothing is held out for splits that are present."""
+    split_of = assign_splits(set(image_ids), share)
+    return {name: "train" if split in present else split for name, split in split_of.items()}
+
+
 def hold_out(
     splits: Mapping[str, Sequence[ImageFile]], share: float
-) -> dict[str, Sequence[ImageFile]]:
-    """Divides the images of a data set that has only one split; several are left as they are."""
-    if len(splits) > 1:
+) -> Mapping[str, Sequence[ImageFile]]:
+    """Divides the images of a data set that has only one split, or no `val` but `train`.
+
+    Splits that exist are left as they are, and test images are never trained on.
+    """
+    name = "train" if "train" in splits else "val"
+    if name not in splits or ("val" in splits and len(splits) > 1):
         return dict(splits)
-    (files,) = splits.values()
-    split_of = assign_splits({file.image_id for file in files}, share)
-    return {split: [file for file in files if split_of[file.image_id] == split] for split in SPLITS}
+    files = splits[name]
+    split_of = assign_held_out((file.image_id for file in files), share, set(splits) - {name})
+    divided: dict[str, list[ImageFile]] = {split: [] for split in SPLITS}
+    for file in files:
+        divided[split_of[file.image_id]].append(file)
+    return divided | {split: list(of) for split, of in splits.items() if split != name}
 
 
 def find_in_splits(root: str, names: Sequence[str]) -> dict[str, str]:

@@ -122,6 +122,25 @@ def test_file_names_may_be_relative_to_the_root(tmp_path):
     assert named_examples(open_root(tmp_path), "val") == [("val/1.png", ("val",))]
 
 
+def test_a_single_file_whose_images_have_splits(tmp_path):
+    splits = {"a.png": "train", "b.png": "val", "c.png": "test", "d.png": "restval"}
+    content = {
+        "images": [{"id": n, "file_name": n, "split": split} for n, split in splits.items()],
+        "annotations": [{"image_id": name, "caption": name} for name in splits],
+    }
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "captions_train.json").write_text(json.dumps(content))
+    write_images(tmp_path / "images", *splits)
+    skips = Skips()
+    source = open_root(tmp_path, skips)
+    assert source.images_of_split == {"train": 2, "val": 1, "test": 1}
+    assert named_examples(source, "test") == [("c.png", ("c.png",))]
+    assert skips.notes == [
+        "the column split of captions_train.json says the splits: 1 images train, 1 images val, "
+        "1 images test, 1 images restval"
+    ]
+
+
 def test_an_image_with_a_record_for_each_caption(tmp_path):
     images = {1: "a.png", 2: "a.png", 3: "b.png"}
     write_captions(tmp_path, "train", images, [(1, "A"), (2, "B"), (3, "C")])

@@ -262,6 +262,36 @@ def test_lists_written_as_text(root):
     assert skips.notes == ["3 texts of captions.txt are lists; each item is a caption"]
 
 
+def test_a_column_of_splits(root):
+    for path in root.glob("Flickr_8k.*"):
+        path.unlink()
+    (root / "captions.txt").unlink()
+    rows = [
+        "raw,sentids,split,filename,img_id",
+        '"[""A dog ."", ""A wolf .""]","[0, 1]",train,a.jpg,0',
+        '"[""A cat .""]",[2],val,b.jpg,1',
+        '"[""A fish .""]",[3],test,c.jpg,2',
+    ]
+    (root / "flickr_annotations_30k.csv").write_text("\n".join(rows))
+    skips = Skips()
+    source = open_root(root, skips)
+    assert named_examples(source, "train") == [("a.jpg", ("A dog .", "A wolf ."))]
+    assert named_examples(source, "test") == [("c.jpg", ("A fish .",))]
+    assert skips.notes == [
+        "the column split of flickr_annotations_30k.csv says the splits: 1 images train, "
+        "1 images val, 1 images test",
+        "3 texts of flickr_annotations_30k.csv are lists; each item is a caption",
+    ]
+
+
+def test_lists_of_splits_win_over_a_column_unless_it_is_named(root):
+    rows = ["image,caption,set", "a.jpg,A dog .,test", "b.jpg,A cat .,train", "c.jpg,A fish .,val"]
+    (root / "captions.txt").write_text("\n".join(rows))
+    assert open_root(root).images_of_split == {"train": 2, "val": 1}
+    source = open_root(root, split_column="set")
+    assert named_examples(source, "test") == [("a.jpg", ("A dog .",))]
+
+
 def test_karpathy_with_folders(root, tmp_path):
     images = []
     for day, split in (("monday", "train"), ("tuesday", "val")):

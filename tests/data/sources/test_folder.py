@@ -103,6 +103,42 @@ def test_a_column_of_splits(tmp_path):
     ]
 
 
+def test_a_column_of_another_name_and_the_setting(tmp_path):
+    rows = [
+        {"file_name": f"{name}.png", "caption": name, "partition": split, "mine": mine}
+        for name, split, mine in (("a", "train", "test"), ("b", "test", "train"))
+    ]
+    write(tmp_path, ["a.png", "b.png"], rows)
+    with pytest.raises(
+        CaptionGANError, match=r"several columns .* partition, mine; set data.split_"
+    ):
+        open_root(tmp_path)
+    config = DataConfig("folder", str(tmp_path), held_out=0, split_column="partition")
+    skips = Skips()
+    source = open_folder(config, skips)
+    assert captions(source, "test") == {"b.png": ("b",)}
+    assert skips.notes == [
+        "the column partition of metadata.jsonl says the splits: 1 images train, 1 images test"
+    ]
+    config = DataConfig("folder", str(tmp_path), held_out=0, split_column="mine")
+    other = open_folder(config, Skips())
+    assert captions(other, "test") == {"a.png": ("a",)}
+    assert other.fingerprint != source.fingerprint
+
+
+def test_published_test_images_are_never_trained_on(tmp_path):
+    images = [f"{number}.png" for number in range(9)]
+    rows = [{"file_name": image, "caption": "A.", "split": "test"} for image in images]
+    write(tmp_path, images, rows)
+    assert open_root(tmp_path, held_out=0.2).images_of_split == {"test": 9}
+    for row in rows[:6]:
+        row["split"] = "train"
+    write(tmp_path, [], rows)
+    source = open_root(tmp_path, held_out=0.2)
+    assert source.images_of_split == {"train": 5, "val": 1, "test": 3}
+    assert set(captions(source, "test")) == set(images[6:])
+
+
 def test_images_of_the_same_name_in_different_folders(tmp_path):
     rows = [{"file_name": f"{folder}/1.png", "text": folder} for folder in ("cats", "dogs")]
     skips = Skips()
@@ -239,7 +275,6 @@ def test_the_fingerprint_changes_with_metadata_and_images(tmp_path):
             '{"file_name": 5, "text": "A"}',
             "no row can be used. 1 rows .* line 1 ",
         ),
-        ("metadata.csv", "file_name,text,split\na,A,x\n", "no row can be used. 1 rows .* 'x'"),
         (
             "metadata.json",
             '[{"file_name": "a.png", "text"',

@@ -37,9 +37,13 @@ def write(path, **columns):
     table.cast_column("image", datasets.Image()).to_parquet(path)
 
 
-def open_set(root, skips=None, held_out=0.2, **settings):
+def open_set(root, skips=None, held_out=0.2, split_column=None, **settings):
     config = DataConfig(
-        "hugging_face", str(root), held_out=held_out, hugging_face=HuggingFaceConfig(**settings)
+        "hugging_face",
+        str(root),
+        split_column=split_column,
+        held_out=held_out,
+        hugging_face=HuggingFaceConfig(**settings),
     )
     return open_hugging_face(config, Skips() if skips is None else skips)
 
@@ -97,6 +101,95 @@ def test_a_single_split_is_divided_by_image(tmp_path, name):
         expected = [name for name in names if assign_splits(names, 0.2)[name] == split]
         assert expected and [example.image_id for example in read(source, split)] == expected
         assert captions(source, split)[expected[-1]] == (f"{expected[-1][:-4]}.",)
+
+
+SPLITS = ["train", "val", "test", "restval", "extra"]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_column_of_splits_divides_a_single_table(tmp_path, streaming):
+    images = [{"bytes": png(row), "path": None} for row in range(5)]
+    table = datasets.Dataset.from_dict(
+        {"image": images, "caption": list("ABCDE"), "split": SPLITS, "set": [0, 1, 2, 0, 1]}
+    )
+    table.cast_column("image", datasets.Image()).to_parquet(tmp_path / "test.parquet")
+    (tmp_path / "README.md").write_text(
+        "---\ndataset_info:\n  splits:\n  - name: test\n    num_examples: 5\n---\n"
+    )
+    skips = Skips()
+    source = open_set(tmp_path, skips, streaming=streaming)
+    assert captions(source) == {"train-000000": ("A",), "train-000003": ("D",)}
+    assert captions(source, "val") == {"val-000001": ("B",)}
+    assert captions(source, "test") == {"test-000002": ("C",)}
+    assert skips.lines() == [f"1 rows of {tmp_path} have an unknown split 'extra': row 4"]
+    assert skips.notes == [
+        f"warning: the column set of {tmp_path} seems to say the splits, but has the values "
+        "0, 1, 2; it is not used. Write train, val, test into a column split to keep test images "
+        "out of training",
+        f"the column split of {tmp_path} says the splits: 1 images train, 1 images val, "
+        "1 images test, 1 images restval",
+    ]
+
+
+def test_a_column_of_classes_says_the_splits(tmp_path):
+    write(tmp_path / "a.parquet", caption=["A.", "B.", "C."], part=["test", "train", "val"])
+    table = datasets.load_dataset("parquet", data_files=str(tmp_path / "a.parquet"), split="train")
+    table.class_encode_column("part").save_to_disk(tmp_path / "saved")
+    assert captions(open_set(tmp_path / "saved"), "test") == {"0.png": ("A.",)}
+    source = open_set(tmp_path / "a.parquet", split_column="part", id_column="caption")
+    assert captions(source, "test") == {"A.": ("A.",)}
+
+
+def test_without_validation_rows_training_images_are_held_out(tmp_path):
+    write(tmp_path / "a.parquet", caption=["A."] * 9, split=["train"] * 6 + ["test"] * 3)
+    source = open_set(tmp_path / "a.parquet")
+    assert source.images_of_split == {"train": 5, "val": 1, "test": 3}
+    assert set(captions(source, "test")) == {"6.png", "7.png", "8.png"}
+
+
+@pytest.mark.parametrize(
+    ("splits", "named", "words"),
+    [
+        (["test", "test"], None, "has no row of the split train; found test"),
+        (["a", "b"], "split", "the column split .* has the values a, b; expected names of"),
+        (["train", "test"], "part", "has no column 'part' that may say splits; found split"),
+    ],
+)
+def test_a_column_of_splits_that_cannot_be_used(tmp_path, splits, named, words):
+    write(tmp_path / "a.parquet", caption=["A.", "B."], split=splits)
+    with pytest.raises(CaptionGANError, match=rf"^[^\n]*{words}[^\n]*$"):
+        open_set(tmp_path / "a.parquet", split_column=named)
+
+
+def test_files_of_splits_win_over_a_column(tmp_path):
+    for name in ("train", "val"):
+        write(tmp_path / f"{name}.parquet", caption=["A."], split=["test"])
+    assert open_set(tmp_path).images_of_split == {"train": 1, "val": 1}
+    with pytest.raises(CaptionGANError, match=r"is 'split', but .* train, val; omit"):
+        open_set(tmp_path, split_column="split")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.csv", "image,caption,split\nday\\1.png,A,train\nnight/1.png,B,test\n"),
+        ("t.tsv", "image\tcaption\tsplit\nday/1.png\tA\ttrain\nnight/1.png\tB\ttest\n"),
+        (
+            "t.jsonl",
+            '{"image": "day/1.png", "caption": ["A"], "split": "train"}\n'
+            '{"image": "night/1.png", "caption": ["B"], "split": "test"}\n',
+        ),
+    ],
+)
+def test_a_single_file_of_text_names_images_in_its_folder(tmp_path, name, text):
+    for number, day in enumerate(("day", "night")):
+        (tmp_path / day).mkdir()
+        (tmp_path / day / "1.png").write_bytes(png(number))
+    (tmp_path / name).write_text(text)
+    source = open_set(tmp_path / name, held_out=0)
+    assert captions(source) == {"day/1.png": ("A",)}
+    assert captions(source, "test") == {"night/1.png": ("B",)}
+    assert [example.image for example in read(source, "test")] == [png(1)]
 
 
 def test_without_a_validation_split_training_images_are_held_out(tmp_path):

@@ -102,3 +102,11 @@ def test_an_invalid_file_is_a_one_line_error(tmp_path, content, expected):
 def test_error_names_a_missing_file(tmp_path):
     with pytest.raises(CaptionGANError, match=r"none\.json is missing; expected JSON"):
         read_karpathy(str(tmp_path / "none.json"), str, Skips())
+
+
+def test_lists_written_as_text(tmp_path):
+    skips = Skips()
+    images = [image("a.jpg", "train", "['A dog', 'A wolf']"), image("b.jpg", "test", '["A cat"]')]
+    splits = read(tmp_path, {"images": images}, skips)
+    assert splits["train"][0].captions == ("A dog", "A wolf")
+    assert skips.notes == ["2 texts of dataset.json are lists; each item is a caption"]

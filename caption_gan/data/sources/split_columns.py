@@ -1,0 +1,144 @@
+"""Columns that say to which split a row of a table belongs."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from caption_gan.data.skips import Skips, shown
+from caption_gan.data.sources.splits import SPLITS, split_name
+from caption_gan.errors import CaptionGANError
+
+_NAME = re.compile(r"(.*[ _-])?(splits?|set|subset|partition)", re.IGNORECASE)
+_FLAG = re.compile(r"(is|in)[ _-]?(train|val|valid|test|dev).*", re.IGNORECASE)
+_SHOWN = 5
+
+
+class Row(NamedTuple):
+    """A row of a table of images.
+
+    Attributes:
+        image: Identity of its image; an image may have several rows.
+        place: Names the row in messages, e.g. `line 12`.
+        cells: Values by column.
+    """
+
+    image: str
+    place: str
+    cells: Mapping[str, Any]
+
+
+def divide(
+    rows: Sequence[Row],
+    others: Collection[str],
+    named: str | None,
+    table: str,
+    skips: Skips,
+    default: str = "train",
+) -> tuple[list[Row], dict[str, str]]:
+    """Divides the images of a table by the column that says the splits, if there is one.
+
+    The values of a column whose name suggests it must be names of splits, or one of them `train`.
+    Any other column must have no values but names of splits, and two of them.
+
+    Args:
+        rows: The rows.
+        others: Columns that do not say splits.
+        named: `data.split_column`.
+        table: Names the table in messages.
+        skips: Counts rows of unknown splits, and rows whose image is in another split. Receives a
+            note on the column, or on a column that seems to say splits but does not.
+        default: Split of rows without a value.
+
+    Returns:
+        The rows that can be used, and the split of each image.
+
+    Raises:
+        CaptionGANError: The named column does not exist or does not name splits; or several columns
+            may be meant.
+    """
+    names = dict.fromkeys(name for row in rows for name in row.cells if name not in others)
+    texts = {name: dict.fromkeys(_text(row.cells.get(name)) for row in rows) for name in names}
+    for values in texts.values():
+        values.pop("", None)
+    column = _find(texts, named, table, skips)
+    used, split_of, counts = [], dict[str, str](), Counter[str]()
+    for row in rows:
+        text = _text(row.cells.get(column)) if column else ""
+        split = split_of_value(text) if text else default
+        if split is None:
+            skips.add(f"rows of {table} have an unknown split {shown(text)}", row.place)
+        elif split_of.get(row.image, split) != split:
+            skips.add(f"rows of {table} put their image into a second split", row.place)
+        else:
+            if row.image not in split_of:
+                counts[text or f"without a value ({default})"] += 1
+            split_of[row.image] = split
+            used.append(row)
+    if column:
+        found = ", ".join(f"{count} images {text}" for text, count in counts.items()) or "no image"
+        skips.notes.append(f"the column {column} of {table} says the splits: {found}")
+    return used, split_of
+
+
+def may_say_splits(column: str, values: Iterable[Any]) -> bool:
+    """Whether a column may say the splits or seem to, given the values of a few rows."""
+    texts = filter(None, map(_text, values))
+    return bool(_NAME.fullmatch(column) or _FLAG.fullmatch(column)) or all(
+        map(split_of_value, texts)
+    )
+
+
+def split_of_value(value: str) -> str | None:
+    """As `split_name`; Karpathy's `restval` is part of `train`."""
+    return "train" if value.lower() == "restval" else split_name(value)
+
+
+def _find(
+    texts: Mapping[str, Collection[str]], named: str | None, table: str, skips: Skips
+) -> str | None:
+    """The column that says the splits, given the distinct texts of columns; None if none does."""
+    if named is not None:
+        if named not in texts:
+            raise CaptionGANError(
+                f"data.split_column: {table} has no column {named!r} that may say splits; found "
+                f"{', '.join(texts) or 'none'}."
+            )
+        if not any(map(split_of_value, texts[named])):
+            raise CaptionGANError(
+                f"data.split_column: the column {named} of {table} has {_some(texts[named])}; "
+                f"expected names of splits: {', '.join(SPLITS)}."
+            )
+        return named
+    found = []
+    for column, values in texts.items():
+        splits = set(map(split_of_value, values))
+        suggests = _NAME.fullmatch(column)
+        all_known = None not in splits
+        if (suggests and ("train" in splits or all_known)) or (all_known and len(splits) > 1):
+            found.append(column)
+        elif values and ((suggests and len(values) <= _SHOWN) or _FLAG.fullmatch(column)):
+            skips.notes.append(
+                f"warning: the column {column} of {table} seems to say the splits, but has "
+                f"{_some(values)}; it is not used. Write {', '.join(SPLITS)} into a column split "
+                "to keep test images out of training"
+            )
+    exact = [column for column in found if column.lower() == "split"]
+    if len(exact or found) > 1:
+        raise CaptionGANError(
+            f"{table} has several columns that may say the splits: {', '.join(found)}; set "
+            "data.split_column to one of them."
+        )
+    return next(iter(exact or found), None)
+
+
+def _text(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return str(value).strip()
+
+
+def _some(texts: Collection[str]) -> str:
+    more = ", ..." if len(texts) > _SHOWN else ""
+    return f"the values {', '.join(list(texts)[:_SHOWN])}{more}" if texts else "no values"
