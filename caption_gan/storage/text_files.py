@@ -107,10 +107,15 @@ def encoding_of(path: str, encoding: str | None = None) -> str:
         CaptionGANError: As in `read_text`.
     """
     check(path, "text", encoding)
-    marked = _mark(next(_chunks(path, "text"), b""))
-    if marked:
-        return "utf-8-sig" if marked == UTF_8 else marked[:6]
+    if marked := marked_encoding(next(_chunks(path, "text"), b"")):
+        return marked
     return UTF_8 if encoding is None or _is_utf_8(_chunks(path, "text")) else encoding
+
+
+def marked_encoding(head: bytes) -> str | None:
+    """Name of a decoder that skips the byte-order mark of a file; None if the file has none."""
+    marked = _mark(head)
+    return "utf-8-sig" if marked == UTF_8 else marked and marked[:6]
 
 
 def _mark(head: bytes) -> str | None:

@@ -3,8 +3,12 @@
 V vocabulary, E embedding; [...] stands for any leading dimensions, such as [B, T].
 """
 
+import codecs
 import gzip
+import io
 import os
+import re
+import shlex
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +20,11 @@ import numpy as np
 from keras import ops
 
 from caption_gan.errors import CaptionGANError
+from caption_gan.storage.text_files import marked_encoding
+from caption_gan.storage.text_guesses import likely_encoding, other_content
 from caption_gan.text.vocabulary import PAD_ID, SPECIAL_TOKENS
+
+_CONFLICT = re.compile(rb"(<{7}|={7}|>{7})(\s|$)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +78,8 @@ def load_word_vectors(
             standard deviation of all numbers that were found.
 
     Raises:
-        CaptionGANError: If the file is missing or of another format, a line has the wrong number
-            of values, or the file has no word of the vocabulary.
+        CaptionGANError: If the file is missing or of another format or encoding, a line has the
+            wrong number of values, or the file has no word of the vocabulary.
     """
     row_of = {
         word.encode("utf-8"): row
@@ -79,12 +87,15 @@ def load_word_vectors(
         if word not in SPECIAL_TOKENS
     }
     vectors: dict[int, np.ndarray] = {}
-    size = 0
+    size, others = 0, []
     for number, word, values in _entries(path):
         size = len(values)
         row = row_of.get(word)
         if row is not None and row not in vectors:
             vectors[row] = _vector(values, path, number)
+        elif not word.isascii():
+            others.append(word)
+    _refuse_other_encodings(path, others, [w for w, row in row_of.items() if row not in vectors])
     if not vectors:
         raise CaptionGANError(
             f"{path}: expected vectors of some of the vocabulary's {len(row_of)} words, found "
@@ -116,9 +127,9 @@ def _entries(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes, list[by
         if number == 1:
             header = len(fields) == 2 and all(field.isdigit() for field in fields)
             size = int(fields[1]) if header else len(fields) - 1
-            if size < 1:
+            if size < 1 or not all(map(_is_number, fields[1:])):
                 raise CaptionGANError(
-                    f"{path}: expected a word and its numbers in line 1, got {len(fields)} field; "
+                    f"{path}: expected a word and its numbers in line 1, got {_described(line)}; "
                     "give vectors in GloVe's or word2vec's text format"
                 )
             if header:
@@ -126,12 +137,15 @@ def _entries(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes, list[by
         # A few words of GloVe's 840B file contain spaces (". . ."), so only the last E fields are
         # numbers. A number before them means that the line is too long.
         surplus = len(fields) - 1 - size
-        if surplus < 0 or (surplus > 0 and _is_number(fields[surplus])):
+        values = fields[surplus + 1 :]
+        if surplus < 0 or (
+            surplus > 0 and (_is_number(fields[surplus]) or not all(map(_is_number, values)))
+        ):
             raise CaptionGANError(
                 f"{path}: expected {size} values in line {number}, as in the lines before, got "
-                f"{len(fields) - 1}; download the file again or remove the line"
+                f"{len(fields) - 1}: {_described(line)}; download the file again or remove the line"
             )
-        yield number, b" ".join(fields[: surplus + 1]), fields[surplus + 1 :]
+        yield number, b" ".join(fields[: surplus + 1]), values
 
 
 def _lines(path: str | os.PathLike[str]) -> Iterator[bytes]:
@@ -141,7 +155,13 @@ def _lines(path: str | os.PathLike[str]) -> Iterator[bytes]:
         raise CaptionGANError(f"{path}: expected a text file or .gz; unpack the archive first")
     try:
         with gzip.open(path) if name.endswith(".gz") else Path(path).open("rb") as file:
-            yield from file
+            encoding = marked_encoding(file.read(4))
+            file.seek(len(codecs.BOM_UTF8) if encoding == "utf-8-sig" else 0)
+            if encoding in ("utf-16", "utf-32"):
+                text = io.TextIOWrapper(file, encoding, errors="replace", newline="\n")
+                yield from (line.encode() for line in text)
+            else:
+                yield from file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise CaptionGANError(
             f"{path}: expected a whole gzip file ({error}); download it again"
@@ -151,6 +171,37 @@ def _lines(path: str | os.PathLike[str]) -> Iterator[bytes]:
             f"{path}: expected a file of word vectors ({error.strerror}); give the path of one in "
             "GloVe's or word2vec's text format, or none to start from random vectors"
         ) from error
+
+
+def _described(line: bytes) -> str:
+    """The beginning of a line and, where it is known, what it is instead of a vector."""
+    shown = repr(line.rstrip().decode("utf-8", "replace")[:40])
+    if _CONFLICT.match(line):
+        return f"{shown}, a conflict marker of Git"
+    if b"\0" in line:
+        return f"{shown}, binary data, perhaps of word2vec's binary format"
+    found = other_content(line)
+    return f"{shown}, which is {found}" if found else shown
+
+
+def _refuse_other_encodings(
+    path: str | os.PathLike[str], words: Sequence[bytes], missing: Sequence[bytes]
+) -> None:
+    """Raises an error if words are not found because those of the file are not UTF-8.
+
+    Args:
+        path: The file.
+        words: Words of the file that are not ASCII and not in the vocabulary.
+        missing: Words of the vocabulary that the file does not have.
+    """
+    undecodable = [word for word in words if "\ufffd" in word.decode("utf-8", "replace")]
+    if 2 * len(undecodable) > len(words) and not all(map(bytes.isascii, missing)):
+        likely = likely_encoding(b"\n".join(undecodable))
+        raise CaptionGANError(
+            f"{path}: expected words in UTF-8, got {len(undecodable)} others, such as "
+            f"{undecodable[0].decode(likely, 'replace')!r} in {likely}; save the file as UTF-8, "
+            f"e.g. iconv -f {likely} -t UTF-8 {shlex.quote(str(path))}"
+        )
 
 
 def _is_number(field: bytes) -> bool:

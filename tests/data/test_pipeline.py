@@ -151,18 +151,20 @@ def test_unusable_examples_are_skipped_and_counted(tmp_path, use):
         Example("broken.jpg", b"no picture", ("a",)),
         Example("mute.png", encoded(1), ("", "  ")),
         Example("half.png", encoded(2), ("a", "")),
+        Example("damaged.png", encoded(2), ("a caf\ufffd", "a", "\ufffd")),
     )
     use(FewImages(extra))
     prepared = prepare(settings(tmp_path), "train")
-    assert prepared.images == 9
+    assert prepared.images == 10
     assert prepared.skipped == [
         "3 captions are empty, of: mute.png, half.png, ...",
+        "2 captions are kept with characters that were lost before (U+FFFD), of: damaged.png, ...",
         "1 images do not decode (of an unknown format; give PNG, JPEG, GIF, BMP or WebP): "
         "broken.jpg",
         "1 images have no caption left: mute.png",
     ]
     examples = list(records.read_examples(prepared))
-    assert examples[-1].captions == ("a",)
+    assert examples[-2].captions == ("a",)
 
 
 def test_a_split_without_usable_images_is_an_error(tmp_path, use):

@@ -43,6 +43,50 @@ def test_header_gzip_and_trailing_space_make_no_difference(tmp_path):
         np.testing.assert_array_equal(load_word_vectors(path, VOCABULARY).matrix, expected)
 
 
+@pytest.mark.parametrize("name", ["vectors.txt", "vectors.txt.gz"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_tells_the_encoding(tmp_path, encoding, name):
+    text = "dog 1 2 3\ncafé\u2028x 4 5 6\ncafé 7 8 9\n"
+    path = tmp_path / name
+    content = text.encode(encoding)
+    path.write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    vectors = load_word_vectors(path, [*SPECIAL_TOKENS, "café", "dog"])
+    assert vectors.matrix[4:].tolist() == [[7, 8, 9], [1, 2, 3]]
+
+
+def test_words_in_another_encoding_are_an_error_where_they_matter(tmp_path):
+    path = tmp_path / "vectors.txt"
+    path.write_bytes("dog 1 2\ncafé 3 4\nStraße 5 6\n".encode("cp1252"))
+    assert load_word_vectors(path, [*SPECIAL_TOKENS, "dog", "cat"]).found.tolist()[4:] == [
+        True,
+        False,
+    ]
+    with pytest.raises(CaptionGANError, match=r"2 others, such as 'café' in cp1252; .*iconv"):
+        load_word_vectors(path, [*SPECIAL_TOKENS, "dog", "café"])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("<<<<<<< HEAD\ndog 1 2\n", "line 1, got '<<<<<<< HEAD', a conflict marker of Git"),
+        ("dog 1 2\n=======\n", "line 2.* got 0: '=======', a conflict marker of Git"),
+        ("dog 1 2\n>>>>>>> other-branch of mine\n", "line 2.*a conflict marker of Git"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "line 1.*git lfs pull"),
+        ("<!DOCTYPE html>\n<html>\n", "line 1.*a web page"),
+        ("2 3\ndog \0\1\0\2\0", "line 2.*word2vec's binary format"),
+        ("no vectors\n", "line 1, got 'no vectors'; give vectors in GloVe's"),
+    ],
+)
+def test_lines_that_are_no_vectors_are_named(tmp_path, content, words):
+    with pytest.raises(CaptionGANError, match=rf"^[^\n]*{words}[^\n]*$"):
+        load_word_vectors(written(tmp_path, content), VOCABULARY)
+
+
+def test_a_row_of_signs_is_a_word_where_it_has_a_vector(tmp_path):
+    path = written(tmp_path, "dog 1 2\n======= 3 4\n")
+    assert load_word_vectors(path, [*SPECIAL_TOKENS, "=======", "dog"]).matrix[4].tolist() == [3, 4]
+
+
 def test_missing_rows_have_the_statistics_of_the_found_ones(tmp_path):
     rng = np.random.default_rng(0)
     lines = [f"w{i} " + " ".join(map(str, rng.normal(3, 0.5, 50))) for i in range(100)]
@@ -69,7 +113,7 @@ def test_missing_rows_have_the_statistics_of_the_found_ones(tmp_path):
         ("2 3\na 1 2 3\n\n", "3 values in line 3.*got 0"),
         ("a 1 2 3\ndog 1 x 3\n", "finite numbers in line 2"),
         ("a 1 2 3\ndog 1 nan 3\n", "finite numbers in line 2"),
-        ("<!DOCTYPE\n", "word and its numbers in line 1, got 1 field"),
+        ("<!DOCTYPE\n", "word and its numbers in line 1, got '<!DOCTYPE'"),
     ],
 )
 def test_files_without_vectors_are_refused(tmp_path, content, message):

@@ -61,7 +61,7 @@ BEFORE_ALL_WORK = {
     "empty corpus": (lambda folder: corpus(folder, "\n \n"), "corpus.txt has no sentence"),
     "no vectors": (lambda folder: ["--text.word_vectors=none.txt"], "none.txt: expected a file"),
     "empty vectors": (lambda folder: vectors(folder, ""), "found none"),
-    "text as vectors": (lambda folder: vectors(folder, "a red line\n"), "finite numbers in line 1"),
+    "text as vectors": (lambda folder: vectors(folder, "a red line\n"), "a word and its numbers"),
     "other size": (
         lambda folder: vectors(folder, "a 1 2 3\n"),
         "generator.embedding_size is 16; set it to 3",

@@ -116,6 +116,12 @@ def _without_empty_captions(examples: Iterable[Example], skips: Skips) -> Iterat
         if len(captions) < len(example.captions):
             empty = len(example.captions) - len(captions)
             skips.add("captions are empty, of", example.image_id, empty)
+        if damaged := sum("\ufffd" in caption for caption in captions):
+            skips.add(
+                "captions are kept with characters that were lost before (U+FFFD), of",
+                example.image_id,
+                damaged,
+            )
         if captions:
             yield dataclasses.replace(example, captions=captions)
         else:
