@@ -16,10 +16,14 @@ CaptionReader = Callable[[Any], Iterator[Any]]
 """Yields the captions in a cell, and whatever stands in place of one."""
 
 CAPTION_KEYS = ("raw", "caption", "text")  # Keys of the text if captions are records.
-_ITEM = r"""(?:u?'(?:[^'\\]|\\.)*'|u?"(?:[^"\\]|\\.)*"|None|nan)"""
+_TEXT = r"""u?(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_ITEM = rf"(?:{_TEXT}|np\.str_\({_TEXT}\)|None|nan)"  # NumPy 2 prints its texts as np.str_('a').
 _ITEMS = rf"\s*(?:{_ITEM}(?:\s*,\s*{_ITEM})*\s*,?|{_ITEM}(?:\s+{_ITEM})*)?\s*"
-_LIST = re.compile(rf"\s*(?:\[{_ITEMS}\]|\({_ITEMS}\))\s*", re.DOTALL)
-_LIST_BEGINS = re.compile(r"""\s*[\[(]\s*u?['"]""")
+_LIST = re.compile(
+    rf"\s*(?:\[{_ITEMS}\]|\({_ITEMS}\)|array\(\[{_ITEMS}\](?:,\s*dtype=[^)]*)?\))\s*", re.DOTALL
+)
+_BEGINS = re.compile(r"\s*(?:array\()?[\[(]")
+_LIKELY = re.compile(rf"{_BEGINS.pattern}\s*(?:np\.str_\()?u?['\"]")
 
 
 def captions_of(cell: Any) -> Iterator[Any]:
@@ -48,7 +52,7 @@ def caption_reader(cells: Iterable[Any], column: str, skips: Skips) -> CaptionRe
     if 0 < lists == len(texts):
         skips.notes.append(f"{lists} texts of {column} are lists; each item is a caption")
         return _captions_of_text
-    if likely := sum(_LIST_BEGINS.match(text) is not None for text in texts):
+    if likely := sum(_LIKELY.match(text) is not None for text in texts):
         skips.notes.append(
             f"warning: {likely} of {len(texts)} texts of {column} look like lists of captions, but "
             "the others do not; each is read as one caption"
@@ -62,7 +66,7 @@ def _captions_of_text(cell: Any) -> Iterator[Any]:
 
 def _parse_list(text: str) -> list[Any] | None:
     """The captions in a list that is written as text; None if the text is something else."""
-    if text.lstrip()[:1] not in ("[", "("):
+    if not _BEGINS.match(text):
         return None
     try:
         content = json.loads(text)
@@ -74,8 +78,7 @@ def _parse_list(text: str) -> list[Any] | None:
     if not _LIST.fullmatch(text):
         return None
     # One item at a time: Python joins the texts of NumPy's list into one.
-    items = [item for item in re.findall(_ITEM, text, re.DOTALL) if item not in ("None", "nan")]
     try:
-        return [ast.literal_eval(item) for item in items]
+        return [ast.literal_eval(item) for item in re.findall(_TEXT, text, re.DOTALL)]
     except (ValueError, SyntaxError):
         return None

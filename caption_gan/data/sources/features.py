@@ -11,6 +11,7 @@ N items, R regions, D region depth. Rows are only counted here;
 import functools
 import io
 from collections import defaultdict
+from itertools import chain
 
 import numpy as np
 from PIL import Image
@@ -18,6 +19,7 @@ from PIL import Image
 from caption_gan.config.data import DataConfig
 from caption_gan.data.example import Example
 from caption_gan.data.skips import Skips
+from caption_gan.data.sources.caption_cells import caption_reader
 from caption_gan.data.sources.image_files import ImageFile, ImageFileSource, image_name
 from caption_gan.data.sources.splits import find_in_splits, hold_out, split_name
 from caption_gan.errors import CaptionGANError
@@ -57,7 +59,7 @@ def open_features(config: DataConfig, skips: Skips) -> ImageFileSource:
     for name in folders:
         prefix = f"{name}-" if name else ""
         folder = filesystem.join(root, name)
-        splits[split_name(name) or "train"] += _image_files(folder, prefix, config.encoding)
+        splits[split_name(name) or "train"] += _image_files(folder, prefix, config.encoding, skips)
     files = [
         filesystem.join(root, name, file)
         for name in folders
@@ -68,7 +70,7 @@ def open_features(config: DataConfig, skips: Skips) -> ImageFileSource:
     return ImageFileSource(held_out, [*fingerprint, config.held_out], skips, root, _read)
 
 
-def _image_files(folder: str, prefix: str, encoding: str) -> list[ImageFile]:
+def _image_files(folder: str, prefix: str, encoding: str, skips: Skips) -> list[ImageFile]:
     path = filesystem.join(folder, FEATURES)
     try:
         rows = len(np.lib.format.open_memmap(path, mode="r"))
@@ -78,13 +80,15 @@ def _image_files(folder: str, prefix: str, encoding: str) -> list[ImageFile]:
     links = [""] * rows
     if filesystem.is_file(filesystem.join(folder, LINKS)):
         links = _lines(filesystem.join(folder, LINKS), rows, encoding)
+    texts_of = [[text.strip() for text in line.split("###")] for line in captions]
+    read_text = caption_reader((text for texts in texts_of for text in texts), CAPTIONS, skips)
     by_link: dict[str, ImageFile] = {}
-    for row, (link, line) in enumerate(zip(links, captions, strict=True)):
+    for row, (link, of_row) in enumerate(zip(links, texts_of, strict=True)):
         name = f"{prefix}{row:06d}"
         link = image_name(link) if link and "://" not in link else link
         image = filesystem.join(folder, link) if link and "://" not in link else ""
         first = by_link.get(link or name, ImageFile(name, image))
-        texts = (*first.captions, *(text.strip() for text in line.split("###")))
+        texts = (*first.captions, *chain(*map(read_text, of_row)))
         by_link[link or name] = ImageFile(first.image_id, first.path, texts)
     return list(by_link.values())
 

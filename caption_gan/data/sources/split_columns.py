@@ -12,6 +12,7 @@ from caption_gan.errors import CaptionGANError
 
 _NAME = re.compile(r"(.*[ _-])?(splits?|set|subset|partition)", re.IGNORECASE)
 _FLAG = re.compile(r"(is|in)[ _-]?(train|val|valid|test|dev).*", re.IGNORECASE)
+_SUFFIX = re.compile(r"[ _-]?(set|split|\d{4})$", re.IGNORECASE)
 _SHOWN = 5
 
 
@@ -73,12 +74,13 @@ def divide(
             skips.add(f"rows of {table} put their image into a second split", row.place)
         else:
             if row.image not in split_of:
-                counts[text or f"without a value ({default})"] += 1
+                name = text or "without a value"
+                counts[name if name == split else f"{name} ({split})"] += 1
             split_of[row.image] = split
             used.append(row)
     if column:
-        found = ", ".join(f"{count} images {text}" for text, count in counts.items()) or "no image"
-        skips.notes.append(f"the column {column} of {table} says the splits: {found}")
+        found = ", ".join(f"{count} {text}" for text, count in counts.items()) or "none"
+        skips.notes.append(f"the column {column} of {table} says the splits of images: {found}")
     return used, split_of
 
 
@@ -91,8 +93,8 @@ def may_say_splits(column: str, values: Iterable[Any]) -> bool:
 
 
 def split_of_value(value: str) -> str | None:
-    """As `split_name`; Karpathy's `restval` is part of `train`."""
-    return "train" if value.lower() == "restval" else split_name(value)
+    """As `split_name`, also for `train2014` and `test_set`; `restval` (Karpathy) is `train`."""
+    return "train" if value.lower() == "restval" else split_name(_SUFFIX.sub("", value))
 
 
 def _find(
@@ -111,26 +113,28 @@ def _find(
                 f"expected names of splits: {', '.join(SPLITS)}."
             )
         return named
-    found = []
+    by_name, by_values = [], []
     for column, values in texts.items():
         splits = set(map(split_of_value, values))
-        suggests = _NAME.fullmatch(column)
-        all_known = None not in splits
-        if (suggests and ("train" in splits or all_known)) or (all_known and len(splits) > 1):
-            found.append(column)
+        suggests, all_known = _NAME.fullmatch(column), None not in splits
+        says_train = "train" in splits or (column.lower() == "split" and splits != {None})
+        if suggests and values and (says_train or all_known):
+            by_name.append(column)
+        elif all_known and len(splits) > 1:
+            by_values.append(column)
         elif values and ((suggests and len(values) <= _SHOWN) or _FLAG.fullmatch(column)):
             skips.notes.append(
                 f"warning: the column {column} of {table} seems to say the splits, but has "
                 f"{_some(values)}; it is not used. Write {', '.join(SPLITS)} into a column split "
                 "to keep test images out of training"
             )
-    exact = [column for column in found if column.lower() == "split"]
-    if len(exact or found) > 1:
+    found = [name for name in by_name if name.lower() == "split"] or by_name or by_values
+    if len(found) > 1:
         raise CaptionGANError(
             f"{table} has several columns that may say the splits: {', '.join(found)}; set "
             "data.split_column to one of them."
         )
-    return next(iter(exact or found), None)
+    return found[0] if found else None
 
 
 def _text(value: Any) -> str:

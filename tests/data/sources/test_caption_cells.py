@@ -39,6 +39,8 @@ def test_lists_are_read_as_they_were_written(write, captions):
         ("['a'\n 'b']", ["a", "b"]),
         ('["a", null]', ["a"]),
         ('[{"raw": "a", "tokens": ["a"]}]', ["a"]),
+        ("[np.str_('a'), np.str_(\"b's\")]", ["a", "b's"]),
+        ("array(['a', 'b'], dtype=object)", ["a", "b"]),
         ("[]", []),
     ],
 )
@@ -58,6 +60,7 @@ def test_forms_of_lists(text, captions):
         "['a' 'b', 'c']",
         "['a",
         "[__import__('os')]",
+        "array(1)",
         "{'raw': 'a'}",
         "3",
     ],

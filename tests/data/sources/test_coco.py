@@ -136,8 +136,8 @@ def test_a_single_file_whose_images_have_splits(tmp_path):
     assert source.images_of_split == {"train": 2, "val": 1, "test": 1}
     assert named_examples(source, "test") == [("c.png", ("c.png",))]
     assert skips.notes == [
-        "the column split of captions_train.json says the splits: 1 images train, 1 images val, "
-        "1 images test, 1 images restval"
+        "the column split of captions_train.json says the splits of images: 1 train, 1 val, "
+        "1 test, 1 restval (train)"
     ]
 
 

@@ -61,6 +61,14 @@ def test_lines_end_in_all_usual_ways(tmp_path, end):
     assert (first.captions, second.captions) == (("a\u2028dog",), ("b",))
 
 
+def test_lists_written_as_text(tmp_path):
+    write(tmp_path, "['a dog', 'it runs']\n['a cat']\n")
+    assert [example.captions for example in read(open_root(tmp_path))] == [
+        ("a dog", "it runs"),
+        ("a cat",),
+    ]
+
+
 def test_without_splits_items_are_held_out(tmp_path):
     write(tmp_path, "".join(f"{number}\n" for number in range(40)))
     source = open_root(tmp_path, held_out=0.2)

@@ -278,8 +278,8 @@ def test_a_column_of_splits(root):
     assert named_examples(source, "train") == [("a.jpg", ("A dog .", "A wolf ."))]
     assert named_examples(source, "test") == [("c.jpg", ("A fish .",))]
     assert skips.notes == [
-        "the column split of flickr_annotations_30k.csv says the splits: 1 images train, "
-        "1 images val, 1 images test",
+        "the column split of flickr_annotations_30k.csv says the splits of images: 1 train, "
+        "1 val, 1 test",
         "3 texts of flickr_annotations_30k.csv are lists; each item is a caption",
     ]
 

@@ -105,12 +105,12 @@ def test_a_column_of_splits(tmp_path):
 
 def test_a_column_of_another_name_and_the_setting(tmp_path):
     rows = [
-        {"file_name": f"{name}.png", "caption": name, "partition": split, "mine": mine}
+        {"file_name": f"{name}.png", "caption": name, "partition": split, "my_set": mine}
         for name, split, mine in (("a", "train", "test"), ("b", "test", "train"))
     ]
     write(tmp_path, ["a.png", "b.png"], rows)
     with pytest.raises(
-        CaptionGANError, match=r"several columns .* partition, mine; set data.split_"
+        CaptionGANError, match=r"several columns .* partition, my_set; set data.split_"
     ):
         open_root(tmp_path)
     config = DataConfig("folder", str(tmp_path), held_out=0, split_column="partition")
@@ -118,9 +118,9 @@ def test_a_column_of_another_name_and_the_setting(tmp_path):
     source = open_folder(config, skips)
     assert captions(source, "test") == {"b.png": ("b",)}
     assert skips.notes == [
-        "the column partition of metadata.jsonl says the splits: 1 images train, 1 images test"
+        "the column partition of metadata.jsonl says the splits of images: 1 train, 1 test"
     ]
-    config = DataConfig("folder", str(tmp_path), held_out=0, split_column="mine")
+    config = DataConfig("folder", str(tmp_path), held_out=0, split_column="my_set")
     other = open_folder(config, Skips())
     assert captions(other, "test") == {"a.png": ("a",)}
     assert other.fingerprint != source.fingerprint

@@ -126,8 +126,8 @@ def test_a_column_of_splits_divides_a_single_table(tmp_path, streaming):
         f"warning: the column set of {tmp_path} seems to say the splits, but has the values "
         "0, 1, 2; it is not used. Write train, val, test into a column split to keep test images "
         "out of training",
-        f"the column split of {tmp_path} says the splits: 1 images train, 1 images val, "
-        "1 images test, 1 images restval",
+        f"the column split of {tmp_path} says the splits of images: 1 train, 1 val, 1 test, "
+        "1 restval (train)",
     ]
 
 

@@ -29,8 +29,8 @@ def test_values_name_the_splits_and_images_are_counted():
         a="train", b="val", c="test", d="train", e="train", g="train"
     )
     assert skips.notes == [
-        "the column split of t.csv says the splits: 1 images train, 1 images Validation, "
-        "1 images TEST, 1 images restval, 2 images without a value (train)"
+        "the column split of t.csv says the splits of images: 1 train, 1 Validation (val), "
+        "1 TEST (test), 1 restval (train), 2 without a value (train)"
     ]
     assert skips.lines() == ["1 rows of t.csv have an unknown split 'extra': line 5"]
 
@@ -47,8 +47,8 @@ def test_an_image_is_in_the_split_of_its_first_row():
     ("name", "values", "is_used"),
     [
         ("partition", ["train", "test", "extra"], True),
+        ("split", ["extra", "train", "test"], True),
         ("data_split", ["train", "train", "train"], True),
-        ("Subset", ["training", "dev", "test"], True),
         ("used for", ["train", "val", "test"], True),  # By its values alone.
         ("used for", ["train", "val", "other"], False),
         ("kind", ["train", "train", "train"], False),  # May be a picture of trains.
@@ -59,7 +59,8 @@ def test_an_image_is_in_the_split_of_its_first_row():
 def test_columns_of_other_names(name, values, is_used):
     skips = Skips()
     table = rows(**{name: values, "id": [1, 2, 3]})
-    assert ("test" in splits(table, skips=skips).values()) == (is_used and "test" in values)
+    expected = [name for name in ("train", "val", "test") if is_used and name in values]
+    assert sorted(set(splits(table, skips=skips).values())) == sorted(expected or ["train"])
     assert bool(skips.notes) == is_used
 
 
@@ -81,6 +82,16 @@ def test_values_that_are_no_names_are_not_guessed(name, values, found):
     ]
 
 
+def test_names_of_splits_with_years_and_the_like():
+    table = rows(file=["train2014", "val2014", "test_set", "Testing", "DEV"])
+    assert list(splits(table).values()) == ["train", "val", "test", "test", "val"]
+
+
+def test_a_column_called_split_needs_no_train():
+    table = rows(split=["test", "extra"])
+    assert splits(table) == {"a": "test"}
+
+
 def test_one_of_several_columns():
     official, own = ["train", "test"], ["test", "train"]
     assert splits(rows(split=official, my_split=own)) == dict(a="train", b="test")
@@ -90,6 +101,8 @@ def test_one_of_several_columns():
         match=r"^t\.csv has several .*: official_split, my_split; set data\.sp",
     ):
         splits(rows(official_split=official, my_split=own))
+    # A name that suggests it counts more than values.
+    assert splits(rows(folder=own, my_split=official)) == dict(a="train", b="test")
 
 
 def test_other_splits_by_default():
