@@ -107,7 +107,7 @@ def _image_folder(root: str, name: str, images: Sequence[str] = ()) -> str:
     """
     below_images, expected = filesystem.join(root, "images", name), filesystem.join(root, name)
     candidates = [below_images, expected, filesystem.join(root, "images")]
-    for folder in (*candidates, root):
+    for folder in filter(filesystem.is_folder, (*candidates, root)):
         if any(filesystem.is_file(filesystem.join(folder, image)) for image in images):
             return folder
     return next(filter(filesystem.is_folder, candidates), expected)

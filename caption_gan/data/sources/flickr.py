@@ -15,7 +15,7 @@ from caption_gan.data.sources.image_files import ImageFile, ImageFileSource, ima
 from caption_gan.data.sources.karpathy import read_karpathy
 from caption_gan.data.sources.split_columns import Row, divide
 from caption_gan.data.sources.splits import hold_out
-from caption_gan.data.sources.tables import read_list, unquoted_cells
+from caption_gan.data.sources.tables import read_list, separator_of, unquoted_cells
 from caption_gan.errors import CaptionGANError
 from caption_gan.storage import filesystem, text_files
 
@@ -175,7 +175,7 @@ def _read_rows(path: str, skips: Skips, encoding: str | None) -> list[Row]:
         separator, columns, header_lines = "\t", ["image", "caption"], 0
     else:
         header = lines[0] if lines else ""
-        separator, header_lines = "|" if "|" in header else ",", 1
+        separator, header_lines = separator_of(header), 1
         columns = [column.strip(' "') for column in header.split(separator)]
         names = {"image_name": "image", "comment": "caption", "filename": "image", "raw": "caption"}
         columns = [names.get(column, column) for column in columns]
@@ -201,13 +201,13 @@ def _read_rows(path: str, skips: Skips, encoding: str | None) -> list[Row]:
 
 def _row(line: str, separator: str, columns: list[str]) -> dict[str, str]:
     """Values by column of one line; empty if the line is malformed."""
-    if separator == ",":
+    if separator in ",;":
         try:
             # Parses one line at a time: an unmatched quotation mark spoils only its own line.
-            values = next(csv.reader([line], strict=True), [])
+            values = next(csv.reader([line], strict=True, delimiter=separator), [])
         except csv.Error:
             values = []
-        if len(values) != len(columns):
+        if len(values) != len(columns) and separator == ",":
             values = unquoted_cells(line, columns, "caption") or []
     else:
         values = line.split(separator, len(columns) - 1)

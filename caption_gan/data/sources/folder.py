@@ -19,7 +19,7 @@ from caption_gan.data.sources.image_files import ImageFile, ImageFileSource, ima
 from caption_gan.data.sources.json_records import read_array
 from caption_gan.data.sources.split_columns import Row, divide
 from caption_gan.data.sources.splits import find_in_splits, hold_out, split_name
-from caption_gan.data.sources.tables import unquoted_cells
+from caption_gan.data.sources.tables import separator_of, unquoted_cells
 from caption_gan.errors import CaptionGANError
 from caption_gan.storage import filesystem, text_files
 
@@ -157,11 +157,14 @@ def _json_or_text(text: str) -> Any:
 
 def _csv_rows(path: str, text: str, skips: Skips) -> Iterator[tuple[str, dict[str, str]]]:
     lines = text_files.lines(text)
-    table = csv.reader((f"{line}\n" for line in lines), strict=True)
+    separator = separator_of(lines[0] if lines else "")
+    table = csv.reader((f"{line}\n" for line in lines), strict=True, delimiter=separator)
     columns = [column.strip() for column in next(table, [])]
     caption = [column for column in columns if CAPTION_COLUMN.fullmatch(column)]
     # Commas are only in captions if the other columns are the image and the split.
-    has_commas_in_one = len(caption) == 1 and {*columns} <= {"file_name", "split", *caption}
+    has_commas_in_one = (
+        separator == "," and len(caption) == 1 and {*columns} <= {"file_name", "split", *caption}
+    )
     number = 1
     try:
         for cells in table:

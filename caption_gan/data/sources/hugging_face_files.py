@@ -10,6 +10,7 @@ from typing import Any
 
 from caption_gan.config.data import HuggingFaceConfig
 from caption_gan.data.sources.splits import split_name
+from caption_gan.data.sources.tables import separator_of
 from caption_gan.errors import CaptionGANError
 from caption_gan.storage import text_files
 
@@ -38,8 +39,7 @@ def open_builder(path: str, settings: HuggingFaceConfig, encoding: str) -> Any:
     options: dict[str, Any] = {"name": settings.name, "revision": settings.revision}
     if os.path.isfile(path):
         file_format = _FORMATS.get(os.path.splitext(path)[1].lower(), "parquet")
-        tabs = {"sep": "\t"} if path.lower().endswith(".tsv") else {}
-        path, options = file_format, {"data_files": path, **tabs}
+        path, options = file_format, {"data_files": path}
     builder = datasets.load_dataset_builder(path, **options)
     files = [file for of_split in (builder.config.data_files or {}).values() for file in of_split]
     if not files or not os.path.isfile(files[0]):
@@ -56,9 +56,14 @@ def open_builder(path: str, settings: HuggingFaceConfig, encoding: str) -> Any:
                 f"data.root: {path} has tables in several encodings: {', '.join(encodings)}; save "
                 "all as UTF-8."
             )
-        if encodings != {text_files.UTF_8}:
-            options["encoding"] = encodings.pop()
-            return datasets.load_dataset_builder(path, **options)
+        found = encodings.pop()
+        changed = {} if found == text_files.UTF_8 else {"encoding": found}
+        if builder.name == "csv":
+            header = next(text_files.read_lines(files[0], "a table", encoding), "")
+            if (separator := separator_of(header)) != ",":
+                changed["sep"] = separator
+        if changed:
+            return datasets.load_dataset_builder(path, **options, **changed)
     return builder
 
 

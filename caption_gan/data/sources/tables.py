@@ -20,6 +20,11 @@ def read_list(path: str, expected: str, encoding: str | None) -> list[str]:
     return [entry for line in text_files.lines(text) if (entry := line.strip())]
 
 
+def separator_of(header: str) -> str:
+    """The character that separates the columns of a table, given its first line."""
+    return max(",;\t|", key=header.count)
+
+
 def unquoted_cells(line: str, columns: Sequence[str], caption: str) -> list[str] | None:
     """The cells of a line of CSV whose caption has commas but no quotation marks around it.
 
