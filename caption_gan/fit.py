@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from caption_gan.command_line import ArgumentParser, RaisingArgumentParser, run_program
 from caption_gan.config.run import Config
@@ -42,6 +43,7 @@ from caption_gan.run import (
 )
 from caption_gan.storage.atomic import remove_unfinished
 from caption_gan.text.embeddings import load_word_vectors
+from caption_gan.text.scripts import are_unspaced
 from caption_gan.text.tokenizer import Tokenizer
 from caption_gan.text.vocabulary import build_vocabulary, count_words, write_vocabulary
 from caption_gan.training.early_checks import check_disk, check_files, check_training_inputs
@@ -177,16 +179,26 @@ def start_run(run: RunDirectory, config: Config, captions: Sequence[str]) -> Non
 
 def describe_captions(captions: Sequence[str], tokenizer: Tokenizer) -> list[str]:
     """Describes the training captions and what the tokenizer loses of them, one line each."""
-    usable, long = tokenizer.usable(captions).numpy(), tokenizer.too_long(captions).numpy()
+    usable, lengths = tokenizer.usable(captions).numpy(), tokenizer.lengths(captions).numpy()
+    long = lengths > tokenizer.sequence_length
     unknown = float(tokenizer.out_of_vocabulary_rate(captions))
     lines = [
         f"{len(captions)} training captions, {tokenizer.vocabulary_size} tokens, "
         f"{unknown:.2%} of the words unknown"
     ]
+    if are_unspaced(captions):
+        lines.append(
+            "the captions are in a script without spaces: each of its characters is a token, and "
+            "metrics are of characters"
+        )
     if long.any():
+        longest, most = int(lengths.max()), int(np.quantile(lengths, 0.99, method="higher"))
+        remedy = f"{longest} keeps all of them whole"
+        if tokenizer.sequence_length < most < longest:
+            remedy = f"{most} keeps 99% of all captions whole, {longest} all of them"
         lines.append(
             f"{long.sum()} captions are longer than text.sequence_length "
-            f"{tokenizer.sequence_length} and were cut"
+            f"{tokenizer.sequence_length} and were cut; --text.sequence_length={remedy}"
         )
     if not usable.all():
         lines.append(f"{(~usable).sum()} captions have no word of the vocabulary and were skipped")

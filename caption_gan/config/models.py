@@ -21,12 +21,13 @@ class TextConfig:
 
     Attributes:
         tokenizer: `word`: one token per word; rare words become the unknown token. `wordpiece`:
-            rare words are split into pieces.
+            rare words are split into pieces. In both, each character of a script without spaces
+            between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) is a word.
         minimum_count: Least number of times that a word must occur in the training captions to
             enter the vocabulary.
         maximum_vocabulary: Largest size of the vocabulary.
         sequence_length: Tokens per caption, including the start and the end token; longer
-            captions are cut.
+            captions are cut. `fit` says how many are and which length would keep them whole.
         word_vectors: File of pretrained word vectors in GloVe's text format.
         word_vectors_policy: `frozen`: never trained. `trainable`: trained from the first step.
             `unfrozen`: trained after `unfreeze_after_epochs`.

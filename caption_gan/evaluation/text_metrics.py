@@ -1,18 +1,20 @@
 """Metrics of captions that need only text: quality, grounding, diversity, signs of collapse."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from caption_gan.config.run import MonitorConfig
 from caption_gan.metrics import diversity, grounding, java_scores
 from caption_gan.metrics.bootstrap import Bootstrap
 from caption_gan.metrics.collapse import image_dependence, out_of_bounds
-from caption_gan.metrics.java_scores import NotRun
+from caption_gan.metrics.java_scores import NotRun, Scored
 from caption_gan.metrics.metric import AnyMetric
 from caption_gan.metrics.quality import quality, why_cider_is_zero
 from caption_gan.metrics.repetition import repeated_token_rate
+from caption_gan.text.scripts import are_unspaced
 
 Captions = Sequence[Sequence[str]]
+JavaScore = Callable[[Mapping[str, str], Mapping[str, Sequence[str]]], Scored | NotRun]
 
 
 @dataclasses.dataclass
@@ -60,17 +62,24 @@ def score_captions(
             contains a word.
     """
     scores = Scores({**quality(captions, references)})
-    for name, score in (("METEOR", java_scores.meteor), ("SPICE", java_scores.spice)):
+    java: dict[str, JavaScore] = {"METEOR": java_scores.meteor}
+    if is_english := not are_unspaced(text for texts in references.values() for text in texts):
+        java["SPICE"] = java_scores.spice
+    else:  # METEOR still matches equal characters.
+        reason = "it knows English words, and the references are in a script without spaces"
+        scores.not_run |= dict.fromkeys(("SPICE", *grounding.MENTIONS), reason)
+    for name, score in java.items():
         scored = score(captions, references)
         if isinstance(scored, NotRun):
             scores.not_run[name] = scored.reason
         else:
             scores.metrics[name] = scored.metric
-    if reason := why_cider_is_zero(references):
-        scores.notes.append(reason)
+    if why_zero := why_cider_is_zero(references):
+        scores.notes.append(why_zero)
     else:
         scores.metrics["CIDEr_drop"] = grounding.cider_drop(captions, references, seed)
-    scores.metrics |= grounding.mentions(captions, references)
+    if is_english:
+        scores.metrics |= grounding.mentions(captions, references)
     scores.metrics |= collapse_metrics([[caption] for caption in captions.values()])
     return scores
 

@@ -51,6 +51,8 @@ _BEFORE_NOUN = _words("CC CD JJ NN NNS RB VB VBG VBN")
 _TOLERANCE = 1e-6  # Encoders reproduce an embedding only to about this precision.
 _BLOCK = 512  # Texts at a time: 160 MB of similarities for 40,000 images.
 
+MENTIONS = ("object_recall", "object_precision", "attribute_recall", "attribute_precision")
+
 
 def cider_drop(
     captions: Mapping[str, str], references: Mapping[str, Sequence[str]], seed: int

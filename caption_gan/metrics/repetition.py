@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from caption_gan.metrics.metric import Metric, ratio_of
+from caption_gan.text.scripts import has_unspaced, split_unspaced
 
 # Words, an ellipsis, or a single other character: `, , ,` and `,,,` are three tokens.
 _TOKEN = re.compile(r"\.{3}|[^\W_]+(?:['\u2019-][^\W_]+)*|\S")
@@ -32,7 +33,11 @@ def repeated_token_rate(captions: Sequence[Sequence[str]]) -> Metric:
 
 def _tokens(caption: str) -> list[str]:
     text = _STUTTER.sub(lambda found: f" {found[1]}" * (len(found[0]) // len(found[1])), caption)
-    return _TOKEN.findall(text.lower())
+    return [
+        token
+        for part in split_unspaced(text.lower())
+        for token in ([part] if has_unspaced(part) else _TOKEN.findall(part))
+    ]
 
 
 def _count_repeated(tokens: Sequence[str]) -> int:
@@ -49,7 +54,10 @@ def _repeated(tokens: Sequence[str]) -> set[int]:
         start = distance
         for position in range(distance, len(tokens) + 1):
             if position == len(tokens) or tokens[position] != tokens[position - distance]:
-                if position - start >= distance:
+                run = position - start
+                # Doubled characters are words in Chinese and Japanese, such as that for mother.
+                is_word = run == distance == 1 and has_unspaced(tokens[start])
+                if run >= distance and not is_word:
                     repeated.update(range(start, position))
                 start = position + 1
     return repeated

@@ -14,9 +14,13 @@ for the conventions; Chen et al., "Microsoft COCO Captions" (2015), for their us
 import functools
 import re
 
+from caption_gan.text.scripts import PUNCTUATION, has_unspaced, split_unspaced
+
 # pycocoevalcap's list without its brackets. That list has them in capitals (-LRB-), which never
 # match the lower-cased text, so brackets stay and count as words.
 _PUNCTUATION = frozenset(["''", "'", "``", "`", '"', ".", "?", "!", ",", ":", "-", "--", ";"])
+# Punctuation of Chinese, Japanese, Burmese and Khmer, dropped beside characters of these scripts.
+_UNSPACED_PUNCTUATION = re.compile(f"[{PUNCTUATION}\u104a\u104b\u17d4-\u17d6\u17d8-\u17da]")
 _DROPPED = re.compile(r"-{2,4}|\.{3}")
 
 _BRACKETS_AND_COINS = str.maketrans(
@@ -122,12 +126,20 @@ def tokenize(caption: str) -> str:
     one token with a no-break space (`5 1/2`). The Java program looks ahead into the caption on the
     next line, and so tokenizes a final `a.` in one of two ways. This function sees one caption.
 
+    In captions with characters of scripts that put no spaces between words, such as Chinese, each
+    of these characters is a token, as is usual for Chinese captions; the text between them is
+    tokenized as above.
+
     Args:
         caption: Raw text; line breaks count as spaces.
 
     Returns:
         The tokens, or an empty string if there is none.
     """
+    if has_unspaced(caption):
+        parts = [_UNSPACED_PUNCTUATION.sub(" ", part) for part in split_unspaced(caption)]
+        tokens = [part if has_unspaced(part) else tokenize(part) for part in parts]
+        return " ".join(filter(None, tokens))
     if "&" in caption:
         caption = _ENTITY.sub(lambda found: _ENTITIES[found[0]], caption)
     words = []

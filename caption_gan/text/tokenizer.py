@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_text as tf_text
 
 from caption_gan.errors import CaptionGANError
+from caption_gan.text.scripts import CHINESE_AND_JAPANESE, PUNCTUATION, UNSPACED
 from caption_gan.text.vocabulary import (
     CONTINUATION,
     END_ID,
@@ -22,6 +23,9 @@ from caption_gan.text.vocabulary import (
     read_vocabulary,
     split_words,
 )
+
+# Punctuation that normalisation makes half as wide, after a Chinese or Japanese character.
+_FULL_WIDTH = {",": "\uff0c", "!": "\uff01", "?": "\uff1f", ";": "\uff1b", ":": "\uff1a"}
 
 
 class Tokenizer(tf.Module):
@@ -111,7 +115,7 @@ class Tokenizer(tf.Module):
         )  # [..., T]
 
     def detokenize(self, token_ids: tf.Tensor) -> tf.Tensor:
-        """Turns token ids into captions: `a dog, running.`
+        """Turns token ids into captions: `a dog, running.`, `一只dog在跑。`
 
         Args:
             token_ids: integer [..., T]; tokens after the first end token are ignored.
@@ -122,14 +126,19 @@ class Tokenizer(tf.Module):
         token_ids = tf.convert_to_tensor(token_ids)
         ended = tf.cumsum(tf.cast(tf.equal(token_ids, END_ID), tf.int32), axis=-1) > 0
         shown = ~ended & tf.not_equal(token_ids, PAD_ID) & tf.not_equal(token_ids, START_ID)
-        pieces = tf.strings.join([" ", self.token_strings(token_ids)])
+        tokens = self.token_strings(token_ids)
+        pieces = tf.strings.join([tf.where(_follow_without_space(tokens), "", " "), tokens])
         if self.kind == "wordpiece":
-            pieces = tf.strings.regex_replace(pieces, f"^ {CONTINUATION}", "")
+            pieces = tf.strings.regex_replace(pieces, f"^ ?{CONTINUATION}", "")
         text = tf.strings.reduce_join(tf.where(shown, pieces, ""), axis=-1)  # [...]
         # Square brackets and quotation marks keep their spaces: without them, "[ unk ]" would be
         # the unknown word, and a straight quotation mark may open or close.
         text = tf.strings.regex_replace(text, r" ([,.;:!?%)])", r"\1")
         text = tf.strings.regex_replace(text, r"\( ([^\p{M}\s])", r"(\1")
+        for half_width, full_width in _FULL_WIDTH.items():
+            text = tf.strings.regex_replace(
+                text, rf"([{CHINESE_AND_JAPANESE}])\{half_width} ?", rf"\1{full_width}"
+            )
         return tf.strings.strip(text)
 
     def token_strings(self, token_ids: tf.Tensor) -> tf.Tensor:
@@ -169,9 +178,20 @@ class Tokenizer(tf.Module):
         Returns:
             bool [...].
         """
+        return self.lengths(captions) > self.sequence_length
+
+    def lengths(self, captions: tf.Tensor) -> tf.Tensor:
+        """Number of tokens of whole captions, start and end included.
+
+        Args:
+            captions: string [...].
+
+        Returns:
+            int64 [...].
+        """
         captions = tf.convert_to_tensor(captions, tf.string)
-        token_ids, fitting = self._token_ids(captions)
-        return tf.reshape(token_ids.row_lengths() > fitting, tf.shape(captions))
+        token_ids, _ = self._token_ids(captions)
+        return tf.reshape(token_ids.row_lengths() + 2, tf.shape(captions))
 
     def out_of_vocabulary_rate(self, captions: tf.Tensor) -> tf.Tensor:
         """Share of the words of captions that are unknown; punctuation counts.
@@ -216,3 +236,21 @@ class Tokenizer(tf.Module):
                 f"{source}: expected whole words for kind 'word', got {pieces} pieces that start "
                 f"with {CONTINUATION}; set kind to 'wordpiece'"
             )
+
+
+def _follow_without_space(tokens: tf.Tensor) -> tf.Tensor:
+    """Whether tokens [..., T] follow the one before them without a space, bool [..., T].
+
+    Characters of scripts without spaces do, and so do Latin words, numbers and punctuation after
+    them; these keep their spaces from each other and from words of other scripts.
+    """
+    unspaced = tf.strings.regex_full_match(
+        tokens, rf"({CONTINUATION})?[{UNSPACED}{PUNCTUATION}]\p{{M}}*"
+    )
+    joined = unspaced | tf.strings.regex_full_match(tokens, r".*[\p{Latin}\p{N}].*|[^\pL\pN]+")
+
+    def before(values: tf.Tensor) -> tf.Tensor:
+        leading = tf.zeros_like(values[..., :1])
+        return tf.concat([leading, values[..., :-1]], axis=-1)
+
+    return (before(unspaced) & joined) | (before(joined) & unspaced)

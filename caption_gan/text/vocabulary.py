@@ -20,6 +20,7 @@ from tensorflow_text.tools.wordpiece_vocab import wordpiece_tokenizer_learner_li
 
 from caption_gan.errors import CaptionGANError
 from caption_gan.storage.atomic import replacing
+from caption_gan.text.scripts import UNSPACED
 
 SPECIAL_TOKENS = ("[PAD]", "[START]", "[END]", "[UNK]")
 PAD_ID, START_ID, END_ID, UNK_ID = range(4)
@@ -61,11 +62,12 @@ _COUNTED_AT_ONCE = 8192
 def split_words(captions: tf.Tensor) -> tf.RaggedTensor:
     """Normalises captions (NFKC, case fold) and splits them into words, in the graph.
 
-    White space separates words. Each punctuation mark is a word, except hyphens and apostrophes
-    inside a word and the point or comma inside a number. Placeholders such as `NUM-TK` are always
-    separate words. Text is folded to lower case, so that it cannot contain a special token, with
-    one exception: `[UNK]` remains the unknown word, so that decoded captions can be tokenized
-    again.
+    White space separates words. In scripts that put no spaces between words, such as Chinese, each
+    character with its marks is a word. Each punctuation mark is a word, except hyphens and
+    apostrophes inside a word and the point or comma inside a number. Placeholders such as `NUM-TK`
+    are always separate words. Text is folded to lower case, so that it cannot contain a special
+    token, with one exception: `[UNK]` remains the unknown word, so that decoded captions can be
+    tokenized again.
 
     Args:
         captions: string [N]; bytes that are not UTF-8 are replaced.
@@ -87,6 +89,7 @@ def split_words(captions: tf.Tensor) -> tf.RaggedTensor:
     text = tf.strings.regex_replace(text, clitic, r"\1\2\3")
     text = tf.strings.regex_replace(text, f"({'|'.join(PLACEHOLDERS)})", r" \1 ")
     text = tf.strings.regex_replace(text, r"\[unk\]", SPECIAL_TOKENS[UNK_ID])
+    text = tf.strings.regex_replace(text, rf"([{UNSPACED}]\p{{M}}*)", r" \1 ")
     return tf_text.regex_split(text, _SPLIT, _KEEP)
 
 

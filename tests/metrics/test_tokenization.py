@@ -32,7 +32,7 @@ EXPECTED = {
     "TV/VCR and/or $5 50% #1": "tv/vcr and/or $ 5 50 % # 1",
     "no. 5, no. The end": "no. 5 no the end",
     "in group a. The men": "in group a the men",
-    "caf\u00e9 na\u00efve \u65e5\u672c": "caf\u00e9 na\u00efve \u65e5\u672c",
+    "caf\u00e9 na\u00efve \u043f\u0451\u0441": "caf\u00e9 na\u00efve \u043f\u0451\u0441",
     "<unk> a<b :)": "<unk> a < b :-rrb-",
     "dogs,cats;birds": "dogs cats birds",
     "": "",
