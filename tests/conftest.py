@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import json
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ import pytest
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+    from caption_gan.run import RunDirectory
 
 STEP_LENGTH = 6  # Tokens of a caption in `step_batch`.
 REAL_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -38,6 +41,29 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip("real data are not beside this checkout (../shared/data)")
     return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory) -> "RunDirectory":
+    """An untrained run with a few metrics. Tests must not change it."""
+    from tests.runs import METRICS, untrained_run
+
+    directory = untrained_run(tmp_path_factory.mktemp("runs") / "run")
+    directory.metrics.write_text(json.dumps(METRICS))
+    return directory
+
+
+@pytest.fixture(scope="session")
+def exported(run) -> Path:
+    """The SavedModel of `run`, which takes half a minute."""
+    from tests.programs import call
+
+    # Relative paths: the check in a fresh process runs in another folder.
+    done = call("export", run.path.name, "--json", cwd=run.path.parent)
+    assert done.returncode == 0, done.stderr
+    version = Path(json.loads(done.stdout)["saved_model"])
+    assert version.parent == Path(run.path.name) / "export"
+    return run.path.parent / version
 
 
 @pytest.fixture

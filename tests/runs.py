@@ -15,6 +15,13 @@ from caption_gan.text.tokenizer import Tokenizer
 from tests.programs import SMALL
 
 LENGTH = 24  # text.sequence_length
+# Of the run that is exported once for all tests.
+METRICS = {
+    "val/greedy/CIDEr": 0.5,
+    "val/greedy/BLEU-1": 0.7,
+    "intervals": {"val/greedy/CIDEr": [0.4, 0.6]},
+    "collapsed": {"val": ["greedy: image_dependence is 0.000, less than 0.3"]},
+}
 CAPTIONS = ["a red line rises", "a blue bar falls while the green one rises", "two dots cross"]
 
 

@@ -91,8 +91,6 @@ def test_the_critic_is_kept(trained):
 
 
 def test_a_run_that_has_ended_is_only_evaluated(trained):
-    done = call("evaluate", trained.path)
-    assert done.returncode == 0, done.stderr
     before = json.loads(trained.metrics.read_text())["frontier"]["val"]["1-policy_gradient"]
     done = call("fit", f"--run_dir={trained.path}")
     assert done.returncode == 0, done.stderr

@@ -17,7 +17,6 @@ import caption_gan
 import caption_gan.evaluate
 import caption_gan.fit
 from caption_gan.evaluation.stage_comparison import load_critic
-from caption_gan.exporting.versions import export_run
 from caption_gan.fit import main
 from caption_gan.models.critics.critic import build_critic
 from caption_gan.run import RunDirectory, load_run, save_weights
@@ -38,19 +37,13 @@ MISTAKES_OF_IMAGES = [
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> RunDirectory:
-    return untrained_run(tmp_path_factory.mktemp("runs") / "run")
-
-
-@pytest.fixture(scope="module")
 def captioner(run):
     return caption_gan.load(run.path)
 
 
 @pytest.fixture(scope="module")
-def exported(run, tmp_path_factory):
-    version = export_run(run.path, tmp_path_factory.mktemp("export"), engine="2.19")
-    return caption_gan.load(str(version))
+def exported_captioner(exported):
+    return caption_gan.load(str(exported))
 
 
 def pixels() -> np.ndarray:
@@ -305,24 +298,24 @@ def test_a_run_on_precomputed_regions_is_refused(tmp_path):
         caption_gan.load(run.path)
 
 
-def test_a_saved_model_captions_as_its_run(exported, captioner):
+def test_a_saved_model_captions_as_its_run(exported_captioner, captioner):
     for image in (*IMAGES[:2], pixels()):
         (of_run,) = captioner.caption(image, n=1, attention=True)
-        (of_model,) = exported.caption(image, n=1, attention=True)
+        (of_model,) = exported_captioner.caption(image, n=1, attention=True)
         assert of_model.text == of_run.text
         assert of_model.score == pytest.approx(of_run.score, rel=1e-5)
         assert of_model.tokens == of_run.tokens
         np.testing.assert_allclose(of_model.attention, of_run.attention, rtol=1e-4, atol=1e-6)
-    of_run, of_model = (some.caption(IMAGES[0], beam=5) for some in (captioner, exported))
+    of_run, of_model = (some.caption(IMAGES[0], beam=5) for some in (captioner, exported_captioner))
     assert [caption.text for caption in of_model] == [caption.text for caption in of_run]
-    assert exported.caption([]) == []
+    assert exported_captioner.caption([]) == []
 
 
-def test_a_saved_model_draws_samples(exported):
-    captions = exported.caption(IMAGES[0], n=4)
+def test_a_saved_model_draws_samples(exported_captioner):
+    captions = exported_captioner.caption(IMAGES[0], n=4)
     assert len(captions) == 4
-    assert exported.caption(IMAGES[:2], n=4)[0] == captions
-    assert exported.caption(IMAGES[0], n=4, seed=1)[1:] != captions[1:]
+    assert exported_captioner.caption(IMAGES[:2], n=4)[0] == captions
+    assert exported_captioner.caption(IMAGES[0], n=4, seed=1)[1:] != captions[1:]
     scores = [caption.score for caption in captions[1:]]
     assert scores == sorted(scores, reverse=True)
 
@@ -335,14 +328,14 @@ def test_a_saved_model_draws_samples(exported):
         ({"n": 2, "attention": True}, "give n=1 and beam=1"),
     ],
 )
-def test_what_a_saved_model_cannot_do_is_refused(options, words, exported):
+def test_what_a_saved_model_cannot_do_is_refused(options, words, exported_captioner):
     with pytest.raises(caption_gan.CaptionGANError, match=words):
-        exported.caption(IMAGES[0], **options)
+        exported_captioner.caption(IMAGES[0], **options)
 
 
-def test_a_saved_model_cannot_score(exported):
+def test_a_saved_model_cannot_score(exported_captioner):
     with pytest.raises(caption_gan.CaptionGANError, match="cannot score; load the run"):
-        exported.score(IMAGES[0], "a red line")
+        exported_captioner.score(IMAGES[0], "a red line")
 
 
 def test_fit_returns_the_run_with_its_metrics(tmp_path, monkeypatch):

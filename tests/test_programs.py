@@ -263,6 +263,18 @@ def test_mistakes_are_answered_in_one_line(arguments, status, words, tmp_path, c
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 
+@pytest.mark.parametrize("program", ["prepare", "evaluate", "caption", "export", "input_server"])
+def test_help_and_a_wrong_call(program):
+    asked = call(program, "--help")
+    assert asked.returncode == 0
+    assert asked.stdout.startswith("usage:")
+    assert asked.stderr == ""
+    wrong = call(program, "--no_such_flag=1")
+    assert wrong.returncode == 2
+    (line,) = wrong.stderr.splitlines()
+    assert "no_such_flag" in line or "required" in line
+
+
 @pytest.mark.parametrize("program", ["evaluate", "caption"])
 def test_a_folder_that_is_not_a_run_is_refused(program, tmp_path):
     done = call(program, tmp_path, *(["x.png"] if program == "caption" else []))

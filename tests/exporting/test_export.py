@@ -9,7 +9,6 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -29,36 +28,12 @@ from caption_gan.exporting.versions import (
     export_run,
     next_version,
 )
-from caption_gan.run import RunDirectory, load_ensemble, load_run
+from caption_gan.run import load_ensemble, load_run
 from serving.client import caption_images
 from serving.connections import connect_grpc, connect_rest
 from tests.programs import call
 from tests.runs import IMAGES, LENGTH, untrained_run
 from tests.serving.server_processes import ROOT, serving
-
-METRICS = {
-    "val/greedy/CIDEr": 0.5,
-    "val/greedy/BLEU-1": 0.7,
-    "intervals": {"val/greedy/CIDEr": [0.4, 0.6]},
-    "collapsed": {"val": ["greedy: image_dependence is 0.000, less than 0.3"]},
-}
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> RunDirectory:
-    directory = untrained_run(tmp_path_factory.mktemp("runs") / "run")
-    directory.metrics.write_text(json.dumps(METRICS))
-    return directory
-
-
-@pytest.fixture(scope="module")
-def exported(run) -> Path:
-    # Relative paths: the check in a fresh process runs in another folder.
-    done = call("export", run.path.name, "--json", cwd=run.path.parent)
-    assert done.returncode == 0, done.stderr
-    printed = json.loads(done.stdout)["saved_model"]
-    assert Path(printed).parent == Path(run.path.name) / "export"
-    return run.path.parent / printed
 
 
 @pytest.fixture(scope="module")

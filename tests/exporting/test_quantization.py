@@ -11,10 +11,9 @@ import tensorflow as tf
 from caption_gan import signature
 from caption_gan.exporting.quantization import QuantizedWeight, QuantizedWeights
 from caption_gan.exporting.served_captioner import ServedCaptioner
-from caption_gan.exporting.versions import export_run
-from caption_gan.run import RunDirectory, load_run
+from caption_gan.run import load_run
 from tests.programs import call
-from tests.runs import IMAGES, untrained_run
+from tests.runs import IMAGES
 
 
 def test_int8_has_one_scale_per_channel():
@@ -64,17 +63,10 @@ def test_a_model_uses_the_quantized_weights_within_the_scope():
     assert not np.array_equal(model(inputs), expected)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> RunDirectory:
-    return untrained_run(tmp_path_factory.mktemp("runs") / "run")
-
-
-@pytest.fixture(scope="module")
-def exported(run, tmp_path_factory) -> Path:
-    return export_run(run.path, tmp_path_factory.mktemp("to"), "2.20")
-
-
-@pytest.mark.parametrize(("weight_type", "max_share"), [("float16", 0.55), ("int8", 0.35)])
+@pytest.mark.parametrize(
+    ("weight_type", "max_share"),
+    [pytest.param("float16", 0.55, marks=pytest.mark.slow), ("int8", 0.35)],
+)
 def test_an_export_stores_and_uses_the_quantized_weights(
     run, exported, tmp_path, weight_type, max_share
 ):
