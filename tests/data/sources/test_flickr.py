@@ -64,6 +64,8 @@ def test_examples_in_the_order_of_the_list(root):
         ("flickr30k-images", "results_20130124.token", TOKENS),
         ("flickr30k_images", "results.csv", PIPES),
         ("images", "captions.txt", NUMBERED),
+        ("images", "captions.txt", PIPES.replace("| ", ";")),
+        ("images", "captions.txt", PIPES.replace("| ", "\t")),
     ],
 )
 def test_all_formats_of_captions(root, folder, name, content):

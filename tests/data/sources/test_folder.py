@@ -55,6 +55,18 @@ def test_csv_with_commas_and_line_breaks(tmp_path):
     assert captions(open_root(tmp_path)) == {"a.png": ("A, or\nB.",)}
 
 
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_other_separators(tmp_path, separator):
+    rows = [
+        ["file_name", "caption", "split"],
+        ["a.png", "A, or B", "train"],
+        ["b.png", "B", "test"],
+    ]
+    text = "\n".join(separator.join(row) for row in rows)
+    write(tmp_path, ["a.png", "b.png"], text, "metadata.csv")
+    assert captions(open_root(tmp_path)) == {"a.png": ("A, or B",)}
+
+
 def test_captions_in_several_rows_columns_and_lists(tmp_path):
     rows = [
         {"file_name": "a.png", "caption_1": "A.", "caption_2": "B.", "caption_source": "people"},

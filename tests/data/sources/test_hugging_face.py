@@ -173,6 +173,7 @@ def test_files_of_splits_win_over_a_column(tmp_path):
     ("name", "text"),
     [
         ("t.csv", "image,caption,split\nday\\1.png,A,train\nnight/1.png,B,test\n"),
+        ("t.csv", "image;caption;split\nday/1.png;A;train\nnight/1.png;B;test\n"),
         ("t.tsv", "image\tcaption\tsplit\nday/1.png\tA\ttrain\nnight/1.png\tB\ttest\n"),
         (
             "t.jsonl",
