@@ -140,12 +140,13 @@ class _Files:
 
     def path(self, image_id: str) -> Path | None:
         """The file of an image; None if there is none, or several have the image's name."""
-        below = PurePosixPath(image_id)
-        names = [f"{below.name}.npy", f"{below.stem}.npy"]
-        for candidate in (*(str(below.with_name(name)) for name in names), *names):
-            if candidate in self.by_path:
-                return self.by_path[candidate]
-        if below.name != image_id:
+        *folders, name = image_id.split("/")
+        names = [f"{name}.npy", f"{PurePosixPath(name).stem}.npy"]
+        for start in range(len(folders) + 1):
+            for candidate in ("/".join([*folders[start:], name]) for name in names):
+                if candidate in self.by_path:
+                    return self.by_path[candidate]
+        if folders:
             return None
         paths = [path for name in names for path in self.by_name.get(name, [])]
         return paths[0] if len(paths) == 1 else None

@@ -37,7 +37,14 @@ def test_files_are_found_by_the_path_of_the_image(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         np.save(tmp_path / f"{name}.npy", np.full(3, number))
     encoder = PrecomputedEncoder(str(tmp_path))
-    ids = ["monday/1.png", "tuesday/1.png", "2.png", "sunday/3.png", "sunday/4.jpg", "sunday/1.png"]
+    ids = [
+        "monday/1.png",
+        "images/tuesday/1.png",
+        "2.png",
+        "sunday/3.png",
+        "sunday/4.jpg",
+        "0/1.png",
+    ]
     encoder.check_names(ids)
     found = [regions if regions is None else regions[0, 0] for regions in map(encoder.read, ids)]
     assert found == [0, 1, 2, 3, 4, None]
