@@ -52,23 +52,28 @@ _MODULES = {
 }
 
 
-def load(run_or_saved_model: "str | os.PathLike[str]") -> "TrainedCaptioner":
+def load(run_or_saved_model: "str | os.PathLike[str]", **settings: Any) -> "TrainedCaptioner":
     """Loads a trained captioner.
+
+        caption_gan.load("runs/charts", decoding={"no_repeat_ngram_size": 3})
 
     Args:
         run_or_saved_model: A run directory, or a SavedModel that `python -m caption_gan.export`
             wrote, such as `runs/NAME/export/1767225600`.
+        **settings: `decoding`, a dictionary of settings that replace the run's; not for a
+            SavedModel.
 
     Returns:
         A captioner that captions images and, if it is a run's, scores captions.
 
     Raises:
-        CaptionGANError: The path is neither, the run has no trained weights yet, or its encoder
-            needs precomputed regions.
+        CaptionGANError: The path is neither, the run has no trained weights yet, its encoder needs
+            precomputed regions, or a setting is unknown.
     """
+    from caption_gan.evaluation.changed_settings import settings_from_python
     from caption_gan.evaluation.loaded_captioners import load_captioner
 
-    return load_captioner(run_or_saved_model)
+    return load_captioner(run_or_saved_model, settings_from_python(settings, ["decoding"]))
 
 
 def fit(
@@ -97,25 +102,36 @@ def fit(
 
 
 def evaluate(
-    run_or_saved_model: "TrainedRun | str | os.PathLike[str]", split: str = "val"
+    run_or_saved_model: "TrainedRun | str | os.PathLike[str]", split: str = "val", **settings: Any
 ) -> dict[str, float]:
     """Captions and scores a split of the data set that a captioner was trained on.
 
-    A run's `metrics.json`, `captions.jsonl` and `report.html` are updated.
+    A run's `metrics.json`, `captions.jsonl` and `report.html` are updated. Results of other
+    settings of `decoding` or `evaluation` are written beside them, into a folder of
+    `evaluations/`.
+
+        caption_gan.evaluate("runs/charts", decoding={"samples": 15})
+        caption_gan.evaluate("runs/photos", data={"root": "moved/photos"})
 
     Args:
         run_or_saved_model: What `fit` returned, a run directory, or a SavedModel.
         split: `train`, `val` or `test`.
+        **settings: Settings that replace the run's, as dictionaries: `decoding` (not for a
+            SavedModel), `evaluation`, and where moved files are: `data` (`root`, `shards`,
+            `karpathy`, `cache`) and `encoder` (`regions`, `weights`).
 
     Returns:
         Metrics by `<split>/<decoding>/<metric>`, such as `val/greedy/CIDEr`.
 
     Raises:
-        CaptionGANError: There is no such captioner, split or data set.
+        CaptionGANError: There is no such captioner, split, data set or setting.
     """
     from caption_gan.evaluate import evaluate_captioner
+    from caption_gan.evaluation.changed_settings import settings_from_python
 
-    return dict(evaluate_captioner(os.fspath(run_or_saved_model), split).scores.values)
+    changes = settings_from_python(settings)
+    evaluation = evaluate_captioner(os.fspath(run_or_saved_model), split, changes=changes)
+    return dict(evaluation.scores.values)
 
 
 def __getattr__(name: str) -> Any:

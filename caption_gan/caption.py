@@ -9,8 +9,14 @@ from jsonargparse.typing import PositiveFloat, PositiveInt
 from caption_gan.command_line import FAILED, ArgumentParser, run_program
 from caption_gan.data.image_inputs import encode_image
 from caption_gan.errors import CaptionGANError
+from caption_gan.evaluation.changed_settings import add_settings, given_settings
 from caption_gan.evaluation.loaded_captioners import load_captioner
 from caption_gan.evaluation.trained_captioner import Caption
+
+# Flags of their own, or without meaning for one image at a time.
+NOT_SETTINGS = frozenset(
+    f"decoding.{name}" for name in ("samples", "temperature", "beam", "batch_size")
+)
 
 
 def main() -> None:
@@ -21,19 +27,35 @@ def main() -> None:
     parser.add_argument("run", metavar="RUN", help="run directory, or SavedModel")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="PNG, JPEG, GIF, BMP or WebP")
     parser.add_argument(
-        "--n", type=PositiveInt, default=5, help="captions per image: the likeliest, then samples"
+        "--n",
+        "--decoding.samples",
+        type=PositiveInt,
+        default=5,
+        help="captions per image: the likeliest, then samples",
     )
     parser.add_argument(
-        "--temperature", type=PositiveFloat, default=0.8, help="of samples; lower is safer"
+        "--temperature",
+        "--decoding.temperature",
+        type=PositiveFloat,
+        default=0.8,
+        help="of samples; lower is safer",
     )
     parser.add_argument(
-        "--beam", type=PositiveInt, default=1, help="width of a beam search instead of samples"
+        "--beam",
+        "--decoding.beam",
+        type=PositiveInt,
+        default=1,
+        help="width of a beam search instead of samples",
     )
     parser.add_argument("--seed", type=int, default=0, help="of samples")
     parser.add_argument("--json", action="store_true", help="print one JSON object and no more")
+    add_settings(parser, ["decoding"], skip=NOT_SETTINGS)
     arguments = parser.parse_args()
 
-    captioner = load_captioner(arguments.run)
+    changes = given_settings(arguments)
+    if any(change.startswith("--decoding.beam_groups=") for change in changes):
+        changes.append(f"--decoding.beam={arguments.beam}")  # Which the groups must divide.
+    captioner = load_captioner(arguments.run, changes)
     captions: dict[str, list[Caption]] = {}
     errors: dict[str, str] = {}
     for path in dict.fromkeys(arguments.images):

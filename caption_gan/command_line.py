@@ -6,6 +6,8 @@ wrong.
 
 import difflib
 import errno
+import json
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -113,6 +115,19 @@ class RaisingArgumentParser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise UsageError(self.explain(message)) from ex
+
+
+def arguments_of(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The command line of nested settings: {"data": {"source": "coco"}} is --data.source=coco."""
+    arguments = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            arguments += arguments_of(value, f"{prefix}{name}.")
+        else:
+            is_text = isinstance(value, str | os.PathLike)
+            text = os.fspath(value) if is_text else json.dumps(value, default=os.fspath)
+            arguments.append(f"--{prefix}{name}={text}")
+    return arguments
 
 
 def run_program(main: Callable[[], None]) -> NoReturn:

@@ -6,22 +6,30 @@ RUN is a run directory or a SavedModel exported from one. Several runs are compa
 """
 
 import argparse
-import dataclasses
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from caption_gan.command_line import ArgumentParser, run_program
-from caption_gan.config.run import Config
+from caption_gan.config.data import DataConfig
+from caption_gan.data.shards.prepare import check_split
+from caption_gan.errors import CaptionGANError
+from caption_gan.evaluation.changed_settings import add_settings, given_settings
 from caption_gan.evaluation.coco_results import results_lines, score_results
 from caption_gan.evaluation.human_ratings import correlate_with_ratings, correlation_lines
 from caption_gan.evaluation.result import Evaluation, summary
 from caption_gan.evaluation.run_comparison import compare, comparison_lines, write_comparison
 from caption_gan.evaluation.runs import evaluate_run, output_paths
-from caption_gan.evaluation.saved_models import evaluate_saved_model, is_saved_model
-from caption_gan.run import RunDirectory, load_run
+from caption_gan.evaluation.saved_models import (
+    evaluate_saved_model,
+    is_saved_model,
+    read_saved_settings,
+)
+from caption_gan.run import RunDirectory, load_run, read_trained_config
+from caption_gan.storage.atomic import check_writable
 from caption_gan.storage.paths import expand, local_path, resolve
 
 PROGRAM = "python -m caption_gan.evaluate"
@@ -59,12 +67,18 @@ def main() -> None:
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object and nothing else"
     )
+    add_settings(parser)
     arguments = parser.parse_args()
+    changes = given_settings(arguments)
+    if arguments.dual_encoder is not None:
+        changes.append(f"--evaluation.dual_encoder={arguments.dual_encoder}")
     given = [bool(arguments.runs), arguments.results is not None, arguments.ratings is not None]
     if sum(given) != 1:
         parser.error("give exactly one of RUN..., --results and --ratings")
     if bool(arguments.runs) != (arguments.references is None):
         parser.error("give --references with --results or --ratings, and not with RUN")
+    if changes and not arguments.runs:
+        parser.error(f"{changes[0]} is a setting of a RUN; leave it out")
 
     if arguments.results:
         scored = score_results(arguments.results, arguments.references)
@@ -73,25 +87,35 @@ def main() -> None:
         output = correlate_with_ratings(arguments.ratings, arguments.references)
         lines = correlation_lines(output)
     else:
-        output, lines = evaluate_all(arguments)
+        output, lines = evaluate_all(arguments, changes)
     print(json.dumps(output) if arguments.json else "\n".join(lines))
 
 
-def evaluate_all(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+def evaluate_all(
+    arguments: argparse.Namespace, changes: Sequence[str]
+) -> tuple[dict[str, Any], list[str]]:
     """Evaluates runs, and compares them if there are several.
+
+    Args:
+        arguments: What the command line asks for.
+        changes: Settings that replace those of each run, as on a command line.
 
     Returns:
         The output as JSON, and its lines for the terminal.
     """
+    paths = [str(path) for path in dict.fromkeys(arguments.runs)]
+    if len(paths) > 1:
+        check_runs(paths, arguments.split, changes, Path(arguments.to))
     evaluations: dict[str, Evaluation] = {}
     lines = []
-    for path in map(str, dict.fromkeys(arguments.runs)):
+    for path in paths:
         evaluations[path] = evaluation = evaluate_captioner(
-            path, arguments.split, arguments.frontier, arguments.dual_encoder
+            path, arguments.split, arguments.frontier, changes
         )
         lines += ["", f"{path}, {arguments.split}", summary(evaluation)]
         if not is_saved_model(Path(path)):
-            lines += ["", output_paths(RunDirectory(path))]
+            run = RunDirectory(path)
+            lines += ["", output_paths(run, run.read_config(changes))]
     output: dict[str, Any] = {path: result.to_json() for path, result in evaluations.items()}
     if len(evaluations) > 1:
         comparison = compare(evaluations)
@@ -102,30 +126,46 @@ def evaluate_all(arguments: argparse.Namespace) -> tuple[dict[str, Any], list[st
     return output, lines
 
 
+def check_runs(paths: Sequence[str], split: str, changes: Sequence[str], to: Path) -> None:
+    """Checks all runs, and where their comparison is written, before the first is evaluated.
+
+    Raises:
+        CaptionGANError: One of them could not be evaluated, or the comparison not be written.
+    """
+    try:
+        check_writable(to.parent)
+    except OSError as error:
+        raise CaptionGANError(
+            f"Cannot write the comparison to {to}: {error.strerror}; choose another --to."
+        ) from error
+    data: list[DataConfig] = []
+    for path in map(Path, paths):
+        if is_saved_model(path):
+            config = read_saved_settings(path, changes)
+        else:
+            config = read_trained_config(path, changes)
+        if config.data not in data:
+            check_split(config, split)
+            data.append(config.data)
+
+
 def evaluate_captioner(
-    path: str | Path, split: str, frontier: bool = False, dual_encoder: str | None = None
+    path: str | Path, split: str, frontier: bool = False, changes: Sequence[str] = ()
 ) -> Evaluation:
     """Evaluates a run or a SavedModel.
 
     Args:
-        path: The run directory, whose results are updated, or the SavedModel.
+        path: The run directory, which receives the results, or the SavedModel.
         split: `val`, `test` or `train`.
         frontier: Whether to sample a run's captions at many temperatures, for the frontier.
-        dual_encoder: Replaces `evaluation.dual_encoder` of the run's settings.
+        changes: Settings that replace those of the run, as on a command line.
     """
     path = local_path(path)
-
-    def with_encoder(config: Config) -> Config:
-        if dual_encoder is None:
-            return config
-        changed = dataclasses.replace(config.evaluation, dual_encoder=dual_encoder)
-        return dataclasses.replace(config, evaluation=changed)
-
     if is_saved_model(path):
-        return evaluate_saved_model(path, with_encoder, split)
-    config, tokenizer, captioner = load_run(path)
+        return evaluate_saved_model(path, read_saved_settings(path, changes), split)
+    config, tokenizer, captioner = load_run(path, changes)
     return evaluate_run(
-        RunDirectory(path), with_encoder(config), tokenizer, captioner, split, sweep=frontier
+        RunDirectory(path), config, tokenizer, captioner, split, sweep=frontier, changes=changes
     )
 
 

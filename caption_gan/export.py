@@ -8,6 +8,7 @@ import json
 import time
 
 from caption_gan.command_line import ArgumentParser, run_program
+from caption_gan.evaluation.changed_settings import add_settings, given_settings
 from caption_gan.exporting.allowed_operations import NEWEST_ENGINE
 from caption_gan.exporting.quantization import WEIGHT_TYPES, QuantizationLoss
 from caption_gan.exporting.versions import ASSETS_EXTRA, QUANTIZATION_FILE, export_run
@@ -43,11 +44,19 @@ def main() -> None:
         help="quantize the weights and print the loss in CIDEr; if not given, float32",
     )
     parser.add_argument("--json", action="store_true", help="print only one JSON object")
+    add_settings(parser, ["data"])
     arguments = parser.parse_args()
     started = time.monotonic()
     run = arguments.run
     to = arguments.to or run / "export"
-    version = export_run(run, to, arguments.engine, arguments.ensemble, arguments.weights)
+    version = export_run(
+        run,
+        to,
+        arguments.engine,
+        arguments.ensemble,
+        arguments.weights,
+        given_settings(arguments),
+    )
     seconds = time.monotonic() - started
     description = version / ASSETS_EXTRA / QUANTIZATION_FILE
     loss = json.loads(description.read_text()) if arguments.weights else {}

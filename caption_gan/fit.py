@@ -17,7 +17,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from caption_gan.command_line import ArgumentParser, RaisingArgumentParser, run_program
+from caption_gan.command_line import (
+    ArgumentParser,
+    RaisingArgumentParser,
+    arguments_of,
+    run_program,
+)
 from caption_gan.config.run import Config
 from caption_gan.data.pipeline import Pipeline
 from caption_gan.data.shards.files import PreparedSplit
@@ -31,14 +36,12 @@ from caption_gan.evaluation.trained_captioner import TrainedCaptioner
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.encoders.encoder import Encoder, build_encoder
 from caption_gan.reporting.data_summary import overlaps
-from caption_gan.run import (
-    RunDirectory,
-    build_captioner,
+from caption_gan.run import RunDirectory, build_captioner, load_weights
+from caption_gan.settings import (
     config_from,
     config_parser,
     differences,
     dump_config,
-    load_weights,
     merge_settings,
 )
 from caption_gan.storage.atomic import remove_unfinished
@@ -112,7 +115,7 @@ def fit(config: Config, run: RunDirectory) -> TrainedRun:
 
     def evaluate() -> str:
         evaluation = evaluate_run(run, config, tokenizer, captioner, "val", notes)
-        return "\n".join([summary(evaluation), "", output_paths(run), *notes])
+        return "\n".join([summary(evaluation), "", output_paths(run, config), *notes])
 
     return TrainedRun(run.path, strategies.from_chief(evaluate))
 
@@ -274,26 +277,13 @@ def fit_settings(
     config: Config | str | os.PathLike[str] | None, settings: Mapping[str, Any]
 ) -> TrainedRun:
     """Trains with settings given in Python; see `caption_gan.fit`."""
-    arguments = _arguments(settings)
+    arguments = arguments_of(settings)
     if config is not None:
         text = dump_config(config) if isinstance(config, Config) else os.fspath(config)
         arguments = [f"--config={text}", *arguments]
     resolved, run = resolve(arguments, RaisingArgumentParser)
     with strategies.using(resolved.strategy):
         return fit(resolved, run)
-
-
-def _arguments(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The command line of nested settings: {"data": {"source": "coco"}} is --data.source=coco."""
-    arguments = []
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            arguments += _arguments(value, f"{prefix}{name}.")
-        else:
-            is_text = isinstance(value, str | os.PathLike)
-            text = os.fspath(value) if is_text else json.dumps(value, default=os.fspath)
-            arguments.append(f"--{prefix}{name}={text}")
-    return arguments
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from caption_gan.data.shards.prepare import Preparation
 from caption_gan.data.shards.records import read_examples
 from caption_gan.models.encoders.encoder import build_encoder
 from caption_gan.reporting.data_summary import overlaps, write_data_summary
-from caption_gan.run import config_parser, merge_settings
+from caption_gan.settings import config_parser, merge_settings
 from caption_gan.storage import filesystem
 from caption_gan.storage.paths import expand
 

@@ -9,6 +9,7 @@ logs/            TensorBoard logs
 metrics.json     metrics by "<split>/<decoding>/<metric>", and the training curves as "history"
 captions.jsonl   one line per image: captions, references, scores
 report.html      scores, curves and captions as a page
+evaluations/     the last three for other settings of decoding and evaluation
 export/          versions written by `caption_gan.export`
 """
 
@@ -17,20 +18,16 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 
-from caption_gan.command_line import ArgumentParser, RaisingArgumentParser
-from caption_gan.config.checks import check
-from caption_gan.config.paths import with_absolute_paths
-from caption_gan.config.renamed import RENAMED, RENAMED_VALUES
 from caption_gan.config.run import Config
-from caption_gan.errors import CaptionGANError, UsageError
+from caption_gan.errors import CaptionGANError
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding.ensemble import CaptionerEnsemble
 from caption_gan.models.encoders.encoder import Encoder, build_encoder
 from caption_gan.models.generators.generator import build_generator
+from caption_gan.settings import CONFIG_FILE, differences, dump_config, read_config_file
 from caption_gan.storage.atomic import replacing
 from caption_gan.storage.paths import local_path
 from caption_gan.text.tokenizer import Tokenizer
@@ -56,7 +53,7 @@ class RunDirectory:
 
     def __init__(self, path: str | Path):
         self.path = local_path(path)
-        self.config = self.path / "config.yaml"
+        self.config = self.path / CONFIG_FILE
         self.vocabulary = self.path / "vocabulary.txt"
         self.checkpoints = self.path / "checkpoints"
         self.best_weights = self.checkpoints / "best.weights.h5"
@@ -80,8 +77,11 @@ class RunDirectory:
         """Returns the path of the captioner's best weights in a stage, given its name."""
         return self.checkpoints / f"{stage}.weights.h5"
 
-    def read_config(self) -> Config:
+    def read_config(self, changes: Sequence[str] = ()) -> Config:
         """Returns the settings of the run.
+
+        Args:
+            changes: Settings that replace the run's, as on a command line.
 
         Raises:
             CaptionGANError: The folder holds no run.
@@ -92,7 +92,7 @@ class RunDirectory:
                 f"{self.path} is not a run directory: it has no {self.config.name}. Give the "
                 "folder that `python -m caption_gan.fit` printed at its end."
             )
-        config = read_config_file(self.config)
+        config = read_config_file(self.config, changes)
         # A run that was moved is where it is, whatever its settings say.
         return dataclasses.replace(config, run_dir=str(self.path))
 
@@ -144,125 +144,36 @@ class RunDirectory:
         return json.loads(self.history.read_text()) if self.history.is_file() else {}
 
 
-def differences(first: Config, second: Config) -> list[tuple[str, Any, Any]]:
-    """Returns the dotted name and both values of each setting that differs."""
-    pairs = zip(_flat(first), _flat(second), strict=True)
-    return [(name, before, now) for (name, before), (_, now) in pairs if before != now]
-
-
-def _flat(config: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """Returns all settings as pairs of dotted name and value."""
-    pairs = []
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            pairs += _flat(value, f"{prefix}{field.name}.")
-        else:
-            pairs.append((prefix + field.name, value))
-    return pairs
-
-
-def config_parser(
-    prog: str, description: str = "", parser_class: type[ArgumentParser] = ArgumentParser
-) -> ArgumentParser:
-    """Returns a parser with `--config` and all settings of a run."""
-    parser = parser_class(
-        prog=prog, description=description, renamed=RENAMED, renamed_values=RENAMED_VALUES
-    )
-    parser.add_argument("--config", action="config", help="YAML file with settings")
-    parser.add_class_arguments(Config)
-    return parser
-
-
-def read_config(
-    arguments: list[str] | None,
-    prog: str,
-    description: str = "",
-    parser_class: type[ArgumentParser] = ArgumentParser,
-) -> Config:
-    """Returns the settings of a command line: defaults, then files, then single settings."""
-    parser = config_parser(prog, description, parser_class)
-    return config_from(parser, parser.parse_args(arguments))
-
-
-def read_config_file(path: Path) -> Config:
-    """Returns the settings of a file that `dump_config` wrote.
-
-    Raises:
-        UsageError: A setting is unknown or has a wrong value.
-    """
-    try:
-        return read_config([f"--config={path}"], str(path), parser_class=RaisingArgumentParser)
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from error
-
-
-def merge_settings(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[Any, Config]:
-    """Parses the command line of a program that may continue a run, and checks the settings.
-
-    Later settings replace earlier ones: defaults, the settings of the run that `run_dir` names if
-    it exists, files of `--config`, single settings. They are checked together: whether one is
-    valid depends on the others.
-
-    Args:
-        parser: As `config_parser` returns it.
-        arguments: The command line.
-
-    Returns:
-        The parsed arguments and their settings.
-
-    Raises:
-        CaptionGANError: Settings do not fit together.
-        UsageError: A setting of the run is unknown or has a wrong value.
-    """
-    # A parser that prints the settings exits, but the run's own are not among them yet.
-    silent = [each for each in arguments if not each.startswith("--print_config")]
-    run_dir = parser.parse_args(silent).run_dir
-    own = []
-    if run_dir is not None and (run := RunDirectory(run_dir)).config.is_file():
-        run.read_config()  # Errors name the run's file, not the command line.
-        own = [f"--config={run.config}"]
-    parsed = parser.parse_args([*own, *arguments])
-    config = config_from(parser, parsed)
-    check(config)
-    return parsed, config
-
-
-def config_from(parser: ArgumentParser, arguments: Any) -> Config:
-    """Returns the settings in the parsed arguments of a parser of `config_parser`.
-
-    Relative paths, also those in files of settings, are relative to the working directory.
-    """
-    settings = parser.instantiate(arguments)
-    config = Config(**{field.name: settings[field.name] for field in dataclasses.fields(Config)})
-    return with_absolute_paths(config)
-
-
-def dump_config(config: Config) -> str:
-    """Returns the settings as YAML that `read_config` reads."""
-    parser = config_parser("config")
-    return parser.dump(parser.parse_object(dataclasses.asdict(config)))
-
-
 def build_captioner(config: Config, encoder: Encoder, vocabulary_size: int) -> Captioner:
     """Returns a captioner with newly initialised weights."""
     generator = build_generator(config.generator, vocabulary_size, encoder.regions_shape)
     return Captioner(encoder, generator, name="captioner")
 
 
-def load_run(path: str | Path) -> tuple[Config, Tokenizer, Captioner]:
-    """Returns settings, tokenizer and trained captioner of a run directory.
-
-    Raises:
-        CaptionGANError: The folder holds no run, or the run has no trained weights yet.
-    """
+def read_trained_config(path: str | Path, changes: Sequence[str] = ()) -> Config:
+    """Returns the settings of a run that can be loaded; see `load_run`."""
     run = RunDirectory(path)
-    config = run.read_config()
+    config = run.read_config(changes)
     if not run.best_weights.is_file():
         raise CaptionGANError(
             f"{run.path} has no trained weights yet; continue it with "
             f"`python -m caption_gan.fit --run_dir {run.path}`."
         )
+    return config
+
+
+def load_run(path: str | Path, changes: Sequence[str] = ()) -> tuple[Config, Tokenizer, Captioner]:
+    """Returns settings, tokenizer and trained captioner of a run directory.
+
+    Args:
+        path: The run directory.
+        changes: Settings that replace the run's, as on a command line.
+
+    Raises:
+        CaptionGANError: The folder holds no run, or the run has no trained weights yet.
+    """
+    run = RunDirectory(path)
+    config = read_trained_config(path, changes)
     tokenizer = Tokenizer(run.vocabulary, config.text.tokenizer, config.text.sequence_length)
     encoder = build_encoder(config.encoder, load_weights=False)
     captioner = build_captioner(config, encoder, tokenizer.vocabulary_size)

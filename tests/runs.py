@@ -10,7 +10,8 @@ from PIL import Image
 
 from caption_gan.fit import start_run
 from caption_gan.models.encoders.encoder import build_encoder
-from caption_gan.run import RunDirectory, build_captioner, read_config, save_weights
+from caption_gan.run import RunDirectory, build_captioner, save_weights
+from caption_gan.settings import read_config
 from caption_gan.text.tokenizer import Tokenizer
 from tests.programs import SMALL
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from caption_gan.command_line import run_program
 from caption_gan.evaluate import main
-from caption_gan.run import dump_config, read_config
+from caption_gan.settings import dump_config, read_config
 from tests.programs import SMALL, call
 
 CAPTIONS = {

@@ -12,7 +12,8 @@ import pytest
 
 from caption_gan.data.shards import files
 from caption_gan.prepare import prepare
-from caption_gan.run import RunDirectory, read_config
+from caption_gan.run import RunDirectory
+from caption_gan.settings import read_config
 from tests.programs import SMALL, call
 from tests.test_several_workers import free_ports
 

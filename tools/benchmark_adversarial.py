@@ -23,7 +23,7 @@ from random_trainer import random_examples, random_trainer
 from caption_gan.config.objectives import OBJECTIVES
 from caption_gan.config.run import Config
 from caption_gan.models.encoders.encoder import Regions
-from caption_gan.run import read_config
+from caption_gan.settings import read_config
 from caption_gan.text.vocabulary import PAD_ID
 
 SMALL, LARGE = 1_000, 20_000

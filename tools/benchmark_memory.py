@@ -14,7 +14,7 @@ from measuring import peak_resident_mib, resident_mib
 from random_trainer import random_examples, random_trainer
 
 from caption_gan.config.objectives import OBJECTIVES
-from caption_gan.run import read_config
+from caption_gan.settings import read_config
 
 
 class PrintMemory(keras.callbacks.Callback):

@@ -19,7 +19,7 @@ from random_trainer import random_examples, random_trainer
 from caption_gan.config.run import Config
 from caption_gan.models.generators import gru
 from caption_gan.models.generators.gru_cell import GRUCell
-from caption_gan.run import read_config
+from caption_gan.settings import read_config
 
 CELLS = (keras.layers.GRUCell, GRUCell)
 VOCABULARY, REGIONS, DEPTH = 1_000, 64, 80

@@ -26,7 +26,7 @@ from caption_gan.config.run import Config
 from caption_gan.models.decoding.decoder import DecodingOptions
 from caption_gan.models.decoding.sampling import greedy
 from caption_gan.models.encoders.encoder import Regions
-from caption_gan.run import read_config
+from caption_gan.settings import read_config
 
 
 def seconds_of(call: Callable[[], object], repetitions: int) -> float:

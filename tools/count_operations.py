@@ -22,7 +22,7 @@ from step_costs import FLOAT, Cost, Sizes, step
 
 from caption_gan.config.objectives import OBJECTIVES
 from caption_gan.config.run import Config
-from caption_gan.run import read_config
+from caption_gan.settings import read_config
 
 v1 = tf.compat.v1
 PRODUCT = re.compile(r"MatMul(V\d)?$")

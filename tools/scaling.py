@@ -16,7 +16,7 @@ from step_costs import FLOAT, Sizes, critic_weights, generator_weights, step, tr
 from caption_gan.config.objectives import OBJECTIVES
 from caption_gan.config.run import Config
 from caption_gan.models.encoders.encoder import build_encoder
-from caption_gan.run import read_config
+from caption_gan.settings import read_config
 
 # Executed operations of a step with 23 words and 5 critic updates (`self_critical`: no critic), by
 # `count_operations.py`. They grow with the words, because the recurrences are unrolled.

@@ -17,6 +17,7 @@ from caption_gan import signature
 from caption_gan.config.models import DecodingConfig
 from caption_gan.data.images import decode_and_resize
 from caption_gan.errors import CaptionGANError
+from caption_gan.evaluation.changed_settings import refuse_decoding
 from caption_gan.evaluation.saved_models import SETTINGS, SavedCaptioner, is_saved_model
 from caption_gan.evaluation.stage_comparison import load_critic
 from caption_gan.evaluation.trained_captioner import (
@@ -28,7 +29,8 @@ from caption_gan.evaluation.trained_captioner import (
 from caption_gan.models.decoding.sampling import Decoded
 from caption_gan.models.decoding.text_decoder import TextDecoder
 from caption_gan.models.encoders.encoder import Regions, build_encoder
-from caption_gan.run import RunDirectory, load_run, read_config_file
+from caption_gan.run import RunDirectory, load_run
+from caption_gan.settings import read_config_file
 from caption_gan.storage.paths import local_path
 from caption_gan.text.vocabulary import PAD_ID
 
@@ -37,18 +39,22 @@ COMPILED_DECODERS = 8  # Compiled for one set of options each.
 NOT_WORDS = (b"", b"[PAD]", b"[END]")
 
 
-def load_captioner(path: str | os.PathLike[str]) -> TrainedCaptioner:
+def load_captioner(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> TrainedCaptioner:
     """Loads a captioner.
 
     Args:
         path: A run directory, or a SavedModel that was exported from one.
+        changes: Settings of decoding that replace the run's, as on a command line.
 
     Raises:
-        CaptionGANError: The path is neither, the run has no trained weights yet, or its encoder
-            needs precomputed regions.
+        CaptionGANError: The path is neither, the run has no trained weights yet, its encoder needs
+            precomputed regions, or settings shall change in a SavedModel.
     """
     path = local_path(path)
-    return ExportedCaptioner(path) if is_saved_model(path) else RunCaptioner(path)
+    if not is_saved_model(path):
+        return RunCaptioner(path, changes)
+    refuse_decoding(path, changes)
+    return ExportedCaptioner(path)
 
 
 class RunCaptioner(TrainedCaptioner):
@@ -56,14 +62,15 @@ class RunCaptioner(TrainedCaptioner):
 
     Args:
         path: The run directory.
+        changes: See `load_captioner`.
 
     Raises:
         CaptionGANError: See `load_captioner`.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, changes: Sequence[str] = ()):
         self.path = path
-        self.config, self.tokenizer, self.captioner = load_run(path)
+        self.config, self.tokenizer, self.captioner = load_run(path, changes)
         if not self.captioner.encoder.needs_pixels:
             raise CaptionGANError(
                 f"{path} was trained on precomputed regions and cannot read images; "

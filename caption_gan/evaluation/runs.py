@@ -1,17 +1,26 @@
 """Evaluates a run: writes `metrics.json`, `captions.jsonl` and `report.html` into its directory."""
 
 import json
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from caption_gan.config.run import Config
 from caption_gan.data.pipeline import Pipeline
-from caption_gan.data.shards.prepare import captions_if_prepared, prepare_splits
+from caption_gan.data.shards.prepare import prepare_splits
 from caption_gan.data.shards.records import read_examples
 from caption_gan.data.sources.registry import build_fact_checker
 from caption_gan.evaluation.baselines import baselines
 from caption_gan.evaluation.captioning import caption_images
+from caption_gan.evaluation.changed_settings import result_files
 from caption_gan.evaluation.frontier import Frontier, Points
+from caption_gan.evaluation.known_data import (
+    describe_data,
+    describe_difference,
+    known_data,
+    training_split,
+)
 from caption_gan.evaluation.result import Evaluation
 from caption_gan.evaluation.split_metrics import score_images
 from caption_gan.evaluation.stage_comparison import compare_stages, stages_of
@@ -20,7 +29,8 @@ from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding.text_decoder import TextDecoder
 from caption_gan.models.dual_encoder import load_dual_encoder
 from caption_gan.reporting.report import write_report
-from caption_gan.run import RunDirectory, dump_config
+from caption_gan.run import RunDirectory
+from caption_gan.settings import dump_config
 from caption_gan.storage.atomic import replacing, write_json
 from caption_gan.text.tokenizer import Tokenizer
 
@@ -33,18 +43,21 @@ def evaluate_run(
     split: str,
     notes: Sequence[str] = (),
     sweep: bool = False,
+    changes: Sequence[str] = (),
 ) -> Evaluation:
-    """Captions and scores a split, and writes metrics, captions and report into the run.
+    """Captions and scores a split, and writes metrics, captions and report.
 
     Args:
-        run: Where to write. Metrics of other splits stay; captions and report are replaced.
-        config: Settings of the run.
+        run: Where to write (see `result_files`). Metrics of other splits stay; captions and report
+            are replaced.
+        config: Settings of the run, or others for decoding and evaluation.
         tokenizer: Tokenizer of the run.
         captioner: The trained captioner.
         split: `val`, `test` or `train`.
         notes: Lines for the report, such as which data were skipped.
         sweep: Whether to sample at many temperatures and from many nuclei, for the frontier. A run
             of several stages is always sampled at many temperatures.
+        changes: The settings that are not the run's own, for the command in the report.
     """
     dual_encoder = load_dual_encoder(config.evaluation.dual_encoder)
     fact_checker = build_fact_checker(config.data)
@@ -52,13 +65,18 @@ def evaluate_run(
     splits = sorted({split, "train"} if fact_checker else {split})
     prepared_splits = prepare_splits(config, captioner.encoder, splits)
     prepared = prepared_splits[split]
+    known = known_data(run.metrics)
+    if differs := describe_difference(known, prepared):
+        print(f"{run.path}: {differs}", file=sys.stderr)
+        notes = [differs, *notes]
     examples = list(read_examples(prepared))
     pipeline = Pipeline(config.data, config.encoder, captioner.encoder.cached_shape, tokenizer)
     batches = pipeline.validation(prepared, config.decoding.batch_size)
     decoder = TextDecoder(captioner, tokenizer, config.decoding, config.seed)
     images = caption_images(decoder, batches, examples)
-    training = captions_if_prepared(config, captioner.encoder, "train")
-    scores = score_images(images, config, fact_checker, training, dual_encoder)
+    training = training_split(config, captioner.encoder, known)
+    captions = training[0].captions if training else None
+    scores = score_images(images, config, fact_checker, captions, dual_encoder)
 
     frontier: dict[str, Points] = {}
     stages = stages_of(run, config)
@@ -81,13 +99,24 @@ def evaluate_run(
 
     evaluation = Evaluation.of_scores(split, images, scores, config, frontier)
     notes = list(dict.fromkeys([*notes, *prepared.notes, *prepared.skipped]))
-    _write(run, config, evaluation, notes)
+    data = {part.split: describe_data(part) for part in (*training, prepared)}
+    command = ["python", "-m", "caption_gan.evaluate", str(run.path), "--split", split, *changes]
+    _write(run, config, evaluation, data, notes, shlex.join(command))
     return evaluation
 
 
-def _write(run: RunDirectory, config: Config, evaluation: Evaluation, notes: Sequence[str]) -> None:
+def _write(
+    run: RunDirectory,
+    config: Config,
+    evaluation: Evaluation,
+    data: Mapping[str, Any],
+    notes: Sequence[str],
+    command: str,
+) -> None:
     split, history = evaluation.split, run.read_history()
-    previous = json.loads(run.metrics.read_text()) if run.metrics.is_file() else {}
+    files = result_files(run, config)
+    files.folder.mkdir(parents=True, exist_ok=True)
+    previous = json.loads(files.metrics.read_text()) if files.metrics.is_file() else {}
     current = evaluation.to_json()
     merged = _of_other_splits(previous, split) | current
     for group in ("intervals", "not_run"):
@@ -95,16 +124,17 @@ def _write(run: RunDirectory, config: Config, evaluation: Evaluation, notes: Seq
     for group in ("collapsed", "notes"):
         merged[group] = previous.get(group, {}) | {split: current[group]}
     merged["weights"] = previous.get("weights", {}) | {split: run.weights_digest()}
+    merged["data"] = previous.get("data", {}) | data
     if evaluation.frontier:
         merged["frontier"] = previous.get("frontier", {}) | {split: evaluation.frontier}
-    write_json(run.metrics, merged | {"history": history})
-    with replacing(run.captions) as temporary, temporary.open("w") as file:
+    write_json(files.metrics, merged | {"history": history})
+    with replacing(files.captions) as temporary, temporary.open("w") as file:
         for image in evaluation.images:
             file.write(json.dumps(image.to_json(), ensure_ascii=False) + "\n")
     write_report(
-        run.report,
+        files.report,
         title=f"{config.data.source}, {split}: {run.name}",
-        command=f"python -m caption_gan.evaluate {run.path} --split {split}",
+        command=command,
         settings=dump_config(config),
         metrics=evaluation.scores.values,
         intervals=evaluation.intervals,
@@ -121,12 +151,13 @@ def _of_other_splits(values: Mapping[str, Any], split: str) -> dict[str, Any]:
     return {name: value for name, value in values.items() if not name.startswith(f"{split}/")}
 
 
-def output_paths(run: RunDirectory) -> str:
+def output_paths(run: RunDirectory, config: Config) -> str:
     """Where the results of a run are and how to use it, for the terminal."""
+    files = result_files(run, config)
     paths = {
-        "report": run.report,
-        "metrics": run.metrics,
-        "captions": run.captions,
+        "report": files.report,
+        "metrics": files.metrics,
+        "captions": files.captions,
         "TensorBoard": f"tensorboard --logdir {run.logs}",
         "your own images": f"python -m caption_gan.caption {run.path} IMAGE...",
     }

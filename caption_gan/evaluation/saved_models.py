@@ -4,7 +4,8 @@ B batch, K captions per image.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,17 @@ from tqdm import tqdm
 from caption_gan import signature
 from caption_gan.config.run import Config
 from caption_gan.data.example import CaptionedImage, Example
-from caption_gan.data.shards.prepare import captions_if_prepared, prepare_splits
+from caption_gan.data.shards.prepare import prepare_splits
 from caption_gan.data.shards.records import read_examples
 from caption_gan.data.sources.registry import build_fact_checker
 from caption_gan.errors import CaptionGANError
+from caption_gan.evaluation.changed_settings import refuse_decoding
+from caption_gan.evaluation.known_data import describe_difference, known_data, training_split
 from caption_gan.evaluation.result import Evaluation
 from caption_gan.evaluation.split_metrics import score_images
 from caption_gan.models.dual_encoder import load_dual_encoder
 from caption_gan.models.encoders.encoder import build_encoder
-from caption_gan.run import read_config_file
+from caption_gan.settings import read_config_file
 
 BATCH = 32
 # Files of the exported run, within the SavedModel.
@@ -106,34 +109,52 @@ def _pairs(captions: tf.Tensor, scores: tf.Tensor) -> list[list[tuple[str, float
     ]
 
 
-def evaluate_saved_model(path: Path, change: Callable[[Config], Config], split: str) -> Evaluation:
+def evaluate_saved_model(path: Path, config: Config, split: str) -> Evaluation:
     """Captions and scores a split; writes nothing into the SavedModel.
 
     Args:
-        path: The SavedModel, with the settings of its run in `assets.extra/config.yaml`.
-        change: Returns these settings with the changes that the caller wants.
+        path: The SavedModel.
+        config: Settings of its run; see `read_saved_settings`.
         split: `val`, `test` or `train`.
 
     Raises:
-        CaptionGANError: If the model is unusable or has no settings.
+        CaptionGANError: If the model is unusable.
     """
+    config = without_cached_regions(config)
+    captioner = SavedCaptioner(path)
+    dual_encoder = load_dual_encoder(config.evaluation.dual_encoder)
+    encoder = build_encoder(config.encoder)
+    prepared = prepare_splits(config, encoder, [split])[split]
+    known = known_data(path / METRICS)
+    if differs := describe_difference(known, prepared):
+        print(f"{path}: {differs}", file=sys.stderr)
+    examples = list(read_examples(prepared))
+    images = captioner.caption(examples, config.seed)
+    training = training_split(config, encoder, known)
+    captions = training[0].captions if training else None
+    fact_checker = build_fact_checker(config.data)
+    scores = score_images(images, config, fact_checker, captions, dual_encoder)
+    return Evaluation.of_scores(split, images, scores, config, {})
+
+
+def read_saved_settings(path: Path, changes: Sequence[str] = ()) -> Config:
+    """The settings of the run that a SavedModel was exported from.
+
+    Args:
+        path: The SavedModel, with these settings in `assets.extra/config.yaml`.
+        changes: Settings that replace them, as on a command line.
+
+    Raises:
+        CaptionGANError: It has no settings, or settings of decoding shall change.
+    """
+    refuse_decoding(path, changes)
     settings = path / SETTINGS
     if not settings.is_file():
         raise CaptionGANError(
             f"{path} has no {SETTINGS}, which names its data set; evaluate the run that it was "
             "exported from, or score its captions with --results."
         )
-    config = change(read_config_file(settings))
-    config = without_cached_regions(config)
-    captioner = SavedCaptioner(path)
-    dual_encoder = load_dual_encoder(config.evaluation.dual_encoder)
-    encoder = build_encoder(config.encoder)
-    prepared = prepare_splits(config, encoder, [split])[split]
-    examples = list(read_examples(prepared))
-    images = captioner.caption(examples, config.seed)
-    training = captions_if_prepared(config, encoder, "train")
-    scores = score_images(images, config, build_fact_checker(config.data), training, dual_encoder)
-    return Evaluation.of_scores(split, images, scores, config, {})
+    return read_config_file(settings, changes)
 
 
 def without_cached_regions(config: Config) -> Config:

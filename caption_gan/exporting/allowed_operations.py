@@ -40,6 +40,21 @@ TEXT_OPERATIONS = set(
 _Vertex = tuple[list[str], list[str]]
 
 
+def release_number(engine: str) -> int:
+    """Returns N of a release 2.N of TensorFlow Serving.
+
+    Raises:
+        CaptionGANError: Its operations are not known here.
+    """
+    release = re.fullmatch(r"2\.(\d+)", engine)
+    if not release or not OLDEST_ENGINE <= int(release[1]) <= NEWEST_ENGINE:
+        raise CaptionGANError(
+            "Release of TensorFlow Serving (--engine): expected "
+            f"2.{OLDEST_ENGINE} to 2.{NEWEST_ENGINE}, got {engine!r}"
+        )
+    return int(release[1])
+
+
 def check_operations(saved_model: Path, engine: str = f"2.{NEWEST_ENGINE}") -> None:
     """Raises an error if a model has operations that `tensorflow_model_server` does not have.
 
@@ -62,18 +77,13 @@ def check_operations(saved_model: Path, engine: str = f"2.{NEWEST_ENGINE}") -> N
             contains it and the path to it), the release is unknown, or `saved_model.pb` is
             unreadable.
     """
-    release = re.fullmatch(r"2\.(\d+)", engine)
-    if not release or not OLDEST_ENGINE <= int(release[1]) <= NEWEST_ENGINE:
-        raise CaptionGANError(
-            "Release of TensorFlow Serving (--engine): expected "
-            f"2.{OLDEST_ENGINE} to 2.{NEWEST_ENGINE}, got {engine!r}"
-        )
+    release = release_number(engine)
     problems: dict[str, str] = {}
     for meta_graph in _meta_graphs(saved_model):
         graph = _call_graph(meta_graph)
         for name, path in _shortest_paths(graph).items():
             for operation in graph[name][0]:
-                reason = _why_not_allowed(operation, int(release[1]))
+                reason = _why_not_allowed(operation, release)
                 # A node whose operation is the name of a function calls that function.
                 if reason and f"function {operation}" not in graph:
                     problems.setdefault(operation, f"{operation} ({reason}) in {_describe(path)}")

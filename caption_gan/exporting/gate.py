@@ -9,9 +9,15 @@ from caption_gan.config.data import DataConfig
 from caption_gan.config.run import Config
 from caption_gan.errors import CaptionGANError
 from caption_gan.evaluation.runs import evaluate_run
-from caption_gan.evaluation.saved_models import METRICS, SETTINGS, evaluate_saved_model
+from caption_gan.evaluation.saved_models import (
+    METRICS,
+    SETTINGS,
+    evaluate_saved_model,
+    read_saved_settings,
+)
 from caption_gan.models.captioner import Captioner
-from caption_gan.run import RunDirectory, read_config_file
+from caption_gan.run import RunDirectory
+from caption_gan.settings import read_config_file
 from caption_gan.text.tokenizer import Tokenizer
 
 SPLIT = "val"
@@ -59,9 +65,8 @@ def served_cider(version: Path, data: DataConfig) -> float:
         if CIDER in scores and config.data == data:
             return scores[CIDER]
     try:
-        evaluation = evaluate_saved_model(
-            version, lambda config: dataclasses.replace(config, data=data), SPLIT
-        )
+        config = dataclasses.replace(read_saved_settings(version), data=data)
+        evaluation = evaluate_saved_model(version, config, SPLIT)
     except CaptionGANError as error:
         raise CaptionGANError(f"{error} --tolerance 1 pushes without a comparison.") from error
     return evaluation.scores.values[CIDER]

@@ -19,11 +19,12 @@ from caption_gan.config.data import DataConfig
 from caption_gan.data.skips import Skips
 from caption_gan.data.sources.registry import open_source
 from caption_gan.errors import CaptionGANError
-from caption_gan.exporting.allowed_operations import check_operations
+from caption_gan.exporting.allowed_operations import check_operations, release_number
 from caption_gan.exporting.model_card import model_card
 from caption_gan.exporting.quantization import QuantizationLoss, WeightType, quantize
 from caption_gan.exporting.served_captioner import ServedCaptioner
 from caption_gan.run import RunDirectory, load_ensemble
+from caption_gan.storage.atomic import check_writable
 
 ASSETS_EXTRA = "assets.extra"
 QUANTIZATION_FILE = "rounding.json"
@@ -50,6 +51,7 @@ def export_run(
     engine: str,
     others: Sequence[Path] = (),
     weights: WeightType | None = None,
+    changes: Sequence[str] = (),
 ) -> Path:
     """Exports a run.
 
@@ -59,6 +61,8 @@ def export_run(
         engine: Release of TensorFlow Serving, `2.N`, that must have all operations.
         others: Run directories whose captioners form an ensemble with this one.
         weights: How weights are stored; float32 if None.
+        changes: Settings that replace those of the run, as on a command line: where the data set
+            is, whose captions measure the loss of other weights.
 
     Returns:
         Folder of the version, named after the time in seconds.
@@ -66,6 +70,11 @@ def export_run(
     Raises:
         CaptionGANError: The run cannot be served, or the folder cannot be written.
     """
+    release_number(engine)
+    try:
+        check_writable(directory)
+    except OSError as error:
+        raise _cannot_write(directory, error) from error
     config, tokenizer, captioner = load_ensemble([path, *others])
     run = RunDirectory(path)
     if not captioner.encoder.needs_pixels:
@@ -77,7 +86,10 @@ def export_run(
     loss: QuantizationLoss | None = None
     if weights:
         served.quantized, loss = quantize(
-            captioner, lambda images: served.default(images)[signature.CAPTION], config, weights
+            captioner,
+            lambda images: served.default(images)[signature.CAPTION],
+            run.read_config(changes),
+            weights,
         )
     images = example_images()
     try:
@@ -107,10 +119,14 @@ def export_run(
             version = directory / str(next_version(directory))
             model.rename(version)
     except OSError as error:
-        raise CaptionGANError(
-            f"Cannot write to {directory}: {error.strerror}; make room or choose another --to."
-        ) from error
+        raise _cannot_write(directory, error) from error
     return version
+
+
+def _cannot_write(directory: Path, error: OSError) -> CaptionGANError:
+    return CaptionGANError(
+        f"Cannot write to {directory}: {error.strerror}; make room or choose another --to."
+    )
 
 
 def next_version(directory: Path) -> int:

@@ -21,6 +21,7 @@ from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding.text_decoder import TextDecoder
 from caption_gan.models.encoders.encoder import Encoder
 from caption_gan.run import RunDirectory, load_weights, save_weights
+from caption_gan.settings import differences
 from caption_gan.storage.atomic import replacing, write_json
 from caption_gan.training import callbacks
 from caption_gan.training.checkpoints import TrainingCheckpoint
@@ -68,7 +69,8 @@ def train_stage(
     )
     with strategies.chief_first():
         done = checkpoint.restore()
-    if strategies.is_chief() and run.changes(config):
+    changed = {name for name, _, _ in differences(run.read_config(), config)} - {"run_dir"}
+    if strategies.is_chief() and changed:
         # The user asked for the changes, and the restored state fits them.
         run.write_config(config)
     if done.epochs >= settings.epochs:

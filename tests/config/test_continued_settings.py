@@ -8,7 +8,8 @@ import caption_gan
 import caption_gan.prepare
 from caption_gan.errors import CaptionGANError
 from caption_gan.fit import resolve
-from caption_gan.run import RunDirectory, read_config
+from caption_gan.run import RunDirectory
+from caption_gan.settings import read_config
 
 GAN = "--stages=[maximum_likelihood,wgan_gp]"
 GRADIENT = "--stages=[maximum_likelihood,policy_gradient]"

@@ -9,7 +9,8 @@ from caption_gan.config.paths import DEFAULT_CACHE
 from caption_gan.config.run import Config
 from caption_gan.errors import CaptionGANError
 from caption_gan.fit import resolve
-from caption_gan.run import RunDirectory, read_config
+from caption_gan.run import RunDirectory
+from caption_gan.settings import read_config
 from caption_gan.storage.paths import local_path
 from tests.runs import untrained_run
 

@@ -9,7 +9,8 @@ import yaml
 from caption_gan.config.renamed import RENAMED, RENAMED_VALUES
 from caption_gan.config.run import Config
 from caption_gan.errors import UsageError
-from caption_gan.run import RunDirectory, config_parser, read_config
+from caption_gan.run import RunDirectory
+from caption_gan.settings import config_parser, read_config
 
 
 def names_of(settings: Any, prefix: str = "") -> set[str]:

@@ -168,8 +168,8 @@ def test_a_run_is_evaluated_unless_its_scores_are_up_to_date(scored, monkeypatch
 
 
 def test_the_served_version_is_evaluated_on_the_data_of_the_run(scored, tmp_path, monkeypatch):
-    def evaluate(version, change, split):
-        changed.append(change(scored.read_config()).data.val_images)
+    def evaluate(version, config, split):
+        changed.append(config.data.val_images)
         return SimpleNamespace(scores=SimpleNamespace(values={gate.CIDER: 0.4}))
 
     changed: list[int] = []

@@ -11,7 +11,8 @@ import tensorflow as tf
 import caption_gan
 from caption_gan.errors import CaptionGANError
 from caption_gan.fit import resolve, start_run
-from caption_gan.run import RunDirectory, read_config
+from caption_gan.run import RunDirectory
+from caption_gan.settings import read_config
 from caption_gan.training.early_checks import check_disk, check_files
 from tests.programs import SMALL
 from tests.runs import CAPTIONS

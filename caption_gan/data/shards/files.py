@@ -194,6 +194,12 @@ class PreparedSplit:
         return [caption for image in self.index for caption in image.captions]
 
     @property
+    def digest(self) -> str:
+        """Equal for equal images and captions, whatever their order and place."""
+        images = sorted((image.digest, *image.captions) for image in self.index)
+        return hashlib.sha256(json.dumps(images).encode()).hexdigest()
+
+    @property
     def skipped(self) -> list[str]:
         """One line per reason for which something could not be used."""
         return Skips(self.skips).lines()

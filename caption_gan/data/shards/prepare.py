@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -76,9 +76,7 @@ class Preparation:
         """
         images = self.source.images_of_split
         if split not in images:
-            raise CaptionGANError(
-                f"{self.config.data.source} has no split {split!r}; it has {', '.join(images)}."
-            )
+            raise _no_such_split(self.config, split, images)
         return files.plan_shards(self.directory, split, images[split], self.config.data.gzip)
 
     def write(self, split: str, is_wanted: Callable[[Shard], bool]) -> None:
@@ -101,11 +99,11 @@ class Preparation:
                 examples = _counted(self.source.examples(split, shard.positions), progress)
                 shard.write(self.maker.records(examples, self.skips), self.skips)
 
-    def captions(self, split: str) -> list[str] | None:
-        """All captions of a split; None if it is not prepared."""
+    def if_prepared(self, split: str) -> PreparedSplit | None:
+        """A split; None if it is not prepared."""
         if split not in self.splits or not all(shard.is_complete() for shard in self.shards(split)):
             return None
-        return _read_split(self.directory, split, self.shards(split)).captions
+        return _read_split(self.directory, split, self.shards(split), self.source_skips)
 
     def prepared(self, split: str) -> PreparedSplit:
         """A split, of which missing shards are written first.
@@ -150,23 +148,43 @@ def prepare_splits(
         return {split: preparation.prepared(split) for split in splits}
     directory = filesystem.resolve(config.data.shards)
     _check_content(directory, config.data.source, cached_content(config, encoder))
-    return {split: _read_complete_split(directory, split) for split in splits}
+    return {split: read_complete_split(directory, split) for split in splits}
 
 
-def captions_if_prepared(config: Config, encoder: Encoder, split: str) -> list[str] | None:
-    """All captions of a split; None if it is not prepared."""
+def check_split(config: Config, split: str) -> None:
+    """Checks that a split is there, without preparing it.
+
+    Raises:
+        CaptionGANError: The data set or its shards cannot be opened, or have no such split.
+    """
+    if config.data.shards is not None:
+        read_complete_split(filesystem.resolve(config.data.shards), split)
+        return
+    images = open_source(config.data, Skips()).images_of_split
+    if split not in images:
+        raise _no_such_split(config, split, images)
+
+
+def split_if_prepared(config: Config, encoder: Encoder, split: str) -> PreparedSplit | None:
+    """A split; None if it is not prepared."""
     if config.data.shards is None:
-        return Preparation(config, encoder).captions(split)
+        return Preparation(config, encoder).if_prepared(split)
     directory = filesystem.resolve(config.data.shards)
     if not files.find_shards(directory, split):
         return None
-    return _read_complete_split(directory, split).captions
+    return read_complete_split(directory, split)
 
 
 def cached_content(config: Config, encoder: Encoder) -> dict[str, Any]:
     """What the regions in the shards depend on; empty if the shards have no regions."""
     key = encoder.cache_key
     return {**key, "flip": config.encoder.flip} if key and encoder.needs_pixels else key
+
+
+def _no_such_split(config: Config, split: str, splits: Iterable[str]) -> CaptionGANError:
+    return CaptionGANError(
+        f"{config.data.source} has no split {split!r}; it has {', '.join(splits)}."
+    )
 
 
 def _read_split(
@@ -182,8 +200,12 @@ def _read_split(
     )
 
 
-def _read_complete_split(directory: str, split: str) -> PreparedSplit:
-    """Reads a split of `data.shards`, all shards of which must be complete."""
+def read_complete_split(directory: str, split: str) -> PreparedSplit:
+    """Reads a split of `data.shards`.
+
+    Raises:
+        CaptionGANError: A shard is missing or damaged.
+    """
     shards = files.find_shards(directory, split)
     missing = [shard.path for shard in shards if not shard.is_complete()]
     if missing or not shards:
@@ -198,8 +220,12 @@ def _read_complete_split(directory: str, split: str) -> PreparedSplit:
 def _check_content(directory: str, layout: str, encoder: dict[str, Any]) -> None:
     """Raises an error if the shards of `data.shards` do not fit the data set or the encoder."""
     path = filesystem.join(directory, CONTENT)
-    text = text_files.read_text(path, "a folder filled by `python -m caption_gan.prepare --to`")
-    content = json.loads(text)
+    if not filesystem.is_file(path):
+        raise CaptionGANError(
+            f"data.shards: {path} is missing; give a folder that `python -m caption_gan.prepare "
+            "--to` filled: --data.shards FOLDER, or --data.shards null to read data.root."
+        )
+    content = json.loads(filesystem.read_bytes(path))
     if content["layout"] != layout:
         raise CaptionGANError(
             f"data.shards: {directory} was prepared with data.source {content['layout']!r}, this "

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+import tensorflow as tf
+
 from caption_gan.config.data import DataConfig
 from caption_gan.data.example import Example
 from caption_gan.data.skips import Skips
@@ -72,13 +74,26 @@ def open_source(config: DataConfig, skips: Skips) -> Source:
         )
     if config.root is None:
         raise CaptionGANError(
-            f"data.root is not set; data.source {config.source!r} needs the folder of the data set."
+            f"data.root is not set; data.source {config.source!r} needs the folder of the data "
+            "set: --data.root FOLDER."
         )
-    if config.source != "hugging_face":  # Its root may be a name on the Hub.
-        config = dataclasses.replace(config, root=filesystem.resolve(config.root))
-        if not filesystem.is_folder(str(config.root)):
+    root = filesystem.resolve(config.root)
+    if config.source == "hugging_face":  # Its root may also be a file, or a name on the Hub.
+        is_there = not config.root.startswith(("/", "~", ".")) or tf.io.gfile.exists(root)
+    else:
+        config = dataclasses.replace(config, root=root)
+        is_there = filesystem.is_folder(root)
+    if not is_there:
+        raise CaptionGANError(
+            f"data.root: {root} is not a folder; give the folder of the data set: --data.root "
+            "FOLDER."
+        )
+    if config.source in ("coco", "flickr") and config.karpathy is not None:
+        path = filesystem.resolve(config.karpathy)
+        if not filesystem.is_file(path):
             raise CaptionGANError(
-                f"data.root: {config.root} is not a folder; set it to the folder of the data set."
+                f"data.karpathy: {path} is not a file; give the file of Karpathy's splits: "
+                "--data.karpathy FILE."
             )
     return LAYOUTS[config.source](config, skips)
 

@@ -48,7 +48,8 @@ class PrecomputedEncoder(Encoder):
         if not self.reader.paths:
             raise CaptionGANError(
                 f"encoder.regions: {folder} holds no regions; expected a local folder with one "
-                f".npy file per image, with the image's name, or {FEATURES} in it or its folders."
+                f".npy file per image, with the image's name, or {FEATURES} in it or its folders: "
+                "--encoder.regions FOLDER."
             )
         count, depth = _checked(*self.reader.first()).shape
         self.regions_shape = (count, depth)
