@@ -142,8 +142,9 @@ def _write(
         history=history,
         frontier=evaluation.frontier,
         images=evaluation.images,
-        notes=[*evaluation.scores.notes, *notes],
+        notes=notes,
         collapsed=evaluation.collapsed,
+        metric_notes=evaluation.scores.notes,
     )
 
 

@@ -56,6 +56,8 @@ def model_card(name: str, config: Config, metrics: Mapping[str, Any]) -> str:
         if metric in shown and decoding in ("greedy", "sample", "beam"):
             interval = "{:.3f} to {:.3f}".format(*intervals[key]) if key in intervals else ""
             lines.append(f"| {split}, {decoding}: {metric} | {value:.3f} | {interval} |")
+    for notes in metrics.get("notes", {}).values():
+        lines += ["", *(f"{note}." for note in notes)]
     lines += ["", "## Known limitations", ""]
     for signs in metrics.get("collapsed", {}).values():
         lines += [f"- Signs of collapse: {sign}." for sign in signs]

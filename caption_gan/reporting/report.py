@@ -49,6 +49,7 @@ def write_report(
     not_run: Mapping[str, str] | None = None,
     frontier: Mapping[str, Sequence[Mapping[str, float]]] | None = None,
     collapsed: Sequence[str] = (),
+    metric_notes: Sequence[str] = (),
     gallery_images: int = 24,
 ) -> None:
     """Writes the report; the file is whole or absent.
@@ -66,6 +67,7 @@ def write_report(
         not_run: By the name of a metric, the reason why it could not be computed.
         frontier: Points of the quality-diversity frontier by name of the curve.
         collapsed: Signs of collapse, shown first.
+        metric_notes: Lines on metrics, shown beside them.
         gallery_images: Number of images in the gallery, evenly spaced over the split.
     """
     best, worst = best_and_worst(images)
@@ -87,6 +89,7 @@ def write_report(
         settings=settings,
         notes=notes,
         collapsed=collapsed,
+        metric_notes=metric_notes,
         headlines=_headlines(metrics),
         tables=_tables(metrics),
         intervals=intervals or {},

@@ -8,7 +8,7 @@ import pytest
 from caption_gan.config.run import Config
 from caption_gan.data.example import CaptionedImage, Example
 from caption_gan.errors import CaptionGANError
-from caption_gan.evaluation.result import Evaluation
+from caption_gan.evaluation.result import Evaluation, summary
 from caption_gan.evaluation.run_comparison import compare, comparison_lines, write_comparison
 from caption_gan.evaluation.split_metrics import score_images
 
@@ -163,3 +163,11 @@ def test_retrieval_recall_of_right_and_of_swapped_captions():
 
     assert recall(RIGHT) == 1
     assert recall(RIGHT[1:] + RIGHT[:1]) == 0
+
+
+def test_a_single_image_is_compared_without_cider(tmp_path):
+    runs = {name: evaluation(RIGHT[:1], examples=EXAMPLES[:1]) for name in "ab"}
+    assert runs["a"].scores.notes == runs["a"].to_json()["notes"] != []
+    assert "CIDEr is 0 by definition" in summary(runs["a"])
+    write_comparison(tmp_path / "page.html", compare(runs), "the command")
+    assert "CIDEr is 0 by definition" in (tmp_path / "page.html").read_text()

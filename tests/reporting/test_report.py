@@ -348,3 +348,8 @@ def test_page_in_a_browser(tmp_path: Path) -> None:
     assert found["images"] == found["decoded"] > 24
     assert found["drawings"] >= 4
     assert (found["wide"], found["fetched"], found["links"]) == (False, 0, 0)
+
+
+def test_notes_on_metrics_stand_beside_them(tmp_path: Path) -> None:
+    page = write(tmp_path, metric_notes=["CIDEr is 0 by definition for a single image"])
+    assert "CIDEr is 0 by definition for a single image." in page.section("scores")
