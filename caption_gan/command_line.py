@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
+from itertools import zip_longest
 from typing import Any, NoReturn
 
 import jsonargparse
@@ -57,12 +58,30 @@ class ArgumentParser(jsonargparse.ArgumentParser):
         self.renamed_values = renamed_values or {}
 
     def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        arguments = list(sys.argv[1:] if args is None else args)
         # Checked first: argparse would take a former name that begins a present one.
-        for argument in sys.argv[1:] if args is None else args:
-            name = argument.partition("=")[0].removeprefix("--")
+        for argument, following in zip_longest(arguments, arguments[1:]):
+            name, _, value = argument.partition("=")
+            name = name.removeprefix("--")
             if argument.startswith("--") and name in self.renamed:
                 self.error(f"unrecognized arguments: --{name}")
+            if argument.startswith("--") and name == "config":
+                self._check_encoding(value or following)
         return super().parse_args(args, *rest, **kwargs)
+
+    def _check_encoding(self, path: str | None) -> None:
+        """Ends the program if a file of settings is not in UTF-8, as jsonargparse reads it."""
+        if path is None or not os.path.isfile(path):
+            return
+        # Imported here because it takes seconds, in which mistakes in the call can be answered.
+        from caption_gan.storage.text_files import UTF_8, encoding_of
+
+        try:
+            encoding = encoding_of(path)
+        except CaptionGANError as error:
+            self.error(str(error), error)
+        if encoding not in (UTF_8, "utf-8-sig"):
+            self.error(f"{path} is {encoding}; save it as UTF-8")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         print(f"{self.prog}: {self.explain(message)}", file=sys.stderr)

@@ -100,7 +100,7 @@ class RunDirectory:
         """Writes the settings of the run, usable from any folder."""
         config = dataclasses.replace(config, run_dir=str(self.path.absolute()))
         with replacing(self.config) as temporary:
-            temporary.write_text(dump_config(config))
+            temporary.write_text(dump_config(config), encoding="utf-8")
 
     def changes(self, config: Config) -> list[str]:
         """Returns one line per setting that differs from the run's and affects training."""

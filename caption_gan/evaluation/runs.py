@@ -128,7 +128,7 @@ def _write(
     if evaluation.frontier:
         merged["frontier"] = previous.get("frontier", {}) | {split: evaluation.frontier}
     write_json(files.metrics, merged | {"history": history})
-    with replacing(files.captions) as temporary, temporary.open("w") as file:
+    with replacing(files.captions) as temporary, temporary.open("w", encoding="utf-8") as file:
         for image in evaluation.images:
             file.write(json.dumps(image.to_json(), ensure_ascii=False) + "\n")
     write_report(

@@ -113,7 +113,7 @@ def export_run(
                 (extra / QUANTIZATION_FILE).write_text(json.dumps(dataclasses.asdict(loss)))
                 card += "\n## Quantization\n\n"
                 card += f"The scores above are those of float32 weights; {loss.summary()}.\n"
-            (extra / "MODEL_CARD.md").write_text(card)
+            (extra / "MODEL_CARD.md").write_text(card, encoding="utf-8")
             _write_warm_up(extra / WARM_UP_FILE, served.endpoints(), images)
             check_in_fresh_process(model, served, images)
             version = directory / str(next_version(directory))

@@ -24,6 +24,7 @@ from caption_gan.data.sources.image_files import ImageFile, ImageFileSource, ima
 from caption_gan.data.sources.splits import find_in_splits, hold_out, split_name
 from caption_gan.errors import CaptionGANError
 from caption_gan.storage import filesystem, text_files
+from caption_gan.storage.text_guesses import other_content
 
 FEATURES, CAPTIONS, LINKS = "features.npy", "captions.en", "links.txt"
 
@@ -75,7 +76,10 @@ def _image_files(folder: str, prefix: str, encoding: str, skips: Skips) -> list[
     try:
         rows = len(np.lib.format.open_memmap(path, mode="r"))
     except (OSError, ValueError, TypeError) as error:
-        raise CaptionGANError(f"{path} cannot be read: {error}.") from error
+        with open(path, "rb") as file:
+            found = other_content(file.read(100))
+        reason = f"it is {found}" if found else error
+        raise CaptionGANError(f"{path} cannot be read: {reason}.") from error
     captions = _lines(filesystem.join(folder, CAPTIONS), rows, encoding)
     links = [""] * rows
     if filesystem.is_file(filesystem.join(folder, LINKS)):

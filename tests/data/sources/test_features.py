@@ -133,13 +133,18 @@ def break_features(root):
     return r"features\.npy cannot be read"
 
 
+def break_pointer(root):
+    (root / "features.npy").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    return r"features\.npy cannot be read: it is a pointer of Git LFS"
+
+
 def break_name(root):
     (root / "features.npy").rename(root / "regions.npy")
     return r"has no features\.npy"
 
 
 @pytest.mark.parametrize(
-    "damage", [break_captions, break_lines, break_links, break_features, break_name]
+    "damage", [break_captions, break_lines, break_links, break_features, break_pointer, break_name]
 )
 def test_an_invalid_layout_is_a_one_line_error(tmp_path, damage):
     write(tmp_path, "a\nb\n")
