@@ -85,13 +85,16 @@ def _count_workers() -> int:
     text = os.environ.get("TF_CONFIG", "")
     try:
         config = json.loads(text)
-        cluster, task = config["cluster"], config["task"]
-        addresses = [address for job in cluster.values() for address in job]
-        index = int(task["index"])
+        task = config["task"]
+        # An evaluator is no worker.
+        jobs = {
+            job: hosts for job, hosts in config["cluster"].items() if hosts and job != "evaluator"
+        }
+        addresses = [address for hosts in jobs.values() for address in hosts]
         valid = (
-            set(cluster) <= {"chief", "worker"}
-            and len(cluster.get("chief", [])) <= 1
-            and 0 <= index < len(cluster[task["type"]])
+            set(jobs) <= {"chief", "worker"}
+            and len(jobs.get("chief", [])) <= 1
+            and 0 <= int(task["index"]) < len(jobs[task["type"]])
             and len(set(addresses)) == len(addresses)
             and all(re.fullmatch(r".+:\d+", address) for address in addresses)
         )

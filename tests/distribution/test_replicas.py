@@ -90,7 +90,8 @@ def test_each_replica_has_rows_of_each_update(count, updates):
 @pytest.mark.parametrize("strategy", ["one_device", "mirrored", "multi_worker"])
 @pytest.mark.parametrize("job", ["worker", "chief"])
 def test_one_device_trains_without_a_strategy(strategy, job, monkeypatch, capsys):
-    config = {"cluster": {job: ["127.0.0.1:1"]}, "task": {"type": job, "index": 0}}
+    cluster = {job: ["127.0.0.1:1"], "evaluator": ["127.0.0.1:2"], "ps": []}
+    config = {"cluster": cluster, "task": {"type": job, "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
     with strategies.using(strategy):
         assert not tf.distribute.has_strategy()
