@@ -46,7 +46,7 @@ from caption_gan.settings import (
 )
 from caption_gan.storage.atomic import remove_unfinished
 from caption_gan.text.embeddings import load_word_vectors
-from caption_gan.text.scripts import are_unspaced
+from caption_gan.text.scripts import has_unspaced
 from caption_gan.text.tokenizer import Tokenizer
 from caption_gan.text.vocabulary import build_vocabulary, count_words, write_vocabulary
 from caption_gan.training.early_checks import check_disk, check_files, check_training_inputs
@@ -189,10 +189,11 @@ def describe_captions(captions: Sequence[str], tokenizer: Tokenizer) -> list[str
         f"{len(captions)} training captions, {tokenizer.vocabulary_size} tokens, "
         f"{unknown:.2%} of the words unknown"
     ]
-    if are_unspaced(captions):
+    unspaced = sum(map(has_unspaced, captions))
+    if unspaced > len(captions) / 100:  # Fewer are names and the like.
         lines.append(
-            "the captions are in a script without spaces: each of its characters is a token, and "
-            "metrics are of characters"
+            f"{unspaced} captions are in a script without spaces between words: each of its "
+            "characters is a token, and metrics compare characters"
         )
     if long.any():
         longest, most = int(lengths.max()), int(np.quantile(lengths, 0.99, method="higher"))

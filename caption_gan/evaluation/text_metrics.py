@@ -68,6 +68,7 @@ def score_captions(
     else:  # METEOR still matches equal characters.
         reason = "it knows English words, and the references are in a script without spaces"
         scores.not_run |= dict.fromkeys(("SPICE", *grounding.MENTIONS), reason)
+        scores.notes.append("metrics compare characters: the script has no spaces between words")
     for name, score in java.items():
         scored = score(captions, references)
         if isinstance(scored, NotRun):

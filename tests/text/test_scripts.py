@@ -98,6 +98,7 @@ def test_scores_of_chinese_captions(monkeypatch):
     assert scores.values["BLEU-1"] == pytest.approx(12 / 13)
     assert scores.values["mean_length"] == 6.5
     assert "without spaces" in scores.not_run["SPICE"]
+    assert scores.notes == ["metrics compare characters: the script has no spaces between words"]
     assert "object_recall" not in scores.values
     assert not are_unspaced(["a dog", "собака", "개", "一"])
 
@@ -116,7 +117,7 @@ def test_notes_say_that_characters_are_counted_and_how_long_captions_may_be(tmp_
     captions = ["一个红色的方块"] * 199 + ["图中有一个红色的方块，背景是白色的"]
     write_vocabulary(tmp_path / "v.txt", build_vocabulary(captions, "word", 1, 100))
     notes = describe_captions(captions, Tokenizer(tmp_path / "v.txt", "word", 8))
-    assert any("each of its characters is a token" in note for note in notes)
+    assert any("200 captions are in a script without spaces" in note for note in notes)
     assert any(
         "200 captions are longer than text.sequence_length 8" in note
         and "--text.sequence_length=9 keeps 99% of all captions whole, 19 all of them" in note
