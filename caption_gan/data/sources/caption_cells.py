@@ -22,8 +22,8 @@ _ITEMS = rf"\s*(?:{_ITEM}(?:\s*,\s*{_ITEM})*\s*,?|{_ITEM}(?:\s+{_ITEM})*)?\s*"
 _LIST = re.compile(
     rf"\s*(?:\[{_ITEMS}\]|\({_ITEMS}\)|array\(\[{_ITEMS}\](?:,\s*dtype=[^)]*)?\))\s*", re.DOTALL
 )
-_BEGINS = re.compile(r"\s*(?:array\()?[\[(]")
-_LIKELY = re.compile(rf"{_BEGINS.pattern}\s*(?:np\.str_\()?u?['\"]")
+LIST_BEGINS = r"^\s*(?:array\()?[\[(]"
+_LIKELY = re.compile(rf"{LIST_BEGINS}\s*(?:np\.str_\()?u?['\"]")
 
 
 def captions_of(cell: Any) -> Iterator[Any]:
@@ -47,7 +47,8 @@ def caption_reader(cells: Iterable[Any], column: str, skips: Skips) -> CaptionRe
         column: Names the column in notes.
         skips: Receives a note if there are lists among the texts.
     """
-    texts = [cell for cell in cells if isinstance(cell, str) and cell.strip()]
+    captions = (caption for cell in cells for caption in captions_of(cell))
+    texts = [caption for caption in captions if isinstance(caption, str) and caption.strip()]
     lists = sum(_parse_list(text) is not None for text in texts)
     if 0 < lists == len(texts):
         skips.notes.append(f"{lists} texts of {column} are lists; each item is a caption")
@@ -61,12 +62,14 @@ def caption_reader(cells: Iterable[Any], column: str, skips: Skips) -> CaptionRe
 
 
 def _captions_of_text(cell: Any) -> Iterator[Any]:
-    yield from captions_of(_parse_list(cell) if isinstance(cell, str) and cell.strip() else cell)
+    for caption in captions_of(cell):
+        is_list = isinstance(caption, str) and caption.strip()
+        yield from captions_of(_parse_list(caption) if is_list else caption)
 
 
 def _parse_list(text: str) -> list[Any] | None:
     """The captions in a list that is written as text; None if the text is something else."""
-    if not _BEGINS.match(text):
+    if not re.match(LIST_BEGINS, text):
         return None
     try:
         content = json.loads(text)

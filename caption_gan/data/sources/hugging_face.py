@@ -12,7 +12,12 @@ from typing import Any
 
 from caption_gan.config.data import DataConfig, HuggingFaceConfig
 from caption_gan.data.skips import Skips
-from caption_gan.data.sources.caption_cells import CaptionReader, caption_reader, captions_of
+from caption_gan.data.sources.caption_cells import (
+    LIST_BEGINS,
+    CaptionReader,
+    caption_reader,
+    captions_of,
+)
 from caption_gan.data.sources.hugging_face_files import open_builder
 from caption_gan.data.sources.hugging_face_images import (
     FIRST_ROWS,
@@ -146,10 +151,25 @@ def _undecoded(table: Any, columns: Columns) -> Any:
 
 def _caption_reader(tables: Mapping[str, Any], column: str, skips: Skips) -> CaptionReader:
     """Reads captions of a column; of a streamed data set only the first rows decide how."""
-    cells: list[Any] = []
+    texts: list[str] = []
     for table in tables.values():
-        if "string" not in getattr(table.features[column], "dtype", ""):
-            return captions_of
-        count = None if hasattr(table, "select") else FIRST_ROWS
-        cells += read_cells(table, [column], count)[column]
-    return caption_reader(cells, f"the column {column}", skips)
+        if hasattr(table, "select"):
+            texts += _texts_of_lists(table, column)
+        else:
+            cells = read_cells(table, [column], FIRST_ROWS)[column]
+            texts += [text for text in captions_of(cells) if isinstance(text, str)]
+    return caption_reader(texts, f"the column {column}", skips)
+
+
+def _texts_of_lists(table: Any, column: str) -> list[str]:
+    """The texts of a column or of its lists; none if no text begins as a list does."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    texts = table.select_columns([column]).with_format("arrow")[:].column(0)
+    while pa.types.is_list(texts.type) or pa.types.is_large_list(texts.type):
+        texts = pc.list_flatten(texts)
+    is_text = pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)
+    if not is_text or not pc.any(pc.match_substring_regex(texts, LIST_BEGINS)).as_py():
+        return []
+    return texts.drop_null().to_pylist()

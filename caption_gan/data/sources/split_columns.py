@@ -41,7 +41,8 @@ def divide(
     """Divides the images of a table by the column that says the splits, if there is one.
 
     The values of a column whose name suggests it must be names of splits, or one of them `train`.
-    Any other column must have no values but names of splits, and two of them.
+    Any other column must have no values but names of splits, and two of them. If no column says the
+    splits, folders called `train`, `val` and `test` do if all images are in one.
 
     Args:
         rows: The rows.
@@ -64,9 +65,10 @@ def divide(
     for values in texts.values():
         values.pop("", None)
     column = _find(texts, named, table, skips)
+    folder_of = {} if column else _split_folders(rows)
     used, split_of, counts = [], dict[str, str](), Counter[str]()
     for row in rows:
-        text = _text(row.cells.get(column)) if column else ""
+        text = _text(row.cells.get(column)) if column else folder_of.get(row.image, "")
         split = split_of_value(text) if text else default
         if split is None:
             skips.add(f"rows of {table} have an unknown split {shown(text)}", row.place)
@@ -78,9 +80,10 @@ def divide(
                 counts[name if name == split else f"{name} ({split})"] += 1
             split_of[row.image] = split
             used.append(row)
-    if column:
+    if column or folder_of:
         found = ", ".join(f"{count} {text}" for text, count in counts.items()) or "none"
-        skips.notes.append(f"the column {column} of {table} says the splits of images: {found}")
+        what = f"the column {column} of {table} says" if column else f"folders in {table} say"
+        skips.notes.append(f"{what} the splits of images: {found}")
     return used, split_of
 
 
@@ -135,6 +138,16 @@ def _find(
             "data.split_column to one of them."
         )
     return found[0] if found else None
+
+
+def _split_folders(rows: Sequence[Row]) -> dict[str, str]:
+    """A folder with the name of a split for each image; empty unless all have one, of several."""
+    folders = {}
+    for row in rows:
+        names = filter(split_of_value, row.image.split("/")[:-1])
+        folders[row.image] = next(names, "")
+    splits = set(map(split_of_value, folders.values()))
+    return folders if len(splits) > 1 and None not in splits else {}
 
 
 def _text(value: Any) -> str:

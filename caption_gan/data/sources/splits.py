@@ -63,7 +63,7 @@ def hold_out(
     """
     name = "train" if "train" in splits else "val"
     if name not in splits or ("val" in splits and len(splits) > 1):
-        return dict(splits)
+        return {split: splits[split] for split in SPLITS if split in splits}
     files = splits[name]
     split_of = assign_held_out((file.image_id for file in files), share, set(splits) - {name})
     divided: dict[str, list[ImageFile]] = {split: [] for split in SPLITS}

@@ -69,12 +69,16 @@ def test_other_texts_are_captions(text):
     assert read([text]) == [[text]]
 
 
+def test_texts_in_lists_may_be_lists():
+    assert read([["['a', 'b']"], {"raw": "['c']"}, []]) == [["a", "b"], ["c"], []]
+
+
 def test_one_other_text_leaves_all_as_they_are():
     cells = ["['a', 'b']", "c", "['d'", ["['e']"], None]
     skips = Skips()
     assert read(cells, skips) == [["['a', 'b']"], ["c"], ["['d'"], ["['e']"], []]
     assert skips.notes == [
-        "warning: 2 of 3 texts of captions look like lists of captions, but the others do not; "
+        "warning: 3 of 4 texts of captions look like lists of captions, but the others do not; "
         "each is read as one caption"
     ]
     skips = Skips()

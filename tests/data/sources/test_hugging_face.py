@@ -366,6 +366,12 @@ def test_captions_that_are_not_texts_are_counted(tmp_path):
     assert skips.lines() == ["1 captions of the column caption are not texts: 0.png (1.5)"]
 
 
+def test_lists_written_as_text_in_lists(tmp_path):
+    write(tmp_path / "train.parquet", captions=[["['A dog', 'A wolf']"], [], ["['A cat']"]])
+    source = open_set(tmp_path, held_out=0)
+    assert list(captions(source).values()) == [("A dog", "A wolf"), (), ("A cat",)]
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_lists_written_as_text(tmp_path, streaming):
     cells = ["['A dog' 'A wolf']", None, '["A cat"]']

@@ -92,6 +92,20 @@ def test_a_column_called_split_needs_no_train():
     assert splits(table) == {"a": "test"}
 
 
+def test_folders_say_the_splits_if_all_images_are_in_one():
+    images = ["train/1.png", "images/val2014/1.png", "Test/day/1.png"]
+    table = [Row(name, name, {"kind": "train"}) for name in images]
+    skips = Skips()
+    assert list(splits(table, skips=skips).values()) == ["train", "val", "test"]
+    assert skips.notes == [
+        "folders in t.csv say the splits of images: 1 train, 1 val2014 (val), 1 Test (test)"
+    ]
+    for other in ("1.png", "day/1.png", "test.png"):
+        more = [*table, Row(other, other, {})]
+        assert set(splits(more).values()) == {"train"}
+    assert set(splits(table[:1] * 2).values()) == {"train"}
+
+
 def test_one_of_several_columns():
     official, own = ["train", "test"], ["test", "train"]
     assert splits(rows(split=official, my_split=own)) == dict(a="train", b="test")
