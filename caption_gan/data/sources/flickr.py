@@ -35,6 +35,7 @@ CAPTION_FILES = (
     "flickr_annotations_30k.csv",
 )
 COLUMNS = ("image", "caption", "comment_number", "sentids", "img_id")
+LOOKED_FOR = 5  # Images whose existence shows that a list has names of images.
 CAPTION_NUMBER = re.compile(r"#\d+$")
 TEXT_FOLDERS = ("", "Flickr8k_text")
 SPLIT_LISTS = {
@@ -105,6 +106,14 @@ def open_flickr(config: DataConfig, skips: Skips) -> ImageFileSource:
                 f"{lists.get(split, filesystem.join(root, SPLIT_LISTS[split]))}: no images for the "
                 f"split {split!r}; expected one file name per line."
             )
+    for split, file in lists.items():
+        paths = [filesystem.join(folder, name) for name in names[split][:LOOKED_FOR]]
+        is_unknown = captions.keys().isdisjoint(names[split])
+        if captions and is_unknown and not any(map(filesystem.is_file, paths)):
+            raise CaptionGANError(
+                f"{file}: no line names an image of {file_name}; expected one file name per line, "
+                f"such as {next(iter(captions))}; found {shown(', '.join(names[split]))}."
+            )
     return ImageFileSource(splits, fingerprint, skips, root)
 
 
@@ -125,8 +134,8 @@ def _listed(path: str, folder: str, encoding: str) -> list[str]:
 
 
 def _path_below(folder: str, name: str) -> str:
-    """The path of an image below the folder of images, which the name may repeat."""
-    return image_name(name).removeprefix(f"{os.path.basename(folder)}/")
+    """The path of an image below the folder of images, whose path the name may begin with."""
+    return f"/{image_name(name)}".rpartition(f"/{os.path.basename(folder)}/")[2].lstrip("/")
 
 
 def _find(exists: Callable[[str], bool], root: str, names: Iterable[str]) -> list[str]:

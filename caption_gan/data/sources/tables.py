@@ -8,6 +8,8 @@ from caption_gan.storage import text_files
 def read_list(path: str, expected: str, encoding: str | None) -> list[str]:
     """Reads a list: one entry per line, which may contain blanks; empty lines do not count.
 
+    Quotation marks around an entry are not part of it.
+
     Args:
         path: The file.
         expected: As in `text_files.read_text`.
@@ -17,7 +19,7 @@ def read_list(path: str, expected: str, encoding: str | None) -> list[str]:
         CaptionGANError: As in `text_files.read_text`.
     """
     text = text_files.read_text(path, expected, encoding)
-    return [entry for line in text_files.lines(text) if (entry := line.strip())]
+    return [entry for line in text_files.lines(text) if (entry := line.strip(' "\t\ufeff'))]
 
 
 def separator_of(header: str) -> str:

@@ -150,6 +150,21 @@ def test_lists_have_one_name_per_line_whatever_is_in_it(root, captions, train):
     assert not skips.all
 
 
+@pytest.mark.parametrize("line", ['"a.jpg" ', "/data/Images/a.jpg", "C:\\data\\Images\\a.jpg"])
+def test_lists_may_have_quotation_marks_or_whole_paths(root, line):
+    (root / "Flickr_8k.trainImages.txt").write_text(line)
+    assert named_examples(open_root(root), "train") == TRAIN[1:]
+
+
+@pytest.mark.parametrize("line", ["a", "a.jpg b.jpg", "a.jpg,b.jpg", "a.jpg\t1"])
+def test_a_list_without_the_name_of_an_image_is_an_error_that_shows_it(root, line):
+    (root / "Flickr_8k.trainImages.txt").write_text(f"{line}\n")
+    with pytest.raises(
+        CaptionGANError, match=r"no line names an image .* such as a\.jpg; found 'a"
+    ):
+        open_root(root)
+
+
 def test_names_that_mean_one_image_have_all_its_captions(root):
     (root / "captions.txt").write_text("image,caption\na.jpg,A\nImages/a.jpg,B\nImages\\a.jpg,C\n")
     assert named_examples(open_root(root), "train") == [("a.jpg", ("A", "B", "C"))]
@@ -167,7 +182,8 @@ def test_a_number_sign_in_a_name_is_part_of_it(root):
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16-le"])
 def test_all_files_are_read_in_the_given_encoding(root, encoding):
     (root / "Images" / "b.jpg").rename(root / "Images" / "é.jpg")
-    (root / "Images" / "é.jpg").write_text("é.jpg")
+    for name in ("é.jpg", "ü.jpg"):
+        (root / "Images" / name).write_text(name)
     texts = {
         "captions.txt": "image,caption\né.jpg,A café .\n",
         "Flickr_8k.trainImages.txt": "é.jpg",
