@@ -73,7 +73,8 @@ class HuggingFaceConfig:
         caption_columns: Columns of captions, each a text or a list of texts; needed only if none
             is called `caption`, `captions`, `text`, `sentence` or `sentences`.
         id_column: Column that names the image, for data sets with one row per caption: rows with
-            the same name belong to one image. Without it each row is an image.
+            the same name belong to one image. Without it, only rows with the path of the same file
+            do.
     """
 
     name: str | None = None

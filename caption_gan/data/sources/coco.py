@@ -39,7 +39,8 @@ def open_coco(config: DataConfig, skips: Skips) -> ImageFileSource:
         path = filesystem.resolve(config.karpathy)
         folder_of = functools.cache(functools.partial(_image_folder, root))
         splits = read_karpathy(path, folder_of, skips, config.encoding)
-        return ImageFileSource(splits, [root, path, filesystem.modified(path)], skips, root)
+        fingerprint: list[Any] = [root, path, filesystem.modified(path), config.held_out]
+        return ImageFileSource(hold_out(splits, config.held_out), fingerprint, skips, root)
     year, files = _caption_files(filesystem.join(root, "annotations"))
     listed = {split: _read_captions(path, skips, config.encoding) for split, path in files.items()}
     folders = {
@@ -52,7 +53,7 @@ def open_coco(config: DataConfig, skips: Skips) -> ImageFileSource:
                 f"data.root: {root} has captions but no images for the split {split!r}; expected "
                 f"a folder {split}{year}/, images/{split}{year}/ or images/."
             )
-    fingerprint: list[Any] = [
+    fingerprint = [
         [path, filesystem.modified(path), folders[split]] for split, path in files.items()
     ]
     image_files: dict[str, list[ImageFile]] = defaultdict(list)

@@ -63,7 +63,8 @@ def open_flickr(config: DataConfig, skips: Skips) -> ImageFileSource:
         path = filesystem.resolve(config.karpathy)
         folder_of = functools.cache(functools.partial(_image_folder, root, folder))
         splits = read_karpathy(path, folder_of, skips, config.encoding)
-        return ImageFileSource(splits, [folder, path, filesystem.modified(path)], skips, root)
+        fingerprint: list[Any] = [folder, path, filesystem.modified(path), config.held_out]
+        return ImageFileSource(hold_out(splits, config.held_out), fingerprint, skips, root)
     path = _find_required("file of captions", filesystem.is_file, root, CAPTION_FILES)
     lists = {
         split: found[0]
@@ -71,7 +72,7 @@ def open_flickr(config: DataConfig, skips: Skips) -> ImageFileSource:
         if (found := _find(filesystem.is_file, root, [name]))
     }
     files = [path, *lists.values()]
-    fingerprint: list[Any] = [folder, *([file, filesystem.modified(file)] for file in files)]
+    fingerprint = [folder, *([file, filesystem.modified(file)] for file in files)]
 
     rows = [
         row._replace(image=_path_below(folder, row.image))

@@ -102,8 +102,9 @@ def _rows(
 ) -> dict[str, NumberedIds]:
     """Row numbers of each split, with the ids of their images; None for the split and the row.
 
-    The id is that in `id_column`; or the name of the image's file if those are unique; or its path
-    below the folder of all images if those are unique.
+    The id is that in `id_column`; or the name of the image's file if no other image has it; or its
+    path below the folder of all images if no other has that. Rows with the same path to a file are
+    one image; where images are in the table, the path may lack its folder.
     """
     ids: Mapping[str, Sequence[Any]]
     if (column := columns.image_id) is not None:
@@ -116,8 +117,10 @@ def _rows(
             split: [(row, str(name)) for row, name in enumerate(of_split) if name is not None]
             for split, of_split in ids.items()
         }
-    paths = {split: _paths(root, table, columns.image) for split, table in tables.items()}
-    ids = _names(paths) or {split: [None] * len(of_split) for split, of_split in paths.items()}
+    found = {split: _paths(root, table, columns.image) for split, table in tables.items()}
+    paths = {split: of_split for split, (of_split, _) in found.items()}
+    are_files = all(are_files for _, are_files in found.values())
+    ids = _names(paths, are_files) or {split: [None] * len(of) for split, of in paths.items()}
     return {split: list(enumerate(of_split)) for split, of_split in ids.items()}
 
 
@@ -150,11 +153,14 @@ def _divide(
     return divided
 
 
-def _names(paths: Mapping[str, Sequence[str | None]]) -> dict[str, list[str]] | None:
+def _names(
+    paths: Mapping[str, Sequence[str | None]], are_files: bool
+) -> dict[str, list[str]] | None:
     """Names of images that tell them apart, for each split; None if there are none.
 
     Args:
-        paths: Path of each image.
+        paths: Path of the image of each row.
+        are_files: Whether images are read from these paths, so that equal paths are one image.
     """
     every = [path for of_split in paths.values() for path in of_split]
     if not every or not all(every):
@@ -163,17 +169,21 @@ def _names(paths: Mapping[str, Sequence[str | None]]) -> dict[str, list[str]] | 
         split: [image_name(path or "").lstrip("/") for path in of_split]
         for split, of_split in paths.items()
     }
-    folders = [os.path.dirname(name) for of_split in names.values() for name in of_split]
-    below = len(os.path.commonpath(folders))
+    full = [name for of_split in names.values() for name in of_split]
+    images = len(set(full) if are_files else full)
+    below = len(os.path.commonpath(map(os.path.dirname, full)))
     for short in (os.path.basename, lambda name: name[below:].lstrip("/")):
         ids = {split: list(map(short, of_split)) for split, of_split in names.items()}
-        if len({name for of_split in ids.values() for name in of_split}) == len(every):
+        if len({name for of_split in ids.values() for name in of_split}) == images:
             return ids
     return None
 
 
-def _paths(root: str, table: Any, column: str) -> list[str | None]:
-    """Path of each image; None if it is not known without reading the image."""
+def _paths(root: str, table: Any, column: str) -> tuple[list[str | None], bool]:
+    """Path of the image of each row, and whether images are read from there.
+
+    A path is None if it is not known without reading the image.
+    """
     if not hasattr(table, "select"):
         info = (table.info.splits or {}).get(str(table.split))
         if info is None or not info.num_examples:
@@ -181,13 +191,15 @@ def _paths(root: str, table: Any, column: str) -> list[str | None]:
                 f"data.hugging_face.streaming: {root} does not say how many rows its split "
                 f"{table.split} has; set streaming to false."
             )
-        return [None] * info.num_examples
+        return [None] * info.num_examples, False
     images = table.select_columns([column]).with_format("arrow")[:].flatten()
     path = f"{column}.path" if f"{column}.path" in images.column_names else column
     paths = images.column(path)
     if paths.type not in ("string", "large_string"):
-        return [None] * len(paths)
-    return paths.to_pylist()
+        return [None] * len(paths), False
+    content = f"{column}.bytes"
+    has_content = content in images.column_names and images.column(content).null_count < len(paths)
+    return paths.to_pylist(), not has_content
 
 
 def _hold_out(

@@ -46,7 +46,8 @@ def read_karpathy(
             else:
                 skips.add("sentences have no raw text", f"{shown(sentence)} of {name}")
         filepath = image.get("filepath")
-        image_path = filesystem.join(folder(filepath if isinstance(filepath, str) else ""), name)
+        below = filepath.replace("\\", "/").strip() if isinstance(filepath, str) else ""
+        image_path = filesystem.join(folder(below), name)
         splits[split].append(ImageFile(name, image_path, tuple(captions)))
     used = {split: entries for split, entries in splits.items() if entries}
     if images and not any(entry.captions for entries in used.values() for entry in entries):

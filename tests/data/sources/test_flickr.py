@@ -245,7 +245,7 @@ def test_karpathy_replaces_captions_and_lists(root, tmp_path):
     path.write_text(json.dumps({"images": images, "dataset": "flickr8k"}))
     (root / "captions.txt").unlink()
     source = open_root(root, karpathy=str(path))
-    assert source.images_of_split == {"train": 1, "test": 1}
+    assert source.images_of_split == {"train": 1, "val": 0, "test": 1}
     assert named_examples(source, "train") == [("c.jpg", ("K1", "K2"))]
 
 

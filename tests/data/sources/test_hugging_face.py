@@ -247,6 +247,19 @@ def test_image_files_are_read_and_missing_ones_counted(tmp_path):
         ]
 
 
+def test_rows_with_the_same_file_are_one_image(tmp_path):
+    for name in ("monday", "tuesday"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").write_bytes(png(len(name)))
+    rows = "".join(f"{d}/1.png,{d} {n}\n" for n in range(2) for d in ("monday", "tuesday"))
+    (tmp_path / "t.csv").write_text("image,caption\n" + rows)
+    source = open_set(tmp_path / "t.csv", held_out=0)
+    assert captions(source) == {
+        "monday/1.png": ("monday 0", "monday 1"),
+        "tuesday/1.png": ("tuesday 0", "tuesday 1"),
+    }
+
+
 def test_rows_with_the_same_id_are_one_image(tmp_path):
     write(
         tmp_path / "train.parquet",

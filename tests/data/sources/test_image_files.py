@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from caption_gan.data.skips import SkipError, Skips
 from caption_gan.data.sources.image_files import ImageFile, ImageFileSource, image_name
-from caption_gan.data.sources.splits import assign_splits
+from caption_gan.data.sources.splits import assign_splits, hold_out
 from caption_gan.errors import CaptionGANError
 
 
@@ -25,6 +25,19 @@ def test_held_out_images_depend_only_on_their_ids(names, share):
         assert counts["train"] >= 1
     else:
         assert counts["train"] == len(names)
+
+
+def test_images_of_train_are_held_out_if_there_is_no_val():
+    files = [ImageFile(str(number), str(number)) for number in range(10)]
+    train, test = files[:8], files[8:]
+    divided = hold_out({"test": test, "train": train}, 0.2)
+    assert list(divided) == ["train", "val", "test"]
+    assert divided["test"] == test
+    assert sorted(map(str, [*divided["train"], *divided["val"]])) == sorted(map(str, train))
+    assert len(divided["val"]) == 2
+    for splits in ({"train": train, "val": test}, {"test": test}, {"val": train, "test": test}, {}):
+        assert hold_out(splits, 0.2) == splits
+    assert len(hold_out({"val": files}, 0.2)["train"]) == 6
 
 
 def test_skipped_images_are_counted_in_order():
