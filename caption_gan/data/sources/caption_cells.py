@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from caption_gan.data.skips import Skips
+from caption_gan.data.skips import Skips, shown
 
 CaptionReader = Callable[[Any], Iterator[Any]]
 """Yields the captions in a cell, and whatever stands in place of one."""
@@ -49,14 +49,14 @@ def caption_reader(cells: Iterable[Any], column: str, skips: Skips) -> CaptionRe
     """
     captions = (caption for cell in cells for caption in captions_of(cell))
     texts = [caption for caption in captions if isinstance(caption, str) and caption.strip()]
-    lists = sum(_parse_list(text) is not None for text in texts)
-    if 0 < lists == len(texts):
-        skips.notes.append(f"{lists} texts of {column} are lists; each item is a caption")
+    others = [text for text in texts if _parse_list(text) is None]
+    if texts and not others:
+        skips.notes.append(f"{len(texts)} texts of {column} are lists; each item is a caption")
         return _captions_of_text
     if likely := sum(_LIKELY.match(text) is not None for text in texts):
         skips.notes.append(
             f"warning: {likely} of {len(texts)} texts of {column} look like lists of captions, but "
-            "the others do not; each is read as one caption"
+            f"{len(others)} are no lists, such as {shown(others[0])}; each text is one caption"
         )
     return captions_of
 

@@ -116,7 +116,7 @@ def _find(
                 f"expected names of splits: {', '.join(SPLITS)}."
             )
         return named
-    by_name, by_values = [], []
+    by_name, by_values, warnings = [], [], []
     for column, values in texts.items():
         splits = set(map(split_of_value, values))
         suggests, all_known = _NAME.fullmatch(column), None not in splits
@@ -126,7 +126,7 @@ def _find(
         elif all_known and len(splits) > 1:
             by_values.append(column)
         elif values and ((suggests and len(values) <= _SHOWN) or _FLAG.fullmatch(column)):
-            skips.notes.append(
+            warnings.append(
                 f"warning: the column {column} of {table} seems to say the splits, but has "
                 f"{_some(values)}; it is not used. Write {', '.join(SPLITS)} into a column split "
                 "to keep test images out of training"
@@ -137,7 +137,10 @@ def _find(
             f"{table} has several columns that may say the splits: {', '.join(found)}; set "
             "data.split_column to one of them."
         )
-    return found[0] if found else None
+    if found:
+        return found[0]
+    skips.notes += warnings
+    return None
 
 
 def _split_folders(rows: Sequence[Row]) -> dict[str, str]:

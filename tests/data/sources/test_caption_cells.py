@@ -78,8 +78,8 @@ def test_one_other_text_leaves_all_as_they_are():
     skips = Skips()
     assert read(cells, skips) == [["['a', 'b']"], ["c"], ["['d'"], ["['e']"], []]
     assert skips.notes == [
-        "warning: 3 of 4 texts of captions look like lists of captions, but the others do not; "
-        "each is read as one caption"
+        "warning: 3 of 4 texts of captions look like lists of captions, but 2 are no lists, "
+        "such as 'c'; each text is one caption"
     ]
     skips = Skips()
     assert read(["a", "[laughs]"], skips) == [["a"], ["[laughs]"]]

@@ -178,7 +178,7 @@ def test_lists_written_as_text_are_read_if_all_are(tmp_path):
     assert skips.notes == [
         "2 texts of the column caption_1 of metadata.csv are lists; each item is a caption",
         "warning: 1 of 2 texts of the column caption_2 of metadata.csv look like lists of "
-        "captions, but the others do not; each is read as one caption",
+        "captions, but 1 are no lists, such as 'a plain text'; each text is one caption",
     ]
 
 

@@ -123,9 +123,6 @@ def test_a_column_of_splits_divides_a_single_table(tmp_path, streaming):
     assert captions(source, "test") == {"test-000002": ("C",)}
     assert skips.lines() == [f"1 rows of {tmp_path} have an unknown split 'extra': row 4"]
     assert skips.notes == [
-        f"warning: the column set of {tmp_path} seems to say the splits, but has the values "
-        "0, 1, 2; it is not used. Write train, val, test into a column split to keep test images "
-        "out of training",
         f"the column split of {tmp_path} says the splits of images: 1 train, 1 val, 1 test, "
         "1 restval (train)",
     ]
@@ -402,8 +399,8 @@ def test_lists_written_as_text(tmp_path, streaming):
     ]
     assert skips.notes == [
         "2 texts of the column caption are lists; each item is a caption",
-        "warning: 1 of 3 texts of the column text look like lists of captions, but the others do "
-        "not; each is read as one caption",
+        "warning: 1 of 3 texts of the column text look like lists of captions, but 3 are no lists, "
+        "such as '[A.'; each text is one caption",
     ]
 
 

@@ -106,6 +106,12 @@ def test_folders_say_the_splits_if_all_images_are_in_one():
     assert set(splits(table[:1] * 2).values()) == {"train"}
 
 
+def test_other_columns_need_no_warning_if_one_is_used():
+    skips = Skips()
+    splits(rows(split=["train", "test"], is_test=[False, True]), skips=skips)
+    assert [note[:7] for note in skips.notes] == ["the col"]
+
+
 def test_one_of_several_columns():
     official, own = ["train", "test"], ["test", "train"]
     assert splits(rows(split=official, my_split=own)) == dict(a="train", b="test")
