@@ -150,13 +150,14 @@ def test_unusable_examples_are_skipped_and_counted(tmp_path, use):
     extra = (
         Example("broken.jpg", b"no picture", ("a",)),
         Example("mute.png", encoded(1), ("", "  ")),
-        Example("half.png", encoded(2), ("a", "")),
+        Example("half.png", encoded(2), ("a", "", " nan", "None")),
         Example("damaged.png", encoded(2), ("a caf\ufffd", "a", "\ufffd")),
     )
     use(FewImages(extra))
     prepared = prepare(settings(tmp_path), "train")
     assert prepared.images == 10
     assert prepared.skipped == [
+        "2 captions are a missing value written as text (nan, None, null), of: half.png, ...",
         "3 captions are empty, of: mute.png, half.png, ...",
         "2 captions are kept with characters that were lost before (U+FFFD), of: damaged.png, ...",
         "1 images do not decode (of an unknown format; give PNG, JPEG, GIF, BMP or WebP): "

@@ -24,6 +24,8 @@ from caption_gan.models.encoders.encoder import Encoder
 from caption_gan.text.vocabulary import batched
 
 ENCODING_BATCH = 32
+# How Python, pandas and databases write that there is no text.
+MISSING = frozenset(("nan", "NaN", "None", "null", "NULL", "<NA>", "#N/A", "N/A", "n/a"))
 
 Record = tuple[bytes, IndexedImage]
 """A serialized example and its entry in the index of the shard."""
@@ -112,10 +114,13 @@ def _record(example: Example, regions: Iterable[np.ndarray] = (), identity: byte
 
 def _without_empty_captions(examples: Iterable[Example], skips: Skips) -> Iterator[Example]:
     for example in examples:
-        captions = tuple(caption for caption in example.captions if caption.strip())
-        if len(captions) < len(example.captions):
-            empty = len(example.captions) - len(captions)
+        written = [caption for caption in example.captions if caption.strip()]
+        captions = tuple(caption for caption in written if caption.strip() not in MISSING)
+        if empty := len(example.captions) - len(written):
             skips.add("captions are empty, of", example.image_id, empty)
+        if missing := len(written) - len(captions):
+            reason = "captions are a missing value written as text (nan, None, null), of"
+            skips.add(reason, example.image_id, missing)
         if damaged := sum("\ufffd" in caption for caption in captions):
             skips.add(
                 "captions are kept with characters that were lost before (U+FFFD), of",

@@ -139,6 +139,11 @@ def _read_captions(path: str, skips: Skips, encoding: str) -> list[Row]:
             captions[key] += read_text(annotation["caption"])
         else:
             skips.add("captions are of images that are not listed", f"id {key}")
+    if annotations and by_id and not any(captions.values()):
+        raise CaptionGANError(
+            f"{path}: no image_id of annotations is the id of an image; the first are "
+            f"{annotations[0]['image_id']!r} and {next(iter(by_id))!r}."
+        )
     names = {key: image_name(record["file_name"]) for key, record in by_id.items()}
     return [
         Row(names[key], names[key], record | {"captions": captions[key]})

@@ -74,11 +74,13 @@ def read_records(
             f"{path} is not JSON, or is truncated: {error}; download the file again."
         ) from None
     lists = content if isinstance(content, dict) else {}
-    if not all(isinstance(lists.get(key), list) for key in schemas):
-        found = f"the keys {', '.join(lists) or '(none)'}" if content is lists else shown(content)
-        raise CaptionGANError(
-            f"{path}: expected a JSON object with the lists {', '.join(schemas)}; found {found}."
-        )
+    for key in schemas:
+        if not isinstance(lists.get(key), list):
+            found = f"as {key!r} {shown(lists[key])}" if key in lists else _found(content, key)
+            raise CaptionGANError(
+                f"{path}: expected a JSON object with the lists {', '.join(schemas)}; found "
+                f"{found}."
+            )
     return [usable_records(path, key, lists[key], schemas[key], skips) for key in schemas]
 
 

@@ -51,5 +51,6 @@ def read_karpathy(
         splits[split].append(ImageFile(name, image_path, tuple(captions)))
     used = {split: entries for split, entries in splits.items() if entries}
     if images and not any(entry.captions for entries in used.values() for entry in entries):
-        raise CaptionGANError(f"{path}: no image can be used. {'. '.join(skips.lines())}.")
+        reasons = "".join(f" {line}." for line in skips.lines())
+        raise CaptionGANError(f"{path}: no image of a known split has a caption.{reasons}")
     return used

@@ -284,6 +284,17 @@ def no_annotations(root: Path) -> str:
     return "the lists images, annotations; found the keys images, categories"
 
 
+def other_ids(root: Path) -> str:
+    write_captions(root, "train2014", {7: "c.jpg"}, [("COCO_7", "A dog.")])
+    return "no image_id of annotations is the id of an image; the first are 'COCO_7' and '7'"
+
+
+def no_list(root: Path) -> str:
+    path = root / "annotations" / "captions_train2014.json"
+    path.write_text('{"images": {"1": "a.jpg"}, "annotations": []}')
+    return 'the lists images, annotations; found as \'images\' {"1": "a.jpg"}'
+
+
 def instances(root: Path) -> str:
     """COCO's files of instances have boxes instead of captions."""
     content = {"images": [], "annotations": [{"image_id": 1, "bbox": [0, 0, 1, 1]}]}
@@ -296,7 +307,17 @@ def instances(root: Path) -> str:
 
 @pytest.mark.parametrize(
     "damage",
-    [no_captions, two_years, no_validation, no_images, truncated, no_annotations, instances],
+    [
+        no_captions,
+        two_years,
+        no_validation,
+        no_images,
+        truncated,
+        no_annotations,
+        other_ids,
+        no_list,
+        instances,
+    ],
 )
 def test_an_invalid_layout_is_a_one_line_error(root, damage):
     expected = damage(root)

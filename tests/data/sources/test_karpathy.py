@@ -78,19 +78,20 @@ def test_records_that_are_null_or_badly_typed_are_counted_with_their_value(tmp_p
         ("", r"is not JSON, or is truncated: .*char 0\)"),
         ([], r"the lists images; found \[\]"),
         ({}, r"the lists images; found the keys \(none\)"),
-        ({"info": 1, "images": {}}, "the lists images; found the keys info, images"),
+        ({"info": 1, "images": {}}, "the lists images; found as 'images' {}"),
+        ({"images": [image("a.jpg", "val")]}, "no image of a known split has a caption."),
         (
             {"images": [{"filename": "b.jpg", "sentences": []}, None]},
             "none of the images can be used; in number 1 'split' .* the keys filename, sentences",
         ),
         (
             {"images": [{"filename": "b.jpg", "split": "val", "sentences": [{"tokens": []}]}]},
-            r"no image can be used. 1 sentences have no raw text: {\"tokens\": \[\]} of b.jpg",
+            r"1 sentences have no raw text: {\"tokens\": \[\]} of b.jpg",
         ),
         ({"images": [3]}, r"in number 1 'filename' is no value that is a text: found 3"),
         (
             {"images": [image("a.jpg", "x", "A")]},
-            "no image can be used. 1 images .* split 'x': a.jpg",
+            "no image of a known split has a caption. 1 images .* split 'x': a.jpg",
         ),
     ],
 )
