@@ -24,6 +24,14 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # jsonargparse's messages and plainer ones.
 _PLAIN = (
     (r'Parser key "([\w.]+)": ', r"\1: "),
+    (
+        r"Does not validate .* Not of type Address: .* Given value: (.*)",
+        r"expected host and port, e.g. input-dispatcher:5050; got \1",
+    ),
+    (
+        r"Does not validate .* Not of type StepRange: .* Given value: (.*)",
+        r"expected two steps, e.g. 10,20; got \1",
+    ),
     (r"Does not validate against any of the Union subtypes .*? Errors: - (.*?) - .*", r"\1"),
     (r"Not of type \w+: ", ""),
     (r"Expected a typing\.Literal\[(.*?)\]\. Got value: ", r"expected one of \1; got "),

@@ -18,6 +18,7 @@ import tensorflow_text  # noqa: F401  Registers operations that the workers' gra
 from jsonargparse.typing import PositiveInt
 
 from caption_gan.command_line import ArgumentParser, run_program
+from caption_gan.config.data import Address
 from caption_gan.data.service.client import is_listening, wait_for_dispatcher
 from caption_gan.data.service.dispatcher import Dispatcher
 from caption_gan.errors import CaptionGANError
@@ -133,7 +134,7 @@ def main() -> None:
         help="folder for the dispatcher's state, so that it can restart",
     )
     parser.add_argument(
-        "--dispatcher_address", type=str | None, help="host:port of the worker's dispatcher"
+        "--dispatcher_address", type=Address | None, help="host:port of the worker's dispatcher"
     )
     parser.add_argument(
         "--worker_host",

@@ -41,6 +41,7 @@ MAY_CHANGE = {
     "logging",
     "decoding",
     "evaluation",
+    "data.cache",
 }
 
 
@@ -107,7 +108,7 @@ class RunDirectory:
         return [
             f"{name} was {before}, is {now}"
             for name, before, now in differences(self.read_config(), config)
-            if name.partition(".")[0] not in MAY_CHANGE
+            if not {name, name.partition(".")[0]} & MAY_CHANGE
         ]
 
     @property

@@ -20,7 +20,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,9 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat
 
 from caption_gan.command_line import ArgumentParser, run_program
 from caption_gan.errors import CaptionGANError
+from caption_gan.evaluation.changed_settings import add_settings, given_settings
 from caption_gan.exporting import gate
-from caption_gan.exporting.allowed_operations import NEWEST_ENGINE
+from caption_gan.exporting.allowed_operations import NEWEST_ENGINE, release_number
 from caption_gan.exporting.served_captioner import ServedCaptioner
 from caption_gan.exporting.versions import (
     ASSETS_EXTRA,
@@ -87,6 +88,7 @@ def main() -> None:
         help="release of TensorFlow Serving that will serve it",
     )
     parser.add_argument("--json", action="store_true", help="print only one JSON object")
+    add_settings(parser, ["data"])
     arguments = parser.parse_args()
     if bool(arguments.run) == arguments.rollback:
         parser.error("give either RUN or --rollback")
@@ -110,6 +112,7 @@ def main() -> None:
                     tolerance=arguments.tolerance,
                     reevaluate=arguments.evaluate,
                     engine=arguments.engine,
+                    changes=given_settings(arguments),
                 )
     except OSError as error:
         raise CaptionGANError(f"{error.filename or directory}: {error.strerror}.") from error
@@ -125,6 +128,7 @@ def push(
     tolerance: float,
     reevaluate: bool,
     engine: str,
+    changes: Sequence[str] = (),
 ) -> None:
     """Checks a run, exports it, tests the export in a fresh server and makes it visible.
 
@@ -136,6 +140,7 @@ def push(
         tolerance: Allowed loss of CIDEr against the served version, as a share of it.
         reevaluate: Evaluate the run even if it has up-to-date scores.
         engine: Release of TensorFlow Serving, `2.N`, that must have all operations.
+        changes: Where a data set that was moved is, as on a command line.
 
     Raises:
         CaptionGANError: A check or a step failed.
@@ -145,7 +150,8 @@ def push(
     served, folder = next(iter(aspired_versions(directory, Policy()).folders.items()), (None, None))
     record["served_before"] = served
 
-    run = load_run(path)
+    release_number(engine)
+    run = load_run(path, changes)
     cider, collapsed = gate.run_scores(path, run, reevaluate)
     served_cider = gate.served_cider(folder, run[0].data) if folder and tolerance < 1 else None
     reasons = gate.rejection_reasons(cider, collapsed, served_cider, min_cider, tolerance)

@@ -177,7 +177,7 @@ def test_evaluate_prints_one_json_object(trained):
     assert 0 <= figures["test/greedy/fact_accuracy"] <= 1
     after = json.loads(run.metrics.read_text())
     for name, value in before.items():
-        if name in ("intervals", "not_run", "collapsed", "weights"):
+        if name in ("intervals", "not_run", "notes", "collapsed", "weights", "data"):
             assert value.items() <= after[name].items()
         else:
             assert after[name] == value

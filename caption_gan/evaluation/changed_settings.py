@@ -6,6 +6,7 @@ Those of `decoding` and `evaluation` give other results, which stand beside the 
 
 import argparse
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -124,4 +125,7 @@ def result_files(run: RunDirectory, config: Config) -> ResultFiles:
 
 
 def _file_name(value: Any) -> str:
-    return str(value).strip("/").replace("/", "_")
+    if not isinstance(value, str):
+        return str(value)
+    # A path would not be a name; its last part may be that of another one too.
+    return f"{Path(value).name[:30]}-{hashlib.sha256(value.encode()).hexdigest()[:6]}"

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from caption_gan.command_line import RaisingArgumentParser
 from caption_gan.config.adversarial import PolicyGradientConfig, SelfCriticalConfig, WGANGPConfig
 from caption_gan.config.checks import check
 from caption_gan.config.data import DataConfig
@@ -137,3 +138,15 @@ def test_lengths_with_an_encoder_that_normalises(monkeypatch):
 def test_several_workers_need_one_folder():
     with pytest.raises(CaptionGANError, match="run_dir is not set"):
         resolve(["--strategy=multi_worker"])
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--data.service=dispatcher", "expected host and port, .* got dispatcher"),
+        ("--profile_steps=10", "expected two steps, .* got 10"),
+    ],
+)
+def test_values_with_a_form_are_shown_with_an_example(argument, words):
+    with pytest.raises(CaptionGANError, match=words):
+        resolve([argument], RaisingArgumentParser)

@@ -369,7 +369,7 @@ def export_run(path, staging, engine):
 
 moment, = sys.argv[1:2]
 del sys.argv[1]
-push.load_run = lambda path: (None, None, None)
+push.load_run = lambda path, changes: (None, None, None)
 push.gate.run_scores = lambda *_: (0.5, [])
 push.export_run = export_run
 push.signature_checks = lambda run: []
