@@ -65,7 +65,9 @@ def _check_networks(config: Config) -> None:
 def _check_data(config: Config) -> None:
     data = config.data
     if data.split_column is not None and (data.source not in WITH_COLUMNS or data.karpathy):
-        reason = "data.karpathy says the splits" if data.karpathy else f"{data.source} has none"
+        reason = f"data.source {data.source} has no columns"
+        if data.karpathy:
+            reason = "data.karpathy says the splits"
         raise CaptionGANError(
             f"data.split_column is {data.split_column!r}, but {reason}; omit one of them."
         )

@@ -35,7 +35,9 @@ REFUSED = {
         "jit_compile": True,
         "strategy": "mirrored",
     },
-    "split_column is 'set', but figures has no": {"data": DataConfig(split_column="set")},
+    "split_column is 'set', but data.source figures has no": {
+        "data": DataConfig(split_column="set")
+    },
     "split_column is 'set', but data.karpathy says": {
         "data": DataConfig("coco", karpathy="dataset_coco.json", split_column="set")
     },

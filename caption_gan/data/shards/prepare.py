@@ -76,7 +76,7 @@ class Preparation:
         """
         images = self.source.images_of_split
         if split not in images:
-            raise _no_such_split(self.config, split, images)
+            raise _no_such_split(self.config, split, images, self.skips)
         return files.plan_shards(self.directory, split, images[split], self.config.data.gzip)
 
     def write(self, split: str, is_wanted: Callable[[Shard], bool]) -> None:
@@ -160,9 +160,10 @@ def check_split(config: Config, split: str) -> None:
     if config.data.shards is not None:
         read_complete_split(filesystem.resolve(config.data.shards), split)
         return
-    images = open_source(config.data, Skips()).images_of_split
+    skips = Skips()
+    images = open_source(config.data, skips).images_of_split
     if split not in images:
-        raise _no_such_split(config, split, images)
+        raise _no_such_split(config, split, images, skips)
 
 
 def split_if_prepared(config: Config, encoder: Encoder, split: str) -> PreparedSplit | None:
@@ -181,9 +182,13 @@ def cached_content(config: Config, encoder: Encoder) -> dict[str, Any]:
     return {**key, "flip": config.encoder.flip} if key and encoder.needs_pixels else key
 
 
-def _no_such_split(config: Config, split: str, splits: Iterable[str]) -> CaptionGANError:
+def _no_such_split(
+    config: Config, split: str, splits: Iterable[str], skips: Skips
+) -> CaptionGANError:
+    # The notes say what divided the data set.
+    notes = "".join(f" Note: {note}." for note in skips.notes)
     return CaptionGANError(
-        f"{config.data.source} has no split {split!r}; it has {', '.join(splits)}."
+        f"{config.data.source} has no split {split!r}; it has {', '.join(splits)}.{notes}"
     )
 
 

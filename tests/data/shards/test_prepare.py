@@ -210,6 +210,41 @@ def test_a_folder_with_shards_of_other_data_is_rejected(tmp_path, config, source
         prepare(config, to)
 
 
+def folder_of_images(root: Path, *splits: str) -> DataConfig:
+    """A folder with an image `<number>/1.png` for each of these values of the column `split`."""
+    lines = ["file_name,caption,split"]
+    for number, split in enumerate(splits):
+        (root / str(number)).mkdir(parents=True)
+        (root / str(number) / "1.png").write_bytes(picture(number))
+        lines.append(f"{number}/1.png,caption {number},{split}")
+    (root / "metadata.csv").write_text("\n".join(lines))
+    return DataConfig("folder", str(root), cache=str(root / "cache"))
+
+
+def test_a_missing_split_is_explained_by_the_column_of_splits(tmp_path):
+    config = Config(data=folder_of_images(tmp_path, "test", "test"))
+    with pytest.raises(
+        CaptionGANError, match=r"^folder has no split 'train'; it has test\. Note: the .* 2 test\.$"
+    ):
+        prepare_splits(config, build_encoder(config.encoder), ("train",))
+
+
+def test_regions_that_fit_two_images_are_refused_before_any_is_written(tmp_path):
+    data = folder_of_images(tmp_path / "data", "train", "val")
+    np.save(tmp_path / "1.npy", np.zeros((4, 3)))
+    encoder = EncoderConfig(name="precomputed", regions=str(tmp_path))
+    config = Config(data=data, encoder=encoder)
+    with pytest.raises(CaptionGANError, match=r"1\.npy fits the images 0/1\.png and 1/1\.png"):
+        preparation_of(config)
+    for number in range(2):
+        (tmp_path / str(number)).mkdir()
+        np.save(tmp_path / str(number) / "1.npy", np.full((4, 3), number))
+    split = preparation_of(config).prepared("val")
+    assert [image.image_id for image in split.index] == ["1/1.png"]
+    counts = "1 train, 1 val"
+    assert split.notes == [f"the column split of metadata.csv says the splits of images: {counts}"]
+
+
 def frozen(**settings) -> EncoderConfig:
     defaults = {"weights": "none", "image_height": 32, "image_width": 32}
     return EncoderConfig(name="keras_applications", **(defaults | settings))
