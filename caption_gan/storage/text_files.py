@@ -21,6 +21,7 @@ from caption_gan.storage.text_guesses import (
 )
 
 UTF_8 = "utf-8"
+_WIDE = ("utf-16", "utf-32")
 _LINE_END = re.compile(r"\r*\n|\r")
 _CONFLICT = re.compile(r"^<{7} .{0,60}", re.MULTILINE)
 _CHUNK = 1 << 20  # Bytes.
@@ -109,7 +110,7 @@ def encoding_of(path: str, encoding: str | None = None) -> str:
     check(path, "text", encoding)
     if marked := marked_encoding(next(_chunks(path, "text"), b"")):
         return marked
-    return UTF_8 if encoding is None or _is_utf_8(_chunks(path, "text")) else encoding
+    return _unmarked_encoding(lambda: _chunks(path, "text"), encoding)
 
 
 def marked_encoding(head: bytes) -> str | None:
@@ -141,7 +142,7 @@ def _decoded(path: str, read: Callable[[], Iterable[bytes]], encoding: str | Non
     head = next(iter(read()), b"")
     name = _mark(head)
     if name is None:
-        name = UTF_8 if encoding is None or _is_utf_8(read()) else codecs.lookup(encoding).name
+        name = _unmarked_encoding(read, encoding)
         _refuse_other_content(path, head, name, encoding)
     decoder, line = codecs.getincrementaldecoder(name)(), 1
     for number, (chunk, is_last) in enumerate(_with_last(read())):
@@ -173,20 +174,32 @@ def _with_last(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
     yield previous or b"", True
 
 
-def _is_utf_8(chunks: Iterable[bytes]) -> bool:
-    """Whether a file is UTF-8 and not ASCII, and so UTF-8 whatever `data.encoding` says.
+def _unmarked_encoding(read: Callable[[], Iterable[bytes]], encoding: str | None) -> str:
+    """The encoding of a file without a byte-order mark.
 
-    The setting describes the other files of the data set.
+    `data.encoding` describes the files of the data set that are not UTF-8. A file that is mostly
+    UTF-8 is never read in it, which would change words without an error.
     """
+    name = codecs.lookup(encoding or UTF_8).name
+    if name == UTF_8:
+        return UTF_8
     is_ascii = True
     try:
-        for text in codecs.iterdecode(chunks, UTF_8):
+        for text in codecs.iterdecode(read(), UTF_8):
             if "\0" in text:
-                return False
+                return name
             is_ascii &= text.isascii()
     except UnicodeDecodeError:
-        return False
-    return not is_ascii
+        texts = codecs.iterdecode(read(), UTF_8, errors="replace")
+        return UTF_8 if sum(map(_decodable_surplus, texts)) > 0 else name
+    # ASCII may be part of another encoding, such as ISO 2022, but UTF-16 has zero bytes.
+    return name if is_ascii and not name.startswith(_WIDE) else UTF_8
+
+
+def _decodable_surplus(text: str) -> int:
+    """Characters of a text beyond ASCII, less twice those that could not be decoded."""
+    others = sum(not character.isascii() for character in text)
+    return others - 3 * text.count("\ufffd")
 
 
 def _refuse_other_content(path: str, head: bytes, name: str, encoding: str | None) -> None:
@@ -210,10 +223,9 @@ def _undecodable(
     line += _line_ends(content[:place].decode(name, "replace"))
     where = f"{path}, line {line}: '{_around(content, place, name, 'backslashreplace')}'"
     likely = likely_encoding(content)
-    text = content.decode(name, "replace")
-    others = sum(not character.isascii() for character in text)
-    is_marked = name.startswith(("utf-16", "utf-32"))
-    if is_marked or name == codecs.lookup(likely).name or others > 2 * text.count("\ufffd"):
+    is_mostly_right = _decodable_surplus(content.decode(name, "replace")) > 0
+    is_marked = name.startswith(_WIDE)
+    if is_marked or name == codecs.lookup(likely).name or is_mostly_right:
         return CaptionGANError(
             f"{where} is damaged text in {name}, which the file is otherwise; correct or remove "
             "the line, or copy the file again."

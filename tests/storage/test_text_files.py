@@ -59,6 +59,11 @@ def test_the_setting_decodes_files_without_a_mark(tmp_path, encoding, text):
     assert read(write(tmp_path, f"{text}\n{text}".encode(encoding)), encoding) == [text, text]
 
 
+def test_ascii_is_read_whatever_the_setting(tmp_path):
+    for encoding in ("cp1252", "shift_jis", "utf-16", "UTF-16LE", "utf-32-be"):
+        assert read(write(tmp_path, b"a dog\nruns\n"), encoding) == ["a dog", "runs"]
+
+
 def test_characters_and_line_ends_may_be_cut_by_chunks(tmp_path, monkeypatch):
     monkeypatch.setattr(text_files, "_CHUNK", 5)
     for encoding in ("utf-8", "utf-16", "shift_jis"):
@@ -108,6 +113,7 @@ def test_an_error_says_which_encoding_is_likely(tmp_path, encoding, text):
     [
         (b"a dog\na caf\xe9 by\n", "utf-8", r"line 2: 'a caf\\xe9 by' .* 'a café by'"),
         ("é é é\na caf\ufffd".encode().replace(b"\xef\xbf\xbd", b"\xe9"), "utf-8", "damaged text"),
+        ("é é é\na caf\ufffd".encode().replace(b"\xef\xbf\xbd", b"\xe9"), "cp1252", "damaged text"),
         (b"\xff\xfea\0\0\xd8b\0", "utf-8", "damaged text in utf-16-le"),
         (b"a \x81 b", "cp1252", "damaged text in cp1252"),
         (TEXT.encode("utf-16-le"), "cp1252", "zero bytes .* utf-16-le"),
