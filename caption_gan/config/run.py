@@ -118,7 +118,8 @@ class Config(ObjectiveSettings):
         strategy: `one_device`. `mirrored`: all GPUs of this machine, each with its share of a
             batch (`tf.distribute.MirroredStrategy`). `multi_worker`: the GPUs of several machines,
             listed in the environment variable TF_CONFIG (`MultiWorkerMirroredStrategy`). Batches
-            are as large as on one device; steps differ only in their random numbers.
+            are as large as on one device; steps differ only in their random numbers. Where there
+            is only one device, both are `one_device`.
         precision: Precision of the networks during training. `mixed_bfloat16` has the range of
             float32 and is faster on GPUs and some CPUs. `mixed_float16`, for older GPUs, scales
             losses so that small gradients do not vanish (`tools/benchmark_compilation.py`).

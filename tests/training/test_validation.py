@@ -6,6 +6,7 @@ import pytest
 
 from caption_gan.config.run import Config
 from caption_gan.data.example import Example
+from caption_gan.metrics.collapse import out_of_bounds
 from caption_gan.training.validation import CaptionValidation
 
 EXAMPLES = [
@@ -36,3 +37,29 @@ def test_an_epoch_that_repeats_one_word_is_flagged_and_never_the_best(capsys):
     assert collapsed["CIDEr"] < 0.05 < healthy["CIDEr"]
     assert collapsed["repeated_token_rate"] == 1
     assert collapsed["distinct_captions"] == pytest.approx(1 / 3)
+
+
+def sampled(images: int, ending: str = "") -> dict[str, float]:
+    """Metrics of samples that are the references of the first images, with an ending."""
+    validation = validation_of([])
+    validation.examples = EXAMPLES[:images]
+    validation.sample_batches = [None]
+    validation._sample = lambda *_: None
+    samples = [
+        [(caption + ending, -1.0) for caption in example.captions] for example in EXAMPLES[:images]
+    ]
+    validation.decoder.detokenize = lambda _: samples
+    return validation.sample_metrics()
+
+
+def test_the_monitor_sees_captions_that_collapse_onto_punctuation():
+    healthy, collapsed = sampled(3), sampled(3, " , , , ,")
+    assert out_of_bounds(healthy, Config().monitor) == []
+    assert collapsed["CIDEr"] == healthy["CIDEr"]
+    (sign,) = out_of_bounds(collapsed, Config().monitor)
+    assert sign.startswith("repeated_token_rate")
+
+
+def test_dependence_on_a_single_image_is_not_measured():
+    assert "image_dependence" in sampled(3)
+    assert "image_dependence" not in sampled(1)
