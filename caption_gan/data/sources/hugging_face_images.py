@@ -9,7 +9,7 @@ from caption_gan.config.data import DataConfig
 from caption_gan.data.skips import Skips
 from caption_gan.data.sources.hugging_face_rows import Columns
 from caption_gan.data.sources.image_files import image_name
-from caption_gan.data.sources.split_columns import Row, divide, may_say_splits
+from caption_gan.data.sources.split_columns import Row, divide, may_say_splits, split_folder
 from caption_gan.data.sources.splits import SPLITS, assign_held_out
 from caption_gan.errors import CaptionGANError
 
@@ -70,7 +70,16 @@ def _split_cells(
             f"{', '.join(plain) or 'none'}."
         )
     first = read_cells(table, plain, FIRST_ROWS)
-    return read_cells(table, [n for n in plain if n == named or may_say_splits(n, first[n])])
+    cells = read_cells(table, [n for n in plain if n == named or may_say_splits(n, first[n])])
+    if not cells and getattr(table.features[columns.image], "dtype", "") in (
+        "string",
+        "large_string",
+    ):
+        paths = read_cells(table, [columns.image])[columns.image]
+        folders = [split_folder(image_name(path or "")) for path in paths]
+        if all(folders):
+            cells[f"{columns.image} (folders)"] = folders
+    return cells
 
 
 def read_cells(
@@ -150,7 +159,7 @@ def _divide(
         raise CaptionGANError(
             f"data.root: {root} has no row of the split train; found {', '.join(divided)}."
         )
-    return divided
+    return {split: divided[split] for split in SPLITS if split in divided}
 
 
 def _names(

@@ -95,6 +95,11 @@ def may_say_splits(column: str, values: Iterable[Any]) -> bool:
     )
 
 
+def split_folder(path: str) -> str:
+    """The innermost folder of a path that is called like a split; empty if there is none."""
+    return next(filter(split_of_value, reversed(path.split("/")[:-1])), "")
+
+
 def split_of_value(value: str) -> str | None:
     """As `split_name`, also for `train2014` and `test_set`; `restval` (Karpathy) is `train`."""
     return "train" if value.lower() == "restval" else split_name(_SUFFIX.sub("", value))
@@ -145,10 +150,7 @@ def _find(
 
 def _split_folders(rows: Sequence[Row]) -> dict[str, str]:
     """A folder with the name of a split for each image; empty unless all have one, of several."""
-    folders = {}
-    for row in rows:
-        names = filter(split_of_value, row.image.split("/")[:-1])
-        folders[row.image] = next(names, "")
+    folders = {row.image: split_folder(row.image) for row in rows}
     splits = set(map(split_of_value, folders.values()))
     return folders if len(splits) > 1 and None not in splits else {}
 

@@ -103,7 +103,7 @@ def test_a_single_split_is_divided_by_image(tmp_path, name):
         assert captions(source, split)[expected[-1]] == (f"{expected[-1][:-4]}.",)
 
 
-SPLITS = ["train", "val", "test", "restval", "extra"]
+SPLITS = ["train", "test", "val", "restval", "extra"]
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -119,11 +119,12 @@ def test_a_column_of_splits_divides_a_single_table(tmp_path, streaming):
     skips = Skips()
     source = open_set(tmp_path, skips, streaming=streaming)
     assert captions(source) == {"train-000000": ("A",), "train-000003": ("D",)}
-    assert captions(source, "val") == {"val-000001": ("B",)}
-    assert captions(source, "test") == {"test-000002": ("C",)}
+    assert list(source.images_of_split) == ["train", "val", "test"]
+    assert captions(source, "val") == {"val-000002": ("C",)}
+    assert captions(source, "test") == {"test-000001": ("B",)}
     assert skips.lines() == [f"1 rows of {tmp_path} have an unknown split 'extra': row 4"]
     assert skips.notes == [
-        f"the column split of {tmp_path} says the splits of images: 1 train, 1 val, 1 test, "
+        f"the column split of {tmp_path} says the splits of images: 1 train, 1 test, 1 val, "
         "1 restval (train)",
     ]
 
@@ -242,6 +243,19 @@ def test_image_files_are_read_and_missing_ones_counted(tmp_path):
             "1 images are listed but not there: train-000001",
             "1 rows have no image: train-000002",
         ]
+
+
+def test_folders_of_images_say_the_splits(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "1.png").write_bytes(png(len(split)))
+    (tmp_path / "t.csv").write_text("image,caption\ntrain/1.png,A\ntest/1.png,B\n")
+    skips = Skips()
+    assert captions(open_set(tmp_path / "t.csv", skips), "test") == {"test/1.png": ("B",)}
+    table = tmp_path / "t.csv"
+    assert skips.notes == [
+        f"the column image (folders) of {table} says the splits of images: 1 train, 1 test"
+    ]
 
 
 def test_rows_with_the_same_file_are_one_image(tmp_path):

@@ -93,7 +93,7 @@ def test_a_column_called_split_needs_no_train():
 
 
 def test_folders_say_the_splits_if_all_images_are_in_one():
-    images = ["train/1.png", "images/val2014/1.png", "Test/day/1.png"]
+    images = ["train/1.png", "test/images/val2014/1.png", "Test/day/1.png"]
     table = [Row(name, name, {"kind": "train"}) for name in images]
     skips = Skips()
     assert list(splits(table, skips=skips).values()) == ["train", "val", "test"]
