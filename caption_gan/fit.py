@@ -117,7 +117,7 @@ def fit(config: Config, run: RunDirectory) -> TrainedRun:
         evaluation = evaluate_run(run, config, tokenizer, captioner, "val", notes)
         return "\n".join([summary(evaluation), "", output_paths(run, config), *notes])
 
-    return TrainedRun(run.path, strategies.from_chief(evaluate))
+    return TrainedRun(run.path.absolute(), strategies.from_chief(evaluate))
 
 
 def prepare_run(config: Config, run: RunDirectory, encoder: Encoder) -> dict[str, PreparedSplit]:

@@ -72,7 +72,10 @@ def _words_of(path: Path) -> Iterator[list[str]]:
     text = path.read_text()
     if path.suffix == ".md":
         for language, block in BLOCK.findall(text):
-            yield from _shell(block) if not language and _is_shell(block) else ()
+            if (not language and block.startswith("#!")) or language == "yaml":
+                yield from (code.split() for code in _IN_SCRIPT.findall(block))
+            elif not language and _is_shell(block):
+                yield from _shell(block)
         for code in _INLINE.findall(BLOCK.sub("", text)):
             yield from _shell(" ".join(code.split()))
     elif path.suffix == ".yaml":
@@ -89,15 +92,11 @@ def _words_of(path: Path) -> Iterator[list[str]]:
 def _is_shell(block: str) -> bool:
     """Whether a block without a language holds commands rather than output or data."""
     first = block.split(maxsplit=1)[0]
-    return first.startswith(("python", "pip", "curl", "docker", "kubectl", "export", "#!"))
+    return first.startswith(("python", "pip", "curl", "docker", "kubectl", "export"))
 
 
 def _shell(block: str) -> Iterator[list[str]]:
     """Yields the words of each command in a block of a shell."""
-    if block.startswith("#!"):
-        for code in _IN_SCRIPT.findall(block):
-            yield code.split()
-        return
     for line in _COMMENT.sub("", block.replace("\\\n", " ")).splitlines():
         words: list[str] = []
         for word in [*shlex.split(line), "&&"]:

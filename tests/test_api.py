@@ -1,5 +1,6 @@
 """The Python API: what `import caption_gan` offers, on runs made in seconds."""
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -38,12 +39,14 @@ MISTAKES_OF_IMAGES = [
 
 @pytest.fixture(scope="module")
 def captioner(run):
-    return caption_gan.load(run.path)
+    with contextlib.chdir(run.path.parent):  # The tests use it from another folder.
+        return caption_gan.load(run.path.name)
 
 
 @pytest.fixture(scope="module")
 def exported_captioner(exported):
-    return caption_gan.load(str(exported))
+    with contextlib.chdir(exported.parent):
+        return caption_gan.load(exported.name)
 
 
 def pixels() -> np.ndarray:

@@ -9,13 +9,16 @@ import pytest
 
 from caption_gan.config.renamed import RENAMED
 from caption_gan.config.run import Config
+from tests.commands import BLOCK, PAGES, ROOT
 
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PATH = re.compile(r"(?<![\w/.$-])(?:caption_gan|serving|tests|tools|configs|docs)/[\w./-]*\w/?")
 MODULE = re.compile(r"(?<![\w/.-])(?:caption_gan|serving|tests)(?:\.[a-z_]\w*)+")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(?:#([^)\s]+))?\)")
 SETTING = re.compile(r"--([a-z_]+\.[a-z_.]+)|`([a-z_]+\.[a-z_.]+)(?::[^`]*)?`")
+OPTION = re.compile(r"(?<![\w-])--([a-z_]+)(?![\w.-])")
+SOURCES = [
+    path for folder in ("caption_gan", "serving", "tools") for path in (ROOT / folder).glob("*.py")
+] + [ROOT / "tests" / "conftest.py", ROOT / "tests" / "serving" / "check_contract.py"]
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -74,6 +77,19 @@ def test_settings_exist(page):
         if name.partition(".")[0] in sections and not is_setting(name):
             missing.add(name)
     assert not missing
+
+
+@pages
+def test_options_exist(page):
+    """Options that a sentence names alone; `test_commands.py` tests those in commands."""
+    sources = "".join(path.read_text() for path in SOURCES)
+    missing = set()
+    sentences = BLOCK.sub("", page.read_text())
+    for name in OPTION.findall(" ".join(re.findall(r"`[^`]+`", sentences))):
+        quoted = f'"--{name}"' in sources or f'add("{name}"' in sources
+        if not (quoted or is_setting(name)):
+            missing.add(name)
+    assert missing <= {"help", "requeue"}  # Of every program, and of `sbatch`.
 
 
 def is_setting(name: str) -> bool:

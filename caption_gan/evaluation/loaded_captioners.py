@@ -69,7 +69,7 @@ class RunCaptioner(TrainedCaptioner):
     """
 
     def __init__(self, path: Path, changes: Sequence[str] = ()):
-        self.path = path
+        self.path = path.absolute()  # Its critic is loaded later, perhaps in another folder.
         self.config, self.tokenizer, self.captioner = load_run(path, changes)
         if not self.captioner.encoder.needs_pixels:
             raise CaptionGANError(
@@ -182,7 +182,7 @@ class ExportedCaptioner(TrainedCaptioner):
     """
 
     def __init__(self, path: Path):
-        self.path = path
+        self.path = path.absolute()  # Its settings are read later, perhaps in another folder.
         self.signatures = SavedCaptioner(path).model.signatures
 
     def _caption(self, image: bytes, options: CaptionOptions) -> list[Caption]:
