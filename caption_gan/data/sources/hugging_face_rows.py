@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from caption_gan.data.example import Example
 from caption_gan.data.skips import SkipError, Skips, shown
 from caption_gan.data.sources.caption_cells import CaptionReader
+from caption_gan.data.sources.image_files import Spellings
 from caption_gan.errors import CaptionGANError
 
 
@@ -53,6 +54,8 @@ class HuggingFaceSource:
         skips: Skips,
     ):
         self.root = root
+        path = os.path.abspath(os.path.expanduser(root))
+        self.spellings = Spellings(path if os.path.isdir(path) else os.path.dirname(path))
         self.tables = tables
         self.columns = columns
         self.readers = readers
@@ -83,7 +86,8 @@ class HuggingFaceSource:
                 caption for of_row in rows_of_image for caption in self._captions(of_row, image_id)
             ]
             try:
-                yield Example(image_id, _image(row[self.columns.image], self.root), tuple(captions))
+                image = _image(row[self.columns.image], self.spellings)
+                yield Example(image_id, image, tuple(captions))
             except SkipError as reason:
                 self.skips.add(str(reason), image_id)
 
@@ -107,22 +111,19 @@ class HuggingFaceSource:
                 yield from (row for number, row in enumerate(stream, rows[0]) if number in wanted)
 
 
-def _image(cell: Any, root: str) -> bytes:
+def _image(cell: Any, spellings: Spellings) -> bytes:
     """The encoded image in a cell: bytes, a path, or a record of both.
 
     Args:
         cell: The cell.
-        root: The data set; paths may be relative to its folder.
+        spellings: Finds files below the data set's folder, to which paths may be relative.
     """
     if isinstance(cell, Mapping):
         content, path = cell.get("bytes"), cell.get("path")
     else:
         content, path = (None, cell) if isinstance(cell, str) else (cell, None)
     if content is None and path:
-        folder = os.path.expanduser(root)
-        folder = folder if os.path.isdir(folder) else os.path.dirname(folder)
-        below = os.path.join(folder, path.replace("\\", "/"))
-        path = below if os.path.isfile(below) else path
+        path = _local_path(path, spellings)
 
         import fsspec  # As in `datasets`: a path may be on the Hub or in an archive.
 
@@ -135,6 +136,19 @@ def _image(cell: Any, root: str) -> bytes:
     if not content or not isinstance(content, bytes):
         raise SkipError("rows have no image")
     return content
+
+
+def _local_path(path: str, spellings: Spellings) -> str:
+    """The file below the data set's folder that a path means; the path itself if there is none."""
+    if "://" in path:
+        return path
+    below = os.path.join(spellings.root, path.replace("\\", "/"))
+    if os.path.isfile(below):
+        return below
+    try:
+        return spellings.find(below)
+    except FileNotFoundError:
+        return path
 
 
 @contextlib.contextmanager

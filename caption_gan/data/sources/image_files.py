@@ -54,6 +54,37 @@ def read_image(file: ImageFile) -> Example:
     return Example(file.image_id, filesystem.read_bytes(file.path), file.captions)
 
 
+class Spellings:
+    """Finds files whose paths a table spells otherwise.
+
+    Args:
+        root: Folder of the data set.
+    """
+
+    def __init__(self, root: str):
+        self.root = root
+        self.names: dict[str, dict[str, list[str]]] = {}  # By folder and folded name.
+
+    def find(self, path: str) -> str:
+        """The only file whose path differs from a missing one in case or in accents' encoding.
+
+        Raises:
+            FileNotFoundError: There is none, or there are several.
+        """
+        folder, name = os.path.split(path)
+        if len(folder) > len(self.root) and not filesystem.is_folder(folder):
+            folder = self.find(folder)
+        if folder not in self.names:
+            names = defaultdict(list)
+            for present in filesystem.listing(folder):
+                names[_folded(present)].append(present)
+            self.names[folder] = names
+        candidates = self.names[folder].get(_folded(name), [])
+        if name not in candidates and len(candidates) != 1:
+            raise FileNotFoundError(path)
+        return filesystem.join(folder, name if name in candidates else candidates[0])
+
+
 class ImageFileSource:
     """A `Source` that lists its image files first and reads each when it is needed.
 
@@ -81,9 +112,8 @@ class ImageFileSource:
         self.files = _with_distinct_ids(listed)
         self.fingerprint = fingerprint
         self.skips = skips
-        self.root = root
         self.read = read
-        self.spellings: dict[str, dict[str, list[str]]] = {}
+        self.spellings = Spellings(root)
 
     @property
     def images_of_split(self) -> dict[str, int]:
@@ -109,7 +139,7 @@ class ImageFileSource:
             try:
                 return self.read(file)
             except FileNotFoundError:
-                path = self._spelled_otherwise(file.path)
+                path = self.spellings.find(file.path)
                 return self.read(dataclasses.replace(file, path=path))
         except SkipError as error:
             return error
@@ -118,21 +148,6 @@ class ImageFileSource:
         except OSError as error:
             # Not skipped: the file may be readable next time, and shards are written only once.
             raise CaptionGANError(f"{file.path} cannot be read: {error}.") from error
-
-    def _spelled_otherwise(self, path: str) -> str:
-        """The only file whose path differs from a missing one in case or in accents' encoding."""
-        folder, name = os.path.split(path)
-        if len(folder) > len(self.root) and not filesystem.is_folder(folder):
-            folder = self._spelled_otherwise(folder)
-        if folder not in self.spellings:
-            names = defaultdict(list)
-            for present in filesystem.listing(folder):
-                names[_folded(present)].append(present)
-            self.spellings[folder] = names
-        candidates = self.spellings[folder].get(_folded(name), [])
-        if name not in candidates and len(candidates) != 1:
-            raise FileNotFoundError(path)
-        return filesystem.join(folder, name if name in candidates else candidates[0])
 
 
 def _folded(name: str) -> str:

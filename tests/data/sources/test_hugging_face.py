@@ -245,6 +245,17 @@ def test_image_files_are_read_and_missing_ones_counted(tmp_path):
         ]
 
 
+def test_files_spelled_otherwise_are_found(tmp_path):
+    for name in ("IMG.PNG", "cafe\u0301.png"):
+        (tmp_path / name).write_bytes(png(len(name)))
+    text = "image,caption\nimg.png,A\ncaf\u00e9.png,B\nnone.png,C\n"
+    (tmp_path / "t.csv").write_text(text, encoding="utf-8")
+    skips = Skips()
+    source = open_set(tmp_path / "t.csv", skips, held_out=0)
+    assert captions(source) == {"img.png": ("A",), "caf\u00e9.png": ("B",)}
+    assert skips.lines() == ["1 images are listed but not there: none.png"]
+
+
 def test_folders_of_images_say_the_splits(tmp_path):
     for split in ("train", "test"):
         (tmp_path / split).mkdir()
