@@ -100,12 +100,14 @@ def _image_files(folder: str, prefix: str, encoding: str, skips: Skips) -> list[
 def _lines(path: str, rows: int, encoding: str) -> list[str]:
     """The lines of a text file, one for each row of the features."""
     text = text_files.read_text(path, f"one line for each row of {FEATURES}", encoding)
-    lines = [line.strip() for line in text_files.lines(text)]
+    lines = text_files.lines(text)
+    if len(lines) != rows:  # Carriage returns may be part of captions.
+        lines = text.removesuffix("\n").split("\n")
     if len(lines) != rows:
         raise CaptionGANError(
             f"{path} has {len(lines)} lines and {FEATURES} {rows} rows; expected one line per row."
         )
-    return lines
+    return [line.strip() for line in lines]
 
 
 def _read(file: ImageFile) -> Example:

@@ -19,7 +19,7 @@ def write(folder, captions, links=None):
     folder.mkdir(exist_ok=True)
     rows = captions.count("\n")
     np.save(folder / "features.npy", np.arange(1, rows + 1)[:, None] * np.ones((1, 3)))
-    (folder / "captions.en").write_text(captions, encoding="utf-8")
+    (folder / "captions.en").write_bytes(captions.encode())
     if links is not None:
         (folder / "links.txt").write_text(links)
 
@@ -67,6 +67,11 @@ def test_lists_written_as_text(tmp_path):
         ("a dog", "it runs"),
         ("a cat",),
     ]
+
+
+def test_a_carriage_return_in_a_caption_is_part_of_it(tmp_path):
+    write(tmp_path, "a\rdog\nb\n")
+    assert [example.captions for example in read(open_root(tmp_path))] == [("a\rdog",), ("b",)]
 
 
 def test_without_splits_items_are_held_out(tmp_path):
