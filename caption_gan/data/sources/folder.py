@@ -76,6 +76,11 @@ def _image_files(
     folder, file_name = os.path.split(path)
     columns: dict[str, None] = {}
     rows = list(_rows(path, skips, config.encoding))
+    if not rows:
+        raise CaptionGANError(
+            f"{path} has no row that can be used; expected the columns file_name and caption. "
+            f"{'. '.join(skips.lines())}".rstrip()
+        )
     for _, row in rows:
         columns |= dict.fromkeys(row)
     readers = {
