@@ -5,6 +5,7 @@ is the time in seconds, so that a server loads the newest; the folder appears wh
 """
 
 import json
+import shlex
 import time
 
 from caption_gan.command_line import ArgumentParser, run_program
@@ -67,7 +68,7 @@ def main() -> None:
         print(f"{version} in {seconds:.0f} seconds")
         if loss:
             print(QuantizationLoss(**loss).summary())
-        print(f"evaluate it: python -m caption_gan.evaluate {version}")
+        print(f"evaluate it: python -m caption_gan.evaluate {shlex.quote(str(version))}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ source -> shards -> vocabulary -> batches -> stages of training -> scores -> rep
 import dataclasses
 import json
 import os
+import shlex
 import sys
 import time
 from argparse import SUPPRESS
@@ -149,10 +150,11 @@ def train_stages(
             for number in range(run.stages_done(config), len(config.stages)):
                 train_stage(run, config, number, trained, pipeline, splits)
     except KeyboardInterrupt:
+        path = shlex.quote(str(run.path))
         print(
             f"\ninterrupted; the run can be\n"
-            f"    evaluated: python -m caption_gan.evaluate {run.path}\n"
-            f"    continued: python -m caption_gan.fit --run_dir {run.path}",
+            f"    evaluated: python -m caption_gan.evaluate {path}\n"
+            f"    continued: python -m caption_gan.fit --run_dir {path}",
             file=sys.stderr,
         )
         raise

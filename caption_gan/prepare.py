@@ -104,7 +104,8 @@ def describe(
         *dict.fromkeys(notes),
         *overlaps(splits),
         f"summary:  {page}",
-        f"training: run caption_gan.fit with the same settings and --data.shards {directory}",
+        "training: run caption_gan.fit with the same settings and "
+        f"--data.shards {shlex.quote(directory)}",
     ]
 
 

@@ -16,6 +16,7 @@ export/          versions written by `caption_gan.export`
 import dataclasses
 import hashlib
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -158,7 +159,7 @@ def read_trained_config(path: str | Path, changes: Sequence[str] = ()) -> Config
     if not run.best_weights.is_file():
         raise CaptionGANError(
             f"{run.path} has no trained weights yet; continue it with "
-            f"`python -m caption_gan.fit --run_dir {run.path}`."
+            f"`python -m caption_gan.fit --run_dir {shlex.quote(str(run.path))}`."
         )
     return config
 

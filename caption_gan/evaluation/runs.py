@@ -159,7 +159,7 @@ def output_paths(run: RunDirectory, config: Config) -> str:
         "report": files.report,
         "metrics": files.metrics,
         "captions": files.captions,
-        "TensorBoard": f"tensorboard --logdir {run.logs}",
-        "your own images": f"python -m caption_gan.caption {run.path} IMAGE...",
+        "TensorBoard": shlex.join(["tensorboard", "--logdir", str(run.logs)]),
+        "your own images": f"python -m caption_gan.caption {shlex.quote(str(run.path))} IMAGE...",
     }
     return "\n".join(f"{name + ':':18}{path}" for name, path in paths.items())

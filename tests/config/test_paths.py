@@ -8,6 +8,7 @@ import pytest
 from caption_gan.config.paths import DEFAULT_CACHE
 from caption_gan.config.run import Config
 from caption_gan.errors import CaptionGANError
+from caption_gan.evaluation.runs import output_paths
 from caption_gan.fit import resolve
 from caption_gan.run import RunDirectory
 from caption_gan.settings import read_config
@@ -122,6 +123,15 @@ def test_a_moved_run_is_where_it_is(folder):
     assert run.read_config().run_dir == "new"
     assert resolve(["--run_dir=new"])[1].path == Path("new")
     assert not Path("old").exists()
+
+
+def test_printed_commands_can_be_pasted(folder):
+    run = RunDirectory("my runs/a")
+    run.path.mkdir(parents=True)
+    run.write_config(Config())
+    printed = output_paths(run, run.read_config())
+    assert "tensorboard --logdir 'my runs/a/logs'" in printed
+    assert "python -m caption_gan.caption 'my runs/a' IMAGE..." in printed
 
 
 @pytest.mark.parametrize("path", ["run", "run/", "run/../run", "."])
