@@ -4,7 +4,7 @@ import json
 import sys
 from typing import Any
 
-from jsonargparse.typing import PositiveFloat, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
 
 from caption_gan.command_line import FAILED, ArgumentParser, run_program
 from caption_gan.data.image_inputs import encode_image
@@ -15,7 +15,7 @@ from caption_gan.evaluation.trained_captioner import Caption
 
 # Flags of their own, or without meaning for one image at a time.
 NOT_SETTINGS = frozenset(
-    f"decoding.{name}" for name in ("samples", "temperature", "beam", "batch_size")
+    f"decoding.{name}" for name in ("samples", "temperature", "top_p", "beam", "batch_size")
 )
 
 
@@ -39,6 +39,13 @@ def main() -> None:
         type=PositiveFloat,
         default=0.8,
         help="of samples; lower is safer",
+    )
+    parser.add_argument(
+        "--top_p",
+        "--decoding.top_p",
+        type=ClosedUnitInterval | None,
+        help="sample from the likeliest words that together have this probability; if not given, "
+        "the run's setting",
     )
     parser.add_argument(
         "--beam",
@@ -68,6 +75,7 @@ def main() -> None:
             image,
             n=arguments.n,
             temperature=arguments.temperature,
+            top_p=arguments.top_p,
             beam=arguments.beam,
             seed=arguments.seed,
         )

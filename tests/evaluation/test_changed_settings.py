@@ -166,10 +166,11 @@ def test_captioning_takes_settings_of_decoding(run, tmp_path, call, monkeypatch)
             return []
 
     monkeypatch.setattr(caption_gan.caption, "load_captioner", FakeCaptioner)
-    own = {"n": 5, "temperature": 0.8, "beam": 1, "seed": 0}
+    own = {"n": 5, "temperature": 0.8, "top_p": None, "beam": 1, "seed": 0}
     for arguments, changes, options in (
         ([], [], own),
-        (["--decoding.top_p=0.9", "--n=3"], ["--decoding.top_p=0.9"], own | {"n": 3}),
+        (["--decoding.top_p=0.9", "--n=3"], [], own | {"n": 3, "top_p": 0.9}),
+        (["--decoding.top_k=9"], ["--decoding.top_k=9"], own),
         (
             ["--decoding.samples=3", "--decoding.temperature=0.4"],
             [],
@@ -186,7 +187,7 @@ def test_captioning_takes_settings_of_decoding(run, tmp_path, call, monkeypatch)
         assert called == [changes, options]
     for arguments, status, words in (
         (["--beam=4", "--decoding.beam_groups=3"], 1, "must divide decoding.beam, which is 4"),
-        (["--decoding.top=3"], 2, "ambiguous"),
+        (["--decoding.topk=3"], 2, "Did you mean decoding.top_k?"),
         (["--decoding.no_repeat=3", "--data.root=x"], 2, "--data.root"),
     ):
         found, output, errors = call("caption", run.path, image, *arguments)
