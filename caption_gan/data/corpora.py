@@ -15,6 +15,7 @@ from caption_gan.data.skips import Skips, shown
 from caption_gan.data.sources.json_records import read_array
 from caption_gan.errors import CaptionGANError
 from caption_gan.storage import filesystem, text_files
+from caption_gan.storage.paths import resolve
 from caption_gan.text.tokenizer import Tokenizer
 from caption_gan.text.vocabulary import batched
 
@@ -37,7 +38,7 @@ def read_corpora(
     Raises:
         CaptionGANError: A file does not exist, or is not text in its encoding.
     """
-    for path in map(filesystem.resolve, paths):
+    for path in map(resolve, paths):
         if not filesystem.is_file(path):
             raise CaptionGANError(
                 f"data.corpora: {path} is not a file; expected sentences, one per line, or JSON "
@@ -102,7 +103,7 @@ def check_corpora(paths: Sequence[str], encoding: str, tokenizer: Tokenizer | No
                 f"data.corpora: {path} has no sentence; expected sentences, one per line, or JSON "
                 f"Lines. {reasons}".strip()
             )
-        text_files.check(filesystem.resolve(path), "sentences, one per line", encoding)
+        text_files.check(resolve(path), "sentences, one per line", encoding)
 
 
 def tokenize_corpora(

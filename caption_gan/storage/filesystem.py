@@ -10,8 +10,6 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from caption_gan.storage.paths import resolve as resolve
-
 
 def join(folder: str, *names: str) -> str:
     """Returns a path below a folder."""

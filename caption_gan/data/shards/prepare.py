@@ -20,6 +20,7 @@ from caption_gan.data.sources.registry import open_source
 from caption_gan.errors import CaptionGANError
 from caption_gan.models.encoders.encoder import Encoder
 from caption_gan.storage import filesystem, text_files
+from caption_gan.storage.paths import resolve
 
 CONTENT = "content.json"  # Says what the shards of a folder were made from.
 # Part of the name of a folder in the cache. Raise it whenever the same data set would be prepared
@@ -58,7 +59,7 @@ class Preparation:
         if directory is None:
             key = json.dumps([FORMAT_VERSION, content], sort_keys=True)
             name = f"{config.data.source}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-            directory = filesystem.join(filesystem.resolve(config.data.cache), name)
+            directory = filesystem.join(resolve(config.data.cache), name)
         self.directory = directory
         with _explain_os_errors(directory):
             _check_or_write_content(directory, content)
@@ -146,7 +147,7 @@ def prepare_splits(
             preparation.shards(split)  # Raises an error if there is no such split.
             check(split, preparation.source.images_of_split[split])
         return {split: preparation.prepared(split) for split in splits}
-    directory = filesystem.resolve(config.data.shards)
+    directory = resolve(config.data.shards)
     _check_content(directory, config.data.source, cached_content(config, encoder))
     return {split: read_complete_split(directory, split) for split in splits}
 
@@ -158,7 +159,7 @@ def check_split(config: Config, split: str) -> None:
         CaptionGANError: The data set or its shards cannot be opened, or have no such split.
     """
     if config.data.shards is not None:
-        read_complete_split(filesystem.resolve(config.data.shards), split)
+        read_complete_split(resolve(config.data.shards), split)
         return
     skips = Skips()
     images = open_source(config.data, skips).images_of_split
@@ -170,7 +171,7 @@ def split_if_prepared(config: Config, encoder: Encoder, split: str) -> PreparedS
     """A split; None if it is not prepared."""
     if config.data.shards is None:
         return Preparation(config, encoder).if_prepared(split)
-    directory = filesystem.resolve(config.data.shards)
+    directory = resolve(config.data.shards)
     if not files.find_shards(directory, split):
         return None
     return read_complete_split(directory, split)

@@ -17,6 +17,7 @@ from caption_gan.data.sources.split_columns import Row, divide
 from caption_gan.data.sources.splits import hold_out
 from caption_gan.errors import CaptionGANError
 from caption_gan.storage import filesystem
+from caption_gan.storage.paths import resolve
 
 COLUMNS = ("id", "file_name", "captions")  # Keys of an image that do not say its split.
 CAPTION_FILE = re.compile(r"captions_(train|val|test)(\d*)\.json")
@@ -36,7 +37,7 @@ def open_coco(config: DataConfig, skips: Skips) -> ImageFileSource:
     """
     root = str(config.root)
     if config.karpathy is not None:
-        path = filesystem.resolve(config.karpathy)
+        path = resolve(config.karpathy)
         folder_of = functools.cache(functools.partial(_image_folder, root))
         splits = read_karpathy(path, folder_of, skips, config.encoding)
         fingerprint: list[Any] = [root, path, filesystem.modified(path), config.held_out]

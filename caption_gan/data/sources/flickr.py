@@ -18,6 +18,7 @@ from caption_gan.data.sources.splits import hold_out
 from caption_gan.data.sources.tables import read_list, separator_of, unquoted_cells
 from caption_gan.errors import CaptionGANError
 from caption_gan.storage import filesystem, text_files
+from caption_gan.storage.paths import resolve
 
 IMAGE_FOLDERS = (
     "Images",
@@ -60,7 +61,7 @@ def open_flickr(config: DataConfig, skips: Skips) -> ImageFileSource:
     root = str(config.root)
     folder = _find_required("folder of images", filesystem.is_folder, root, IMAGE_FOLDERS)
     if config.karpathy is not None:
-        path = filesystem.resolve(config.karpathy)
+        path = resolve(config.karpathy)
         folder_of = functools.cache(functools.partial(_image_folder, root, folder))
         splits = read_karpathy(path, folder_of, skips, config.encoding)
         fingerprint: list[Any] = [folder, path, filesystem.modified(path), config.held_out]

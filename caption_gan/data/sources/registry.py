@@ -20,6 +20,7 @@ from caption_gan.data.synthetic.figures import FiguresDataset
 from caption_gan.data.synthetic.scenes import ScenesDataset
 from caption_gan.errors import CaptionGANError
 from caption_gan.storage import filesystem
+from caption_gan.storage.paths import resolve
 
 
 class Source(Protocol):
@@ -77,7 +78,7 @@ def open_source(config: DataConfig, skips: Skips) -> Source:
             f"data.root is not set; data.source {config.source!r} needs the folder of the data "
             "set: --data.root FOLDER."
         )
-    root = filesystem.resolve(config.root)
+    root = resolve(config.root)
     if config.source == "hugging_face":  # Its root may also be a file, or a name on the Hub.
         is_there = not config.root.startswith(("/", "~", ".")) or tf.io.gfile.exists(root)
     else:
@@ -89,7 +90,7 @@ def open_source(config: DataConfig, skips: Skips) -> Source:
             "FOLDER."
         )
     if config.source in ("coco", "flickr") and config.karpathy is not None:
-        path = filesystem.resolve(config.karpathy)
+        path = resolve(config.karpathy)
         if not filesystem.is_file(path):
             raise CaptionGANError(
                 f"data.karpathy: {path} is not a file; give the file of Karpathy's splits: "
