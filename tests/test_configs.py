@@ -34,6 +34,7 @@ def fit(tmp_path, name: str, *arguments: str) -> dict[str, float]:
     return json.loads(run.metrics.read_text())
 
 
+@pytest.mark.slow
 def test_coco_on_a_part_of_the_real_data(tmp_path, real_data):
     root = tmp_path / "coco2014"
     (root / "annotations").mkdir(parents=True)
@@ -48,6 +49,7 @@ def test_coco_on_a_part_of_the_real_data(tmp_path, real_data):
     assert metrics["val/beam/CIDEr"] >= 0
 
 
+@pytest.mark.slow
 def test_scicap_on_synthetic_figures_in_the_released_layout(tmp_path):
     root = tmp_path / "scicap"
     for split, count in (("train", 24), ("val", 6)):

@@ -13,7 +13,8 @@ from caption_gan.run import RunDirectory, load_run
 from tests.programs import SMALL
 
 
-@pytest.mark.parametrize("ema_momentum", [pytest.param(0, marks=pytest.mark.slow), 0.9])
+@pytest.mark.slow
+@pytest.mark.parametrize("ema_momentum", [0, 0.9])
 def test_metrics_are_computed_in_float32(ema_momentum, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))  # Without Java.
     settings = [

@@ -1,6 +1,7 @@
 """The programs as users call them, from a command line to files, on small data."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -48,6 +49,25 @@ def test_fit_prints_scores_captions_and_places(trained):
     for word in ("CIDEr", "fact_accuracy", "blind", "nearest", "val-000000", str(run.report)):
         assert word in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_a_run_prints_one_line_per_epoch_and_activity(trained):
+    _, done = trained
+    # A bar is redrawn in its line after a carriage return.
+    lines = [line.rsplit("\r", 1)[-1].strip() for line in done.stderr.rstrip().split("\n")]
+    expected = [
+        r"preparing \S+/train: 100%.*",
+        r"preparing \S+/val: 100%.*",
+        r"\d+ training captions, .*",
+        r"maximum_likelihood, epoch 1: loss .*",
+        r"maximum_likelihood, epoch 2: loss .*",
+        r"maximum_likelihood: 100%.*",
+        r"captioning: 100%.*",
+    ]
+    shown = [line for line in lines if not line.startswith("signs of collapse: ")]
+    assert len(shown) == len(expected), done.stderr
+    for line, pattern in zip(shown, expected, strict=True):
+        assert re.fullmatch(pattern, line), line
 
 
 def test_the_run_directory_is_complete(trained):
@@ -218,6 +238,7 @@ def test_caption_by_beam(trained, tmp_path):
     assert done.returncode == 0
 
 
+@pytest.mark.slow
 def test_precomputed_regions_from_shards_to_captions(tmp_path, cache):
     folder, run = tmp_path / "regions", tmp_path / "run"
     folder.mkdir()
@@ -283,6 +304,7 @@ def test_a_folder_that_is_not_a_run_is_refused(program, tmp_path):
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("as_in_a_terminal")
 def test_an_interrupted_run_can_be_evaluated_and_continued(tmp_path, cache):
     path = tmp_path / "run"

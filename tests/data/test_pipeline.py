@@ -195,8 +195,13 @@ class Reader(Trainer):
         return iter(batches)
 
 
-@pytest.mark.parametrize("by_length", [False, True])
-@pytest.mark.parametrize("memory_limit", [0.0, 1.0])
+@pytest.mark.parametrize(
+    ("memory_limit", "by_length"),
+    [
+        *((0.0, False), (1.0, True)),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in ((0.0, True), (1.0, False))),
+    ],
+)
 def test_resumed_training_sees_the_same_batches(tmp_path, use, tokenizer, memory_limit, by_length):
     use(FewImages())
     config = settings(tmp_path)

@@ -268,6 +268,7 @@ def test_images_of_any_size_are_captioned(signatures):
     assert caption
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_exported(run, tmp_path):
     other = untrained_run(tmp_path / "other", seed=1)
     version = export_run(run.path, tmp_path / "to", "2.20", [other.path])

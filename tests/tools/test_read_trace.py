@@ -64,6 +64,7 @@ def test_a_phase_without_its_scope_is_missing(tool, events, name):
     assert EXPECTED - set(times) == {path for path in EXPECTED if name in path}
 
 
+@pytest.mark.slow
 def test_a_trace_has_rewards(tool, step_batch, tmp_path):
     config = SelfCriticalConfig(
         batch_size=2,

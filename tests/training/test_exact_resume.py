@@ -126,7 +126,16 @@ def whole(step_batch, tmp_path_factory) -> tuple[Stage, Path]:
     return stopped("maximum_likelihood", path, step_batch), path / "killed"
 
 
-@pytest.mark.parametrize("name", sorted(set(STAGES) - {"maximum_likelihood"}))
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("wgan_gp", "policy_gradient"),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("mixed_float16", "self_critical")
+        ),
+    ],
+)
 def test_continued_equals_uninterrupted(name, step_batch, tmp_path):
     expected = stopped(name, tmp_path, step_batch)
     continued = Stage(name, tmp_path / "killed", step_batch, seed=9)
