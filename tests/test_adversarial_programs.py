@@ -16,6 +16,7 @@ STAGES = ("wgan_gp", "policy_gradient", "self_critical")
 # are off.
 ADVERSARIAL = [
     "--text.sequence_length=8",  # Unrolled recurrences take long to compile.
+    "--logging.images=0",
     "--monitor.repeated_token_rate=1",
     "--monitor.mbleu=1",
     "--monitor.distinct_captions=0",

@@ -58,11 +58,12 @@ class CaptionValidation:
         self.config = config
         self.fact_checker = build_fact_checker(config.data)
 
-        def first(count: int, batch_size: int) -> tf.data.Dataset:
-            batches = pipeline.validation(prepared, batch_size)
-            return batches.unbatch().take(count).batch(batch_size).cache()
-
         size = config.decoding.batch_size
+        images = pipeline.validation(prepared, size).unbatch()
+
+        def first(count: int, batch_size: int) -> tf.data.Dataset:
+            return images.take(count).batch(batch_size).cache()
+
         self.greedy_batches = first(VALIDATION_IMAGES, size)
         self.sample_batches = first(config.monitor.images, size)
         self.shown = min(config.logging.images, len(self.examples))

@@ -65,7 +65,7 @@ def test_a_model_uses_the_quantized_weights_within_the_scope():
 
 @pytest.mark.parametrize(
     ("weight_type", "max_share"),
-    [pytest.param("float16", 0.55, marks=pytest.mark.slow), ("int8", 0.35)],
+    [pytest.param("float16", 0.7, marks=pytest.mark.slow), ("int8", 0.5)],
 )
 def test_an_export_stores_and_uses_the_quantized_weights(run, tmp_path, weight_type, max_share):
     done = call("export", run.path, f"--to={tmp_path}", f"--weights={weight_type}", "--json")
@@ -89,9 +89,9 @@ def test_an_export_stores_and_uses_the_quantized_weights(run, tmp_path, weight_t
         (data,) = (folder / "variables").glob("variables.data*")
         return data.stat().st_size
 
+    # The file also holds the names of the weights.
     assert stored_bytes(version) < max_share * float32_bytes
     loss = printed["rounding"]
-    # The file also holds the names of the weights.
     assert 0 < stored_bytes(version) - 1e6 * loss["megabytes"] < 20_000
     assert loss["weights"] == weight_type
     card = (version / "assets.extra" / "MODEL_CARD.md").read_text()
