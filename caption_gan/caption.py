@@ -13,7 +13,7 @@ from caption_gan.evaluation.changed_settings import add_settings, given_settings
 from caption_gan.evaluation.loaded_captioners import load_captioner
 from caption_gan.evaluation.trained_captioner import Caption
 
-# Flags of their own, or without meaning for one image at a time.
+# Settings that have flags of their own here, or that do not apply to a single image.
 NOT_SETTINGS = frozenset(
     f"decoding.{name}" for name in ("samples", "temperature", "top_p", "beam", "batch_size")
 )
@@ -61,7 +61,7 @@ def main() -> None:
 
     changes = given_settings(arguments)
     if any(change.startswith("--decoding.beam_groups=") for change in changes):
-        changes.append(f"--decoding.beam={arguments.beam}")  # Which the groups must divide.
+        changes.append(f"--decoding.beam={arguments.beam}")  # decoding.beam_groups must divide it.
     captioner = load_captioner(arguments.run, changes)
     captions: dict[str, list[Caption]] = {}
     errors: dict[str, str] = {}

@@ -192,7 +192,7 @@ def describe_captions(captions: Sequence[str], tokenizer: Tokenizer) -> list[str
         f"{unknown:.2%} of the words unknown"
     ]
     unspaced = sum(map(has_unspaced, captions))
-    if unspaced > len(captions) / 100:  # Fewer are names and the like.
+    if unspaced > len(captions) / 100:  # A few may be names in captions of another script.
         lines.append(
             f"{unspaced} captions are in a script without spaces between words: each of its "
             "characters is a token, and metrics compare characters"

@@ -95,7 +95,7 @@ class RunDirectory:
                 "folder that `python -m caption_gan.fit` printed at its end."
             )
         config = read_config_file(self.config, changes)
-        # A run that was moved is where it is, whatever its settings say.
+        # The run may have been moved since its settings were written.
         return dataclasses.replace(config, run_dir=str(self.path))
 
     def write_config(self, config: Config) -> None:

@@ -79,7 +79,7 @@ def merge_settings(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[An
         CaptionGANError: Settings do not fit together.
         UsageError: A setting of the run is unknown or has a wrong value.
     """
-    # A parser that prints the settings exits, but the run's own are not among them yet.
+    # --print_config would exit before the run's own settings are merged.
     silent = [each for each in arguments if not each.startswith("--print_config")]
     run_dir = parser.parse_args(silent).run_dir
     own = []

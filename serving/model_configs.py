@@ -13,7 +13,7 @@ PLATFORM = "tensorflow"
 
 
 def absolute_path(path: str) -> str:
-    """Returns a folder that the operator gave; a relative one is in the working directory."""
+    """Returns a folder of the operator as an absolute path, relative to the working directory."""
     return os.path.abspath(os.path.expanduser(path)) if path and "://" not in path else path
 
 

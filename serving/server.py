@@ -242,7 +242,7 @@ def argument_parser() -> argparse.ArgumentParser:
 
 
 def file_path(text: str) -> Path:
-    """Returns the path that a text is, with `~` expanded."""
+    """Returns a path with `~` expanded."""
     return Path(os.path.expanduser(text))
 
 

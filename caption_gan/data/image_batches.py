@@ -58,6 +58,6 @@ def read_images(image_bytes: tf.Tensor, height: int, width: int) -> tuple[tf.Ten
 
 
 def _describe(image_bytes: tf.Tensor) -> tf.Tensor:
-    """What is wrong with rows that do not decode, string [B]."""
+    """Explains why rows do not decode, string [B]."""
     reason = tf.strings.join([NO_IMAGE, describe_undecodable(image_bytes)])
     return tf.where(tf.strings.length(image_bytes) == 0, NO_BYTES, reason)

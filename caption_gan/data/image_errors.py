@@ -1,4 +1,4 @@
-"""Says what bytes are that do not decode as an image, and what to do about them.
+"""Explains why bytes do not decode as an image, and what to do.
 
 The description works in the graph, so that a served model can give it too; outside of graphs,
 `why_undecodable` also knows the size of images that are too large.
@@ -58,7 +58,7 @@ _HEAD = 64  # Bytes that hold all of these, after white space.
 
 
 def describe_undecodable(image_bytes: tf.Tensor) -> tf.Tensor:
-    """What bytes are that are no image that decodes, by their first bytes; string [B].
+    """Names what undecodable bytes are, judged by their first bytes; string [B].
 
     Args:
         image_bytes: string [B].
@@ -91,7 +91,7 @@ def describe_undecodable(image_bytes: tf.Tensor) -> tf.Tensor:
 
 
 def why_undecodable(image: bytes) -> str:
-    """What bytes are that are no image that decodes, and what to do about it.
+    """Explains why bytes do not decode as an image, and what to do.
 
     Returns:
         The end of a sentence that begins with `it is`.

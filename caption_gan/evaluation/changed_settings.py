@@ -1,4 +1,4 @@
-"""Settings of a run that may be others at evaluation, captioning and export.
+"""Settings of a run that may differ at evaluation, captioning and export.
 
 Those of `decoding` and `evaluation` give other results, which stand beside the run's. Those of
 `data` and `encoder` name the places of files that were moved.
@@ -110,7 +110,7 @@ class ResultFiles:
 
 
 def result_files(run: RunDirectory, config: Config) -> ResultFiles:
-    """Where results of these settings are: in the run if they are its own, else beside.
+    """Returns where results go: into the run for its own settings, else into its `evaluations/`.
 
     A dual encoder, where the run has none, only adds metrics to the run's own results.
     """
@@ -127,5 +127,5 @@ def result_files(run: RunDirectory, config: Config) -> ResultFiles:
 def _file_name(value: Any) -> str:
     if not isinstance(value, str):
         return str(value)
-    # A path would not be a name; its last part may be that of another one too.
+    # A path is not a file name, and two paths may end alike: a hash tells them apart.
     return f"{Path(value).name[:30]}-{hashlib.sha256(value.encode()).hexdigest()[:6]}"

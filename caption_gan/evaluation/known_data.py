@@ -16,7 +16,7 @@ from caption_gan.models.encoders.encoder import Encoder
 
 
 def known_data(metrics: Path) -> dict[str, dict[str, Any]]:
-    """What `describe_data` returned of each split; empty if there are no metrics yet."""
+    """Returns the descriptions of the splits in earlier metrics; empty if there are none yet."""
     return json.loads(metrics.read_text()).get("data", {}) if metrics.is_file() else {}
 
 

@@ -65,7 +65,7 @@ def score_captions(
     java: dict[str, JavaScore] = {"METEOR": java_scores.meteor}
     if is_english := not are_unspaced(text for texts in references.values() for text in texts):
         java["SPICE"] = java_scores.spice
-    else:  # METEOR still matches equal characters.
+    else:  # METEOR runs: it matches equal characters.
         reason = "it knows English words, and the references are in a script without spaces"
         scores.not_run |= dict.fromkeys(("SPICE", *grounding.MENTIONS), reason)
         scores.notes.append("metrics compare characters: the script has no spaces between words")

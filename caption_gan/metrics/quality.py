@@ -103,7 +103,7 @@ def why_cider_is_zero(references: Mapping[str, Sequence[str]]) -> str | None:
 
 
 def _ngrams(text: str) -> Iterator[tuple[str, ...]]:
-    """Yields the n-grams of which CIDEr takes account."""
+    """Yields the n-grams that CIDEr counts."""
     words = tokenize(text).split()
     return (
         tuple(words[start : start + n]) for n in range(1, 5) for start in range(len(words) - n + 1)

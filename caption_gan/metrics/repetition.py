@@ -8,7 +8,7 @@ from caption_gan.text.scripts import has_unspaced, split_unspaced
 
 # Words, an ellipsis, or a single other character: `, , ,` and `,,,` are three tokens.
 _TOKEN = re.compile(r"\.{3}|[^\W_]+(?:['\u2019-][^\W_]+)*|\S")
-# Four times the same letters within a word: a wordpiece that the generator repeats.
+# The same letters four times in a row within a word: a wordpiece that the generator repeats.
 _STUTTER = re.compile(r"([^\W\d_]{1,8}?)\1{3,}")
 
 
@@ -55,7 +55,7 @@ def _repeated(tokens: Sequence[str]) -> set[int]:
         for position in range(distance, len(tokens) + 1):
             if position == len(tokens) or tokens[position] != tokens[position - distance]:
                 run = position - start
-                # Doubled characters are words in Chinese and Japanese, such as that for mother.
+                # Chinese and Japanese words may double a character, as in that for mother.
                 is_word = run == distance == 1 and has_unspaced(tokens[start])
                 if run >= distance and not is_word:
                     repeated.update(range(start, position))

@@ -26,7 +26,7 @@ _LINE_END = re.compile(r"\r*\n|\r")
 _CONFLICT = re.compile(r"^<{7} .{0,60}", re.MULTILINE)
 _CHUNK = 1 << 20  # Bytes.
 _CONTEXT = 30  # Characters that an error shows on each side.
-# Those of UTF-32 come first: one begins with a mark of UTF-16.
+# UTF-32 comes first: one of its marks begins with a mark of UTF-16.
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32-le",
     codecs.BOM_UTF32_BE: "utf-32-be",
@@ -197,7 +197,7 @@ def _unmarked_encoding(read: Callable[[], Iterable[bytes]], encoding: str | None
 
 
 def _decodable_surplus(text: str) -> int:
-    """Characters of a text beyond ASCII, less twice those that could not be decoded."""
+    """Returns the number of characters beyond ASCII, less twice the number of undecodable ones."""
     others = sum(not character.isascii() for character in text)
     return others - 3 * text.count("\ufffd")
 
@@ -218,7 +218,7 @@ def _refuse_other_content(path: str, head: bytes, name: str, encoding: str | Non
 def _undecodable(
     path: str, error: UnicodeDecodeError, line: int, name: str, encoding: str | None
 ) -> CaptionGANError:
-    """An error that shows the place and says what to do."""
+    """Returns an error that shows the place and says what to do."""
     content, place = error.object, error.start
     line += _line_ends(content[:place].decode(name, "replace"))
     where = f"{path}, line {line}: '{_around(content, place, name, 'backslashreplace')}'"

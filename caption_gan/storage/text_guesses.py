@@ -1,4 +1,4 @@
-"""What a file that is no readable text probably is."""
+"""Guesses what a file is that cannot be read as text."""
 
 import re
 
@@ -20,15 +20,15 @@ _HIGH = re.compile(rb"[\x80-\xff]+")
 
 
 def other_content(head: bytes) -> str | None:
-    """What a file is instead of text, and what to do, from its first bytes; None for text."""
+    """Names what a file is instead of text, and what to do, by its first bytes; None for text."""
     if _PAGE.match(head):
         return "a web page (HTML), perhaps of a download that failed; download the file again"
     return next((is_ for magic, is_ in _OTHER_CONTENT.items() if head.startswith(magic)), None)
 
 
 def wide_encoding(content: bytes) -> str | None:
-    """UTF-16 or UTF-32 if zero bytes tell so; the mark of their byte order may be missing."""
-    # Which of four bytes in a row are often zero in text with some letters of ASCII.
+    """Returns UTF-16 or UTF-32 if zero bytes suggest it, without a byte-order mark too."""
+    # ASCII letters leave zeros at the same one to three of every four bytes.
     zeros = "".join(str(int(content[place::4].count(0) * 20 > len(content))) for place in range(4))
     patterns = {"0111": "utf-32-le", "1110": "utf-32-be", "0101": "utf-16-le", "1010": "utf-16-be"}
     return patterns.get(zeros)
@@ -48,7 +48,7 @@ def likely_encoding(content: bytes) -> str:
         return "cp1251"  # Lower-case Cyrillic.
     if sum(0xC0 <= byte < 0xE0 for byte in high) > 0.7 * len(high):
         return "koi8-r"
-    # Tried in an order in which text of one is seldom valid in those before it.
+    # In this order, text in one encoding is seldom valid in an earlier one.
     for encoding, is_valid in (
         ("cp932", lambda text: len(_KANA.findall(text)) > 0.2 * len(text)),
         ("euc-jp", lambda text: len(_KANA.findall(text)) > 0.2 * len(text)),

@@ -174,7 +174,7 @@ def _lines(path: str | os.PathLike[str]) -> Iterator[bytes]:
 
 
 def _described(line: bytes) -> str:
-    """The beginning of a line and, where it is known, what it is instead of a vector."""
+    """Quotes the beginning of a line and says, where possible, what it is instead of a vector."""
     shown = repr(line.rstrip().decode("utf-8", "replace")[:40])
     if _CONFLICT.match(line):
         return f"{shown}, a conflict marker of Git"
@@ -187,7 +187,7 @@ def _described(line: bytes) -> str:
 def _refuse_other_encodings(
     path: str | os.PathLike[str], words: Sequence[bytes], missing: Sequence[bytes]
 ) -> None:
-    """Raises an error if words are not found because those of the file are not UTF-8.
+    """Raises an error if words are missing because the file's are not UTF-8.
 
     Args:
         path: The file.

@@ -44,7 +44,7 @@ def split_unspaced(caption: str) -> list[str]:
     if not has_unspaced(caption):
         return [caption]
     parts: list[str] = []
-    is_apart = True  # Whether the last part is a character, to which no text may be added.
+    is_apart = True  # Whether the last part is a character, which stays separate.
     for character in unicodedata.normalize("NFKC", caption):
         is_mark = unicodedata.category(character).startswith("M")
         if not is_mark and has_unspaced(character):

@@ -1,4 +1,4 @@
-"""Checks of all that a run reads and writes, before it prepares data or trains for hours."""
+"""Checks the files that a run reads and writes before it prepares data and trains for hours."""
 
 import shutil
 import tempfile
@@ -47,7 +47,7 @@ def check_files(config: Config, run: RunDirectory) -> None:
     def check_dual_encoder() -> None:
         load_dual_encoder(config.evaluation.dual_encoder)
 
-    strategies.from_chief(check_dual_encoder)  # Which alone evaluates.
+    strategies.from_chief(check_dual_encoder)  # Only the chief evaluates.
 
 
 def check_training_inputs(config: Config, vocabulary: Sequence[str]) -> None:

@@ -35,7 +35,7 @@ class IndexedImage:
 
     Attributes:
         image_id: As in `Example`.
-        digest: Equal for equal images.
+        digest: Digest of the image.
         captions: The captions in the record.
     """
 
@@ -195,7 +195,7 @@ class PreparedSplit:
 
     @property
     def digest(self) -> str:
-        """Equal for equal images and captions, whatever their order and place."""
+        """Digest of images and captions; their order and place do not matter."""
         images = sorted((image.digest, *image.captions) for image in self.index)
         return hashlib.sha256(json.dumps(images).encode()).hexdigest()
 

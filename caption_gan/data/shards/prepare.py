@@ -186,7 +186,7 @@ def cached_content(config: Config, encoder: Encoder) -> dict[str, Any]:
 def _no_such_split(
     config: Config, split: str, splits: Iterable[str], skips: Skips
 ) -> CaptionGANError:
-    # The notes say what divided the data set.
+    # The notes say how the data set was divided.
     notes = "".join(f" Note: {note}." for note in skips.notes)
     return CaptionGANError(
         f"{config.data.source} has no split {split!r}; it has {', '.join(splits)}.{notes}"

@@ -13,7 +13,7 @@ from typing import Any
 from caption_gan.data.skips import Skips, shown
 
 CaptionReader = Callable[[Any], Iterator[Any]]
-"""Yields the captions in a cell, and whatever stands in place of one."""
+"""Yields the captions in a cell; values that are not texts are left to the caller to count."""
 
 CAPTION_KEYS = ("raw", "caption", "text")  # Keys of the text if captions are records.
 _TEXT = r"""u?(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
@@ -38,9 +38,10 @@ def captions_of(cell: Any) -> Iterator[Any]:
 
 
 def caption_reader(cells: Iterable[Any], column: str, skips: Skips) -> CaptionReader:
-    """Returns what yields the captions in a cell of a column.
+    """Returns a function that yields the captions in a cell of a column.
 
-    Texts are lists if every one of the column is: a single caption may well be in brackets.
+    Texts are parsed as lists only if all texts of the column are lists: a single caption may be in
+    brackets.
 
     Args:
         cells: The cells of the column.

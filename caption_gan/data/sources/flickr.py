@@ -136,7 +136,7 @@ def _listed(path: str, folder: str, encoding: str) -> list[str]:
 
 
 def _path_below(folder: str, name: str) -> str:
-    """The path of an image below the folder of images, whose path the name may begin with."""
+    """Returns an image's path below the folder of images, with which the name may begin."""
     return f"/{image_name(name)}".rpartition(f"/{os.path.basename(folder)}/")[2].lstrip("/")
 
 

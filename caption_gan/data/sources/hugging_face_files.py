@@ -1,4 +1,4 @@
-"""Opens data sets with the library `datasets` as their files are meant.
+"""Opens data sets with the options of `datasets` that their files need.
 
 The library takes names of image files such as `test.png` for names of splits, and cannot tell in
 which encoding a table is.

@@ -189,7 +189,7 @@ def _names(
 
 
 def _paths(root: str, table: Any, column: str) -> tuple[list[str | None], bool]:
-    """Path of the image of each row, and whether images are read from there.
+    """Returns the path of each row's image, and whether images are read from there.
 
     A path is None if it is not known without reading the image.
     """

@@ -139,7 +139,7 @@ def _image(cell: Any, spellings: Spellings) -> bytes:
 
 
 def _local_path(path: str, spellings: Spellings) -> str:
-    """The file below the data set's folder that a path means; the path itself if there is none."""
+    """Returns the file below the data set's folder that a path names; without one, the path."""
     if "://" in path:
         return path
     below = os.path.join(spellings.root, path.replace("\\", "/"))

@@ -149,7 +149,7 @@ def _find(
 
 
 def _split_folders(rows: Sequence[Row]) -> dict[str, str]:
-    """A folder with the name of a split for each image; empty unless all have one, of several."""
+    """Returns each image's folder with a split's name; empty unless all have one of several."""
     folders = {row.image: split_folder(row.image) for row in rows}
     splits = set(map(split_of_value, folders.values()))
     return folders if len(splits) > 1 and None not in splits else {}

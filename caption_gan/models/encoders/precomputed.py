@@ -174,7 +174,7 @@ class _Rows:
         return str(self.paths[0]), next(iter(self.arrays.values()))[0]
 
     def path(self, image_id: str) -> None:
-        """None: images share files."""
+        """Returns None, because several images share a file."""
 
     def find(self, image_id: str) -> tuple[str, np.ndarray] | None:
         """Returns where the regions of an image are stored, and these regions; None if none are."""
