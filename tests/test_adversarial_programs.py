@@ -49,7 +49,8 @@ def trained(tmp_path_factory, arguments) -> RunDirectory:
     """Returns a run with two stages."""
     run = RunDirectory(tmp_path_factory.mktemp("runs") / "run")
     stages = "--stages=[maximum_likelihood,policy_gradient]"
-    done = call("fit", *arguments, *ADVERSARIAL, stages, f"--run_dir={run.path}")
+    epochs = "--policy_gradient.epochs=1"
+    done = call("fit", *arguments, *ADVERSARIAL, epochs, stages, f"--run_dir={run.path}")
     assert done.returncode == 0, done.stderr
     return run
 
@@ -64,6 +65,7 @@ def test_the_frontier_of_both_stages_and_of_the_critic(trained):
     assert "Quality and diversity" in trained.report.read_text()
 
 
+@pytest.mark.slow
 def test_earlier_stages_are_scored_with_their_own_weights(trained, tmp_path):
     run = RunDirectory(tmp_path / "run")
     shutil.copytree(trained.path, run.path)
@@ -122,6 +124,7 @@ def test_other_objectives(stage, tmp_path, arguments):
     assert run.stage_weights(f"1-{stage}").is_file()
 
 
+@pytest.mark.slow
 def test_a_collapse_stops_training_with_its_metric(tmp_path, arguments):
     """Training from scratch: the untrained generator repeats tokens."""
     run = RunDirectory(tmp_path / "run")

@@ -108,6 +108,7 @@ def test_terminal_output_of_a_results_file(files, evaluate):
         assert line in output.splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("java") is None, reason="java is not on the PATH")
 def test_meteor_runs_if_java_is_installed(files):
     arguments = [f"--results={files[0]}", f"--references={files[1]}", "--json"]

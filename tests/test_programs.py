@@ -205,6 +205,7 @@ def test_evaluate_prints_one_json_object(trained):
     assert after["test/greedy/CIDEr"] == pytest.approx(figures["test/greedy/CIDEr"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_evaluate_agrees_with_fit(trained):
     run, _ = trained
     before = json.loads(run.metrics.read_text())

@@ -154,6 +154,7 @@ def test_an_overflow_is_skipped_and_lowers_the_scale(name, step_batch):
     assert any(changed)
 
 
+@pytest.mark.slow
 def test_a_nan_at_the_smallest_scale_is_reported(step_batch):
     model = build("wgan_gp", "mixed_float16", step_batch)
     model.critic.score_head.bias.assign([np.nan])

@@ -57,6 +57,7 @@ def workers(path: Path, names: list[str]) -> list[dict[str, np.ndarray]]:
     return results(*started)
 
 
+@pytest.mark.slow
 def test_two_workers_equal_one_device(tmp_path):
     names = ["maximum_likelihood"]
     (expected,) = results(start("one_device", tmp_path / "one.npz", names))

@@ -63,10 +63,8 @@ def test_a_model_uses_the_quantized_weights_within_the_scope():
     assert not np.array_equal(model(inputs), expected)
 
 
-@pytest.mark.parametrize(
-    ("weight_type", "max_share"),
-    [pytest.param("float16", 0.7, marks=pytest.mark.slow), ("int8", 0.5)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("weight_type", "max_share"), [("float16", 0.7), ("int8", 0.5)])
 def test_an_export_stores_and_uses_the_quantized_weights(run, tmp_path, weight_type, max_share):
     done = call("export", run.path, f"--to={tmp_path}", f"--weights={weight_type}", "--json")
     assert done.returncode == 0, done.stderr

@@ -49,6 +49,7 @@ def traced(tool, model, step_batch, logs):
     return tool.read_trace(logs)
 
 
+@pytest.mark.slow
 def test_a_trace_has_all_phases(tool, events):
     steps, length, times = tool.phase_times(events)
     assert steps == PROFILED[1] - PROFILED[0] + 1
@@ -57,6 +58,7 @@ def test_a_trace_has_all_phases(tool, events):
     assert sum(time for path, time in times.items() if len(path) == 1) < 1.2 * length
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [ENCODER, ROLLOUT, PENALTY, GENERATOR_UPDATE])
 def test_a_phase_without_its_scope_is_missing(tool, events, name):
     nameless = [event._replace(name=event.name.replace(name, "nameless")) for event in events]

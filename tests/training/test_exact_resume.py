@@ -129,11 +129,10 @@ def whole(step_batch, tmp_path_factory) -> tuple[Stage, Path]:
 @pytest.mark.parametrize(
     "name",
     [
-        *("wgan_gp", "policy_gradient"),
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in ("mixed_float16", "self_critical")
-        ),
+        "wgan_gp",
+        pytest.param("mixed_float16", marks=pytest.mark.slow),
+        pytest.param("policy_gradient", marks=pytest.mark.slow),
+        pytest.param("self_critical", marks=pytest.mark.slow),
     ],
 )
 def test_continued_equals_uninterrupted(name, step_batch, tmp_path):

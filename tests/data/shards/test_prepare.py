@@ -327,6 +327,7 @@ def program(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "caption_gan.prepare", *SMALL, *map(str, arguments)]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_a_one_line_error_and_finished_shards_remain(tmp_path):
     def full():
         resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
@@ -341,6 +342,7 @@ def test_a_full_disk_is_a_one_line_error_and_finished_shards_remain(tmp_path):
     assert subprocess.run(arguments, capture_output=True).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_killed_program_resumes(tmp_path):
     """Kills the program after its first shard and runs it again."""
     to = tmp_path / "shards"
