@@ -103,6 +103,7 @@ def test_the_critic_is_kept(trained):
     assert float(critic.length_moments[0]) > 0
 
 
+@pytest.mark.slow
 def test_a_run_that_has_ended_is_only_evaluated(trained):
     before = json.loads(trained.metrics.read_text())["frontier"]["val"]["1-policy_gradient"]
     done = call("fit", f"--run_dir={trained.path}")

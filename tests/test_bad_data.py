@@ -33,7 +33,11 @@ def fit(root: Path, *arguments: str):
     """Trains for one epoch; returns the process and the run directory."""
     run = root.parent / "run"
     settings = ["--data.source=flickr", f"--data.root={root}", f"--run_dir={run}"]
-    settings += [f"--data.cache={root.parent / 'cache'}", "--maximum_likelihood.epochs=1"]
+    settings += [
+        f"--data.cache={root.parent / 'cache'}",
+        "--maximum_likelihood.epochs=1",
+        "--logging.images=0",
+    ]
     done = call("fit", *SMALL, *settings, *arguments)
     assert "Traceback" not in done.stderr
     return done, RunDirectory(run)
