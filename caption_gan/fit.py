@@ -46,10 +46,15 @@ from caption_gan.settings import (
     merge_settings,
 )
 from caption_gan.storage.atomic import remove_unfinished
-from caption_gan.text.embeddings import load_word_vectors
+from caption_gan.text.embeddings import WordVectors
 from caption_gan.text.scripts import has_unspaced
 from caption_gan.text.tokenizer import Tokenizer
-from caption_gan.text.vocabulary import build_vocabulary, count_words, write_vocabulary
+from caption_gan.text.vocabulary import (
+    build_vocabulary,
+    count_words,
+    read_vocabulary,
+    write_vocabulary,
+)
 from caption_gan.training.early_checks import check_disk, check_files, check_training_inputs
 from caption_gan.training.stage import steps_per_epoch, train_stage
 
@@ -93,7 +98,7 @@ def fit(config: Config, run: RunDirectory) -> TrainedRun:
     check_files(config, run)
     keras.utils.set_random_seed(config.seed)
     encoder = build_encoder(config.encoder)
-    splits = prepare_run(config, run, encoder)
+    splits, word_vectors = prepare_run(config, run, encoder)
     captions = splits["train"].captions
     tokenizer = Tokenizer(
         run.vocabulary,
@@ -106,7 +111,9 @@ def fit(config: Config, run: RunDirectory) -> TrainedRun:
 
     notes = [*splits["train"].notes, *splits["train"].skipped, *overlaps(list(splits.values()))]
     notes += describe_captions(captions, tokenizer)
-    notes += assign_word_vectors(captioner, tokenizer, config, captions)
+    if word_vectors is not None:
+        captioner.generator.embedding.assign(word_vectors.matrix)
+        notes.append(describe_coverage(word_vectors, captions))
     if strategies.is_chief():
         print("\n".join(notes), file=sys.stderr)
 
@@ -121,8 +128,10 @@ def fit(config: Config, run: RunDirectory) -> TrainedRun:
     return TrainedRun(run.path.absolute(), strategies.from_chief(evaluate))
 
 
-def prepare_run(config: Config, run: RunDirectory, encoder: Encoder) -> dict[str, PreparedSplit]:
-    """Prepares the training and validation split, and starts the run directory."""
+def prepare_run(
+    config: Config, run: RunDirectory, encoder: Encoder
+) -> tuple[dict[str, PreparedSplit], WordVectors | None]:
+    """Prepares the training and validation split, and starts the run directory; see `start_run`."""
 
     def check_steps(split: str, images: int) -> None:
         for objective in config.stages if split == "train" else []:
@@ -131,8 +140,8 @@ def prepare_run(config: Config, run: RunDirectory, encoder: Encoder) -> dict[str
     with strategies.chief_first():
         splits = prepare_splits(config, encoder, ("train", "val"), check_steps)
         check_steps("train", splits["train"].images)  # Some images may be unusable.
-        start_run(run, config, splits["train"].captions)
-    return splits
+        word_vectors = start_run(run, config, splits["train"].captions)
+    return splits, word_vectors
 
 
 def train_stages(
@@ -160,17 +169,28 @@ def train_stages(
         raise
 
 
-def start_run(run: RunDirectory, config: Config, captions: Sequence[str]) -> None:
-    """Creates the run directory with its vocabulary and settings, unless something was trained."""
-    if not strategies.is_chief():
-        return
-    remove_unfinished(run.path)
-    if run.config.is_file() and run.is_trained:
-        return
-    words = build_vocabulary(
-        captions, config.text.tokenizer, config.text.minimum_count, config.text.maximum_vocabulary
+def start_run(run: RunDirectory, config: Config, captions: Sequence[str]) -> WordVectors | None:
+    """Creates the run directory with its vocabulary and settings, unless something was trained.
+
+    Returns:
+        The pretrained word vectors that the settings name.
+
+    Raises:
+        CaptionGANError: An input does not fit the vocabulary, or the folder cannot be written.
+    """
+    text = config.text
+    if strategies.is_chief():
+        remove_unfinished(run.path)
+    # The chief has written it before the other workers come here.
+    is_written = run.config.is_file() and (run.is_trained or not strategies.is_chief())
+    words = (
+        read_vocabulary(run.vocabulary)
+        if is_written
+        else build_vocabulary(captions, text.tokenizer, text.minimum_count, text.maximum_vocabulary)
     )
-    check_training_inputs(config, words)
+    word_vectors = check_training_inputs(config, words)
+    if is_written:
+        return word_vectors
     try:
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         write_vocabulary(run.vocabulary, words)
@@ -180,6 +200,7 @@ def start_run(run: RunDirectory, config: Config, captions: Sequence[str]) -> Non
         raise CaptionGANError(
             f"run_dir: cannot write to {run.path}: {error.strerror}; choose another folder."
         ) from error
+    return word_vectors
 
 
 def describe_captions(captions: Sequence[str], tokenizer: Tokenizer) -> list[str]:
@@ -211,20 +232,13 @@ def describe_captions(captions: Sequence[str], tokenizer: Tokenizer) -> list[str
     return lines
 
 
-def assign_word_vectors(
-    captioner: Captioner, tokenizer: Tokenizer, config: Config, captions: Sequence[str]
-) -> list[str]:
-    """Loads pretrained word vectors into the generator; returns a line about their coverage."""
-    path = config.text.word_vectors
-    if path is None:
-        return []
-    vectors = load_word_vectors(path, tokenizer.vocabulary, config.seed)
-    captioner.generator.embedding.assign(vectors.matrix)
+def describe_coverage(word_vectors: WordVectors, captions: Sequence[str]) -> str:
+    """Describes how much of the vocabulary and of the captions has a pretrained vector."""
     counts = count_words(captions)
-    return [
-        f"word vectors: {vectors.coverage():.1%} of the vocabulary and "
-        f"{vectors.coverage(counts):.1%} of the words in captions have one"
-    ]
+    return (
+        f"word vectors: {word_vectors.coverage():.1%} of the vocabulary and "
+        f"{word_vectors.coverage(counts):.1%} of the words in captions have one"
+    )
 
 
 def resolve(

@@ -5,7 +5,10 @@ stands for any leading dimensions, such as [B, K].
 """
 
 import os
+from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
@@ -84,6 +87,7 @@ class Tokenizer(tf.Module):
         self._wordpiece = tf_text.WordpieceTokenizer(
             self._ids, suffix_indicator=CONTINUATION, unknown_token=SPECIAL_TOKENS[UNK_ID]
         )
+        self._spacing = _Spacing.of_tokens(self.vocabulary)
 
     @property
     def vocabulary_size(self) -> int:
@@ -126,8 +130,8 @@ class Tokenizer(tf.Module):
         token_ids = tf.convert_to_tensor(token_ids)
         ended = tf.cumsum(tf.cast(tf.equal(token_ids, END_ID), tf.int32), axis=-1) > 0
         shown = ~ended & tf.not_equal(token_ids, PAD_ID) & tf.not_equal(token_ids, START_ID)
-        tokens = self.token_strings(token_ids)
-        pieces = tf.strings.join([tf.where(_follow_without_space(tokens), "", " "), tokens])
+        spaces = self._spacing.before(token_ids) if self._spacing else " "
+        pieces = tf.strings.join([spaces, self.token_strings(token_ids)])
         if self.kind == "wordpiece":
             pieces = tf.strings.regex_replace(pieces, f"^ ?{CONTINUATION}", "")
         text = tf.strings.reduce_join(tf.where(shown, pieces, ""), axis=-1)  # [...]
@@ -135,7 +139,7 @@ class Tokenizer(tf.Module):
         # the unknown word, and a straight quotation mark may open or close.
         text = tf.strings.regex_replace(text, r" ([,.;:!?%)])", r"\1")
         text = tf.strings.regex_replace(text, r"\( ([^\p{M}\s])", r"(\1")
-        for half_width, full_width in _FULL_WIDTH.items():
+        for half_width, full_width in _FULL_WIDTH.items() if self._spacing else ():
             text = tf.strings.regex_replace(
                 text, rf"([{CHINESE_AND_JAPANESE}])\{half_width} ?", rf"\1{full_width}"
             )
@@ -238,19 +242,36 @@ class Tokenizer(tf.Module):
             )
 
 
-def _follow_without_space(tokens: tf.Tensor) -> tf.Tensor:
-    """Whether tokens [..., T] follow the one before them without a space, bool [..., T].
+class _Spacing(NamedTuple):
+    """Where spaces stand between tokens of a vocabulary with characters of unspaced scripts.
 
-    Characters of scripts without spaces do, and so do Latin words, numbers and punctuation after
-    them; these keep their spaces from each other and from words of other scripts.
+    These characters, and Latin words, numbers and punctuation beside them, follow each other
+    without a space; other neighbours keep theirs.
+
+    Attributes:
+        unspaced: bool [V]; whether a token is a character of an unspaced script.
+        joined: bool [V]; whether a token stands beside such characters without a space.
     """
-    unspaced = tf.strings.regex_full_match(
-        tokens, rf"({CONTINUATION})?[{UNSPACED}{PUNCTUATION}]\p{{M}}*"
-    )
-    joined = unspaced | tf.strings.regex_full_match(tokens, r".*[\p{Latin}\p{N}].*|[^\pL\pN]+")
 
-    def before(values: tf.Tensor) -> tf.Tensor:
-        leading = tf.zeros_like(values[..., :1])
-        return tf.concat([leading, values[..., :-1]], axis=-1)
+    unspaced: np.ndarray
+    joined: np.ndarray
 
-    return (before(unspaced) & joined) | (before(joined) & unspaced)
+    @classmethod
+    def of_tokens(cls, tokens: Sequence[str]) -> "_Spacing | None":
+        """Returns the spacing of a vocabulary; None if all its tokens stand between spaces."""
+        with tf.init_scope():
+            unspaced = tf.strings.regex_full_match(
+                tokens, rf"({CONTINUATION})?[{UNSPACED}{PUNCTUATION}]\p{{M}}*"
+            ).numpy()
+            beside = tf.strings.regex_full_match(tokens, r".*[\p{Latin}\p{N}].*|[^\pL\pN]+").numpy()
+        return cls(unspaced, unspaced | beside) if unspaced.any() else None
+
+    def before(self, token_ids: tf.Tensor) -> tf.Tensor:
+        """Returns the space, or nothing, that stands before each token; string [..., T]."""
+        unspaced, joined = (tf.gather(values, token_ids) for values in self)
+
+        def previous(values: tf.Tensor) -> tf.Tensor:
+            return tf.concat([tf.zeros_like(values[..., :1]), values[..., :-1]], axis=-1)
+
+        is_joined = (previous(unspaced) & joined) | (previous(joined) & unspaced)
+        return tf.where(is_joined, "", " ")

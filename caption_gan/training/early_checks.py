@@ -16,7 +16,7 @@ from caption_gan.errors import CaptionGANError
 from caption_gan.models.dual_encoder import load_dual_encoder
 from caption_gan.run import RunDirectory
 from caption_gan.storage.atomic import check_writable
-from caption_gan.text.embeddings import load_word_vectors, vector_size
+from caption_gan.text.embeddings import WordVectors, load_word_vectors, vector_size
 from caption_gan.text.tokenizer import Tokenizer
 from caption_gan.text.vocabulary import write_vocabulary
 
@@ -50,18 +50,22 @@ def check_files(config: Config, run: RunDirectory) -> None:
     strategies.from_chief(check_dual_encoder)  # Only the chief evaluates.
 
 
-def check_training_inputs(config: Config, vocabulary: Sequence[str]) -> None:
+def check_training_inputs(config: Config, vocabulary: Sequence[str]) -> WordVectors | None:
     """Checks what depends on the vocabulary, and the service that makes batches.
 
     Args:
         config: Settings of the run.
         vocabulary: All entries, before they are written.
 
+    Returns:
+        The pretrained word vectors that the settings name.
+
     Raises:
         CaptionGANError: Words of files are not in the vocabulary, or the service does not answer.
     """
+    word_vectors = None
     if config.text.word_vectors is not None:
-        load_word_vectors(config.text.word_vectors, vocabulary)
+        word_vectors = load_word_vectors(config.text.word_vectors, vocabulary, config.seed)
     if config.data.corpora:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "vocabulary.txt"
@@ -70,6 +74,7 @@ def check_training_inputs(config: Config, vocabulary: Sequence[str]) -> None:
             check_corpora(config.data.corpora, config.data.encoding, tokenizer)
     if config.data.service is not None:
         wait_for_dispatcher(config.data.service, with_worker=True)
+    return word_vectors
 
 
 def check_disk(captioner: keras.Model, run: RunDirectory) -> None:

@@ -160,23 +160,22 @@ def test_start_waits_for_a_first_version(base_path, publish, polls, caplog):
 
 def test_a_waiting_start_reminds_the_operator(base_path, polls, caplog, monkeypatch):
     monkeypatch.setattr("serving.manager.REMINDER_SECONDS", POLL)
-    manager = ModelManager(configuration(model_config(base_path)), POLL)
-    with ThreadPoolExecutor() as pool:
-        started = pool.submit(manager.start)
-        polls.wait_for(6)
-        manager.stop()
-        with pytest.raises(ServingError):
-            started.result(20)
+    stop_while_waiting(base_path, polls, 6)
     reminders = [text for text in caplog.messages if "Waiting for a first version" in text]
     assert len(reminders) >= 2
     assert all(str(base_path) in text for text in reminders)
 
 
 def test_stop_ends_a_waiting_start(base_path, polls):
+    stop_while_waiting(base_path, polls, 2)
+
+
+def stop_while_waiting(base_path, polls, count: int) -> None:
+    """Starts a manager without a version, and stops it after a number of polls."""
     manager = ModelManager(configuration(model_config(base_path)), POLL)
     with ThreadPoolExecutor() as pool:
         started = pool.submit(manager.start)
-        polls.wait_for(2)
+        polls.wait_for(count)
         manager.stop()
         with pytest.raises(ServingError):
             started.result(20)

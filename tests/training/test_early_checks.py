@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -115,8 +116,14 @@ def test_files_that_can_be_used(tmp_path):
     config, run = resolve([*SMALL, f"--run_dir={tmp_path / 'run'}", *settings])
     check_files(config, run)
     assert not run.path.exists()
-    start_run(run, config, CAPTIONS)
+    started = start_run(run, config, CAPTIONS)
     assert run.read_config() == config
+    run.best_weights.touch()
+    continued = start_run(run, config, ["other words"])
+    for word_vectors in (started, continued):
+        found = dict(zip(word_vectors.words, word_vectors.found, strict=True))
+        assert [word for word, is_found in found.items() if is_found] == ["red"]
+        np.testing.assert_array_equal(word_vectors.matrix, started.matrix)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")

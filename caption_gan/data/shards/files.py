@@ -10,6 +10,7 @@ order, by several machines, and again if one is damaged.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -193,7 +194,7 @@ class PreparedSplit:
         """All captions of all images."""
         return [caption for image in self.index for caption in image.captions]
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """Digest of images and captions; their order and place do not matter."""
         images = sorted((image.digest, *image.captions) for image in self.index)
