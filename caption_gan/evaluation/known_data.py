@@ -53,8 +53,8 @@ def describe_difference(
 
 def training_split(
     config: Config, encoder: Encoder, known: Mapping[str, Mapping[str, Any]]
-) -> list[PreparedSplit]:
-    """The training split if it is prepared, else its earlier shards, or nothing.
+) -> PreparedSplit | None:
+    """The training split if it is prepared, else its earlier shards if they are still there.
 
     Args:
         config: Settings of the run.
@@ -63,9 +63,9 @@ def training_split(
     """
     prepared = split_if_prepared(config, encoder, "train")
     if prepared is not None:
-        return [prepared]
+        return prepared
     try:
         earlier = read_complete_split(known["train"]["shards"], "train")
     except (KeyError, CaptionGANError):
-        return []
-    return [earlier] if earlier.digest == known["train"]["digest"] else []
+        return None
+    return earlier if earlier.digest == known["train"]["digest"] else None

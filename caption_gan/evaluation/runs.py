@@ -75,7 +75,7 @@ def evaluate_run(
     decoder = TextDecoder(captioner, tokenizer, config.decoding, config.seed)
     images = caption_images(decoder, batches, examples)
     training = training_split(config, captioner.encoder, known)
-    captions = training[0].captions if training else None
+    captions = training.captions if training is not None else None
     scores = score_images(images, config, fact_checker, captions, dual_encoder)
 
     frontier: dict[str, Points] = {}
@@ -99,7 +99,7 @@ def evaluate_run(
 
     evaluation = Evaluation.of_scores(split, images, scores, config, frontier)
     notes = list(dict.fromkeys([*notes, *prepared.notes, *prepared.skipped]))
-    data = {part.split: describe_data(part) for part in (*training, prepared)}
+    data = {part.split: describe_data(part) for part in (training, prepared) if part is not None}
     command = ["python", "-m", "caption_gan.evaluate", str(run.path), "--split", split, *changes]
     _write(run, config, evaluation, data, notes, shlex.join(command))
     return evaluation

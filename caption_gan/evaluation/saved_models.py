@@ -131,7 +131,7 @@ def evaluate_saved_model(path: Path, config: Config, split: str) -> Evaluation:
     examples = list(read_examples(prepared))
     images = captioner.caption(examples, config.seed)
     training = training_split(config, encoder, known)
-    captions = training[0].captions if training else None
+    captions = training.captions if training is not None else None
     fact_checker = build_fact_checker(config.data)
     scores = score_images(images, config, fact_checker, captions, dual_encoder)
     return Evaluation.of_scores(split, images, scores, config, {})
