@@ -136,7 +136,7 @@ METRICS = (
         "share of tokens, punctuation included, that repeat the token or n-gram just before",
         "lower",
         _MAIN | _MONITOR,
-        headline="repeated words",
+        headline="repeated tokens",
         bound="repeated_token_rate",
     ),
     MetricDescription(
