@@ -198,7 +198,7 @@ def _unmarked_encoding(read: Callable[[], Iterable[bytes]], encoding: str | None
 
 def _decodable_surplus(text: str) -> int:
     """Returns the number of characters beyond ASCII, less twice the number of undecodable ones."""
-    others = sum(not character.isascii() for character in text)
+    others = len(text) - len(text.encode("ascii", "ignore"))
     return others - 3 * text.count("\ufffd")
 
 
