@@ -84,7 +84,7 @@ def fit(
     Settings are those of `python -m caption_gan.fit --help`. A `run_dir` that exists is continued.
 
         caption_gan.fit("configs/scenes.yaml", run_dir="runs/scenes")
-        caption_gan.fit(seed=1, data={"train_images": 500}, maximum_likelihood={"epochs": 3})
+        caption_gan.fit(seed=1, stages=["maximum_likelihood"], data={"train_images": 500})
 
     Args:
         config: Settings: a YAML file, a `Config`, or None for the defaults.

@@ -25,6 +25,7 @@ SMALL = [
     "--text.minimum_count=1",
     "--maximum_likelihood.batch_size=8",
     "--logging.images=2",
+    "--stages=[maximum_likelihood]",  # A stage with a critic takes half a minute to compile.
 ]
 
 

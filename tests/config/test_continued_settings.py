@@ -26,7 +26,6 @@ VALID_WITH_THE_RUNS = {
         ["--stages=[wgan_gp]", "--wgan_gp.train_encoder=true"],
         ["--stages+=maximum_likelihood"],
     ),
-    "corpora": ([GAN], ["--data.corpora=[c.txt]"]),
     "train_encoder": (["--wgan_gp.train_encoder=true"], ["--stages=[wgan_gp]"]),
     "mismatched_negatives": (
         ["--wgan_gp.mismatched_negatives=0"],
