@@ -1,4 +1,4 @@
-"""What `wgan_gp` and `policy_gradient` share around their updates: schedules, batches, metrics.
+"""What `wgan_gp` and `policy_gradient` share around their updates: the critic and its batches.
 
 The algorithms themselves are in those two files.
 
@@ -17,21 +17,15 @@ from caption_gan.config.adversarial import AdversarialConfig
 from caption_gan.distribution import precision, replicas
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.critics.critic import build_critic
-from caption_gan.models.decoding import sampling
-from caption_gan.models.decoding.decoder import DecodingOptions
 from caption_gan.models.encoders.encoder import Regions
-from caption_gan.models.trace_scopes import GENERATOR_UPDATE, trace_scope
-from caption_gan.text.vocabulary import PAD_ID, START_ID
-from caption_gan.training import losses
 from caption_gan.training.objectives.negatives import most_similar
-from caption_gan.training.objectives.trainer import Trainer
-from caption_gan.training.optimizers import Adam, build_optimizer
+from caption_gan.training.objectives.sampling_trainer import SamplingTrainer
+from caption_gan.training.optimizers import Adam
 from caption_gan.training.rewards.critic import CriticScore
 from caption_gan.training.weight_constraints import constrain
 
 TRAINS_CRITIC = "critic alone"
 TRAINS_GENERATOR = "critic and generator"
-GENERATOR_METRICS = ("loss", "mle_loss", "generator_gradient_norm")
 CRITIC_METRICS = (
     "critic_loss",
     "penalty",
@@ -41,7 +35,7 @@ CRITIC_METRICS = (
 )
 
 
-class AdversarialTrainer(Trainer):
+class AdversarialTrainer(SamplingTrainer):
     """Base of the objectives with a critic; builds the critic that the settings describe.
 
     Args:
@@ -67,35 +61,24 @@ class AdversarialTrainer(Trainer):
         self.critic: Any = None
         self.critic_score: Any = None
         self.unconditional_share = config.unconditional_share if reads_corpora else 0.0
-        names = list(GENERATOR_METRICS)
         if config.has_critic:
             self.critic = build_critic(config.critic, captioner.generator)
             constrain(self.critic.trainable_variables, config.constraint, config.clip_value)
             self.critic_score = CriticScore(self.critic, self.unconditional_share)
-            names += CRITIC_METRICS
-        self.means = {name: replicas.Mean(name=name) for name in names}
-        self.built = True
+            for name in CRITIC_METRICS:
+                self.means[name] = replicas.Mean(name=name)
 
     def build_optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
         """AdamW for the generator and Adam for the critic."""
-        config = self.config
-        optimizer = build_optimizer(
-            max(self.steps - config.generator_warmup_steps, 1),
-            learning_rate=config.learning_rate,
-            matrix_learning_rate=0.0,
-            warmup_fraction=0.05,
-            weight_decay=0.0,
-            gradient_clip=config.gradient_clip,
-        )
         # Low momentum: the critic's target moves, because the generator is trained meanwhile.
         critic_optimizer = Adam(
-            config.critic_learning_rate,
+            self.config.critic_learning_rate,
             beta_1=0.5,
             beta_2=0.9,
-            global_clipnorm=config.gradient_clip,
+            global_clipnorm=self.config.gradient_clip,
         )
         return {
-            "optimizer": optimizer,
+            **super().build_optimizers(),
             "critic_optimizer": precision.scaled(critic_optimizer),
         }
 
@@ -109,7 +92,6 @@ class AdversarialTrainer(Trainer):
         """Sets both optimizers; see `Trainer.compile`."""
         super().compile(optimizer, steps_per_execution, jit_compile)
         self.critic_optimizer = critic_optimizer
-        optimizer.build(self.generator_variables)
         critic_optimizer.build(self.critic.trainable_variables if self.critic else [])
 
     @property
@@ -124,21 +106,6 @@ class AdversarialTrainer(Trainer):
     def trained_state(self) -> list[keras.Variable]:
         """Weights and optimizer states, the critic's included."""
         return [*super().trained_state, *self.critic_optimizer.variables]
-
-    @staticmethod
-    def monitored_metric(facts_are_known: bool) -> str:
-        """Fact accuracy of samples if known, else CIDEr: this training changes the samples."""
-        return "val_sample_fact_accuracy" if facts_are_known else "val_CIDEr"
-
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        return list(self.means.values())
-
-    @property
-    def generator_variables(self) -> list[keras.Variable]:
-        """What a generator update trains."""
-        network = self.captioner if self.config.train_encoder else self.captioner.generator
-        return network.trainable_variables
 
     @property
     def updates_per_step(self) -> int:
@@ -165,24 +132,6 @@ class AdversarialTrainer(Trainer):
     def warmup_done(self) -> bool:
         """Whether all later steps train the generator."""
         return self.step_kind in (None, TRAINS_GENERATOR)
-
-    @property
-    def progress(self) -> tf.Tensor:
-        """Share of the generator's training that is done, in [0, 1]."""
-        done = tf.cast(self.optimizer.iterations, tf.float32)
-        return tf.minimum(done / max(self.steps - self.config.generator_warmup_steps, 1), 1.0)
-
-    def draw_seed(self) -> tf.Tensor:
-        """Two new integers [2] for stateless random operations."""
-        # Decoding adds the time step to the second one; without the factor, that would be the
-        # seed of a later call.
-        return tf.cast(self.seed_generator.next(), tf.int32) * [1, 1024]
-
-    def sample_captions(self, regions: Regions, length: int, seed: tf.Tensor) -> tf.Tensor:
-        """Samples captions [N, K, T] from the generator, with start token and padding."""
-        options = DecodingOptions(length, samples=self.config.captions)
-        decoded = sampling.sample(self.captioner.generator, regions, options, seed)
-        return tf.pad(decoded.token_ids, [[0, 0], [0, 0], [1, 0]], constant_values=START_ID)
 
     def mismatched_captions(self, real: tf.Tensor) -> tf.Tensor:
         """For each image real captions [N, K, T] of another image of the whole batch."""
@@ -247,70 +196,16 @@ class AdversarialTrainer(Trainer):
         self,
         batch: dict[str, tf.Tensor],
         regions: Regions,
-        adversarial_loss: Callable[[Regions], tf.Tensor],
-    ) -> None:
-        """Updates the generator on its adversarial and maximum-likelihood loss, after the warm-up.
+        sample_loss: Callable[[Regions], tf.Tensor],
+    ) -> tf.Tensor:
+        """Updates the generator, after the critic's warm-up; see `SamplingTrainer`."""
 
-        Args:
-            batch: The step's images and captions.
-            regions: [N, R, D], without a gradient.
-            adversarial_loss: From regions [N, R, D], with a gradient if the encoder is trained, to
-                a scalar.
-        """
-
-        @trace_scope(GENERATOR_UPDATE)
         def update() -> tf.Tensor:
-            loss_scale = self.optimizer.scale_loss(1.0)
-            with tf.GradientTape() as tape:
-                seen = self.captioner.regions(batch, True) if self.config.train_encoder else regions
-                mle_loss = self.mle_loss(seen, batch["token_ids"])
-                start, end = self.config.mle_weight, self.config.mle_weight_end
-                mle_weight = start + (end - start) * self.progress
-                loss = adversarial_loss(seen) + mle_weight * mle_loss
-                scaled_loss = loss_scale * loss
-            variables = self.generator_variables
-            gradients = replicas.mean(tape.gradient(scaled_loss, variables))
-            self.optimizer.apply(gradients, variables)
-            self.update_metrics(
-                loss_scale,
-                loss=loss,
-                mle_loss=mle_loss,
-                generator_gradient_norm=tf.linalg.global_norm(gradients) / loss_scale,
-            )
-            return loss
+            return super(AdversarialTrainer, self).update_generator(batch, regions, sample_loss)
 
         if self.critic is None or self.traced_step_kind == TRAINS_GENERATOR:
-            update()
-        elif self.traced_step_kind is None:
-            is_warm = self.critic_optimizer.iterations > self.warmup_updates
-            tf.cond(is_warm, update, lambda: tf.constant(0.0))
-
-    def mle_loss(self, regions: Regions, real: tf.Tensor, training: bool = True) -> tf.Tensor:
-        """Cross-entropy of real captions in nats per token; without noise outside training."""
-        generator = self.captioner.generator
-        inputs, targets = real[..., :-1], real[..., 1:]
-        images, captions = tf.unstack(tf.shape(inputs)[:2])
-        noise = tf.zeros([images, captions, generator.noise_size])
-        if training:
-            noise = sampling.draw_noise(generator, images, captions, self.draw_seed())
-        logits = generator(regions.features, inputs, noise, regions.mask, training=training)
-        return losses.cross_entropy(logits, targets, targets != PAD_ID)
-
-    def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Cross-entropy of a validation batch, comparable to that of `maximum_likelihood`."""
-        regions, real = self.captioner.regions(batch), batch["token_ids"]
-        self.update_metrics(loss=self.mle_loss(regions, real, training=False))
-        return {"loss": self.means["loss"].result()}
-
-    def update_metrics(self, loss_scale: tf.Tensor | float = 1.0, **values: tf.Tensor) -> None:
-        """Takes values of a step into the means of the epoch.
-
-        Args:
-            loss_scale: Scale of the loss. While it can be lowered, a value that is not finite only
-                means that the scale was too large, and is left out.
-            **values: Scalars by name.
-        """
-        means = tf.unstack(replicas.mean(tf.stack(list(values.values()))), num=len(values))
-        for name, value in zip(values, means, strict=True):
-            counts = tf.math.is_finite(value) | (loss_scale <= 1.0)
-            self.means[name].update_state(tf.where(counts, value, 0.0), counts)
+            return update()
+        if self.traced_step_kind == TRAINS_CRITIC:
+            return tf.constant(0.0)
+        is_warm = self.critic_optimizer.iterations > self.warmup_updates
+        return tf.cond(is_warm, update, lambda: tf.constant(0.0))
