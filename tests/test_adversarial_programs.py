@@ -26,6 +26,7 @@ ADVERSARIAL = [
     *(f"--{stage}.{setting}" for stage in STAGES for setting in ("epochs=2", "batch_size=8")),
     *(f"--{stage}.critic_updates=2" for stage in STAGES),
     *(f"--{stage}.critic_warmup_steps=1" for stage in STAGES),
+    *("--self_play.epochs=2", "--self_play.batch_size=8", "--self_play.opponent_steps=2"),
 ]
 
 
@@ -114,7 +115,7 @@ def test_a_run_that_has_ended_is_only_evaluated(trained):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["wgan_gp", "self_critical"])
+@pytest.mark.parametrize("stage", ["wgan_gp", "self_critical", "self_play"])
 def test_other_objectives(stage, tmp_path, arguments):
     run = RunDirectory(tmp_path / "run")
     stages = f"--stages=[maximum_likelihood,{stage}]"

@@ -33,6 +33,7 @@ STAGES = {
     ],
     "policy_gradient": ["--policy_gradient.constraint=spectral_norm"],
     "self_critical": [],
+    "self_play": ["--self_play.train_encoder=true"],
     "self_critical, with a critic": ["--self_critical.rewards={critic: 0.5, cider: 0.5}"],
 }
 
@@ -40,7 +41,7 @@ STAGES = {
 def command(run: RunDirectory, cache: Path, name: str) -> list[str]:
     objective = name.partition(",")[0]
     stages = ["maximum_likelihood"]
-    if objective in ("wgan_gp", "policy_gradient", "self_critical"):
+    if objective in ("wgan_gp", "policy_gradient", "self_critical", "self_play"):
         stages.append(objective)
     return [
         *(sys.executable, "-m", "caption_gan.fit", *SMALL, *ADVERSARIAL, *STAGES[name]),

@@ -66,7 +66,7 @@ def configuration(size: str, objective: str, settings: Sequence[str] = ()) -> Co
         f"--{objective}.batch_size={images}",
         f"--{objective}.captions={captions}",
     ]
-    if objective != "maximum_likelihood":
+    if objective not in ("maximum_likelihood", "self_play"):
         # Without a warm-up the first step trains the generator too.
         arguments.append(f"--{objective}.critic_updates={updates}")
         arguments.append(f"--{objective}.critic_warmup_steps=0")

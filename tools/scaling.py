@@ -13,7 +13,6 @@ import keras
 from random_trainer import sizes_of
 from step_costs import FLOAT, Sizes, critic_weights, generator_weights, step, training_state_bytes
 
-from caption_gan.config.objectives import OBJECTIVES
 from caption_gan.config.run import Config
 from caption_gan.models.encoders.encoder import build_encoder
 from caption_gan.settings import read_config
@@ -133,7 +132,7 @@ def main() -> None:
         print(f"\n{data.name}, {data.captions:,} captions: minutes per pass over {images:,} images")
         print(f"{'':20}{'images':>8}{'Tflop':>8}{'executed':>10}", end="")
         print(*(f"{f'{devices} {device.name}':>13}" for device in DEVICES for devices in counts))
-        for objective in OBJECTIVES:
+        for objective in EXECUTED:
             sizes = sizes_of(config, objective, data.vocabulary, *encoder.regions_shape)
             cost = step_cost(config, objective, sizes, encoder)
             print(f"{objective:20}{cost.images:8}{cost.operations / 1e12:8.2f}", end="")

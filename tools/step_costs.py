@@ -237,6 +237,11 @@ def step(objective: str, sizes: Sizes, has_critic: bool = True, muon: bool = Fal
     if objective == "maximum_likelihood":
         extra = muon_orthogonalization(sizes) if muon else Cost()
         return total(iter((teacher_forcing(sizes), extra)))
+    if objective == "self_play":
+        # Real and generated captions, by the opponent and by the generator.
+        both = replace(sizes, captions=2 * sizes.captions)
+        passes = [teacher_forcing(both, INFERENCE), teacher_forcing(both)]
+        return total(iter([decode(sizes), *passes, teacher_forcing(sizes)]))
     updates = sizes.critic_updates if has_critic else 0
     everything = replace(sizes, images=sizes.images * max(updates, 1))
     costs = [

@@ -16,6 +16,7 @@ from caption_gan.config.adversarial import (
     WGANGPConfig,
 )
 from caption_gan.config.objective_config import ObjectiveConfig, Rate
+from caption_gan.config.self_play import SelfPlayConfig
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,14 @@ class ObjectiveSettings:
         wgan_gp: Settings of the objective `wgan_gp`.
         policy_gradient: Settings of the objective `policy_gradient`.
         self_critical: Settings of the objective `self_critical`.
+        self_play: Settings of the objective `self_play`.
     """
 
     maximum_likelihood: MaximumLikelihoodConfig = field(default_factory=MaximumLikelihoodConfig)
     wgan_gp: WGANGPConfig = field(default_factory=WGANGPConfig)
     policy_gradient: PolicyGradientConfig = field(default_factory=PolicyGradientConfig)
     self_critical: SelfCriticalConfig = field(default_factory=SelfCriticalConfig)
+    self_play: SelfPlayConfig = field(default_factory=SelfPlayConfig)
 
     def objective(self, name: str) -> Any:
         """The settings of the objective of that name, a subclass of `ObjectiveConfig`."""

@@ -208,7 +208,7 @@ def training_batches(
 def collapse_monitor(
     logs: Path, config: Config, trainer: Trainer, validation: CaptionValidation
 ) -> CollapseMonitor | None:
-    """Watches samples for signs of collapse while a critic trains the generator."""
+    """Watches samples for signs of collapse, for objectives that train on samples."""
     if not trainer.config.watches_for_collapse:
         return None
     return CollapseMonitor(

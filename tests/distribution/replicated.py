@@ -20,6 +20,7 @@ from caption_gan.config.adversarial import (
 )
 from caption_gan.config.objective_config import ObjectiveConfig
 from caption_gan.config.objectives import MaximumLikelihoodConfig
+from caption_gan.config.self_play import SelfPlayConfig
 from caption_gan.distribution import precision, replicas, strategies
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.encoders.convolutional import ConvolutionalEncoder
@@ -53,6 +54,14 @@ OBJECTIVES: dict[str, ObjectiveConfig] = {
     "policy_gradient": PolicyGradientConfig(**SHARED, constraint="spectral_norm"),
     "self_critical": SelfCriticalConfig(**SHARED, rewards=RewardWeights(critic=0.5, cider=0.5)),
     "self_critical, without a critic": SelfCriticalConfig(**SHARED | {"batch_size": IMAGES}),
+    "self_play": SelfPlayConfig(
+        batch_size=IMAGES,
+        captions=CAPTIONS,
+        opponent_steps=2,
+        gradient_clip=0.1,
+        learning_rate=1e-2,
+        train_encoder=True,
+    ),
     "mixed_float16": WGANGPConfig(**SHARED),
     "maximum_likelihood, together": MaximumLikelihoodConfig(
         batch_size=IMAGES, matrix_learning_rate=0

@@ -19,6 +19,7 @@ from caption_gan.config.adversarial import (
 )
 from caption_gan.config.objective_config import ObjectiveConfig
 from caption_gan.config.objectives import MaximumLikelihoodConfig
+from caption_gan.config.self_play import SelfPlayConfig
 from caption_gan.distribution import precision
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.critics.critic import build_critic
@@ -34,6 +35,7 @@ OBJECTIVES: dict[str, ObjectiveConfig] = {
     "maximum_likelihood": MaximumLikelihoodConfig(scheduled_sampling=0.5),
     "wgan_gp": WGANGPConfig(**SHARED),
     "policy_gradient": PolicyGradientConfig(**SHARED),
+    "self_play": SelfPlayConfig(opponent_steps=2),
     "self_critical": SelfCriticalConfig(**WITHOUT_CRITIC),
     "with a critic": SelfCriticalConfig(
         **SHARED | {"captions": 2, "rewards": RewardWeights(critic=0.5, cider=0.5)}
@@ -42,7 +44,7 @@ OBJECTIVES: dict[str, ObjectiveConfig] = {
 # The last one has the parts of both slow ones.
 SOME_SLOW = [
     pytest.param(name, marks=pytest.mark.slow)
-    if name in ("policy_gradient", "self_critical")
+    if name in ("policy_gradient", "self_play", "self_critical")
     else name
     for name in OBJECTIVES
 ]

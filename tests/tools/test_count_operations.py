@@ -80,7 +80,7 @@ def test_numbers_of_parameters(costs):
         "maximum_likelihood",
         *(
             pytest.param(name, marks=pytest.mark.slow)  # Tracing takes long.
-            for name in ("wgan_gp", "policy_gradient", "self_critical")
+            for name in ("wgan_gp", "policy_gradient", "self_critical", "self_play")
         ),
     ],
 )

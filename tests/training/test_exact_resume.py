@@ -18,6 +18,7 @@ from caption_gan.config.adversarial import PolicyGradientConfig, SelfCriticalCon
 from caption_gan.config.objective_config import ObjectiveConfig
 from caption_gan.config.objectives import MaximumLikelihoodConfig
 from caption_gan.config.run import MonitorConfig
+from caption_gan.config.self_play import SelfPlayConfig
 from caption_gan.distribution import precision
 from caption_gan.training.checkpoints import TrainingCheckpoint
 from caption_gan.training.collapse_monitor import CollapseMonitor
@@ -31,6 +32,8 @@ STAGES: dict[str, ObjectiveConfig] = {
     "mixed_float16": WGANGPConfig(**SHARED),
     "policy_gradient": PolicyGradientConfig(**SHARED),
     "self_critical": SelfCriticalConfig(**SHARED | {"captions": 2}),
+    # The opponent changes after the stop.
+    "self_play": SelfPlayConfig(batch_size=2, opponent_steps=3),
 }
 STEPS, STOPPED = 4, 2
 
@@ -141,6 +144,16 @@ def test_continued_equals_uninterrupted(name, step_batch, tmp_path):
     assert continued.done == (0, STOPPED)
     assert continued.train().agrees_with(expected)
     assert int(expected.monitor.rollbacks) == 1
+
+
+def test_self_play_continues_against_the_same_opponent(step_batch, tmp_path):
+    expected = stopped("self_play", tmp_path, step_batch)
+    for lost in (False, True):
+        shutil.copytree(tmp_path / "killed", tmp_path / f"killed {lost}")
+        continued = Stage("self_play", tmp_path / f"killed {lost}", step_batch, seed=9)
+        if lost:
+            continued.model.opponent.set_weights(captioner(seed=9).get_weights())
+        assert continued.train().agrees_with(expected) != lost
 
 
 def lose_nothing(stage: Stage) -> None:

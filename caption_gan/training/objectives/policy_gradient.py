@@ -20,11 +20,10 @@ from caption_gan.config.adversarial import PolicyGradientConfig
 from caption_gan.distribution import replicas
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding import sampling
-from caption_gan.models.decoding.constraints import mask_special_tokens
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.trace_scopes import REWARD, trace_scope
-from caption_gan.text.vocabulary import END_ID, PAD_ID
 from caption_gan.training import losses
+from caption_gan.training.objectives.sampling_trainer import token_log_probabilities
 from caption_gan.training.objectives.wgan_gp import WGANGP
 from caption_gan.training.rewards.reward import build_rewards
 
@@ -91,14 +90,7 @@ class PolicyGradient(WGANGP):
             seed: The seed [2] they were sampled with: the same noise gives the same distribution.
         """
         generator = self.captioner.generator
-        images, captions, length = tf.unstack(tf.shape(sampled))
+        images, captions = tf.unstack(tf.shape(sampled)[:2])
         noise = sampling.draw_noise(generator, images, captions, seed)
-        inputs, targets = sampled[..., :-1], sampled[..., 1:]  # [N, K, T - 1]
-        logits = generator(regions.features, inputs, noise, regions.mask)
-        logits = mask_special_tokens(logits)
-        # The last position is always the end token, which was not sampled.
-        was_sampled = (targets != PAD_ID) & (tf.range(length - 1) < length - 2)
-        log_probabilities = -tf.nn.sparse_softmax_cross_entropy_with_logits(
-            tf.where(was_sampled, targets, END_ID), logits
-        )
+        log_probabilities, was_sampled = token_log_probabilities(generator, regions, sampled, noise)
         return losses.policy_loss(log_probabilities, advantages, was_sampled)

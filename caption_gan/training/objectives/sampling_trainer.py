@@ -12,10 +12,12 @@ from caption_gan.config.objective_config import ObjectiveConfig
 from caption_gan.distribution import replicas
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding import sampling
+from caption_gan.models.decoding.constraints import mask_special_tokens
 from caption_gan.models.decoding.decoder import DecodingOptions
 from caption_gan.models.encoders.encoder import Regions
+from caption_gan.models.generators.generator import Generator
 from caption_gan.models.trace_scopes import GENERATOR_UPDATE, trace_scope
-from caption_gan.text.vocabulary import PAD_ID, START_ID
+from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID, UNK_ID
 from caption_gan.training import losses
 from caption_gan.training.objectives.trainer import Trainer
 from caption_gan.training.optimizers import build_optimizer
@@ -85,10 +87,23 @@ class SamplingTrainer(Trainer):
         # seed of a later call.
         return tf.cast(self.seed_generator.next(), tf.int32) * [1, 1024]
 
-    def sample_captions(self, regions: Regions, length: int, seed: tf.Tensor) -> tf.Tensor:
-        """Samples captions [N, K, T] from the generator, with start token and padding."""
+    def sample_captions(
+        self,
+        regions: Regions,
+        length: int,
+        seed: tf.Tensor,
+        generator: Generator | None = None,
+    ) -> tf.Tensor:
+        """Samples captions [N, K, T], with start token and padding.
+
+        Args:
+            regions: [N, R, D].
+            length: T.
+            seed: Two integers [2]; see `draw_seed`.
+            generator: Default: the one in training.
+        """
         options = DecodingOptions(length, samples=self.config.captions)
-        decoded = sampling.sample(self.captioner.generator, regions, options, seed)
+        decoded = sampling.sample(generator or self.captioner.generator, regions, options, seed)
         return tf.pad(decoded.token_ids, [[0, 0], [0, 0], [1, 0]], constant_values=START_ID)
 
     @trace_scope(GENERATOR_UPDATE)
@@ -157,3 +172,29 @@ class SamplingTrainer(Trainer):
         for name, value in zip(values, means, strict=True):
             counts = tf.math.is_finite(value) | (loss_scale <= 1.0)
             self.means[name].update_state(tf.where(counts, value, 0.0), counts)
+
+
+def token_log_probabilities(
+    generator: Generator, regions: Regions, captions: tf.Tensor, noise: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Log-probabilities with which `sampling.sample` draws the tokens of captions.
+
+    Args:
+        generator: Predicts the tokens.
+        regions: [N, R, D].
+        captions: [N, K, T].
+        noise: [N, K, Z].
+
+    Returns:
+        [N, K, T - 1], and which of them count, bool of the same shape: the token for unknown words
+        is never drawn, and the last position is always the end token.
+    """
+    inputs, targets = captions[..., :-1], captions[..., 1:]  # [N, K, T - 1]
+    logits = generator(regions.features, inputs, noise, regions.mask)
+    logits = mask_special_tokens(logits)
+    counts = (targets != PAD_ID) & (targets != UNK_ID)
+    counts &= tf.range(tf.shape(targets)[-1]) < tf.shape(targets)[-1] - 1
+    log_probabilities = -tf.nn.sparse_softmax_cross_entropy_with_logits(
+        tf.where(counts, targets, END_ID), logits
+    )
+    return log_probabilities, counts

@@ -150,6 +150,11 @@ class Trainer(keras.Model):
         """Whether `step_kind` no longer changes."""
         return True
 
+    def after_step(self) -> None:
+        """Updates copies of the weights; runs after each step, outside of the replicas."""
+        if self.average:
+            self.average.update(tf.cast(self.optimizer.iterations, tf.float32))
+
     def make_train_function(self, force: bool = False) -> None:
         """Makes `train_function(iterator, steps)`, which returns metrics by name.
 
@@ -210,8 +215,7 @@ class Trainer(keras.Model):
                 }
             else:
                 metrics = train_step(next(iterator))
-            if self.average:
-                self.average.update(tf.cast(self.optimizer.iterations, tf.float32))
+            self.after_step()
             return metrics
 
         def execute(iterator: Iterator[Any], steps: tf.Tensor | None, kind: str | None) -> Any:
