@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument(
         "--frontier",
         action="store_true",
-        help="sample at many temperatures, for the quality-diversity frontier",
+        help="sample at many temperatures and from many nuclei, for the quality-diversity frontier",
     )
     parser.add_argument(
         "--dual_encoder",
@@ -157,7 +157,8 @@ def evaluate_captioner(
     Args:
         path: The run directory, which receives the results, or the SavedModel.
         split: `val`, `test` or `train`.
-        frontier: Whether to sample a run's captions at many temperatures, for the frontier.
+        frontier: Whether to sample a run's captions at many temperatures and from many nuclei, for
+            the frontier.
         changes: Settings that replace those of the run, as on a command line.
     """
     path = local_path(path)

@@ -61,6 +61,7 @@ class RunDirectory:
         self.best_weights = self.checkpoints / "best.weights.h5"
         self.critic_weights = self.checkpoints / "critic.weights.h5"
         self.history = self.checkpoints / "history.json"
+        self.step_curves = self.checkpoints / "step_curves.json"
         self.logs = self.path / "logs"
         self.metrics = self.path / "metrics.json"
         self.captions = self.path / "captions.jsonl"
@@ -140,6 +141,10 @@ class RunDirectory:
         """Returns the SHA-256 of the best weights, which `metrics.json` records."""
         with self.best_weights.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def read_step_curves(self) -> dict[str, list[dict[str, float]]]:
+        """Returns training metrics over every few steps, by stage; see `callbacks.StepCurves`."""
+        return json.loads(self.step_curves.read_text()) if self.step_curves.is_file() else {}
 
     def read_history(self) -> dict[str, list[dict[str, float]]]:
         """Returns the metrics of each epoch so far, by stage."""

@@ -6,7 +6,8 @@ import shutil
 import pytest
 import tensorflow as tf
 
-from caption_gan.evaluation import frontier
+from caption_gan.evaluation import critic_judgement, runs
+from caption_gan.evaluation.frontier import Grid
 from caption_gan.evaluation.stage_comparison import load_critic
 from caption_gan.run import RunDirectory, load_run, save_weights
 from tests.programs import SMALL, call
@@ -40,8 +41,8 @@ def arguments(tmp_path_factory) -> list[str]:
 def few_points():
     """Makes frontiers of few points, each of which takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frontier, "TEMPERATURES", (0.5, 1.0))
-        patch.setattr(frontier, "CANDIDATES", (1, 2))
+        patch.setattr(runs, "COARSE", Grid((0.5, 1.0), (0.7,)))
+        patch.setattr(critic_judgement, "CANDIDATES", (1, 2))
         yield
 
 
@@ -57,13 +58,29 @@ def trained(tmp_path_factory, arguments) -> RunDirectory:
 
 
 def test_the_frontier_of_both_stages_and_of_the_critic(trained):
-    curves = json.loads(trained.metrics.read_text())["frontier"]["val"]
-    assert list(curves) == ["1-policy_gradient", "0-maximum_likelihood", "critic's choice"]
+    metrics = json.loads(trained.metrics.read_text())
+    curves, stages = metrics["frontier"]["val"], ["1-policy_gradient", "0-maximum_likelihood"]
+    named = [name for stage in stages for name in (stage, f"{stage}, top-p")]
+    assert list(curves) == [*named, "critic's choice"]
     for name, points in curves.items():
-        axis = "drawn" if name == "critic's choice" else "temperature"
+        axis = "top_p" if "top-p" in name else "temperature"
+        axis = "drawn" if name == "critic's choice" else axis
         assert len({point[axis] for point in points}) == len(points) == 2
         assert all({"CIDEr", "mBLEU-4", "fact_accuracy"} <= set(point) for point in points)
-    assert "Quality and diversity" in trained.report.read_text()
+    for name in ("sample/critic_auc", "sample/likelihood_auc", "reference/critic_auc"):
+        assert 0 <= metrics[f"val/{name}"] <= 1
+    # Samples of the first stage are drawn as those of the curve.
+    assert metrics["val/0-maximum_likelihood, sample/mBLEU-4"] == pytest.approx(
+        curves["0-maximum_likelihood"][-1]["mBLEU-4"], abs=1e-6
+    )
+
+
+def test_the_report_shows_both_stages(trained):
+    page = trained.report.read_text()
+    for part in ("Quality and diversity", "Samples after each stage", "<strong>margin</strong>"):
+        assert part in page
+    # Eight images, each with the samples of two stages.
+    assert page.count('<ul class="samples">') == 8 * 2
 
 
 @pytest.mark.slow
@@ -87,6 +104,18 @@ def test_earlier_stages_are_scored_with_their_own_weights(trained, tmp_path):
     assert before["frontier"]["val"][control] != after["frontier"]["val"][control]
     assert scores(before, "greedy") == scores(after, "greedy")
     assert control in run.report.read_text()
+
+
+def test_curves_within_epochs(trained):
+    curves = trained.read_step_curves()
+    assert list(curves) == ["0-maximum_likelihood", "1-policy_gradient"]
+    points = curves["1-policy_gradient"]
+    assert [point["epoch"] for point in points] == [0.5, 1.0]
+    # The critic warms up for a step, in which the generator has no loss.
+    assert ["loss" in point for point in points] == [False, True]
+    (epoch,) = trained.read_history()["1-policy_gradient"]
+    assert epoch["margin"] == pytest.approx(sum(point["margin"] for point in points) / 2, rel=1e-4)
+    assert epoch["loss"] == pytest.approx(points[1]["loss"], rel=1e-4)
 
 
 def test_curves_hold_the_signs_of_health(trained):

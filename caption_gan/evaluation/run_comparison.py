@@ -13,8 +13,9 @@ from caption_gan.errors import CaptionGANError
 from caption_gan.evaluation.frontier import Points
 from caption_gan.evaluation.result import Evaluation
 from caption_gan.metrics.bootstrap import Bootstrap, Difference
+from caption_gan.metrics.envelope import TOP_P
 from caption_gan.metrics.table import DESCRIPTIONS, Place, display_order, shown_in
-from caption_gan.reporting.curves import frontier_plots
+from caption_gan.reporting.frontier_plot import frontier_plots
 from caption_gan.reporting.pages import new_environment
 from caption_gan.storage.atomic import replacing
 
@@ -98,10 +99,11 @@ def _curves(evaluations: Mapping[str, Evaluation]) -> dict[str, Points]:
     curves: dict[str, Points] = {}
     for name, evaluation in evaluations.items():
         for points in evaluation.frontier.values():
+            # The last stage comes first.
             if "top_p" in points[0]:
-                curves[f"{name}, top-p"] = points
+                curves.setdefault(f"{name}{TOP_P}", points)
             elif "temperature" in points[0]:
-                curves.setdefault(name, points)  # The last stage comes first.
+                curves.setdefault(name, points)
     return curves
 
 

@@ -14,7 +14,8 @@ from caption_gan.data.sources.registry import build_fact_checker
 from caption_gan.evaluation.baselines import baselines
 from caption_gan.evaluation.captioning import caption_images
 from caption_gan.evaluation.changed_settings import result_files
-from caption_gan.evaluation.frontier import Frontier, Points
+from caption_gan.evaluation.critic_judgement import CRITICS_CHOICE, judge
+from caption_gan.evaluation.frontier import COARSE, FINE, Frontier
 from caption_gan.evaluation.known_data import (
     describe_data,
     describe_difference,
@@ -23,12 +24,18 @@ from caption_gan.evaluation.known_data import (
 )
 from caption_gan.evaluation.result import Evaluation
 from caption_gan.evaluation.split_metrics import score_images
-from caption_gan.evaluation.stage_comparison import compare_stages, stages_of
+from caption_gan.evaluation.stage_comparison import (
+    StageComparison,
+    compare_stages,
+    load_critic,
+    stage_samples,
+    stages_of,
+)
 from caption_gan.evaluation.text_metrics import Scores
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding.text_decoder import TextDecoder
 from caption_gan.models.dual_encoder import load_dual_encoder
-from caption_gan.reporting.report import write_report
+from caption_gan.reporting.report import StageSamples, write_report
 from caption_gan.run import RunDirectory
 from caption_gan.settings import dump_config
 from caption_gan.storage.atomic import replacing, write_json
@@ -55,8 +62,8 @@ def evaluate_run(
         captioner: The trained captioner.
         split: `val`, `test` or `train`.
         notes: Lines for the report, such as which data were skipped.
-        sweep: Whether to sample at many temperatures and from many nuclei, for the frontier. A run
-            of several stages is always sampled at many temperatures.
+        sweep: Whether to sample at many temperatures and from many nuclei, for the frontier. The
+            stages of a run of several are always compared, at a few.
         changes: The settings that are not the run's own, for the command in the report.
     """
     dual_encoder = load_dual_encoder(config.evaluation.dual_encoder)
@@ -78,30 +85,27 @@ def evaluate_run(
     captions = training.captions if training is not None else None
     scores = score_images(images, config, fact_checker, captions, dual_encoder)
 
-    frontier: dict[str, Points] = {}
-    stages = stages_of(run, config)
+    comparison = StageComparison()
     # One sample per image has no diversity.
-    if len(stages) > 1 and config.decoding.samples > 1:
-        earlier, frontier = compare_stages(run, config, decoder, batches, examples, fact_checker)
-        scores.add(earlier)
-    if sweep:
-        samples = max(config.decoding.samples, 2)
-        swept = Frontier(batches, examples, fact_checker, samples, config.seed)
-        # An interrupted run may not have finished any stage.
-        last = stages[-1] if stages else run.stage_name(config, 0)
-        if last not in frontier:
-            frontier[last] = swept.temperatures(decoder, last)
-        name = f"{last}, top-p"
-        frontier[name] = swept.nuclei(decoder, name)
+    samples = max(config.decoding.samples, 2)
+    grid = FINE if sweep else COARSE
+    frontier = Frontier(batches, examples, fact_checker, samples, config.seed, grid)
+    if sweep or (len(stages_of(run, config)) > 1 and config.decoding.samples > 1):
+        comparison = compare_stages(run, config, decoder, frontier, fact_checker)
+        scores.add(comparison.scores)
+    if critic := load_critic(run, config, captioner.generator):
+        judged, comparison.curves[CRITICS_CHOICE] = judge(decoder, critic, frontier)
+        scores.add(judged)
     if fact_checker:
         training_examples = list(read_examples(prepared_splits["train"]))
         scores.add(Scores({**baselines(examples, training_examples, fact_checker)}))
 
-    evaluation = Evaluation.of_scores(split, images, scores, config, frontier)
+    evaluation = Evaluation.of_scores(split, images, scores, config, comparison.curves)
     notes = list(dict.fromkeys([*notes, *prepared.notes, *prepared.skipped]))
     data = {part.split: describe_data(part) for part in (training, prepared) if part is not None}
     command = ["python", "-m", "caption_gan.evaluate", str(run.path), "--split", split, *changes]
-    _write(run, config, evaluation, data, notes, shlex.join(command))
+    samples_shown = stage_samples(images, comparison.samples, frontier)
+    _write(run, config, evaluation, samples_shown, data, notes, shlex.join(command))
     return evaluation
 
 
@@ -109,6 +113,7 @@ def _write(
     run: RunDirectory,
     config: Config,
     evaluation: Evaluation,
+    samples: Sequence[StageSamples],
     data: Mapping[str, Any],
     notes: Sequence[str],
     command: str,
@@ -140,7 +145,9 @@ def _write(
         intervals=evaluation.intervals,
         not_run=evaluation.scores.not_run,
         history=history,
+        step_curves=run.read_step_curves(),
         frontier=evaluation.frontier,
+        stage_samples=samples,
         images=evaluation.images,
         notes=notes,
         collapsed=evaluation.collapsed,

@@ -45,13 +45,8 @@ def score_images(
     scores = Scores()
     for name in images[0].captions:
         captions = [[caption for caption, _ in image.captions[name]] for image in images]
-        first = [of_image[0] for of_image in captions]
-        by_id = dict(zip(references, first, strict=True))
-        scores.add(score_captions(by_id, references, config.seed), f"{name}/")
-        scores.add(score_facts(first, examples, fact_checker), f"{name}/")
-        scores.add(retrieval_scorer.score(first), f"{name}/")
-        if len(captions[0]) > 1:
-            scores.add(Scores(sample_diversity(captions)), f"{name}/")
+        scores.add(score_decoding(captions, examples, config.seed, fact_checker), f"{name}/")
+        scores.add(retrieval_scorer.score([of_image[0] for of_image in captions]), f"{name}/")
         if training is None:
             reason = "the training split is not prepared here"
             scores.not_run |= {f"{name}/novel_captions": reason, f"{name}/novel_5-grams": reason}
@@ -70,14 +65,31 @@ def score_images(
     return scores
 
 
-def score_facts(
-    captions: Sequence[str], examples: Sequence[Example], fact_checker: FactChecker | None
+def score_decoding(
+    captions: Sequence[Sequence[str]],
+    examples: Sequence[Example],
+    seed: int,
+    fact_checker: FactChecker | None,
+    java: bool = True,
 ) -> Scores:
-    """`fact_accuracy` of one caption per image; no metric without a fact checker."""
-    if fact_checker is None:
-        return Scores()
-    facts = [json.loads(example.facts) for example in examples]
-    return Scores({"fact_accuracy": fact_accuracy(captions, facts, fact_checker)})
+    """Quality of the first caption of each image and, if there are several, their diversity.
+
+    Args:
+        captions: Captions of each image, one or several.
+        examples: The images.
+        seed: Seed of the swap of captions for `CIDEr_drop`.
+        fact_checker: Adds `fact_accuracy`; None if the data set has no facts.
+        java: Whether to compute METEOR and SPICE, which take long.
+    """
+    references = {example.image_id: example.captions for example in examples}
+    first = [of_image[0] for of_image in captions]
+    scores = score_captions(dict(zip(references, first, strict=True)), references, seed, java)
+    if fact_checker:
+        facts = [json.loads(example.facts) for example in examples]
+        scores.add(Scores({"fact_accuracy": fact_accuracy(first, facts, fact_checker)}))
+    if len(captions[0]) > 1:
+        scores.add(Scores(sample_diversity(captions)))
+    return scores
 
 
 class RetrievalScorer:

@@ -48,7 +48,10 @@ class Scores:
 
 
 def score_captions(
-    captions: Mapping[str, str], references: Mapping[str, Sequence[str]], seed: int = 0
+    captions: Mapping[str, str],
+    references: Mapping[str, Sequence[str]],
+    seed: int = 0,
+    java: bool = True,
 ) -> Scores:
     """Computes all metrics that need only one caption per image and the references.
 
@@ -56,20 +59,21 @@ def score_captions(
         captions: Raw text of each image's caption, by image id.
         references: Raw text of each image's references, by the same ids.
         seed: Seed of the swap of captions for `CIDEr_drop`.
+        java: Whether to compute METEOR and SPICE, which run in Java and take long.
 
     Raises:
         CaptionGANError: If there is no image, the ids differ, or an image has no reference that
             contains a word.
     """
     scores = Scores({**quality(captions, references)})
-    java: dict[str, JavaScore] = {"METEOR": java_scores.meteor}
+    java_metrics: dict[str, JavaScore] = {"METEOR": java_scores.meteor}
     if is_english := not are_unspaced(text for texts in references.values() for text in texts):
-        java["SPICE"] = java_scores.spice
+        java_metrics["SPICE"] = java_scores.spice
     else:  # METEOR runs: it matches equal characters.
         reason = "it knows English words, and the references are in a script without spaces"
         scores.not_run |= dict.fromkeys(("SPICE", *grounding.MENTIONS), reason)
         scores.notes.append("metrics compare characters: the script has no spaces between words")
-    for name, score in java.items():
+    for name, score in java_metrics.items() if java else ():
         scored = score(captions, references)
         if isinstance(scored, NotRun):
             scores.not_run[name] = scored.reason

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from caption_gan.errors import CaptionGANError
-from caption_gan.metrics.bleu import COUNTS, bleu, count_matches
+from caption_gan.metrics.bleu import COUNTS, bleu, count_matches_among
 from caption_gan.metrics.metric import DistinctCount, Metric, ratio_of
 from caption_gan.metrics.tokenization import tokenize
 
@@ -73,14 +73,7 @@ def mbleu(captions: Captions) -> dict[str, Metric]:
         )
     size = sizes.pop()
     texts = [[tokenize(caption) for caption in of_image] for of_image in captions]
-    counts = [
-        count_matches(
-            [of_image[position] for of_image in texts],
-            [of_image[:position] + of_image[position + 1 :] for of_image in texts],
-        )
-        for position in range(size)
-    ]
-    per_image = np.concatenate(counts, axis=-1)  # [N, 10 K]
+    per_image = np.stack([count_matches_among(of_image) for of_image in texts])  # [N, 10 K]
 
     def of_order(n: int) -> Metric:
         def mean(sums: np.ndarray) -> np.ndarray:

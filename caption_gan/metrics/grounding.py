@@ -155,14 +155,15 @@ def retrieval(image_embeddings: np.ndarray, text_embeddings: np.ndarray) -> dict
     return {**recalls, "retrieval_similarity": mean_of(matching)}
 
 
-def objects_and_attributes(text: str) -> tuple[set[str], set[str]]:
+@functools.lru_cache(maxsize=2**16)  # References are compared with many captions.
+def objects_and_attributes(text: str) -> tuple[frozenset[str], frozenset[str]]:
     """Returns the objects and the attributes that a tokenized text mentions."""
     words = [word for word in text.split() if word[0].isalpha()]
     tagged = list(zip(words, _tags(words), strict=True))
     objects = {_singular(word) for word, tag in tagged if tag.startswith("NN")}
     attributes = {word for word, tag in tagged if tag.startswith("JJ")}
     objects = {noun for noun in objects if not noun.endswith("ing") or noun in _OBJECTS_IN_ING}
-    return objects - _NO_OBJECTS, attributes - _NO_ATTRIBUTES
+    return frozenset(objects - _NO_OBJECTS), frozenset(attributes - _NO_ATTRIBUTES)
 
 
 def _tags(words: Sequence[str]) -> list[str]:

@@ -83,6 +83,19 @@ METRICS = (
         headline="correct captions",
     ),
     MetricDescription(
+        "critic_auc",
+        "share of pairs of captions of an image in which the critic ranks the right one higher: "
+        "true above false samples, references above those of the most similar image",
+        "higher",
+        _PAGES | _SUMMARY,
+    ),
+    MetricDescription(
+        "likelihood_auc",
+        "the same by the generator's log-probability, for true and false samples",
+        "higher",
+        _PAGES,
+    ),
+    MetricDescription(
         "CIDEr_drop",
         "loss in CIDEr when captions are swapped between images, 0 if the image is ignored",
         "higher",
@@ -92,13 +105,13 @@ METRICS = (
         "object_recall",
         "share of the objects agreed on by two references that the caption mentions",
         "higher",
-        _MAIN,
+        _MAIN | _FRONTIER,
     ),
     MetricDescription(
         "object_precision",
         "share of the objects in the caption that any reference mentions",
         "higher",
-        _MAIN,
+        _MAIN | _FRONTIER,
     ),
     MetricDescription(
         "attribute_recall",

@@ -5,7 +5,6 @@ The style sheet of the page sets the colours, so that charts follow its light or
 
 import dataclasses
 import io
-import itertools
 import math
 import re
 from collections import Counter
@@ -67,12 +66,16 @@ class Curve:
     svg: str
 
 
-def training_curves(history: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Curve]:
+def training_curves(
+    history: Mapping[str, Sequence[Mapping[str, float]]],
+    step_curves: Mapping[str, Sequence[Mapping[str, float]]],
+) -> list[Curve]:
     """Draws all metrics of the training history, the loss first and the learning rate last.
 
     Args:
         history: Metrics of each epoch by stage. A pair such as `loss` and `val_loss` goes into one
             chart.
+        step_curves: Training metrics within epochs by stage, which replace those of whole epochs.
 
     Returns:
         One chart per metric that has a finite value.
@@ -84,16 +87,7 @@ def training_curves(history: Mapping[str, Sequence[Mapping[str, float]]]) -> lis
     unprefixed = dict.fromkeys(name.removeprefix("val_") for name in order)
     metrics = [name for name in unprefixed if name not in _NOT_DRAWN]
     metrics.sort(key=lambda name: (name == "learning_rate") - (name == "loss"))
-
-    ends, boundaries = 0, []
-    for stage in history.values():
-        if 0 < ends < len(epochs) and stage:
-            boundaries.append(ends + 0.5)
-        ends += len(stage)
-    drawn = (
-        _curve(name, _series(epochs, name), _series(epochs, f"val_{name}"), boundaries)
-        for name in metrics
-    )
+    drawn = (_curve(name, history, step_curves) for name in metrics)
     return [curve for curve in drawn if curve is not None]
 
 
@@ -131,73 +125,68 @@ def length_histogram(generated: Sequence[int], references: Sequence[int]) -> str
         return to_svg(figure)
 
 
-def frontier_plots(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Curve]:
-    """Draws CIDEr and, if available, fact accuracy against mBLEU-4; up and left is better.
-
-    Args:
-        curves: Points by name of the curve; each point has values by name of the metric.
-
-    Returns:
-        One chart per metric.
-    """
-    points = [point for curve in curves.values() for point in curve]
-    return [
-        _frontier_plot(metric, curves)
-        for metric in ("CIDEr", "fact_accuracy")
-        if points and all(metric in point for point in points)
-    ]
-
-
-def _frontier_plot(name: str, curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Curve:
-    styles = itertools.cycle(
-        [(VALIDATION, "-", "o"), (TRAINING, "--", "s"), (INK, ":", "^"), (INK, "-.", "v")]
-    )
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"frontier {name}"}):
-        figure, axes = new_axes(5.4, 3.2)
-        axes.xaxis.set_major_locator(MaxNLocator())
-        for (label, points), (colour, line, marker) in zip(curves.items(), styles, strict=False):
-            x, y = ([point[key] for point in points] for key in ("mBLEU-4", name))
-            axes.plot(x, y, line, color=colour, marker=marker, markersize=3.5, label=label)
-        axes.set_xlabel("mBLEU-4")
-        axes.set_ylabel(name)
-        axes.legend(frameon=False)
-        return Curve(name, None, None, to_svg(figure))
-
-
-def _series(epochs: Sequence[Mapping[str, float]], name: str) -> list[float]:
-    """Values by epoch; NaN, a gap in the line, where there is none."""
-    values = [epoch.get(name) for epoch in epochs]
-    return [
-        float(value) if isinstance(value, (int, float)) and math.isfinite(value) else math.nan
-        for value in values
-    ]
+def _series(
+    name: str,
+    history: Mapping[str, Sequence[Mapping[str, float]]],
+    step_curves: Mapping[str, Sequence[Mapping[str, float]]],
+) -> tuple[list[float], list[float]]:
+    """Epochs since the start of the run, and the metric then; NaN, a gap, where there is none."""
+    x: list[float] = []
+    y: list[float] = []
+    for stage, first, last in stage_spans(history):
+        points = [
+            (first - 1 + point["epoch"], point[name])
+            for point in step_curves.get(stage, [])
+            if name in point
+        ] or [
+            (number, epoch.get(name, math.nan))
+            for number, epoch in zip(range(first, last + 1), history[stage], strict=True)
+        ]
+        for at, value in points:
+            x.append(at)
+            y.append(float(value) if math.isfinite(value) else math.nan)
+    return x, y
 
 
 def _curve(
-    name: str, training: list[float], validation: list[float], boundaries: Sequence[float]
+    name: str,
+    history: Mapping[str, Sequence[Mapping[str, float]]],
+    step_curves: Mapping[str, Sequence[Mapping[str, float]]],
 ) -> Curve | None:
-    last = [
-        next((value for value in reversed(values) if not math.isnan(value)), None)
-        for values in (training, validation)
+    training, validation = (
+        _series(name, history, step_curves),
+        _series(f"val_{name}", history, {}),
+    )
+    finite = [
+        [value for value in values if not math.isnan(value)] for _, values in (training, validation)
     ]
-    if last == [None, None]:
+    if not any(finite):
         return None
+    spans = stage_spans(history)
+    # The stages that have the metric: a critic's would fill a corner of the whole run's chart.
+    shown = [
+        (first, last)
+        for stage, first, last in spans
+        if any({name, f"val_{name}"} & set(epoch) for epoch in history[stage])
+    ]
+    start, end = shown[0][0] - 1, shown[-1][1]
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         figure, axes = new_axes(4.0, 2.3)
-        for values, colour, line in (
+        for (x, y), colour, line in (
             (training, TRAINING, "--"),
             (validation, VALIDATION, "-"),
         ):
             # Markers show single epochs; with many epochs they would hide the line.
-            marker = "o" if len(values) <= 30 else ""
-            numbers = range(1, len(values) + 1)
-            axes.plot(numbers, values, line, color=colour, marker=marker, markersize=3.5)
-        for boundary in boundaries:
-            axes.axvline(boundary, color=INK, linewidth=0.8, linestyle=":")
+            marker = "o" if len(y) <= 30 else ""
+            axes.plot(x, y, line, color=colour, marker=marker, markersize=3.5)
+        for _, first, _ in spans:
+            if start < first - 1 < end:
+                axes.axvline(first - 1, color=INK, linewidth=0.8, linestyle=":")
         axes.set_xlabel("epoch")
-        axes.set_xlim(0.5, len(training) + 0.5)
-        _limit(axes, [value for value in training + validation if not math.isnan(value)], name)
-        return Curve(name, last[0], last[1], to_svg(figure))
+        axes.set_xlim(start, end + 0.03 * (end - start))  # The last marker is whole.
+        _limit(axes, [value for values in finite for value in values], name)
+        last_training, last_validation = (values[-1] if values else None for values in finite)
+        return Curve(name, last_training, last_validation, to_svg(figure))
 
 
 def _limit(axes: Axes, values: Sequence[float], name: str) -> None:

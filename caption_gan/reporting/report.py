@@ -18,12 +18,8 @@ from PIL import Image
 from caption_gan.data.example import CaptionedImage
 from caption_gan.metrics.table import DESCRIPTIONS, METRICS, display_order
 from caption_gan.metrics.tokenization import tokenize
-from caption_gan.reporting.curves import (
-    frontier_plots,
-    length_histogram,
-    stage_spans,
-    training_curves,
-)
+from caption_gan.reporting.curves import length_histogram, stage_spans, training_curves
+from caption_gan.reporting.frontier_plot import frontier_plots
 from caption_gan.reporting.pages import new_environment
 from caption_gan.reporting.pictures import attention_tiles, read_picture
 from caption_gan.storage.atomic import replacing
@@ -33,6 +29,19 @@ _FREQUENT = 10
 _LARGE, _SMALL, _TILE = 480, 320, 160
 # Order of the columns of the metric tables; other decodings follow.
 _DECODINGS = ("greedy", "beam", "sample", "reference", "nearest", "blind")
+
+
+@dataclasses.dataclass(frozen=True)
+class StageSamples:
+    """Samples of an image from the captioner after each stage.
+
+    Attributes:
+        image: The image.
+        captions: By stage, captions and whether they are correct; None if that is not known.
+    """
+
+    image: CaptionedImage
+    captions: Mapping[str, Sequence[tuple[str, bool | None]]]
 
 
 def write_report(
@@ -47,7 +56,9 @@ def write_report(
     notes: Sequence[str],
     intervals: Mapping[str, tuple[float, float]] | None = None,
     not_run: Mapping[str, str] | None = None,
+    step_curves: Mapping[str, Sequence[Mapping[str, float]]] | None = None,
     frontier: Mapping[str, Sequence[Mapping[str, float]]] | None = None,
+    stage_samples: Sequence[StageSamples] = (),
     collapsed: Sequence[str] = (),
     metric_notes: Sequence[str] = (),
     gallery_images: int = 24,
@@ -65,7 +76,9 @@ def write_report(
         notes: Lines for the reader, such as which data were skipped.
         intervals: 95% confidence intervals by the names of metrics.
         not_run: By the name of a metric, the reason why it could not be computed.
+        step_curves: Training metrics within epochs by stage.
         frontier: Points of the quality-diversity frontier by name of the curve.
+        stage_samples: Samples of all stages for some images, to be shown side by side.
         collapsed: Signs of collapse, shown first.
         metric_notes: Lines on metrics, shown beside them.
         gallery_images: Number of images in the gallery, evenly spaced over the split.
@@ -79,7 +92,7 @@ def write_report(
             len(tokenize(caption).split()) for image in images for caption in image.example.captions
         ],
     }
-    curves = training_curves(history)
+    curves = training_curves(history, step_curves or {})
     # Safe: the drawings contain no text from the data.
     drawings = {curve.name: markupsafe.Markup(curve.svg) for curve in curves}
     environment = new_environment()
@@ -98,10 +111,18 @@ def write_report(
         ),
         descriptions=DESCRIPTIONS,
         stages=stage_spans(history),
+        seconds={
+            stage: sum(epoch.get("seconds", 0) for epoch in epochs)
+            for stage, epochs in history.items()
+        },
         curves=curves,
         drawings=drawings,
         frontier=frontier or {},
         plots=[markupsafe.Markup(plot.svg) for plot in frontier_plots(frontier or {})],
+        stage_samples=[
+            _template_values(each.image, _SMALL) | {"stages": each.captions}
+            for each in stage_samples
+        ],
         image_count=len(images),
         best=[_template_values(image, _LARGE) | {"attention": _attention(image)} for image in best],
         worst=[

@@ -118,6 +118,51 @@ class History(keras.callbacks.Callback):
         self.write()
 
 
+class StepCurves(keras.callbacks.Callback):
+    """Records means of the training metrics over every few steps, for curves within an epoch.
+
+    Args:
+        points: Values so far; new ones are appended. `epoch` counts epochs, with a fraction.
+        metrics: The running means, which are reset at the start of each epoch.
+        every_steps: Steps over which a point is the mean; an epoch's last may be over fewer.
+        write: Called after each point; writes the points to disk.
+    """
+
+    def __init__(
+        self,
+        points: list[dict[str, float]],
+        metrics: Sequence[keras.metrics.Mean],
+        every_steps: int,
+        write: Callable[[], None],
+    ):
+        super().__init__()
+        self.points = points
+        self.metrics = metrics
+        self.every_steps = every_steps
+        self.write = write
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch, self.step = epoch, 0
+        self.before = self._sums()
+
+    def on_train_batch_end(self, batch, logs=None):
+        before, self.step = self.step, batch + 1
+        is_last = self.step == self.params["steps"]
+        if not is_last and self.step // self.every_steps == before // self.every_steps:
+            return
+        sums, point = self._sums(), {"epoch": self.epoch + self.step / self.params["steps"]}
+        for name, (total, count) in sums.items():
+            total_before, count_before = self.before[name]
+            if count > count_before:  # The generator has no values while the critic warms up.
+                point[name] = (total - total_before) / (count - count_before)
+        self.before = sums
+        self.points.append(point)
+        self.write()
+
+    def _sums(self) -> dict[str, tuple[float, float]]:
+        return {metric.name: (float(metric.total), float(metric.count)) for metric in self.metrics}
+
+
 class SaveBest(keras.callbacks.Callback):
     """Saves the captioner after each epoch whose monitored metric is the best of the stage so far.
 

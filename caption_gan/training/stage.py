@@ -33,6 +33,8 @@ from caption_gan.training.validation import CaptionValidation
 
 Splits = dict[str, PreparedSplit]
 
+CURVE_POINTS = 100  # Of the training curves of a stage: as many as a chart can show.
+
 
 def train_stage(
     run: RunDirectory,
@@ -241,6 +243,12 @@ def recording_callbacks(
     history, logs = run.read_history(), run.logs / name
     epochs = history.setdefault(name, [])
     del epochs[checkpoint.position.epochs :]
+    curves = run.read_step_curves()
+    steps_per_epoch = trainer.steps / trainer.config.epochs
+    reached = checkpoint.position.epochs + checkpoint.position.steps / steps_per_epoch
+    points = curves[name] = [
+        point for point in curves.get(name, []) if point["epoch"] <= reached + 1e-6
+    ]
 
     def keep_best() -> None:
         save_weights(trainer.kept_captioner, run.best_weights)
@@ -253,6 +261,12 @@ def recording_callbacks(
     pictures = [callbacks.SampleCaptions(logs, validation.pictures)] if validation.shown else []
     return [
         callbacks.History(epochs, lambda: write_json(run.history, history)),
+        callbacks.StepCurves(
+            points,
+            trainer.metrics,
+            max(1, trainer.steps // CURVE_POINTS),
+            lambda: write_json(run.step_curves, curves),
+        ),
         callbacks.SaveBest(keep_best, watched, epochs),
         *pictures,
         keras.callbacks.TensorBoard(

@@ -1,14 +1,12 @@
 """Points of the quality-diversity frontier."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from caption_gan.config.models import DecodingConfig
 from caption_gan.data.example import Example
-from caption_gan.evaluation.frontier import NUCLEI, Frontier
+from caption_gan.evaluation.frontier import Frontier, Grid
 from caption_gan.metrics import quality
 from caption_gan.models.decoding.text_decoder import TextDecoder
 from caption_gan.text.vocabulary import SPECIAL_IDS
@@ -37,9 +35,12 @@ CAPTIONS = [
 ]
 
 
+GRID = Grid((0.01, 1.0), (0.3, 0.6))
+
+
 def frontier(fact_checker=None) -> Frontier:
     batches = tf.data.Dataset.from_tensor_slices(np.zeros(3)).batch(3)
-    return Frontier(batches, EXAMPLES, fact_checker, samples=2, seed=0)
+    return Frontier(batches, EXAMPLES, fact_checker, 2, 0, GRID)
 
 
 def test_cider_is_the_mean_over_single_captions():
@@ -76,15 +77,34 @@ def test_identical_captions_are_less_diverse():
     assert diverse["vocabulary"] > same["vocabulary"]
 
 
-def test_smaller_nucleus_gives_less_diverse_captions():
+def test_objects_are_pooled_over_all_captions():
+    """Objects of the references of two: dog; cat, sofa; dogs, snow."""
+    points = frontier().score([["a dog", "a cat"], ["a cat", "a cat"], ["two dogs", "a man"]])
+    # Named and right: dog, cat, cat, dogs of 6; agreed on: dog, cat, dogs, twice each.
+    assert points["object_precision"] == pytest.approx(4 / 6)
+    assert points["object_recall"] == pytest.approx(4 / 6)
+
+
+def test_cooler_samples_and_smaller_nuclei_are_less_diverse():
     """Uses a captioner with almost uniform word probabilities."""
     model = captioner(dropout=0.0)
-    model.generator.embedding.set_weights([0.01 * model.generator.embedding.get_weights()[0]])
-    examples = [dataclasses.replace(example, image=b"") for example in EXAMPLES]
+    model.generator.embedding.set_weights([0.05 * model.generator.embedding.get_weights()[0]])
     batches = tf.data.Dataset.from_tensor_slices({"regions": tf.ones([3, *REGIONS])}).batch(3)
     decoder = TextDecoder(model, IdTokenizer(), DecodingConfig(), seed=0)
-    points = Frontier(batches, examples, None, samples=4, seed=0).nuclei(decoder, "random")
-    assert [point["top_p"] for point in points] == list(NUCLEI)
-    words = [point["vocabulary"] for point in points]
-    assert words == sorted(words)
-    assert words[0] < words[-1]
+    sampled = Frontier(batches, EXAMPLES, None, 4, 0, GRID)
+    temperatures, nuclei = (
+        sampled.temperatures(decoder, "random"),
+        sampled.nuclei(decoder, "random"),
+    )
+    assert list(temperatures) == [0.01, 1.0]
+    assert all(len(of_image) == 4 for captions in nuclei.values() for of_image in captions)
+    curves = sampled.curves("random", temperatures, nuclei)
+    assert list(curves) == ["random", "random, top-p"]
+    assert [point["top_p"] for point in curves["random, top-p"]] == [0.3, 0.6, 1.0]
+    for points in curves.values():
+        words = [point["vocabulary"] for point in points]
+        assert words == sorted(words)
+        assert words[0] < words[-1]
+    # The nucleus of all words is temperature 1.
+    plain, widest = (points[-1] for points in curves.values())
+    assert plain | {"top_p": 1.0} == widest | {"temperature": 1.0}

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from pycocoevalcap.bleu.bleu import Bleu
 
 from caption_gan.errors import CaptionGANError
 from caption_gan.metrics import diversity
+from caption_gan.metrics.bleu import count_matches, count_matches_among
 from caption_gan.metrics.diversity import mbleu
 
 
@@ -144,7 +146,22 @@ def test_bounds_and_order(pair: tuple[list[str], list[str]]) -> None:
     assert mean_length(captions) == mean_length(shuffled)
 
 
-@given(st.lists(st.lists(caption_texts, min_size=3, max_size=3), min_size=1, max_size=4))
+caption_samples = st.lists(st.lists(caption_texts, min_size=3, max_size=3), min_size=1, max_size=4)
+
+
+@given(caption_samples)
+def test_counts_among_captions_equal_those_against_references(
+    samples: list[list[str]],
+) -> None:
+    for texts in samples:
+        expected = [
+            count_matches([text], [texts[:place] + texts[place + 1 :]])[0]
+            for place, text in enumerate(texts)
+        ]
+        assert count_matches_among(texts).tolist() == np.concatenate(expected).tolist()
+
+
+@given(caption_samples)
 def test_mbleu_bounds_and_order(samples: list[list[str]]) -> None:
     metric = mbleu_value(samples)
     assert 0.0 <= metric <= 1.0 + 1e-9

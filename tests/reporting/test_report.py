@@ -15,7 +15,7 @@ from PIL import Image
 
 from caption_gan.data.example import CaptionedImage, Example
 from caption_gan.reporting.pictures import png
-from caption_gan.reporting.report import best_and_worst, write_report
+from caption_gan.reporting.report import StageSamples, best_and_worst, write_report
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 NONE, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
@@ -250,8 +250,66 @@ def test_curves_join_the_stages(page: Page) -> None:
     names = re.findall(r"<figcaption><strong>(.*?)</strong>", curves)
     assert names == ["loss", "CIDEr", "critic_loss"]
     assert curves.count("<svg") == 3
-    assert "maximum_likelihood: epochs 1 to 2; wgan_gp: epoch 3" in curves
+    assert "maximum_likelihood: epochs 1 to 2, 18 seconds; wgan_gp: epoch 3." in curves
     assert "2.100" in curves  # The last loss that is a number.
+
+
+def test_curves_within_epochs_replace_those_of_epochs(tmp_path: Path) -> None:
+    steps = {
+        "wgan_gp": [
+            {"epoch": 0.5, "margin": 1.0},
+            {"epoch": 1.0, "critic_loss": -1.0, "margin": 0.75},
+        ]
+    }
+    history = HISTORY | {"wgan_gp": [{"epoch": 1, "margin": 0.8, "val_CIDEr": 0.5, "seconds": 7.4}]}
+    curves = write(tmp_path, history=history, step_curves=steps).section("curves")
+    (margin,) = re.findall(r"<strong>margin</strong>.*?</figure>", curves, re.DOTALL)
+    assert '<span class="last first">0.750</span>' in margin
+    assert "maximum_likelihood: epochs 1 to 2, 18 seconds; wgan_gp: epoch 3, 7 seconds" in curves
+    assert "how much the critic scores real captions above" in " ".join(curves.split())
+
+
+def test_samples_of_the_stages_are_side_by_side(tmp_path: Path) -> None:
+    samples = [
+        StageSamples(
+            captioned_image(number, is_correct=True),
+            {"0-maximum_likelihood": [("a <b> dog", False)], "1-wgan_gp": [("a cat", True)]},
+        )
+        for number in range(3)
+    ]
+    images = [captioned_image(number, is_correct=True) for number in range(3)]
+    section = write(tmp_path, images=images, stage_samples=samples).section("stages")
+    assert re.findall("<h4>(.*?)</h4>", section) == ["0-maximum_likelihood", "1-wgan_gp"] * 3
+    items = re.findall(r"<li.*?</li>", section)
+    assert items[:2] == [
+        '<li class="wrong">✗ <bdi>a &lt;b&gt; dog</bdi></li>',
+        "<li><bdi>a cat</bdi></li>",
+    ]
+    assert section.count('alt="Image image-') == 3
+    assert "A cross marks captions that are not entirely correct" in section
+
+
+def test_frontier_of_both_stages_and_the_choice(tmp_path: Path) -> None:
+    def curve(axis: str) -> list[dict[str, float]]:
+        return [
+            {axis: 0.5, "CIDEr": 0.4, "mBLEU-4": 0.6},
+            {axis: 1.0, "CIDEr": 0.2, "mBLEU-4": 0.1},
+        ]
+
+    names = ["1-wgan_gp", "0-maximum_likelihood"]
+    frontier = {name: curve("temperature") for name in names}
+    frontier |= {f"{name}, top-p": curve("top_p") for name in names}
+    frontier["critic's choice"] = [
+        {"drawn": 5, "CIDEr": 0.2, "mBLEU-4": 0.1},
+        {"drawn": 10, "CIDEr": 0.3, "mBLEU-4": 0.1, "unchosen_mean_length": 9.25},
+    ]
+    section = html.unescape(write(tmp_path, frontier=frontier).section("frontier"))
+    (plot,) = re.findall("<svg.*?</svg>", section, re.DOTALL)
+    for name in frontier:
+        assert f">{name}<" in plot
+        assert f"<h3>{name}</h3>" in section
+    # A value that only the second point has.
+    assert re.findall(r">([^<>]*)</td></tr>", section)[-2:] == [NONE, "9.250"]
 
 
 @pytest.mark.parametrize(

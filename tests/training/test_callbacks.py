@@ -16,6 +16,7 @@ from caption_gan.training.callbacks import (
     Progress,
     SampleCaptions,
     SaveBest,
+    StepCurves,
     StopOnNonFinite,
     UnfreezeEmbeddings,
 )
@@ -80,6 +81,32 @@ class OnlyTheAttribute(UnfreezeEmbeddings):
 def test_setting_the_attribute_alone_unfreezes_nothing(model):
     policy = OnlyTheAttribute(model.get_layer("embedding"), 1)
     assert changes_by_epoch(model, policy, 3) == [False, False, False]
+
+
+def test_step_curves_are_means_over_steps():
+    loss, score = (keras.metrics.Mean(name=name) for name in ("loss", "score"))
+    points: list[dict[str, float]] = []
+    written: list[int] = []
+    curves = StepCurves(points, [loss, score], 2, lambda: written.append(len(points)))
+    curves.set_params({"steps": 5})
+    for epoch in range(2):
+        loss.reset_state()
+        score.reset_state()
+        curves.on_epoch_begin(epoch)
+        for batch, value in enumerate([1.0, 3.0, 5.0, 9.0, 4.0]):
+            loss.update_state(value + 10 * epoch)
+            if batch >= 3:  # As a generator while its critic warms up.
+                score.update_state(0.25)
+            curves.on_train_batch_end(batch)
+    assert points == [
+        {"epoch": 0.4, "loss": 2},
+        {"epoch": 0.8, "loss": 7, "score": 0.25},
+        {"epoch": 1.0, "loss": 4, "score": 0.25},
+        {"epoch": 1.4, "loss": 12},
+        {"epoch": 1.8, "loss": 17, "score": 0.25},
+        {"epoch": 2.0, "loss": 14, "score": 0.25},
+    ]
+    assert written == [1, 2, 3, 4, 5, 6]
 
 
 def test_save_best_saves_epochs_that_equal_or_exceed_the_best():

@@ -25,11 +25,11 @@ class DecodingOptions(NamedTuple):
         sequence_length: Maximum number of tokens of a caption, start and end token included.
         samples: Sampled captions per image, K.
         temperature: Sampling divides the logits by it; below 1 makes likely tokens likelier.
-            `sample_rows` takes a tensor [B].
+            `sample_rows` takes a tensor [B], `sample` also one such as [1, K, 1].
         top_k: Sampling draws from the k likeliest tokens only (Fan et al., 2018); 0 means all.
         top_p: Sampling draws from the smallest set of likeliest tokens that together reach this
             probability (nucleus sampling; Holtzman et al., 2020), after `temperature` and `top_k`.
-            `sample_rows` takes a tensor [B].
+            Tensors are as those of `temperature`.
         beam: Width of the beam search.
         length_penalty: The beam search divides log-probabilities by the length to this power
             (Wu et al., 2016, without their offset): 0 favours short captions, 1 ranks by the mean

@@ -38,7 +38,8 @@ def sample(
     Args:
         generator: Predicts the tokens.
         regions: Of B images.
-        options: Number of samples, temperature, truncation, constraints.
+        options: Number of samples, temperature, truncation, constraints. `temperature` and
+            `top_p` may be tensors that broadcast against [B, K, 1].
         seed: Two integers [2]; the same seed gives the same captions.
 
     Returns:
@@ -119,7 +120,7 @@ def truncate(logits: tf.Tensor, top_k: int, top_p: float | tf.Tensor) -> tf.Tens
     if top_k:
         best = tf.math.top_k(logits, min(top_k, logits.shape[-1])).values  # [..., k]
         logits = tf.where(logits < best[..., -1:], -float("inf"), logits)
-    return nucleus(logits, top_p) if top_p < 1 else logits
+    return nucleus(logits, top_p) if isinstance(top_p, tf.Tensor) or top_p < 1 else logits
 
 
 def nucleus(logits: tf.Tensor, top_p: tf.Tensor | float) -> tf.Tensor:
