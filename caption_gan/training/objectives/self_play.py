@@ -105,8 +105,8 @@ class SelfPlay(SamplingTrainer):
         self.update_metrics(
             self_play_loss=loss,
             margin=tf.reduce_mean(margin),
-            # Ties count half, as there are nothing but ties against an equal opponent.
-            win_rate=tf.reduce_mean((1 + tf.sign(margin)) / 2),
+            # Ties count half: against an equal opponent all pairs are ties, but for rounding.
+            win_rate=tf.reduce_mean((1 + tf.sign(tf.round(1e4 * margin))) / 2),
         )
         return loss
 
