@@ -8,6 +8,7 @@ import yaml
 from caption_gan.data.synthetic.dataset import SyntheticSource
 from caption_gan.data.synthetic.figures import FiguresDataset
 from caption_gan.run import RunDirectory
+from caption_gan.settings import read_config
 from tests.programs import call
 
 # Sizes at which two cores need seconds; all other settings are those of the configuration.
@@ -78,3 +79,7 @@ def test_configs_without_measured_scores_say_so(name):
         text = file.read()
     assert "Not yet measured on the full data set" in text.split("\ndata:")[0]
     assert yaml.safe_load(text)["stages"][0] == "maximum_likelihood"
+
+
+def test_the_configuration_of_the_charts_is_the_default():
+    assert read_config(["--config=configs/figures.yaml"], "test") == read_config([], "test")

@@ -1,6 +1,6 @@
 """The critic as a judge of captions: how well it ranks them, and what its choice is worth.
 
-B batch, D drawn captions per image, K captions per image, N images, T time.
+B batch, M drawn captions per image, K captions per image, N images, T time.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,9 +33,9 @@ class Candidates(NamedTuple):
     """Samples at temperature 1 among which the critic chooses.
 
     Attributes:
-        captions: D captions of each image.
-        ranks: What the critic ranks them by, [N, D].
-        log_probabilities: The generator's, mean per token, [N, D].
+        captions: M captions of each image.
+        ranks: What the critic ranks them by, [N, M].
+        log_probabilities: The generator's, mean per token, [N, M].
     """
 
     captions: Captions
@@ -79,7 +79,7 @@ def draw_candidates(decoder: TextDecoder, critic: Critic, frontier: Frontier) ->
         drawn = sampling.sample(decoder.captioner.generator, regions, options, seed)
         start = [[0, 0], [0, 0], [1, 0]]
         token_ids = tf.pad(drawn.token_ids, start, constant_values=SPECIAL_IDS.start)
-        return drawn, critic.rank(token_ids, critic.encode(regions))  # [B, D]
+        return drawn, critic.rank(token_ids, critic.encode(regions))  # [B, M]
 
     captions: Captions = []
     ranks, log_probabilities = [], []

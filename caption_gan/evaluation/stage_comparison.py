@@ -72,7 +72,7 @@ def compare_stages(
             greedy = greedy_captions(of_stage, frontier.batches)
             for name, captions in ((stage, greedy), (f"{stage}, sample", samples)):
                 scores = score_decoding(
-                    captions, frontier.examples, config.seed, fact_checker, java=name == stage
+                    captions, frontier.examples, config.seed, fact_checker, java=False
                 )
                 comparison.scores.add(scores, f"{name}/")
     return comparison

@@ -46,6 +46,8 @@ STYLE: dict[Any, Any] = {
 }
 # Values in the history that are not metrics.
 _NOT_DRAWN = frozenset(["epoch", "seconds"])
+# Charts that come before all others.
+_FIRST = ("loss", "margin", "mismatched_margin", "penalty")
 _LONGEST = 40
 
 
@@ -70,7 +72,7 @@ def training_curves(
     history: Mapping[str, Sequence[Mapping[str, float]]],
     step_curves: Mapping[str, Sequence[Mapping[str, float]]],
 ) -> list[Curve]:
-    """Draws all metrics of the training history, the loss first and the learning rate last.
+    """Draws all metrics of the training history: the loss, the critic's margins, then others.
 
     Args:
         history: Metrics of each epoch by stage. A pair such as `loss` and `val_loss` goes into one
@@ -86,7 +88,8 @@ def training_curves(
     order = sorted(names, key=lambda name: not name.startswith("val_"))
     unprefixed = dict.fromkeys(name.removeprefix("val_") for name in order)
     metrics = [name for name in unprefixed if name not in _NOT_DRAWN]
-    metrics.sort(key=lambda name: (name == "learning_rate") - (name == "loss"))
+    metrics.sort(key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
+    metrics.sort(key=lambda name: name == "learning_rate")
     drawn = (_curve(name, history, step_curves) for name in metrics)
     return [curve for curve in drawn if curve is not None]
 

@@ -263,6 +263,8 @@ def test_curves_within_epochs_replace_those_of_epochs(tmp_path: Path) -> None:
     }
     history = HISTORY | {"wgan_gp": [{"epoch": 1, "margin": 0.8, "val_CIDEr": 0.5, "seconds": 7.4}]}
     curves = write(tmp_path, history=history, step_curves=steps).section("curves")
+    names = re.findall(r"<figcaption><strong>(.*?)</strong>", curves)
+    assert names == ["loss", "margin", "CIDEr"]
     (margin,) = re.findall(r"<strong>margin</strong>.*?</figure>", curves, re.DOTALL)
     assert '<span class="last first">0.750</span>' in margin
     assert "maximum_likelihood: epochs 1 to 2, 18 seconds; wgan_gp: epoch 3, 7 seconds" in curves
