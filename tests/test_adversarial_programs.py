@@ -1,5 +1,6 @@
 """Adversarial stages from the command line to the report."""
 
+import dataclasses
 import json
 import shutil
 
@@ -131,6 +132,8 @@ def test_the_critic_is_kept(trained):
     critic = load_critic(trained, config, captioner.generator)
     assert critic is not None
     assert float(critic.length_moments[0]) > 0
+    without = dataclasses.replace(config, stages=["maximum_likelihood"])
+    assert load_critic(trained, without, captioner.generator) is None
 
 
 @pytest.mark.slow

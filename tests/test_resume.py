@@ -145,6 +145,10 @@ def test_killed_runs_end_with_the_same_weights(name, tmp_path):
     different = [key for key in expected if expected[key].tobytes() != actual[key].tobytes()]
     assert not different
     assert history(whole) == history(killed)
+    for points in killed.read_step_curves().values():
+        reached = [point["epoch"] for point in points]
+        assert reached == sorted(set(reached))
+        assert reached[-1] == round(reached[-1])
     assert logged(whole) == logged(killed)
     before, after = (json.loads(run.metrics.read_text()) for run in (whole, killed))
     del before["history"], after["history"]

@@ -118,10 +118,11 @@ def stages_of(run: RunDirectory, config: Config) -> list[str]:
 
 def load_critic(run: RunDirectory, config: Config, generator: Generator) -> Critic | None:
     """The critic of the last adversarial stage; None if the run has none."""
-    if not run.critic_weights.is_file():
-        return None
     settings = [config.objective(stage) for stage in config.stages]
-    last = [stage for stage in settings if stage.has_critic][-1]
-    critic = build_critic(last.critic, generator)
+    with_critic = [stage for stage in settings if stage.has_critic]
+    # Weights may be left of a stage that the run was continued without.
+    if not with_critic or not run.critic_weights.is_file():
+        return None
+    critic = build_critic(with_critic[-1].critic, generator)
     load_weights(critic, run.critic_weights)
     return critic

@@ -160,7 +160,13 @@ class StepCurves(keras.callbacks.Callback):
         self.write()
 
     def _sums(self) -> dict[str, tuple[float, float]]:
-        return {metric.name: (float(metric.total), float(metric.count)) for metric in self.metrics}
+        def number(variable: keras.Variable) -> float:
+            # A variable of several replicas has no float().
+            return float(keras.ops.convert_to_numpy(variable))
+
+        return {
+            metric.name: (number(metric.total), number(metric.count)) for metric in self.metrics
+        }
 
 
 class SaveBest(keras.callbacks.Callback):

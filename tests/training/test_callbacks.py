@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from caption_gan.distribution import replicas
 from caption_gan.text.embeddings import WordEmbedding
 from caption_gan.training.callbacks import (
     CaptionMetrics,
@@ -107,6 +108,20 @@ def test_step_curves_are_means_over_steps():
         {"epoch": 2.0, "loss": 14, "score": 0.25},
     ]
     assert written == [1, 2, 3, 4, 5, 6]
+
+
+def test_step_curves_of_a_strategy():
+    with tf.distribute.MirroredStrategy(["cpu:0"]).scope():
+        loss = replicas.Mean(name="loss")
+    with pytest.raises(TypeError):
+        float(loss.total)  # A variable of a strategy has none.
+    points: list[dict[str, float]] = []
+    curves = StepCurves(points, [loss], 1, lambda: None)
+    curves.set_params({"steps": 1})
+    curves.on_epoch_begin(0)
+    loss.update_state(2.0)
+    curves.on_train_batch_end(0)
+    assert points == [{"epoch": 1.0, "loss": 2.0}]
 
 
 def test_save_best_saves_epochs_that_equal_or_exceed_the_best():
