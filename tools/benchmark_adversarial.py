@@ -8,12 +8,16 @@ Prints:
 - captions per second of the critic updates, the generator update, the whole step and the input, for
   each objective.
 
+With `--peer`, prints instead the real captions per second that pass through the critic in whole
+steps of `wgan_gp` with 5 critic updates and with 1, at the sizes of another implementation
+(docs/benchmarks.md): 64 images with one region of 2,048 and one caption of 20 tokens, 4,000 words.
+
 Regions are random and there is no encoder. Times are medians; times that are compared are measured
 alternately.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -27,6 +31,15 @@ from caption_gan.settings import read_config
 from caption_gan.text.vocabulary import PAD_ID
 
 SMALL, LARGE = 1_000, 20_000
+PEER_VOCABULARY, PEER_REGIONS, PEER_DEPTH = 4_000, 1, 2_048
+PEER_SETTINGS = (
+    "--text.sequence_length=20",
+    "--generator.hidden_size=256",
+    "--generator.embedding_size=128",
+    "--wgan_gp.batch_size=64",
+    "--wgan_gp.captions=1",
+    "--wgan_gp.critic_warmup_steps=0",  # The first step trains the generator too.
+)
 
 
 class Bench:
@@ -107,6 +120,23 @@ def benchmark(config: Config, regions: int, depth: int, steps: int) -> None:
             rows[f"{objective}: critic, captions/s"] = captions / critic
         rows[f"{objective}: whole step, captions/s"] = captions / times["step"]
         rows[f"{objective}: input, captions/s"] = captions / times["input"]
+    print_rows(rows)
+
+
+def benchmark_peer_sizes(steps: int) -> None:
+    """Prints captions through the critic per second at the sizes of another implementation."""
+    benches = {}
+    for updates in (5, 1):
+        arguments = [*PEER_SETTINGS, f"--wgan_gp.critic_updates={updates}"]
+        config = read_config(arguments, "benchmark_adversarial")
+        sizes = PEER_VOCABULARY, PEER_REGIONS, PEER_DEPTH
+        benches[f"n_critic {updates}: real captions/s"] = Bench(config, "wgan_gp", *sizes)
+    times = median_seconds({name: bench.step for name, bench in benches.items()}, steps)
+    print_rows({name: bench.images / times[name] for name, bench in benches.items()})
+
+
+def print_rows(rows: Mapping[str, float]) -> None:
+    """Prints a name and a number in each line."""
     for name, value in rows.items():
         print(f"{name:46}{value:12.2f}" if value < 100 else f"{name:46}{value:12.0f}")
 
@@ -118,7 +148,16 @@ def main() -> None:
     parser.add_argument("--regions", type=int, default=64, help="regions per image")
     parser.add_argument("--depth", type=int, default=80, help="channels per region")
     parser.add_argument("--steps", type=int, default=5, help="repetitions of each measurement")
+    parser.add_argument(
+        "--peer",
+        action="store_true",
+        help="whole steps of wgan_gp at the sizes of another implementation; "
+        "reads no other option than --steps",
+    )
     arguments = parser.parse_args()
+    if arguments.peer:
+        benchmark_peer_sizes(arguments.steps)
+        return
     config = read_config([f"--config={arguments.config}"] if arguments.config else [], parser.prog)
     benchmark(config, arguments.regions, arguments.depth, arguments.steps)
 

@@ -84,10 +84,13 @@ THROUGH_CRITIC = Pass(1, 1, 1, 2, 2, logits=0, frequent=2, score_head=2)
 
 
 def encode_regions(sizes: Sizes, times: Pass) -> Iterator[Cost]:
-    """Regions to keys and values."""
-    rows = sizes.images * sizes.regions
-    yield product(rows, sizes.depth, sizes.hidden) * times.projection
-    yield product(rows, sizes.hidden, sizes.hidden) * (2 * times.memory)
+    """Regions to keys and values; a single region to its value and that value's products."""
+    rows, hidden = sizes.images * sizes.regions, sizes.hidden
+    yield product(rows, sizes.depth, hidden) * times.projection
+    # Keys and values, or the only value and its product with the output's hidden layer.
+    yield product(rows, hidden, hidden) * (2 * times.memory)
+    if sizes.regions == 1:
+        yield product(rows, hidden, 3 * hidden) * times.memory  # Gates of the second GRU
 
 
 def recurrences_and_attention(
@@ -99,27 +102,32 @@ def recurrences_and_attention(
         sizes: Sizes of the step.
         times: Number of equal products.
         captions: Captions per image.
-        word_by_word: Whether attention and output run once per word instead of once per caption.
+        word_by_word: Whether all products run once per word instead of once per caption; those
+            with the states of the recurrences always do.
     """
     hidden, embedding = sizes.hidden, sizes.embedding
     rows = sizes.images * captions
     at_once, turns = (1, sizes.words) if word_by_word else (sizes.words, 1)
     yield product(rows, hidden + sizes.noise, 2 * hidden) * times.start
-    yield product(rows, embedding, 3 * hidden) * (times.words * sizes.words)
-    yield product(rows, 2 * hidden, 3 * hidden) * (times.chain * sizes.words)
+    # With a single region, the context's half of two products is computed once per image.
+    inputs = 2 * hidden if sizes.regions > 1 else hidden
+    yield product(rows * at_once, embedding, 3 * hidden) * (times.words * turns)
+    yield product(rows * at_once, inputs, 3 * hidden) * (times.chain * turns)
     recurrent = product(rows, hidden, 3 * hidden) * 2
     yield recurrent * times.start
     yield recurrent * (times.chain * (sizes.words - 1))
-    attended = [
+    attention = [
         product(rows * at_once, hidden, hidden),  # Queries
         product(
             captions * at_once, hidden // sizes.heads, sizes.regions, sizes.images * sizes.heads
         )
         * 2,  # Scores and context
-        product(rows * at_once, 2 * hidden, hidden),
+    ]
+    output = [
+        product(rows * at_once, inputs, hidden),
         product(rows * at_once, hidden, embedding),
     ]
-    for cost in attended:
+    for cost in [*(attention if sizes.regions > 1 else []), *output]:
         yield cost * (times.chain * turns)
 
 
@@ -167,10 +175,13 @@ def decode(sizes: Sizes, times: Pass = INFERENCE) -> Cost:
 
 
 def relaxed_words(sizes: Sizes) -> Cost:
-    """Mixtures of word embeddings: for the generator, except the last word, and for the critic."""
+    """Gradients of mixtures: for the generator, except the last word, and for the critic.
+
+    The mixtures themselves are not computed, and the critic's word embeddings are constants.
+    """
     rows = sizes.images * sizes.captions
-    generator = product(rows, sizes.vocabulary, sizes.embedding) * (3 * (sizes.words - 1))
-    critic = product(rows * sizes.words, sizes.vocabulary, sizes.embedding) * 2
+    generator = product(rows, sizes.vocabulary, sizes.embedding) * (2 * (sizes.words - 1))
+    critic = product(rows * sizes.words, sizes.vocabulary, sizes.embedding)
     return total(iter((generator, critic)))
 
 

@@ -21,8 +21,8 @@ def costs():
 
 @pytest.fixture
 def ones(costs):
-    """Sizes that are all one."""
-    return costs.Sizes(*[1] * 10)
+    """Sizes that are all one, but two regions."""
+    return replace(costs.Sizes(*[1] * 10), regions=2)
 
 
 def test_a_product_has_two_operations_per_term(costs):
@@ -35,16 +35,21 @@ def test_teacher_forcing_by_hand(costs, ones):
     # Projection, keys, values, initial states, first GRU, second GRU, queries, scores, context,
     # hidden output (two inputs), its projection, logits.
     initial_states, gates = (1 + 1) * 2, 3
-    terms = 1 + 2 + initial_states + 2 * gates + (2 + 1) * gates + 1 + 1 + 1 + 2 + 1 + 1
+    terms = 2 + 4 + initial_states + 2 * gates + (2 + 1) * gates + 1 + 2 + 2 + 2 + 1 + 1
     assert costs.teacher_forcing(ones, costs.INFERENCE).operations == 2 * terms
     # Three products each, but regions need no gradient.
-    assert costs.teacher_forcing(ones).operations == 2 * (3 * terms - 1)
+    assert costs.teacher_forcing(ones).operations == 2 * (3 * terms - 2)
+    # Projection, value and its products with the second GRU and the hidden output, and the rest.
+    terms = 1 + 1 + gates + 1 + initial_states + 2 * gates + 2 * gates + 1 + 1 + 1
+    one_region = replace(ones, regions=1)
+    assert costs.teacher_forcing(one_region, costs.INFERENCE).operations == 2 * terms
+    assert costs.teacher_forcing(one_region).operations == 2 * (3 * terms - 1)
 
 
 def test_second_derivative_by_hand(costs, ones):
     with_penalty, without = (costs.critic_update(ones, penalty).operations for penalty in (1, 0))
     initial_states, gates, fusion = (1 + 1) * 2, 3, 3 * 1 + 2
-    chain = 2 * gates + 1 + 1 + 1 + 2 + 1 + fusion  # Input of the second GRU to fusion
+    chain = 2 * gates + 1 + 2 + 2 + 2 + 1 + fusion  # Input of the second GRU to fusion
     # One word: the products of both recurrences are with initial states only.
     terms = 3 * (initial_states + 2 * gates) + 5 * gates + 6 * chain + 4 * 1 + 5 * 1
     assert with_penalty - without == 2 * terms
@@ -74,6 +79,7 @@ def test_numbers_of_parameters(costs):
     assert costs.critic_weights(sizes) == trained
 
 
+@pytest.mark.parametrize("regions", [1, 7])
 @pytest.mark.parametrize(
     "objective",
     [
@@ -84,9 +90,11 @@ def test_numbers_of_parameters(costs):
         ),
     ],
 )
-def test_formulas_equal_what_tensorflow_executes(costs, objective):
+def test_formulas_equal_what_tensorflow_executes(costs, objective, regions, monkeypatch):
     import count_operations
 
+    sizes = (19, regions, 10)
+    monkeypatch.setitem(count_operations.VOCABULARY_REGIONS_DEPTH, "tiny", sizes)
     expected, counted = count_operations.compare("tiny", objective)
     assert counted.products == expected
 

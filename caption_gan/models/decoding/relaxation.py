@@ -3,7 +3,7 @@
 B batch, K captions per image, T time, V vocabulary, E embedding, Z noise.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -23,15 +23,45 @@ class Relaxed(NamedTuple):
 
 
 def embed(embedding: WordEmbedding, relaxed: Relaxed) -> tf.Tensor:
-    """Embeds sampled tokens, [B, K, T, E], with the gradient of their mixture (straight-through).
+    """Embeds sampled tokens, [B, K, T, E]; see `straight_through`."""
+    start = tf.stop_gradient(embedding(relaxed.token_ids[..., :1]))
+    others = straight_through(embedding, relaxed.probabilities, relaxed.token_ids[..., 1:])
+    return tf.concat([start, others], axis=-2)
+
+
+def straight_through(
+    embedding: WordEmbedding, probabilities: tf.Tensor, token_ids: tf.Tensor
+) -> tf.Tensor:
+    """Embeds sampled tokens with the gradient of their mixture (straight-through).
 
     The values are exactly the embeddings of the tokens, as of a real caption (Jang et al., 2017).
     A critic that is given the mixtures tells them from real captions without reading them.
+    The mixtures themselves, a product as large as that for the logits, are not computed.
+
+    Args:
+        embedding: The word embeddings.
+        probabilities: Of the words, [..., V].
+        token_ids: [...].
+
+    Returns:
+        [..., E].
     """
-    mixed = embedding.embed_soft(relaxed.probabilities)  # [B, K, T - 1, E]
-    hard = tf.stop_gradient(embedding(relaxed.token_ids))  # [B, K, T, E]
-    start, hard = hard[..., :1, :], hard[..., 1:, :]
-    return tf.concat([start, mixed + tf.stop_gradient(hard - mixed)], axis=-2)
+    hard = tf.stop_gradient(embedding(token_ids))
+
+    @tf.custom_gradient
+    def mixed(probabilities: tf.Tensor, matrix: tf.Tensor) -> Any:
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            flat = tf.reshape(upstream, [-1, matrix.shape[1]])  # [N, E]
+            rows = tf.reshape(probabilities, [-1, matrix.shape[0]])  # [N, V]
+            of_probabilities = tf.matmul(flat, matrix, transpose_b=True)
+            return (
+                tf.reshape(of_probabilities, tf.shape(probabilities)),
+                tf.matmul(rows, flat, transpose_a=True),
+            )
+
+        return tf.identity(hard), gradient
+
+    return mixed(probabilities, tf.cast(embedding.embeddings.value, probabilities.dtype))
 
 
 @trace_scope(ROLLOUT)
@@ -73,8 +103,7 @@ def rollout(
             token = tf.fill(tf.shape(token), end_id)
         token = tf.where(finished, pad_id, token)
         finished |= token == end_id
-        mixed = embedding.embed_soft(probabilities)
-        embedded = mixed + tf.stop_gradient(embedding(token) - mixed)
+        embedded = straight_through(embedding, probabilities, token)
         token_ids.append(token)
         mixtures.append(probabilities)
     return Relaxed(tf.stack(token_ids, axis=-1), tf.stack(mixtures, axis=-2))

@@ -4,7 +4,7 @@ B batch, Q queries (tokens in time, captions of one image, or both), R regions, 
 S size of a head (H / N), D region depth.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -58,6 +58,16 @@ class RegionAttention(keras.layers.Layer):
             mask=mask,
         )
 
+    def only_value(self, regions: tf.Tensor) -> tf.Tensor:
+        """Context [B, H] for any query to images of a single region [B, 1, D].
+
+        Its weight is one. The gradients of queries and keys are zero, and connected: an optimizer
+        expects one for each variable.
+        """
+        idle = [*self.query_projection.weights, *self.key_projection.weights]
+        value = self.value_projection(regions)[:, 0]  # [B, H]
+        return _with_zero_gradients(value, *map(tf.convert_to_tensor, idle))
+
     def call(self, query: tf.Tensor, keys_values: KeysValues) -> tuple[tf.Tensor, tf.Tensor]:
         """Attends to the regions.
 
@@ -88,3 +98,13 @@ class RegionAttention(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "hidden_size": self.hidden_size, "heads": self.heads}
+
+
+@tf.custom_gradient
+def _with_zero_gradients(value: tf.Tensor, *idle: tf.Tensor) -> Any:
+    """Returns the value; the gradient of the idle tensors is zero."""
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return upstream, *map(tf.zeros_like, idle)
+
+    return tf.identity(value), gradient

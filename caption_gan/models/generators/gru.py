@@ -8,6 +8,9 @@ writer, reads the reader's states and the attended context, so that its states h
 and what was looked at. These are the two layers of Anderson et al. (2018), except that the reader
 does not see the writer's states: only the recurrences run token by token, and with teacher forcing
 attention and softmax take all tokens of all captions of an image in one product.
+
+Images of a single region leave attention nothing to choose: the context is that region's value for
+every token, and its products are computed once per image (`ConstantContext`).
 """
 
 from typing import NamedTuple
@@ -20,8 +23,15 @@ from caption_gan.distribution import replicas
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.generators.attention import KeysValues, RegionAttention
 from caption_gan.models.generators.generator import Generator
-from caption_gan.models.generators.gru_cell import GRUCell
+from caption_gan.models.generators.gru_cell import GRU, GRUCell
 from caption_gan.text.embeddings import WordEmbedding
+
+
+class ConstantContext(NamedTuple):
+    """What the context contributes if it is the same for every token."""
+
+    gates: tf.Tensor  # [B, 3 H], of the writer
+    hidden: tf.Tensor  # [B, H], of the output's hidden layer
 
 
 class GRUMemory(NamedTuple):
@@ -31,6 +41,7 @@ class GRUMemory(NamedTuple):
     summary: tf.Tensor  # [B, H]
     # The same for all images. Transposed once per batch: it costs as much as a step's product.
     output_weights: tf.Tensor  # [E, V]
+    constant_context: ConstantContext | None = None  # Of images with a single region.
 
 
 class GRUState(NamedTuple):
@@ -89,10 +100,8 @@ class GRUGenerator(Generator):
         self.first_state = keras.layers.Dense(
             2 * hidden_size, activation="tanh", name="first_state"
         )
-        # Unrolled: it has the second derivative that a gradient penalty needs on every device,
-        # and is faster than a loop on a CPU.
         self.reader, self.writer = (
-            keras.layers.RNN(GRUCell(hidden_size), return_sequences=True, unroll=True, name=name)
+            GRU(GRUCell(hidden_size), return_sequences=True, unroll=True, name=name)
             for name in ("reader", "writer")
         )
         self.attention = RegionAttention(hidden_size, attention_heads, name="attention")
@@ -137,10 +146,17 @@ class GRUGenerator(Generator):
         """Encodes regions [B, R, D] once for any number of captions and words."""
         features = self.region_norm(self.region_projection(regions.features))  # [B, R, H]
         features = self.region_dropout(features, training=training)
+        constant_context = None
+        if features.shape[1] == 1:
+            context = self.attention.only_value(features)  # [B, H]
+            constant_context = ConstantContext(
+                self.writer.cell.project_rest(context), self._hidden_of_context(context)
+            )
         return GRUMemory(
             self.attention.project(features, regions.mask),
             _masked_mean(features, regions.mask),
             self.embedding.output_weights(features.dtype),
+            constant_context,
         )
 
     def initial_state(self, memory: GRUMemory, noise: tf.Tensor) -> GRUState:
@@ -159,11 +175,19 @@ class GRUGenerator(Generator):
         state = self.initial_state(memory, noise)  # [B, K, H] each
         reader, writer = (tf.reshape(part, [-1, self.hidden_size]) for part in state)  # [B K, H]
         read = self.reader(flat, initial_state=reader)  # [B K, T, H]
-        queries = tf.reshape(read, [batch, captions * time, self.hidden_size])  # [B, K T, H]
-        attended, _ = self.attention(queries, memory.keys_values)  # [B, K T, H]
-        context = tf.reshape(attended, tf.shape(read))  # [B K, T, H]
-        written = self.writer(tf.concat([read, context], -1), initial_state=writer)  # [B K, T, H]
-        features = self.output_features(written, context, training)  # [B K, T, E]
+        constant = memory.constant_context
+        if constant is None:
+            queries = tf.reshape(read, [batch, captions * time, self.hidden_size])  # [B, K T, H]
+            attended, _ = self.attention(queries, memory.keys_values)  # [B, K T, H]
+            context = tf.reshape(attended, tf.shape(read))  # [B K, T, H]
+            written = self.writer(tf.concat([read, context], -1), initial_state=writer)
+            hidden = self.output_hidden(tf.concat([written, context], axis=-1))  # [B K, T, H]
+        else:
+            gates = tf.repeat(constant.gates, captions, axis=0)  # [B K, 3 H]
+            written = self.writer(read, initial_state=writer, constant_gates=gates)
+            of_context = tf.repeat(constant.hidden, captions, axis=0)[:, None]  # [B K, 1, H]
+            hidden = self._hidden(written, of_context)  # [B K, T, H]
+        features = self.output_projection(self.output_dropout(hidden, training=training))
         return tf.reshape(features, [batch, captions, time, self.embedding_size])
 
     def decode_step_embedded(
@@ -174,22 +198,35 @@ class GRUGenerator(Generator):
         embeddings = tf.reshape(embeddings, [-1, self.embedding_size])  # [B K, E]
         reader, writer = (tf.reshape(part, [-1, self.hidden_size]) for part in state)  # [B K, H]
         _, reader = self.reader.cell(embeddings, reader)
-        query = tf.reshape(reader, [batch, captions, self.hidden_size])
-        attended, weights = self.attention(query, memory.keys_values)  # [B, K, H], [B, K, R]
-        context = tf.reshape(attended, [-1, self.hidden_size])  # [B K, H]
-        _, writer = self.writer.cell(tf.concat([reader, context], -1), writer)
-        features = self.output_features(writer, context)  # [B K, E]
+        constant = memory.constant_context
+        if constant is None:
+            query = tf.reshape(reader, [batch, captions, self.hidden_size])
+            attended, weights = self.attention(query, memory.keys_values)  # [B, K, H], [B, K, R]
+            context = tf.reshape(attended, [-1, self.hidden_size])  # [B K, H]
+            _, writer = self.writer.cell(tf.concat([reader, context], -1), writer)
+            hidden = self.output_hidden(tf.concat([writer, context], axis=-1))  # [B K, H]
+        else:
+            cell, weights = self.writer.cell, tf.ones([batch, captions, 1], self.variable_dtype)
+            gates = cell.project(reader) + tf.repeat(constant.gates, captions, axis=0)
+            writer = cell.advance(gates, writer)
+            hidden = self._hidden(writer, tf.repeat(constant.hidden, captions, axis=0))  # [B K, H]
+        features = self.output_projection(hidden)  # [B K, E]
         logits = tf.cast(tf.matmul(features, memory.output_weights), self.variable_dtype)
         logits = tf.reshape(logits, [batch, captions, self.vocabulary_size])
         shape = [batch, captions, self.hidden_size]
         return logits, GRUState(tf.reshape(reader, shape), tf.reshape(writer, shape)), weights
 
-    def output_features(
-        self, writer: tf.Tensor, context: tf.Tensor, training: bool = False
-    ) -> tf.Tensor:
-        """Features [..., E] of the next token from the writer's state and the context [..., H]."""
-        hidden = self.output_hidden(tf.concat([writer, context], axis=-1))  # [..., H]
-        return self.output_projection(self.output_dropout(hidden, training=training))
+    def _hidden_of_context(self, context: tf.Tensor) -> tf.Tensor:
+        """Share [B, H] of the context [B, H] in the output's hidden layer, with the bias."""
+        layer, dtype = self.output_hidden, context.dtype
+        kernel = tf.cast(layer.kernel, dtype)[self.hidden_size :]
+        return tf.matmul(context, kernel) + tf.cast(layer.bias, dtype)
+
+    def _hidden(self, writer: tf.Tensor, of_context: tf.Tensor) -> tf.Tensor:
+        """The output's hidden layer [..., H] from writer states and `_hidden_of_context`."""
+        kernel = tf.cast(self.output_hidden.kernel, writer.dtype)[: self.hidden_size]
+        product = tf.matmul(tf.reshape(writer, [-1, self.hidden_size]), kernel)
+        return self.output_hidden.activation(tf.reshape(product, tf.shape(writer)) + of_context)
 
     def get_config(self):
         return {
