@@ -49,19 +49,20 @@ def straight_through(
     hard = tf.stop_gradient(embedding(token_ids))
 
     @tf.custom_gradient
-    def mixed(probabilities: tf.Tensor, matrix: tf.Tensor) -> Any:
-        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def mixed(hard: tf.Tensor, probabilities: tf.Tensor, matrix: tf.Tensor) -> Any:
+        def gradient(upstream: tf.Tensor) -> tuple[None, tf.Tensor, tf.Tensor]:
             flat = tf.reshape(upstream, [-1, matrix.shape[1]])  # [N, E]
             rows = tf.reshape(probabilities, [-1, matrix.shape[0]])  # [N, V]
             of_probabilities = tf.matmul(flat, matrix, transpose_b=True)
             return (
+                None,
                 tf.reshape(of_probabilities, tf.shape(probabilities)),
                 tf.matmul(rows, flat, transpose_a=True),
             )
 
         return tf.identity(hard), gradient
 
-    return mixed(probabilities, tf.cast(embedding.embeddings.value, probabilities.dtype))
+    return mixed(hard, probabilities, tf.cast(embedding.embeddings.value, probabilities.dtype))
 
 
 @trace_scope(ROLLOUT)
