@@ -220,16 +220,15 @@ def save_weights(captioner: keras.Model, path: Path) -> None:
         captioner.save_weights(temporary)
 
 
-def load_weights(captioner: keras.Model, path: Path) -> None:
+def load_weights(network: keras.Model, path: Path) -> None:
     """Loads weights that `save_weights` wrote.
 
     Raises:
         CaptionGANError: The file is damaged or belongs to another network.
     """
     try:
-        captioner.load_weights(path)
+        network.load_weights(path)
     except (ValueError, OSError) as error:
         raise CaptionGANError(
-            f"{path} does not hold the weights of this run's captioner: "
-            f"{str(error).splitlines()[0]}"
+            f"{path} does not hold weights of this network: {str(error).splitlines()[0]}"
         ) from error

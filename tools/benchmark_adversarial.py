@@ -26,9 +26,11 @@ from random_trainer import random_examples, random_trainer
 
 from caption_gan.config.objectives import OBJECTIVES
 from caption_gan.config.run import Config
+from caption_gan.models.critics.references import References
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.settings import read_config
 from caption_gan.text.vocabulary import PAD_ID
+from caption_gan.training.objectives.adversarial import CriticBatch
 
 SMALL, LARGE = 1_000, 20_000
 PEER_VOCABULARY, PEER_REGIONS, PEER_DEPTH = 4_000, 1, 2_048
@@ -68,7 +70,10 @@ class Bench:
 
         @tf.function
         def critic_update() -> tf.Tensor:
-            self.model.critic_step(regions_part, real, others, others)
+            replaced = tf.zeros_like(real, tf.bool)
+            self.model.critic_step(
+                CriticBatch(regions_part, real, others, others, replaced, References.others(real))
+            )
             return self.model.critic_optimizer.iterations
 
         @tf.function

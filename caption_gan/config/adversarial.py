@@ -33,12 +33,18 @@ class CriticConfig:
             hardly overfits; images may be few.
         word_vectors_policy: `frozen` or `trainable`. The gradient penalty bounds the critic's
             slope in units of its word embeddings; trainable ones can grow and so escape it.
+        references: Whether the critic compares a caption with the image's other real captions.
+            They say more about a training image than the generator sees of it.
+        reference_dropout: Share of the images of a critic update whose references are hidden, so
+            that the critic can also judge captions of new images.
     """
 
     kind: Literal["next_token"] = "next_token"
     start: Literal["generator", "random"] = "generator"
     dropout: Rate = 0.0
     word_vectors_policy: Literal["frozen", "trainable"] = "frozen"
+    references: bool = True
+    reference_dropout: Rate = 0.25
 
 
 @dataclass(frozen=True)
@@ -65,10 +71,14 @@ class AdversarialConfig(ObjectiveConfig):
             `none`.
         penalty_weight: Weight of a gradient penalty in the critic's loss.
         clip_value: Largest weight, with `weight_clipping`.
-        mismatched_negatives: Share of the critic's negatives that are real captions of other
-            images. They make the critic look at the image. The other negatives are generated.
-        hard_negatives: Whether mismatched captions come from the image of the step whose captions
-            are most similar, instead of any other image.
+        mismatched_negatives: Share of the critic's negatives that people wrote but that are false
+            of the image: captions of other images, and near misses. They make the critic look at
+            the image. The other negatives are generated.
+        hard_negatives: Whether captions of other images come from the image of the step whose
+            captions are most similar, instead of any other image.
+        near_misses: Share of the false captions that are near misses: the image's own captions in
+            which one word says what the generator expects of another image and not of this one.
+        verdict_weight: Weight of the loss that asks the critic which word of a near miss it is.
         unconditional_share: Sentences of `data.corpora` per real caption in a critic update. The
             critic compares them with generated captions without seeing the image, and this
             unconditional score becomes part of the generator's reward.
@@ -95,6 +105,8 @@ class AdversarialConfig(ObjectiveConfig):
     clip_value: PositiveFloat = 0.01
     mismatched_negatives: ClosedUnitInterval = 0.33
     hard_negatives: bool = False
+    near_misses: ClosedUnitInterval = 0.5
+    verdict_weight: NonNegativeFloat = 0.1
     unconditional_share: ClosedUnitInterval = 0.25
     mle_weight: NonNegativeFloat = 1.0
     mle_weight_end: NonNegativeFloat = 1.0
@@ -191,6 +203,9 @@ class PolicyGradientConfig(AdversarialConfig):
 
     Attributes:
         rewards: Weights of the rewards. Default: the critic's score alone.
+        discount: If set, the critic rewards each word by its score of that word and of those after
+            it, which count less by this factor per word. Otherwise all words of a caption share
+            one reward.
     """
 
     trainer: ClassVar[str] = "caption_gan.training.objectives.policy_gradient:PolicyGradient"
@@ -199,6 +214,7 @@ class PolicyGradientConfig(AdversarialConfig):
     critic_loss: CriticLoss = "relativistic"
     constraint: Constraint = "none"
     rewards: RewardWeights = field(default_factory=lambda: RewardWeights(critic=1.0))
+    discount: ClosedUnitInterval | None = None
 
     @property
     def has_critic(self) -> bool:

@@ -66,6 +66,23 @@ def relativistic(better: tf.Tensor, worse: tf.Tensor) -> tf.Tensor:
     return tf.nn.softplus(worse - better)
 
 
+def verdicts(token_scores: tf.Tensor, replaced: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Whether each token of a caption was replaced, as a binary cross-entropy, a scalar.
+
+    Its logit is the token's score: a critic that says so knows which word of a caption is false.
+    Captions without a replaced token do not count (Clark et al., 2020).
+
+    Args:
+        token_scores: [B, K, T].
+        replaced: Boolean [B, K, T].
+        mask: [B, K, T]; false where there is no token.
+    """
+    counts = mask & tf.reduce_any(replaced, axis=-1, keepdims=True)
+    entropy = tf.nn.softplus(tf.where(replaced, token_scores, -token_scores))
+    entropy *= tf.cast(counts, entropy.dtype)
+    return tf.reduce_sum(entropy) / token_count(counts)
+
+
 class EmbeddedCaptions(NamedTuple):
     """Captions as a critic reads them.
 
@@ -164,13 +181,38 @@ def interpolated_gradient_norm(
 
 def leave_one_out(rewards: tf.Tensor) -> tf.Tensor:
     """Rewards [B, K] minus the mean of the image's other captions (Kool et al., 2019)."""
+    return rewards - mean_of_others(rewards)
+
+
+def mean_of_others(rewards: tf.Tensor) -> tf.Tensor:
+    """For each caption the mean reward [B, K] of the image's other captions."""
     others = tf.cast(tf.shape(rewards)[1] - 1, rewards.dtype)
-    return rewards - (tf.reduce_sum(rewards, axis=1, keepdims=True) - rewards) / others
+    return (tf.reduce_sum(rewards, axis=1, keepdims=True) - rewards) / others
 
 
-def normalized(advantages: tf.Tensor) -> tf.Tensor:
-    """Advantages [B, K] scaled to a mean square of one: the scale of rewards does not matter."""
-    square = replicas.mean(tf.reduce_mean(tf.square(advantages)))
+def discounted(rewards: tf.Tensor, discount: float) -> tf.Tensor:
+    """For each token its reward and those of later tokens, [B, K, T].
+
+    Args:
+        rewards: Of tokens, [B, K, T]; zero where there is none.
+        discount: Factor per token by which later rewards count less.
+    """
+    length = rewards.shape[-1]
+    distance = tf.range(length)[:, None] - tf.range(length)  # Of a reward (row) from a token.
+    power = tf.cast(tf.maximum(distance, 0), rewards.dtype)
+    weights = tf.where(distance >= 0, tf.cast(discount, rewards.dtype) ** power, 0.0)  # [T, T]
+    return tf.einsum("bks,st->bkt", rewards, weights)
+
+
+def normalized(advantages: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
+    """Advantages scaled to a mean square of one: the scale of rewards does not matter.
+
+    Args:
+        advantages: [B, K], or [B, K, T] with a mask of the same shape; zero where the mask is.
+        mask: Which advantages count.
+    """
+    share = 1.0 if mask is None else replicas.mean(tf.reduce_mean(tf.cast(mask, tf.float32)))
+    square = replicas.mean(tf.reduce_mean(tf.square(advantages))) / share
     # Captions that are all the same have no advantage over each other, and no scale.
     return advantages / tf.maximum(tf.sqrt(square), 1e-6)
 
@@ -180,9 +222,10 @@ def policy_loss(log_probabilities: tf.Tensor, advantages: tf.Tensor, mask: tf.Te
 
     Args:
         log_probabilities: Log-probabilities of the sampled tokens, [B, K, T].
-        advantages: [B, K]; constants.
+        advantages: Of the tokens, [B, K, T], or the same for all tokens of a caption, [B, K, 1];
+            constants.
         mask: [B, K, T]; zero where no token was sampled.
     """
     mask = tf.cast(mask, log_probabilities.dtype)
-    weighted = tf.stop_gradient(advantages)[..., None] * log_probabilities * mask
+    weighted = tf.stop_gradient(advantages) * log_probabilities * mask
     return -tf.reduce_sum(weighted) / token_count(mask)

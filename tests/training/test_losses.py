@@ -14,10 +14,12 @@ from caption_gan.training import losses
 from caption_gan.training.losses import (
     EmbeddedCaptions,
     cross_entropy,
+    discounted,
     leave_one_out,
     normalized,
     policy_loss,
     relativistic,
+    verdicts,
     wasserstein,
 )
 
@@ -236,10 +238,36 @@ def test_normalized_advantages_do_not_depend_on_the_scale():
     np.testing.assert_array_equal(normalized(0 * advantages), np.zeros((2, 2)))
 
 
+def test_normalized_advantages_of_tokens():
+    """Tokens that do not count change nothing."""
+    advantages = tf.constant([[[3.0, 4.0, 0.0], [0.0, 0.0, 0.0]]])
+    mask = tf.constant([[[True, True, False], [False, False, False]]])
+    expected = np.array([[[3.0, 4.0, 0.0], [0.0, 0.0, 0.0]]]) / np.sqrt(25 / 2)
+    np.testing.assert_allclose(normalized(advantages, mask), expected, rtol=1e-6)
+
+
+def test_discounted_rewards_by_hand():
+    rewards = tf.constant([[[1.0, 2.0, 4.0], [8.0, 0.0, 0.0]]])
+    half = [[[1 + 0.5 * 2 + 0.25 * 4, 2 + 0.5 * 4, 4], [8, 0, 0]]]
+    np.testing.assert_allclose(discounted(rewards, 0.5), half)
+    np.testing.assert_allclose(discounted(rewards, 0.0), rewards)
+    np.testing.assert_allclose(discounted(rewards, 1.0), [[[7, 6, 4], [8, 0, 0]]])
+
+
+def test_verdicts_by_hand():
+    """Only captions with a replaced token count, and of them only tokens."""
+    scores = tf.constant([[[2.0, -1.0, 50.0], [9.0, 9.0, 9.0]]])
+    replaced = tf.constant([[[False, True, False], [False, False, False]]])
+    mask = tf.constant([[[True, True, False], [True, True, True]]])
+    expected = (np.log1p(np.exp(-2)) + np.log1p(np.exp(-1))) / 2
+    assert float(verdicts(scores, replaced, mask)) == pytest.approx(expected)
+    assert float(verdicts(scores, tf.zeros_like(replaced), mask)) == 0
+
+
 def test_policy_loss_by_hand():
     log_probabilities = tf.constant([[[-1.0, -2.0, -50.0], [-3.0, -4.0, -5.0]]])
     mask = tf.constant([[[True, True, False], [True, True, True]]])
-    loss = policy_loss(log_probabilities, tf.constant([[2.0, -1.0]]), mask)
+    loss = policy_loss(log_probabilities, tf.constant([[[2.0], [-1.0]]]), mask)
     assert float(loss) == pytest.approx(-(2 * (-1 - 2) - (-3 - 4 - 5)) / 5)
 
 
@@ -256,6 +284,6 @@ def test_the_policy_loss_has_the_gradient_of_the_expected_reward():
         with tf.GradientTape() as tape:
             tape.watch(logits)
             chosen = tf.nn.log_softmax(logits)[word][None, None, None]
-            loss = policy_loss(chosen, rewards[word][None, None], tf.ones([1, 1, 1]))
+            loss = policy_loss(chosen, rewards[word], tf.ones([1, 1, 1]))
         total -= probability * np.array(tape.gradient(loss, logits))
     np.testing.assert_allclose(total, wanted, rtol=1e-5)

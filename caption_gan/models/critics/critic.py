@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from caption_gan.config.adversarial import CriticConfig
 from caption_gan.distribution import replicas
+from caption_gan.models.critics.references import References
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.generators.generator import Generator, Memory
 from caption_gan.text.embeddings import WordEmbedding
@@ -17,8 +18,8 @@ from caption_gan.text.vocabulary import SPECIAL_IDS
 class Critic(keras.Model):
     """Base class of critics, and what all share: scores of token ids and their bias by length.
 
-    A subclass implements `encode` and `call`. A critic has no sigmoid at its end, which would
-    saturate and leave no gradient where captions are easily told apart, and no batch
+    A subclass implements `encode` and `token_scores`. A critic has no sigmoid at its end, which
+    would saturate and leave no gradient where captions are easily told apart, and no batch
     normalisation, which would make a caption's score depend on others (Gulrajani et al., 2017).
 
     To add a critic: write a subclass in a module of its own, give it a name in
@@ -43,17 +44,42 @@ class Critic(keras.Model):
         """Builds the critic; see `build_critic`."""
         raise NotImplementedError
 
-    def encode(self, regions: Regions, training: bool = False) -> Memory:
-        """Encodes regions [B, R, D] once for any number of captions."""
+    def encode(
+        self, regions: Regions, references: References | None = None, training: bool = False
+    ) -> Memory:
+        """Encodes an image once for any number of captions.
+
+        Args:
+            regions: [B, R, D].
+            references: The images' other real captions; None if they are not known, as where the
+                critic judges captions of a new image.
+            training: Whether dropout is active.
+        """
+        raise NotImplementedError
+
+    def token_scores(
+        self, embeddings: tf.Tensor, memory: Memory, training: bool = False
+    ) -> tf.Tensor:
+        """Scores how well each token but the first fits the image and the tokens before it.
+
+        Args:
+            embeddings: Word embeddings [B, K, T, E], looked up for real captions and mixed for
+                relaxed ones; the first is the start token's.
+            memory: Of the B images.
+            training: Whether dropout is active.
+
+        Returns:
+            Unbounded scores [B, K, T - 1]; higher is better.
+        """
         raise NotImplementedError
 
     def call(
         self, embeddings: tf.Tensor, mask: tf.Tensor, memory: Memory, training: bool = False
     ) -> tf.Tensor:
-        """Scores captions given as word embeddings: looked up for real ones, mixed for relaxed.
+        """Scores captions by the mean score of their tokens.
 
         Args:
-            embeddings: [B, K, T, E]; the first is the start token's.
+            embeddings: [B, K, T, E]; see `token_scores`.
             mask: [B, K, T]; false after the end token, and a share in [0, 1] where captions of
                 different lengths are interpolated.
             memory: Of the B images.
@@ -62,7 +88,7 @@ class Critic(keras.Model):
         Returns:
             Unbounded scores [B, K]; higher is better.
         """
-        raise NotImplementedError
+        return mean_score(self.token_scores(embeddings, memory, training), mask)
 
     def score_tokens(self, token_ids: tf.Tensor, memory: Memory) -> tf.Tensor:
         """Scores [B, K] of captions given as token ids [B, K, T]."""
@@ -95,6 +121,13 @@ class Critic(keras.Model):
         mask = token_ids != SPECIAL_IDS.pad
         length = tf.reduce_sum(tf.cast(mask, tf.float32), axis=-1)  # [B, K]
         return self.score_tokens(token_ids, memory) - slope * length
+
+
+def mean_score(token_scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Mean scores [B, K] of captions' tokens, from [B, K, T - 1] and a mask [B, K, T]."""
+    counted = tf.cast(mask[..., 1:], token_scores.dtype)
+    total = tf.reduce_sum(token_scores * counted, axis=-1)
+    return total / tf.maximum(tf.reduce_sum(counted, axis=-1), 1)
 
 
 def build_critic(config: CriticConfig, generator: Generator) -> Critic:

@@ -7,7 +7,7 @@ T time, R regions, D region depth, E embedding.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -17,8 +17,9 @@ from caption_gan.config.adversarial import AdversarialConfig
 from caption_gan.distribution import precision, replicas
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.critics.critic import build_critic
+from caption_gan.models.critics.references import References
 from caption_gan.models.encoders.encoder import Regions
-from caption_gan.training.objectives.negatives import most_similar
+from caption_gan.training.objectives.negatives import most_similar, near_misses
 from caption_gan.training.objectives.sampling_trainer import SamplingTrainer
 from caption_gan.training.optimizers import Adam
 from caption_gan.training.rewards.critic import CriticScore
@@ -31,8 +32,29 @@ CRITIC_METRICS = (
     "penalty",
     "critic_gradient_norm",
     "margin",  # Of real over generated captions.
-    "mismatched_margin",  # Of real over mismatched captions.
+    "mismatched_margin",  # Of real over false captions.
+    "verdict_loss",  # Of whether tokens of false captions were replaced.
 )
+
+
+class CriticBatch(NamedTuple):
+    """What a critic update compares.
+
+    Attributes:
+        regions: Of the images, [B, R, D].
+        real: Captions of the images, [B, K, T].
+        fake: Generated captions, [B, K, T].
+        false: Real captions of other images and near misses, [B, K, T].
+        replaced: Which tokens of `false` were replaced, boolean [B, K, T].
+        references: Of the real, generated and false caption at each place.
+    """
+
+    regions: Regions
+    real: tf.Tensor
+    fake: tf.Tensor
+    false: tf.Tensor
+    replaced: tf.Tensor
+    references: References
 
 
 class AdversarialTrainer(SamplingTrainer):
@@ -133,19 +155,36 @@ class AdversarialTrainer(SamplingTrainer):
         """Whether all later steps train the generator."""
         return self.step_kind in (None, TRAINS_GENERATOR)
 
-    def mismatched_captions(self, real: tf.Tensor) -> tf.Tensor:
-        """For each image real captions [N, K, T] of another image of the whole batch."""
-        batch = replicas.all_gather(real, self.updates_per_step)
+    def false_captions(self, regions: Regions, real: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Captions [N, K, T] that are false of their image, and which tokens were replaced.
+
+        Each is a near miss with the probability `near_misses`, else a real caption of another image
+        of the whole batch.
+        """
+        others = self.of_other_images(real)
         if self.config.hard_negatives:
-            mismatched = tf.gather(batch, most_similar(batch))
-        else:
-            # Images come in random order, so the next one is as good as any.
-            mismatched = tf.roll(batch, 1, axis=0)
-        return replicas.local_rows(mismatched, self.updates_per_step)
+            batch = replicas.all_gather(real, self.updates_per_step)
+            others = tf.gather(batch, most_similar(batch))
+            others = replicas.local_rows(others, self.updates_per_step)
+        if not self.config.near_misses:
+            return others, tf.zeros_like(real, tf.bool)
+        seed = self.draw_seed()
+        other_regions = regions.map(self.of_other_images)
+        near, replaced = near_misses(self.captioner.generator, regions, other_regions, real, seed)
+        uniform = tf.random.stateless_uniform(tf.shape(real)[:2], tf.add(seed, [2, 0]))
+        is_near = tf.reduce_any(replaced, axis=-1) & (uniform < self.config.near_misses)
+        is_near = is_near[..., None]  # [N, K, 1]
+        return tf.where(is_near, near, others), replaced & is_near
+
+    def of_other_images(self, rows: tf.Tensor) -> tf.Tensor:
+        """For each image the row [N, ...] of another image of the whole batch."""
+        batch = replicas.all_gather(rows, self.updates_per_step)
+        # Images come in random order, so the next one is as good as any.
+        return replicas.local_rows(tf.roll(batch, 1, axis=0), self.updates_per_step)
 
     def for_each_critic_batch(
         self,
-        update: Callable[[Regions, tf.Tensor, tf.Tensor, tf.Tensor], None],
+        update: Callable[[CriticBatch], None],
         regions: Regions,
         real: tf.Tensor,
         fake: tf.Tensor,
@@ -154,7 +193,7 @@ class AdversarialTrainer(SamplingTrainer):
         """Calls a critic update on one part of the step's images after another.
 
         Args:
-            update: Takes regions [B, R, D], and real, generated and mismatched captions [B, K, T].
+            update: Updates the critic.
             regions: [N, R, D].
             real: Captions of the images, [N, K, T].
             fake: Generated captions, [N, K, T].
@@ -163,25 +202,28 @@ class AdversarialTrainer(SamplingTrainer):
         if self.critic is None:
             return
         size = self.config.batch_size // replicas.count()
-        mismatched = self.mismatched_captions(real)
+        false, replaced = self.false_captions(regions, real)
+        references = References.others(real).drop(
+            self.config.critic.reference_dropout, self.draw_seed()
+        )
 
         def part(rows: tf.Tensor, index: tf.Tensor | int) -> tf.Tensor:
             parts = tf.reshape(rows, [self.updates_per_step, size, *rows.shape[1:]])
             return tf.gather(parts, index)
 
         def update_on_part(index: tf.Tensor | int) -> tuple[tf.Tensor | int]:
-            images = regions.map(lambda rows: part(rows, index))
-            captions = [part(rows, index) for rows in (real, fake, mismatched)]
+            batch = CriticBatch(
+                regions=regions.map(lambda rows: part(rows, index)),
+                real=part(real, index),
+                fake=part(fake, index),
+                false=part(false, index),
+                replaced=part(replaced, index),
+                references=References(*(part(rows, index) for rows in references)),
+            )
             if corpus is not None:
-                # Image-free rows: corpus text is real, generated captions are fake.
                 count = round(self.unconditional_share * size)
-                fake_text = captions[1][:count]
-                image_free = [part(corpus, index)[:count], fake_text, fake_text]
-                captions = [
-                    tf.concat(rows, axis=0) for rows in zip(captions, image_free, strict=True)
-                ]
-                images = images.concat(images.map(lambda rows: rows[:count]).blank())
-            update(images, *captions)
+                batch = with_image_free(batch, part(corpus, index)[:count])
+            update(batch)
             return (index + 1,)
 
         if replicas.several():
@@ -209,3 +251,19 @@ class AdversarialTrainer(SamplingTrainer):
             return tf.constant(0.0)
         is_warm = self.critic_optimizer.iterations > self.warmup_updates
         return tf.cond(is_warm, update, lambda: tf.constant(0.0))
+
+
+def with_image_free(batch: CriticBatch, corpus: tf.Tensor) -> CriticBatch:
+    """Adds rows without an image: text [C, K, T] is real, the first generated captions are fake."""
+    count = tf.shape(corpus)[0]
+    fake = batch.fake[:count]
+    regions = batch.regions.map(lambda rows: rows[:count]).blank()
+    references = References(*(rows[:count] for rows in batch.references)).hidden()
+    return CriticBatch(
+        regions=batch.regions.concat(regions),
+        real=tf.concat([batch.real, corpus], axis=0),
+        fake=tf.concat([batch.fake, fake], axis=0),
+        false=tf.concat([batch.false, fake], axis=0),
+        replaced=tf.concat([batch.replaced, tf.zeros_like(fake, tf.bool)], axis=0),
+        references=batch.references.concat(references),
+    )

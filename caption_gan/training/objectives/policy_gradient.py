@@ -4,12 +4,13 @@
 CIDEr-D (Rennie et al., 2017), alone or mixed with the critic; the settings `rewards` hold the
 weights. The baseline of a caption is the mean reward of the image's other captions (Kool et al.,
 2019): unlike the greedy caption's reward it needs no decoding of its own, and it varies less
-(Luo, 2020). For CIDEr-D the references are the real captions of the batch, so `captions` should be
-as many as an image has.
+(Luo, 2020). With `discount`, the critic rewards each word instead of the whole caption. For CIDEr-D
+the references are the real captions of the batch, so `captions` should be as many as an image has.
 
 N images per step, K captions per image, T time, R regions, D region depth.
 """
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,9 +20,11 @@ import tensorflow as tf
 from caption_gan.config.adversarial import PolicyGradientConfig
 from caption_gan.distribution import replicas
 from caption_gan.models.captioner import Captioner
+from caption_gan.models.critics.critic import mean_score
 from caption_gan.models.decoding import sampling
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.trace_scopes import REWARD, trace_scope
+from caption_gan.text.vocabulary import PAD_ID
 from caption_gan.training import losses
 from caption_gan.training.objectives.sampling_trainer import token_log_probabilities
 from caption_gan.training.objectives.wgan_gp import WGANGP
@@ -62,7 +65,7 @@ class PolicyGradient(WGANGP):
         sampled = self.sample_captions(regions, real.shape[-1], seed)  # [N, K, T]
         corpus = batch.get("corpus_token_ids")
         self.for_each_critic_batch(self.critic_step, regions, real, sampled, corpus)
-        advantages = self.advantages(regions, sampled, real)  # [N, K]
+        advantages = self.advantages(regions, sampled, real)  # [N, K, T - 1]
         self.update_generator(
             batch, regions, lambda seen: self.policy_loss(seen, sampled, advantages, seed)
         )
@@ -70,13 +73,36 @@ class PolicyGradient(WGANGP):
 
     @trace_scope(REWARD)
     def advantages(self, regions: Regions, sampled: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
-        """Advantages [N, K] of sampled captions [N, K, T] over the image's other captions."""
+        """Advantages of sampled captions [N, K, T] over the image's other captions.
+
+        Returns:
+            Of every token but the first, [N, K, T - 1]; [N, K, 1] if they are the same for all.
+        """
         advantages = []
         for reward in self.rewards:
-            values = reward.function(regions, sampled, real)  # [N, K]
+            if reward.name == "critic" and self.config.discount is not None:
+                values, advantage = self.token_advantages(regions, sampled, real)
+            else:
+                values = reward.function(regions, sampled, real)  # [N, K]
+                advantage = losses.normalized(losses.leave_one_out(values))[..., None]
             self.update_metrics(**{reward.metric: tf.reduce_mean(values)})
-            advantages.append(reward.weight * losses.normalized(losses.leave_one_out(values)))
-        return tf.add_n(advantages)
+            advantages.append(reward.weight * advantage)
+        return functools.reduce(tf.add, advantages)
+
+    def token_advantages(
+        self, regions: Regions, sampled: tf.Tensor, real: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The critic's scores of captions [N, K] and the advantages of tokens [N, K, T - 1].
+
+        A token is answerable for its own score and, less and less, for those after it (de Masson
+        d'Autume et al., 2019).
+        """
+        is_token = sampled[..., 1:] != PAD_ID  # [N, K, T - 1]
+        scores = self.critic_score.of_tokens(regions, sampled, real)  # [N, K, T - 1]
+        values = mean_score(scores, sampled != PAD_ID)  # [N, K]
+        above = tf.where(is_token, scores - losses.mean_of_others(values)[..., None], 0.0)
+        advantage = tf.where(is_token, losses.discounted(above, self.config.discount), 0.0)
+        return values, losses.normalized(advantage, is_token)
 
     def policy_loss(
         self, regions: Regions, sampled: tf.Tensor, advantages: tf.Tensor, seed: tf.Tensor
@@ -86,7 +112,7 @@ class PolicyGradient(WGANGP):
         Args:
             regions: What the generator looks at, [N, R, D].
             sampled: Sampled captions, [N, K, T].
-            advantages: [N, K].
+            advantages: [N, K, T - 1] or [N, K, 1].
             seed: The seed [2] they were sampled with: the same noise gives the same distribution.
         """
         generator = self.captioner.generator

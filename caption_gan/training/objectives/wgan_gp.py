@@ -5,8 +5,11 @@ are those of its Algorithm 1. What differs, and why:
 
 * Captions are discrete. The critic reads word embeddings, and the generator's captions reach it
   through the straight-through Gumbel-softmax (Jang et al., 2017; for captions Shetty et al., 2017).
-* A third of the negatives are real captions of other images (`mismatched_negatives`). Without them
-  nothing makes the critic look at the image, and captions name what is not there.
+* A third of the negatives are people's captions that are false of the image (`negatives.py`).
+  Without them nothing makes the critic look at the image, and captions name what is not there.
+* The critic compares a caption with the image's other real captions (`references.py`) and is asked
+  which words of a false caption were replaced. A critic that sees what the generator sees, and has
+  its weights, knows nothing that the generator does not.
 * The penalty interpolates the mask too, because captions differ in length.
 * The cross-entropy of real captions stays in the generator's loss (`mle_weight`): it preserves
   variety, which the critic does not reward.
@@ -23,6 +26,7 @@ from typing import Any
 import tensorflow as tf
 
 from caption_gan.distribution import replicas
+from caption_gan.models.critics.critic import mean_score
 from caption_gan.models.decoding import relaxation, sampling
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.generators.generator import Memory
@@ -30,7 +34,7 @@ from caption_gan.models.trace_scopes import CRITIC_UPDATE, PENALTY, trace_scope
 from caption_gan.text.vocabulary import PAD_ID
 from caption_gan.training import losses
 from caption_gan.training.losses import EmbeddedCaptions
-from caption_gan.training.objectives.adversarial import AdversarialTrainer
+from caption_gan.training.objectives.adversarial import AdversarialTrainer, CriticBatch
 
 CRITIC_LOSSES = {"wasserstein": losses.wasserstein, "relativistic": losses.relativistic}
 PENALTIES = {
@@ -61,31 +65,29 @@ class WGANGP(AdversarialTrainer):
         return self.get_metrics_result()
 
     @trace_scope(CRITIC_UPDATE)
-    def critic_step(
-        self, regions: Regions, real: tf.Tensor, fake: tf.Tensor, mismatched: tf.Tensor
-    ) -> None:
-        """One critic update (lines 6 to 9): raises real captions, lowers fake and mismatched ones.
-
-        Args:
-            regions: [B, R, D].
-            real: Captions of the images, [B, K, T].
-            fake: Generated captions, [B, K, T].
-            mismatched: Captions of other images, [B, K, T].
-        """
+    def critic_step(self, batch: CriticBatch) -> None:
+        """One critic update (lines 6 to 9): raises real captions, lowers fake and false ones."""
         critic_loss_fn = CRITIC_LOSSES[self.config.critic_loss]
         share = self.config.mismatched_negatives
         loss_scale = self.critic_optimizer.scale_loss(1.0)
         with tf.GradientTape() as tape:
-            memory = self.critic.encode(regions, training=True)
-            token_ids = tf.concat([real, fake, mismatched], axis=1)  # [B, 3 K, T]
+            memory = self.critic.encode(batch.regions, batch.references, training=True)
+            token_ids = tf.concat([batch.real, batch.fake, batch.false], axis=1)  # [B, 3 K, T]
             embeddings, mask = self.critic.embedding(token_ids), token_ids != PAD_ID
-            score = self.critic(embeddings, mask, memory, training=True)  # [B, 3 K]
-            real_score, fake_score, mismatched_score = tf.split(score, 3, axis=1)  # [B, K] each
+            token_scores = self.critic.token_scores(embeddings, memory, training=True)
+            score = mean_score(token_scores, mask)  # [B, 3 K]
+            real_score, fake_score, false_score = tf.split(score, 3, axis=1)  # [B, K] each
             # Line 7: D(fake) - D(real), and the penalty.
             loss = (1 - share) * tf.reduce_mean(critic_loss_fn(real_score, fake_score))
-            loss += share * tf.reduce_mean(critic_loss_fn(real_score, mismatched_score))
+            loss += share * tf.reduce_mean(critic_loss_fn(real_score, false_score))
+            verdict_loss = losses.verdicts(
+                tf.split(token_scores, 3, axis=1)[2],
+                batch.replaced[..., 1:],
+                batch.false[..., 1:] != PAD_ID,
+            )
             penalty = self.penalty(memory, embeddings, mask, loss_scale)
-            total = loss_scale * (loss + self.config.penalty_weight * penalty)
+            total = loss + self.config.penalty_weight * penalty
+            total = loss_scale * (total + self.config.verdict_weight * verdict_loss)
         # Line 9. The optimizer also applies the weight constraints, if there are any.
         variables = self.critic.trainable_variables
         gradients = replicas.mean(tape.gradient(total, variables))
@@ -98,7 +100,8 @@ class WGANGP(AdversarialTrainer):
             critic_loss=loss,
             penalty=penalty,
             margin=tf.reduce_mean(real_score) - tf.reduce_mean(fake_score),
-            mismatched_margin=tf.reduce_mean(real_score) - tf.reduce_mean(mismatched_score),
+            mismatched_margin=tf.reduce_mean(real_score) - tf.reduce_mean(false_score),
+            verdict_loss=verdict_loss,
             critic_gradient_norm=tf.linalg.global_norm(gradients) / loss_scale,
         )
 
@@ -154,7 +157,7 @@ class WGANGP(AdversarialTrainer):
         )
         embeddings = relaxation.embed(self.critic.embedding, fake)  # [N, K, T, E]
         mask = fake.token_ids != PAD_ID
-        score = self.critic_score.score(embeddings, mask, critic_regions)  # [N, K]
+        score = self.critic_score.score(embeddings, mask, critic_regions, real)  # [N, K]
         if self.config.critic_loss == "wasserstein":
             return -tf.reduce_mean(score)
         real_score = self.critic_score(critic_regions, real, real)

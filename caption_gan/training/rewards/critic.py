@@ -6,6 +6,7 @@ N images, K captions per image, T time, R regions, D region depth, E embedding.
 import tensorflow as tf
 
 from caption_gan.models.critics.critic import Critic
+from caption_gan.models.critics.references import References
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.text.vocabulary import PAD_ID
 
@@ -24,17 +25,26 @@ class CriticScore:
 
     def __call__(self, regions: Regions, generated: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
         """Rewards [N, K] of generated captions; see `Reward`."""
-        return self.score(self.critic.embedding(generated), generated != PAD_ID, regions)
+        return self.score(self.critic.embedding(generated), generated != PAD_ID, regions, real)
 
-    def score(self, embeddings: tf.Tensor, mask: tf.Tensor, regions: Regions) -> tf.Tensor:
+    def of_tokens(self, regions: Regions, generated: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
+        """Scores [N, K, T - 1] of every token but the first; arguments as of `Reward`."""
+        memory = self.critic.encode(regions, References.others(real))
+        return self.critic.token_scores(self.critic.embedding(generated), memory)
+
+    def score(
+        self, embeddings: tf.Tensor, mask: tf.Tensor, regions: Regions, real: tf.Tensor
+    ) -> tf.Tensor:
         """Scores [N, K] of captions that are given as embeddings, which a gradient can pass.
 
         Args:
             embeddings: [N, K, T, E].
             mask: [N, K, T].
             regions: [N, R, D].
+            real: Real captions of the images, [N, K, T]: those at other places are references.
         """
-        scores = self.critic(embeddings, mask, self.critic.encode(regions))
+        memory = self.critic.encode(regions, References.others(real))
+        scores = self.critic(embeddings, mask, memory)
         if self.unconditional_share:
             no_image = self.critic.encode(regions.blank())
             scores += self.unconditional_share * self.critic(embeddings, mask, no_image)

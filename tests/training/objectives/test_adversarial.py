@@ -13,12 +13,13 @@ import tensorflow as tf
 
 from caption_gan.config.adversarial import Constraint, CriticConfig, RewardWeights
 from caption_gan.config.objectives import OBJECTIVES
+from caption_gan.models.critics.references import References
 from caption_gan.models.decoding import sampling
 from caption_gan.models.decoding.constraints import mask_special_tokens
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.text.vocabulary import END_ID, PAD_ID
 from caption_gan.training import losses
-from caption_gan.training.objectives.adversarial import AdversarialTrainer
+from caption_gan.training.objectives.adversarial import AdversarialTrainer, CriticBatch
 from caption_gan.training.objectives.negatives import most_similar
 from caption_gan.training.rewards.cider import CiderReward
 from caption_gan.training.rewards.critic import CriticScore
@@ -62,6 +63,15 @@ def step(model: AdversarialTrainer, batch: dict[str, tf.Tensor]) -> dict[str, fl
     return {name: float(value) for name, value in model.train_step(batch).items()}
 
 
+def critic_batch(batch, **captions) -> CriticBatch:
+    """Four images, whose real captions stand in for all kinds that are not given."""
+    real = batch["token_ids"][:4]
+    kinds = {"real": real, "fake": real, "false": real, **captions}
+    nothing = tf.zeros_like(real, tf.bool)
+    regions = Regions(batch["regions"][:4])
+    return CriticBatch(regions, **kinds, replaced=nothing, references=References.others(real))
+
+
 def values(network: keras.Model) -> list[np.ndarray]:
     return [np.array(variable) for variable in network.trainable_variables]
 
@@ -101,15 +111,14 @@ def test_each_constraint(step_batch, constraint):
 def test_the_penalty_bounds_the_function_that_the_loss_trains(step_batch, monkeypatch):
     """With dropout, scores and penalty are both computed in training mode."""
     model = build(step_batch, "wgan_gp", critic=CriticConfig(dropout=0.5))
-    call, modes = model.critic.call, []
+    token_scores, modes = model.critic.token_scores, []
 
-    def record(embeddings, mask, memory, training=False):
+    def record(embeddings, memory, training=False):
         modes.append(training)
-        return call(embeddings, mask, memory, training=training)
+        return token_scores(embeddings, memory, training)
 
-    monkeypatch.setattr(model.critic, "call", record)
-    regions, real = Regions(step_batch["regions"][:4]), step_batch["token_ids"][:4]
-    model.critic_step(regions, real, real, real)
+    monkeypatch.setattr(model.critic, "token_scores", record)
+    model.critic_step(critic_batch(step_batch))
     assert modes == [True, True]
 
 
@@ -201,13 +210,83 @@ def test_a_critic_can_start_at_random(step_batch):
 @pytest.mark.parametrize("hard_negatives", [False, True])
 def test_mismatched_captions_are_of_another_image(step_batch, hard_negatives):
     real = tf.constant(np.array(step_batch["token_ids"]))  # [N, K, T]
-    model = build(step_batch, hard_negatives=hard_negatives)
+    model = build(step_batch, hard_negatives=hard_negatives, near_misses=0.0)
     parts: list[np.ndarray] = []
     regions = model.captioner.regions(step_batch)
-    model.for_each_critic_batch(lambda *rows: parts.append(rows[3]), regions, real, real)
+    model.for_each_critic_batch(lambda batch: parts.append(batch.false), regions, real, real)
     other = most_similar(real) if hard_negatives else np.roll(np.arange(len(real)), 1)
     np.testing.assert_array_equal(np.concatenate(parts), np.array(real)[other])
     assert (np.concatenate(parts) != np.array(real)).any(axis=(1, 2)).all()
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_false_captions_are_near_misses_or_of_another_image(step_batch, share):
+    real = np.array(step_batch["token_ids"])
+    model = build(step_batch, near_misses=share)
+    # A generator whose predictions differ much between images.
+    embeddings = model.captioner.generator.embedding.embeddings
+    embeddings.assign(30 * tf.random.stateless_normal(embeddings.shape, [0, 1]))
+    regions = Regions(tf.random.stateless_normal(step_batch["regions"].shape, [0, 2]) * 5)
+    false, replaced = (np.array(part) for part in model.false_captions(regions, real))
+    is_near = replaced.any(axis=-1)
+    assert is_near.any() == bool(share)
+    np.testing.assert_array_equal((false != real)[is_near], replaced[is_near])
+    np.testing.assert_array_equal(false[~is_near], np.roll(real, 1, axis=0)[~is_near])
+
+
+def test_the_critic_learns_which_word_of_a_near_miss_was_replaced(step_batch):
+    model = build(step_batch, verdict_weight=10.0, constraint="none", mismatched_negatives=0.0)
+    real = np.array(step_batch["token_ids"][:4])
+    false, replaced = real.copy(), np.zeros(real.shape, bool)
+    false[:, :, 1], replaced[:, :, 1] = np.where(real[:, :, 1] == 4, 5, 4), True
+    batch = critic_batch(step_batch, false=tf.constant(false))._replace(
+        replaced=tf.constant(replaced)
+    )
+    train = tf.function(lambda: model.critic_step(batch))
+    for _ in range(30):
+        train()
+    memory = model.critic.encode(batch.regions, batch.references)
+    scores = model.critic.token_scores(model.critic.embedding(batch.false), memory).numpy()
+    is_token = false[..., 2:] != PAD_ID
+    assert scores[..., 0].max() < scores[..., 1:][is_token].mean()
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.99])
+def test_the_critic_reads_the_other_captions_of_the_image(step_batch, rate):
+    real = tf.constant(np.array(step_batch["token_ids"]))
+    model = build(step_batch, critic=CriticConfig(reference_dropout=rate))
+    batches: list[CriticBatch] = []
+    regions = model.captioner.regions(step_batch)
+    model.for_each_critic_batch(batches.append, regions, real, real, corpus=real)
+    for number, batch in enumerate(batches):
+        images = real[4 * number : 4 * number + 4]
+        visible = np.array(batch.references.visible)
+        np.testing.assert_array_equal(batch.references.token_ids[:4], images)
+        if rate == 0.0:
+            np.testing.assert_array_equal(visible[:4], References.others(images).visible)
+        else:
+            assert not visible.any()
+        assert not visible[4:].any()  # Text of a corpus has no image, and no references.
+
+
+def test_words_are_rewarded_by_the_scores_that_follow(step_batch):
+    """With one reward for each word, against a computation by hand."""
+    regions, real = Regions(step_batch["regions"]), step_batch["token_ids"]
+    model = build(step_batch, discount=0.5)
+    sampled = model.sample_captions(regions, 6, tf.constant([5, 6]))
+    memory = model.critic.encode(regions, References.others(real))
+    scores = model.critic.token_scores(model.critic.embedding(sampled), memory).numpy()
+    is_token = np.array(sampled)[..., 1:] != PAD_ID
+    means = (scores * is_token).sum(-1) / is_token.sum(-1)
+    above = np.where(is_token, scores - means[:, ::-1, None], 0)  # The other of two captions.
+    expected = np.zeros_like(above)
+    for token in range(above.shape[-1]):
+        for later in range(token, above.shape[-1]):
+            expected[..., token] += 0.5 ** (later - token) * above[..., later]
+    expected = np.where(is_token, expected, 0)
+    expected /= np.sqrt((expected**2).sum() / is_token.sum())
+    advantages = model.advantages(regions, sampled, real)
+    np.testing.assert_allclose(advantages, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_most_similar_captions_share_rare_words():
@@ -237,7 +316,7 @@ def test_the_policy_loss_uses_the_probabilities_of_sampling(step_batch):
             count[place[:2]] += 1
     assert (targets[..., 4] == END_ID).any()
     advantages = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
-    loss = model.policy_loss(regions, sampled, tf.constant(advantages), seed)
+    loss = model.policy_loss(regions, sampled, tf.constant(advantages[..., None]), seed)
     assert float(loss) == pytest.approx(-(advantages * total).sum() / count.sum(), rel=1e-4)
 
 
@@ -258,11 +337,14 @@ def test_rewards_are_mixed_by_their_weights(step_batch):
     sampled = model.sample_captions(regions, 6, tf.constant([5, 6]))
     scores = {
         "cider": CiderReward(np.array(real)[..., 1:]).score(sampled[..., 1:], real[..., 1:]),
-        "critic": model.critic.score_tokens(sampled, model.critic.encode(regions)),
+        "critic": model.critic.score_tokens(
+            sampled, model.critic.encode(regions, References.others(real))
+        ),
     }
     cider, critic = (losses.normalized(losses.leave_one_out(score)) for score in scores.values())
     mixed = model.advantages(regions, sampled, real)
-    np.testing.assert_allclose(mixed, 0.75 * cider + 0.25 * critic, rtol=1e-5, atol=1e-6)
+    expected = (0.75 * cider + 0.25 * critic)[..., None]
+    np.testing.assert_allclose(mixed, expected, rtol=1e-5, atol=1e-6)
     for name, score in scores.items():
         mean = model.means[f"{name}_reward"].result()
         np.testing.assert_allclose(mean, tf.reduce_mean(score), rtol=1e-5)
