@@ -263,8 +263,6 @@ def step(objective: str, sizes: Sizes, has_critic: bool = True, muon: bool = Fal
     everything = replace(sizes, images=sizes.images * max(updates, 1))
     costs = [
         decode(everything),
-        # Near misses: what is likely of the image and of another one.
-        teacher_forcing(everything, INFERENCE) * (2 * has_critic),
         critic_update(sizes, penalty=objective == "wgan_gp") * updates,
         teacher_forcing(everything),  # Cross-entropy of real captions
     ]

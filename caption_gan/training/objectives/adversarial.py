@@ -33,7 +33,6 @@ CRITIC_METRICS = (
     "critic_gradient_norm",
     "margin",  # Of real over generated captions.
     "mismatched_margin",  # Of real over false captions.
-    "verdict_loss",  # Of whether tokens of false captions were replaced.
 )
 
 
@@ -87,7 +86,7 @@ class AdversarialTrainer(SamplingTrainer):
             self.critic = build_critic(config.critic, captioner.generator)
             constrain(self.critic.trainable_variables, config.constraint, config.clip_value)
             self.critic_score = CriticScore(self.critic, self.unconditional_share)
-            for name in CRITIC_METRICS:
+            for name in (*CRITIC_METRICS, *(["verdict_loss"] if config.near_misses else [])):
                 self.means[name] = replicas.Mean(name=name)
 
     def build_optimizers(self) -> dict[str, keras.optimizers.Optimizer]:

@@ -101,9 +101,22 @@ class WGANGP(AdversarialTrainer):
             penalty=penalty,
             margin=tf.reduce_mean(real_score) - tf.reduce_mean(fake_score),
             mismatched_margin=tf.reduce_mean(real_score) - tf.reduce_mean(false_score),
-            verdict_loss=verdict_loss,
+            **({"verdict_loss": verdict_loss} if self.config.near_misses else {}),
             critic_gradient_norm=tf.linalg.global_norm(gradients) / loss_scale,
         )
+
+    def verdict_loss(self, token_scores: tf.Tensor, batch: CriticBatch) -> tf.Tensor:
+        """Loss of telling which tokens of near misses were replaced, a scalar.
+
+        Args:
+            token_scores: Of real, generated and false captions, [B, 3 K, T - 1].
+            batch: The captions.
+        """
+        if not self.config.near_misses:
+            return tf.constant(0.0)
+        of_false = tf.split(token_scores, 3, axis=1)[2]  # [B, K, T - 1]
+        is_token = batch.false[..., 1:] != PAD_ID
+        return losses.verdicts(of_false, batch.replaced[..., 1:], is_token)
 
     @trace_scope(PENALTY)
     def penalty(

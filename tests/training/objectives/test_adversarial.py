@@ -235,7 +235,13 @@ def test_false_captions_are_near_misses_or_of_another_image(step_batch, share):
 
 
 def test_the_critic_learns_which_word_of_a_near_miss_was_replaced(step_batch):
-    model = build(step_batch, verdict_weight=10.0, constraint="none", mismatched_negatives=0.0)
+    model = build(
+        step_batch,
+        near_misses=0.5,
+        verdict_weight=10.0,
+        constraint="none",
+        mismatched_negatives=0.0,
+    )
     real = np.array(step_batch["token_ids"][:4])
     false, replaced = real.copy(), np.zeros(real.shape, bool)
     false[:, :, 1], replaced[:, :, 1] = np.where(real[:, :, 1] == 4, 5, 4), True
