@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 FREQUENT_WORDS = 1000  # As in `caption_gan.models.critics.next_token`.
-AGREEMENTS = 7  # `FEATURES` of `caption_gan.models.critics.references`.
 FLOAT = 4  # Bytes.
 
 
@@ -73,16 +72,15 @@ class Pass(NamedTuple):
     logits: int  # Logits of the whole vocabulary
     frequent: int  # Logits of the frequent words, in the critic
     score_head: int  # The critic's last layer, which is linear
-    agreement: int  # Words with words of the references, in the critic
 
 
-INFERENCE = Pass(1, 1, 1, 1, 1, logits=1, frequent=1, score_head=1, agreement=1)
-TRAINING = Pass(2, 3, 3, 3, 3, logits=3, frequent=0, score_head=0, agreement=0)
+INFERENCE = Pass(1, 1, 1, 1, 1, logits=1, frequent=1, score_head=1)
+TRAINING = Pass(2, 3, 3, 3, 3, logits=3, frequent=0, score_head=0)
 # The critic's word embeddings are frozen.
-CRITIC_TRAINING = Pass(2, 3, 3, 2, 3, logits=0, frequent=2, score_head=3, agreement=1)
-PENALTY = Pass(0, 0, 3, 5, 6, logits=0, frequent=4, score_head=5, agreement=3)
+CRITIC_TRAINING = Pass(2, 3, 3, 2, 3, logits=0, frequent=2, score_head=3)
+PENALTY = Pass(0, 0, 3, 5, 6, logits=0, frequent=4, score_head=5)
 # In the generator's loss the critic's weights are constants.
-THROUGH_CRITIC = Pass(1, 1, 1, 2, 2, logits=0, frequent=2, score_head=2, agreement=2)
+THROUGH_CRITIC = Pass(1, 1, 1, 2, 2, logits=0, frequent=2, score_head=2)
 
 
 def encode_regions(sizes: Sizes, times: Pass) -> Iterator[Cost]:
@@ -146,10 +144,7 @@ def score_words(sizes: Sizes, times: Pass, captions: int) -> Iterator[Cost]:
     rows = sizes.images * captions * sizes.words
     frequent = min(sizes.vocabulary, FREQUENT_WORDS)
     yield product(rows, sizes.embedding, frequent) * times.frequent
-    # The start token is compared too. An image has as many references as captions of one kind.
-    ours, theirs = (count * (sizes.words + 1) for count in (captions, sizes.captions))
-    yield product(ours, sizes.embedding, theirs, sizes.images) * times.agreement
-    yield product(rows, 3 * sizes.embedding + 2 + AGREEMENTS, sizes.hidden) * times.chain
+    yield product(rows, 3 * sizes.embedding + 2, sizes.hidden) * times.chain
     yield product(rows, sizes.hidden, 1) * times.score_head
 
 
@@ -190,23 +185,22 @@ def relaxed_words(sizes: Sizes) -> Cost:
     return total(iter((generator, critic)))
 
 
-def critic_scores(sizes: Sizes, times: Pass = INFERENCE, kinds: int = 1) -> Cost:
-    """The critic's scores of K captions of each kind an image."""
-    captions = kinds * sizes.captions
+def critic_scores(sizes: Sizes, times: Pass = INFERENCE) -> Cost:
+    """The critic's scores of K captions an image."""
     return total(
         cost
         for part in (
             encode_regions(sizes, times),
-            recurrences_and_attention(sizes, times, captions),
-            score_words(sizes, times, captions),
+            recurrences_and_attention(sizes, times, sizes.captions),
+            score_words(sizes, times, sizes.captions),
         )
         for cost in part
     )
 
 
 def critic_update(sizes: Sizes, penalty: bool) -> Cost:
-    """Real, generated and false captions; the penalty is on as many as there are real ones."""
-    costs = [critic_scores(sizes, CRITIC_TRAINING, kinds=3)]
+    """Real, generated and mismatched captions; the penalty is on as many as there are real ones."""
+    costs = [critic_scores(replace(sizes, captions=3 * sizes.captions), CRITIC_TRAINING)]
     if penalty:
         costs.append(critic_scores(sizes, PENALTY))
     return total(iter(costs))
@@ -288,7 +282,7 @@ def generator_weights(sizes: Sizes) -> int:
 
 def critic_weights(sizes: Sizes) -> int:
     """Number of trained parameters of the critic."""
-    fusion = (3 * sizes.embedding + 2 + AGREEMENTS) * sizes.hidden + sizes.hidden
+    fusion = (3 * sizes.embedding + 2) * sizes.hidden + sizes.hidden
     frozen = sizes.vocabulary * sizes.embedding
     return generator_weights(sizes) - frozen + fusion + sizes.hidden + 1
 

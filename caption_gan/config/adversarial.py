@@ -34,16 +34,18 @@ class CriticConfig:
         word_vectors_policy: `frozen` or `trainable`. The gradient penalty bounds the critic's
             slope in units of its word embeddings; trainable ones can grow and so escape it.
         references: Whether the critic compares a caption with the image's other real captions.
-            They say more about a training image than the generator sees of it.
+            They say more about a training image than the generator sees of it, which makes samples
+            better on photographs. But the critic then looks less at the image, and is a worse judge
+            of captions of new images, which have no references.
         reference_dropout: Share of the images of a critic update whose references are hidden, so
-            that the critic can also judge captions of new images.
+            that the critic still learns to judge without them.
     """
 
     kind: Literal["next_token"] = "next_token"
     start: Literal["generator", "random"] = "generator"
     dropout: Rate = 0.0
     word_vectors_policy: Literal["frozen", "trainable"] = "frozen"
-    references: bool = True
+    references: bool = False
     reference_dropout: Rate = 0.25
 
 

@@ -1,7 +1,6 @@
 """Compares the stages of one run: captions, and quality-diversity frontiers."""
 
 import dataclasses
-import sys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,7 +8,6 @@ import tensorflow as tf
 
 from caption_gan.config.run import Config
 from caption_gan.data.example import CaptionedImage
-from caption_gan.errors import CaptionGANError
 from caption_gan.evaluation.frontier import Captions, Frontier, Points
 from caption_gan.evaluation.split_metrics import score_decoding
 from caption_gan.evaluation.text_metrics import Scores
@@ -119,16 +117,12 @@ def stages_of(run: RunDirectory, config: Config) -> list[str]:
 
 
 def load_critic(run: RunDirectory, config: Config, generator: Generator) -> Critic | None:
-    """The critic of the last adversarial stage; None if the run has none that can be loaded."""
+    """The critic of the last adversarial stage; None if the run has none."""
     settings = [config.objective(stage) for stage in config.stages]
     with_critic = [stage for stage in settings if stage.has_critic]
     # Weights may be left of a stage that the run was continued without.
     if not with_critic or not run.critic_weights.is_file():
         return None
     critic = build_critic(with_critic[-1].critic, generator)
-    try:
-        load_weights(critic, run.critic_weights)
-    except CaptionGANError as error:
-        print(f"{error}; the critic is left out (before 0.2.0 it was another)", file=sys.stderr)
-        return None
+    load_weights(critic, run.critic_weights)
     return critic

@@ -48,12 +48,10 @@ def test_teacher_forcing_by_hand(costs, ones):
 
 def test_second_derivative_by_hand(costs, ones):
     with_penalty, without = (costs.critic_update(ones, penalty).operations for penalty in (1, 0))
-    initial_states, gates, fusion = (1 + 1) * 2, 3, 3 * 1 + 2 + costs.AGREEMENTS
+    initial_states, gates, fusion = (1 + 1) * 2, 3, 3 * 1 + 2
     chain = 2 * gates + 1 + 2 + 2 + 2 + 1 + fusion  # Input of the second GRU to fusion
     # One word: the products of both recurrences are with initial states only.
-    agreement = 2 * 2  # Two tokens with two tokens of a reference.
     terms = 3 * (initial_states + 2 * gates) + 5 * gates + 6 * chain + 4 * 1 + 5 * 1
-    terms += 3 * agreement
     assert with_penalty - without == 2 * terms
 
 

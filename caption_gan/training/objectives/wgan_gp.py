@@ -7,9 +7,8 @@ are those of its Algorithm 1. What differs, and why:
   through the straight-through Gumbel-softmax (Jang et al., 2017; for captions Shetty et al., 2017).
 * A third of the negatives are people's captions that are false of the image (`negatives.py`).
   Without them nothing makes the critic look at the image, and captions name what is not there.
-* The critic compares a caption with the image's other real captions (`references.py`) and is asked
-  which words of a false caption were replaced. A critic that sees what the generator sees, and has
-  its weights, knows nothing that the generator does not.
+* The critic may read the image's other real captions (`references.py`), because a critic that sees
+  what the generator sees, and starts from its weights, knows nothing that the generator does not.
 * The penalty interpolates the mask too, because captions differ in length.
 * The cross-entropy of real captions stays in the generator's loss (`mle_weight`): it preserves
   variety, which the critic does not reward.

@@ -13,14 +13,15 @@ import tensorflow as tf
 
 from caption_gan.models.critics.critic import Critic
 from caption_gan.models.critics.next_token import NextTokenCritic
+from caption_gan.models.critics.references import References
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
 
 IMAGES, CAPTIONS, LENGTH = 4, 3, 6
 
 
-def random_critic(make, seed: int = 0) -> Critic:
-    critic = NextTokenCritic(make(seed))
+def random_critic(make, seed: int = 0, **settings) -> Critic:
+    critic = NextTokenCritic(make(seed), **settings)
     # The score head starts at zero; random weights test it too.
     shape = critic.score_head.kernel.shape
     critic.score_head.kernel.assign(np.random.default_rng(seed).normal(size=shape))
@@ -82,6 +83,22 @@ def test_captions_together_score_as_each_alone(critic, regions, token_ids):
         for caption in range(CAPTIONS):
             part = np.s_[image : image + 1, caption : caption + 1]
             same(scores(critic, regions[:1] * 0 + regions[image], token_ids[part]), together[part])
+
+
+def test_references_count_only_where_they_are_visible(small_generator, regions, token_ids):
+    reader = random_critic(small_generator, reads_references=True)
+    captions = tf.constant(token_ids)
+    of_others = References.others(captions)
+
+    def scored(references: References | None, kinds: int = 1) -> np.ndarray:
+        memory = reader.encode(Regions(regions), references)
+        return np.array(reader.score_tokens(tf.tile(captions, [1, kinds, 1]), memory))
+
+    shown = scored(of_others)
+    assert (np.abs(shown - scored(None)) > 1e-3).any(axis=1).all()
+    same(scored(of_others.hidden()), scored(None))
+    # The second kind of captions has the same references, place by place.
+    same(scored(of_others, kinds=2), np.tile(shown, [1, 2]))
 
 
 # Ends the process if an operation writes past its memory.

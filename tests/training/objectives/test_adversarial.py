@@ -260,7 +260,7 @@ def test_the_critic_learns_which_word_of_a_near_miss_was_replaced(step_batch):
 @pytest.mark.parametrize("rate", [0.0, 0.99])
 def test_the_critic_reads_the_other_captions_of_the_image(step_batch, rate):
     real = tf.constant(np.array(step_batch["token_ids"]))
-    model = build(step_batch, critic=CriticConfig(reference_dropout=rate))
+    model = build(step_batch, critic=CriticConfig(references=True, reference_dropout=rate))
     batches: list[CriticBatch] = []
     regions = model.captioner.regions(step_batch)
     model.for_each_critic_batch(batches.append, regions, real, real, corpus=real)
