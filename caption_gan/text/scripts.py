@@ -47,10 +47,13 @@ def split_unspaced(caption: str) -> list[str]:
     is_apart = True  # Whether the last part is a character, which stays separate.
     for character in unicodedata.normalize("NFKC", caption):
         is_mark = unicodedata.category(character).startswith("M")
-        if not is_mark and has_unspaced(character):
+        # A mark of these scripts that follows no character of them is a character of its own.
+        if parts and is_mark and (is_apart or not has_unspaced(character)):
+            parts[-1] += character
+        elif has_unspaced(character):
             parts.append(character)
             is_apart = True
-        elif parts and (is_mark or not is_apart):
+        elif parts and not is_apart:
             parts[-1] += character
         else:
             parts.append(character)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from caption_gan.metrics.tokenization import tokenize
@@ -61,6 +61,9 @@ def test_golden_captions_and_references() -> None:
 
 
 @given(st.text())
+@example(" \u0e31")  # A Thai vowel sign without a consonant.
+@example("\u0e01 \u0e31")
+@example("a  b\u0e31")
 def test_tokens_are_joined_by_single_spaces(text: str) -> None:
     words = tokenize(text)
     assert words == " ".join(words.split(" "))
