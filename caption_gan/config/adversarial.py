@@ -12,7 +12,7 @@ from jsonargparse.typing import (
     PositiveInt,
 )
 
-from caption_gan.config.objective_config import ObjectiveConfig, Rate
+from caption_gan.config.objective_config import Rate, SamplingConfig
 from caption_gan.errors import CaptionGANError
 
 CriticLoss = Literal["wasserstein", "relativistic"]
@@ -34,9 +34,9 @@ class CriticConfig:
         word_vectors_policy: `frozen` or `trainable`. The gradient penalty bounds the critic's
             slope in units of its word embeddings; trainable ones can grow and so escape it.
         references: Whether the critic compares a caption with the image's other real captions.
-            They say more about a training image than the generator sees of it, which makes samples
-            better on photographs. But the critic then looks less at the image, and is a worse judge
-            of captions of new images, which have no references.
+            They say more about a training image than the generator sees of it. But captions of new
+            images have none, and the critic may learn to look less at the image. Off, because it
+            was not shown yet that they pay.
         reference_dropout: Share of the images of a critic update whose references are hidden, so
             that the critic still learns to judge without them.
     """
@@ -50,7 +50,7 @@ class CriticConfig:
 
 
 @dataclass(frozen=True)
-class AdversarialConfig(ObjectiveConfig):
+class AdversarialConfig(SamplingConfig):
     """Settings that all objectives with a critic share.
 
     Attributes:
@@ -58,10 +58,6 @@ class AdversarialConfig(ObjectiveConfig):
             samples become likelier and less varied, not truer.
         batch_size: Images per critic update. A step takes `critic_updates` times as many; its one
             generator update sees all of them.
-        captions: Real captions per image in a step, and as many generated ones.
-        ema_momentum: Momentum of an exponential moving average of the generator's weights. The
-            average writes the captions that are scored, and is what the run keeps. 0 keeps the
-            weights themselves.
         critic: The critic network.
         critic_updates: Critic updates per step (n_critic). With too few, the generator outruns the
             critic.
@@ -80,25 +76,16 @@ class AdversarialConfig(ObjectiveConfig):
             captions are most similar, instead of any other image.
         near_misses: Share of the false captions that are near misses: the image's own captions in
             which one word says what the generator expects of another image and not of this one.
-            0 leaves them out: in the first trials they did not make samples better.
+            0, because it was not shown yet that they pay, leaves them out.
         verdict_weight: Weight of the loss that asks the critic which word of a near miss it is.
         unconditional_share: Sentences of `data.corpora` per real caption in a critic update. The
             critic compares them with generated captions without seeing the image, and this
             unconditional score becomes part of the generator's reward.
-        mle_weight: Weight of the cross-entropy of real captions in the generator's loss at the
-            start. It preserves variety, which the adversarial loss does not reward.
-        mle_weight_end: The same at the end; in between it changes linearly.
-        learning_rate: Peak learning rate of the generator's AdamW; it falls to zero along a half
-            cosine.
         critic_learning_rate: Learning rate of the critic's Adam, constant.
-        gradient_clip: Largest global norm of a gradient.
-        train_encoder: Whether the generator's loss also trains the encoder. Without maximum
-            likelihood before, nothing else does.
     """
 
     compares_captions: ClassVar[bool] = False  # Of the same image, so it needs two of them.
 
-    ema_momentum: Rate = 0.9
     critic: CriticConfig = field(default_factory=CriticConfig)
     critic_updates: PositiveInt = 5
     critic_warmup_steps: NonNegativeInt = 20
@@ -111,12 +98,7 @@ class AdversarialConfig(ObjectiveConfig):
     near_misses: ClosedUnitInterval = 0.0
     verdict_weight: NonNegativeFloat = 0.1
     unconditional_share: ClosedUnitInterval = 0.25
-    mle_weight: NonNegativeFloat = 1.0
-    mle_weight_end: NonNegativeFloat = 1.0
-    learning_rate: PositiveFloat = 2e-4
     critic_learning_rate: PositiveFloat = 5e-4
-    gradient_clip: PositiveFloat = 1.0
-    train_encoder: bool = False
 
     @property
     def has_critic(self) -> bool:
@@ -134,16 +116,6 @@ class AdversarialConfig(ObjectiveConfig):
         return self.critic_warmup_steps if self.has_critic else 0
 
     @property
-    def watches_for_collapse(self) -> bool:
-        """Whether samples are watched for signs of collapse (`MonitorConfig`)."""
-        return True
-
-    @property
-    def trains_encoder(self) -> bool:
-        """Whether the objective trains the encoder."""
-        return self.train_encoder
-
-    @property
     def sentences_per_caption(self) -> float:
         """Sentences of `data.corpora` that the objective reads per real caption."""
         return self.unconditional_share if self.has_critic else 0.0
@@ -157,6 +129,11 @@ class AdversarialConfig(ObjectiveConfig):
             )
         if not self.has_critic:
             return
+        if self.critic.references and self.captions < 2:
+            raise CaptionGANError(
+                f"{name}.captions is {self.captions}; with {name}.critic.references it must be at "
+                "least 2, because the references of a caption are the image's other captions."
+            )
         if self.images_per_step < 2 and self.mismatched_negatives:
             raise CaptionGANError(
                 f"{name}.batch_size is 1, but {name}.mismatched_negatives needs captions of other "

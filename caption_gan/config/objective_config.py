@@ -4,7 +4,12 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from jsonargparse.typing import PositiveInt, restricted_number_type
+from jsonargparse.typing import (
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    restricted_number_type,
+)
 
 if TYPE_CHECKING:
     Rate = float
@@ -87,3 +92,40 @@ class ObjectiveConfig:
         """Imports the class of the `Trainer`; only then is TensorFlow needed."""
         module, _, name = cls.trainer.partition(":")
         return vars(importlib.import_module(module))[name]
+
+
+@dataclass(frozen=True)
+class SamplingConfig(ObjectiveConfig):
+    """Settings of all objectives that compare the generator's samples with real captions.
+
+    Attributes:
+        captions: Real captions per image in a step, and as many generated ones.
+        ema_momentum: Momentum of an exponential moving average of the generator's weights. The
+            average writes the captions that are scored, and is what the run keeps. 0 keeps the
+            weights themselves.
+        mle_weight: Weight of the cross-entropy of real captions in the generator's loss at the
+            start. It preserves variety, which a comparison of captions does not reward.
+        mle_weight_end: The same at the end; in between it changes linearly.
+        learning_rate: Peak learning rate of the generator's AdamW; it falls to zero along a half
+            cosine.
+        gradient_clip: Largest global norm of a gradient.
+        train_encoder: Whether the generator's loss also trains the encoder. Without maximum
+            likelihood before, nothing else does.
+    """
+
+    ema_momentum: Rate = 0.9
+    mle_weight: NonNegativeFloat = 1.0
+    mle_weight_end: NonNegativeFloat = 1.0
+    learning_rate: PositiveFloat = 2e-4
+    gradient_clip: PositiveFloat = 1.0
+    train_encoder: bool = False
+
+    @property
+    def watches_for_collapse(self) -> bool:
+        """Whether samples are watched for signs of collapse (`MonitorConfig`)."""
+        return True
+
+    @property
+    def trains_encoder(self) -> bool:
+        """Whether the objective trains the encoder."""
+        return self.train_encoder

@@ -1,7 +1,7 @@
 """Curves of quality against diversity: values between measured points, and the better of several.
 
-A captioner has a curve over temperatures and one over nuclei. Whoever uses it takes the better of
-both, so that is what captioners are compared by.
+A captioner has a curve over temperatures and one over nuclei. A user takes the better of both, and
+so captioners are compared by it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -243,22 +243,11 @@ def _fill(
 class WordEmbedding(keras.layers.ReversibleEmbedding):
     """Word vectors for the input of a model and, tied, for its output.
 
-    Adds to Keras's layer: mixtures of vectors, output weights in the dtype of the features, and
-    `assign`. Arguments are those of Keras's layer: `input_dim` is V, `output_dim` is E. To freeze
-    the vectors, set `trainable` to false. An optimizer that trains them later must be built while
-    `trainable` is true.
+    Adds to Keras's layer: output weights in the dtype of the features, and `assign`. Arguments are
+    those of Keras's layer: `input_dim` is V, `output_dim` is E. To freeze the vectors, set
+    `trainable` to false. An optimizer that trains them later must be built while `trainable` is
+    true.
     """
-
-    def embed_soft(self, probabilities: Any) -> Any:
-        """Mixes vectors by probability; differentiable, and a look-up for one-hot rows.
-
-        Args:
-            probabilities: float [..., V].
-
-        Returns:
-            [..., E] in the dtype of `probabilities`.
-        """
-        return ops.matmul(probabilities, self._matrix(probabilities.dtype))
 
     def logits(self, features: Any) -> Any:
         """Scores every word: the product of features with the tied output weights.

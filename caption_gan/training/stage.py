@@ -1,8 +1,6 @@
 """One stage of a run: an objective trains the captioner for some epochs."""
 
-import shutil
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,18 +20,16 @@ from caption_gan.models.decoding.text_decoder import TextDecoder
 from caption_gan.models.encoders.encoder import Encoder
 from caption_gan.run import RunDirectory, load_weights, save_weights
 from caption_gan.settings import differences
-from caption_gan.storage.atomic import replacing, write_json
 from caption_gan.training import callbacks
 from caption_gan.training.checkpoints import TrainingCheckpoint
 from caption_gan.training.collapse_monitor import CollapseMonitor
 from caption_gan.training.interruption import Interruption
 from caption_gan.training.loop import train
 from caption_gan.training.objectives.trainer import Trainer
+from caption_gan.training.recording import recording_callbacks, tensorboard_scalars
 from caption_gan.training.validation import CaptionValidation
 
 Splits = dict[str, PreparedSplit]
-
-CURVE_POINTS = 100  # Of the training curves of a stage: as many as a chart can show.
 
 
 def train_stage(
@@ -217,67 +213,9 @@ def collapse_monitor(
         lambda: strategies.from_chief(validation.sample_metrics),
         config.monitor,
         trainer.trained_state,
-        _tensorboard_scalars(logs / "health"),
+        tensorboard_scalars(logs / "health"),
         _stop_collapsed,
     )
-
-
-def recording_callbacks(
-    run: RunDirectory,
-    config: Config,
-    name: str,
-    trainer: Trainer,
-    validation: CaptionValidation,
-    checkpoint: TrainingCheckpoint,
-) -> list[keras.callbacks.Callback]:
-    """What the chief alone writes: history, best weights, TensorBoard, checkpoints, progress.
-
-    Args:
-        run: Receives everything.
-        config: Settings of the run.
-        name: Name of the stage.
-        trainer: Trains the stage.
-        validation: Captions images for TensorBoard.
-        checkpoint: Restored state; its epochs stay in the history, later ones are dropped.
-    """
-    history, logs = run.read_history(), run.logs / name
-    epochs = history.setdefault(name, [])
-    del epochs[checkpoint.position.epochs :]
-    curves = run.read_step_curves()
-    steps_per_epoch = trainer.steps / trainer.config.epochs
-    reached = checkpoint.position.epochs + checkpoint.position.steps / steps_per_epoch
-    points = curves[name] = [
-        point for point in curves.get(name, []) if point["epoch"] <= reached + 1e-6
-    ]
-
-    def keep_best() -> None:
-        save_weights(trainer.kept_captioner, run.best_weights)
-        with replacing(run.stage_weights(name)) as temporary:
-            shutil.copyfile(run.best_weights, temporary)
-        if trainer.critic is not None:
-            save_weights(trainer.critic, run.critic_weights)
-
-    watched = trainer.monitored_metric(facts_are_known=validation.fact_checker is not None)
-    pictures = [callbacks.SampleCaptions(logs, validation.pictures)] if validation.shown else []
-    return [
-        callbacks.History(epochs, lambda: write_json(run.history, history)),
-        callbacks.StepCurves(
-            points,
-            trainer.metrics,
-            max(1, trainer.steps // CURVE_POINTS),
-            lambda: write_json(run.step_curves, curves),
-        ),
-        callbacks.SaveBest(keep_best, watched, epochs),
-        *pictures,
-        keras.callbacks.TensorBoard(
-            log_dir=logs,
-            histogram_freq=int(config.logging.histograms),
-            write_graph=False,
-            profile_batch=_profiled_steps(config),
-        ),
-        checkpoint,
-        callbacks.Progress(name.partition("-")[2]),
-    ]
 
 
 def word_vector_policy(config: Config, captioner: Captioner) -> list[keras.callbacks.Callback]:
@@ -301,25 +239,3 @@ def _stop_collapsed(reason: str) -> NoReturn:
         f"Training stopped: {reason}. Healthy weights that were kept before stay. Begin with "
         "maximum_likelihood, raise mle_weight or lower the learning rate."
     )
-
-
-def _tensorboard_scalars(folder: Path) -> Callable[[Mapping[str, float], int], None]:
-    """A function that writes values by name for TensorBoard; it does nothing but on the chief."""
-    if not strategies.is_chief():
-        return lambda values, step: None
-    writer = tf.summary.create_file_writer(str(folder))
-
-    def write(values: Mapping[str, float], step: int) -> None:
-        with writer.as_default():
-            for name, value in values.items():
-                tf.summary.scalar(f"health/{name}", value, step=step)
-        writer.flush()
-
-    return write
-
-
-def _profiled_steps(config: Config) -> tuple[int, int] | int:
-    if config.profile_steps is None:
-        return 0
-    first, last = map(int, config.profile_steps.split(","))
-    return first, last

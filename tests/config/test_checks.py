@@ -6,7 +6,12 @@ from types import SimpleNamespace
 import pytest
 
 from caption_gan.command_line import RaisingArgumentParser
-from caption_gan.config.adversarial import PolicyGradientConfig, SelfCriticalConfig, WGANGPConfig
+from caption_gan.config.adversarial import (
+    CriticConfig,
+    PolicyGradientConfig,
+    SelfCriticalConfig,
+    WGANGPConfig,
+)
 from caption_gan.config.checks import check
 from caption_gan.config.data import DataConfig
 from caption_gan.config.models import DecodingConfig, EncoderConfig, GeneratorConfig, TextConfig
@@ -50,6 +55,10 @@ REFUSED = {
     "self_critical.captions is 1": {
         "stages": ["maximum_likelihood", "self_critical"],
         "self_critical": SelfCriticalConfig(captions=1),
+    },
+    "wgan_gp.captions is 1; with wgan_gp.critic.references": {
+        "stages": ["maximum_likelihood", "wgan_gp"],
+        "wgan_gp": WGANGPConfig(captions=1, critic=CriticConfig(references=True)),
     },
     "captions of other images": {
         "stages": ["maximum_likelihood", "wgan_gp"],

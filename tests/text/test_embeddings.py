@@ -144,11 +144,8 @@ def assigned():
 def test_values_by_hand():
     layer = assigned()
     assert layer(np.array([[2, 0]])).numpy().tolist() == [[[6, 7, 8], [0, 1, 2]]]
-    soft = layer.embed_soft(np.array([[0.5, 0, 0.5, 0]], np.float32))
-    assert soft.numpy().tolist() == [[3, 4, 5]]
     logits = layer.logits(np.array([[[1, 0, 2]]], np.float32))
     assert logits.numpy().tolist() == [[[4, 13, 22, 31]]]
-    np.testing.assert_array_equal(layer.embed_soft(np.eye(4, dtype=np.float32)), MATRIX)
 
 
 def test_config_and_file_round_trip(tmp_path):
@@ -202,8 +199,7 @@ def trained(layer):
     optimizer = keras.optimizers.SGD(0.1)
     with tf.GradientTape() as tape:
         vectors = dense(layer(np.array([1, 2])))
-        soft = layer.embed_soft(tf.nn.softmax(layer.logits(vectors)))
-        loss = tf.reduce_sum(tf.square(soft))
+        loss = tf.reduce_sum(tf.square(layer.logits(vectors)))
     variables = [*dense.trainable_variables, *layer.trainable_variables]
     optimizer.apply(tape.gradient(loss, variables), variables)
     return not np.array_equal(before, layer.embeddings)

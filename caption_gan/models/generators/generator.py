@@ -35,8 +35,8 @@ class Generator(keras.Model):
         noise_size: Z; zero if captions of an image differ by sampling alone.
         has_attention: Whether `decode_step` returns attention weights.
         regions_shape: (R, D) that the generator was built for.
-        embedding: The word embeddings. `embedding(token_ids)` looks up, `embedding.embed_soft`
-            mixes for relaxed captions, `embedding.output_weights` gives the output weights [E, V].
+        embedding: The word embeddings. `embedding(token_ids)` looks up,
+            `embedding.output_weights` gives the output weights [E, V].
     """
 
     vocabulary_size: int

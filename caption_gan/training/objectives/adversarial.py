@@ -98,10 +98,9 @@ class AdversarialTrainer(SamplingTrainer):
             beta_2=0.9,
             global_clipnorm=self.config.gradient_clip,
         )
-        return {
-            **super().build_optimizers(),
-            "critic_optimizer": precision.scaled(critic_optimizer),
-        }
+        critic_optimizer = precision.scaled(critic_optimizer)
+        critic_optimizer.build(self.critic.trainable_variables if self.critic else [])
+        return {**super().build_optimizers(), "critic_optimizer": critic_optimizer}
 
     def compile(  # type: ignore[override]
         self,
@@ -113,7 +112,6 @@ class AdversarialTrainer(SamplingTrainer):
         """Sets both optimizers; see `Trainer.compile`."""
         super().compile(optimizer, steps_per_execution, jit_compile)
         self.critic_optimizer = critic_optimizer
-        critic_optimizer.build(self.critic.trainable_variables if self.critic else [])
 
     @property
     def checkpoint_variables(self) -> dict[str, list[keras.Variable]]:
@@ -167,10 +165,11 @@ class AdversarialTrainer(SamplingTrainer):
             others = replicas.local_rows(others, self.updates_per_step)
         if not self.config.near_misses:
             return others, tf.zeros_like(real, tf.bool)
-        seed = self.draw_seed()
         other_regions = regions.map(self.of_other_images)
-        near, replaced = near_misses(self.captioner.generator, regions, other_regions, real, seed)
-        uniform = tf.random.stateless_uniform(tf.shape(real)[:2], tf.add(seed, [2, 0]))
+        near, replaced = near_misses(
+            self.captioner.generator, regions, other_regions, real, self.draw_seed()
+        )
+        uniform = tf.random.stateless_uniform(tf.shape(real)[:2], self.draw_seed())
         is_near = tf.reduce_any(replaced, axis=-1) & (uniform < self.config.near_misses)
         is_near = is_near[..., None]  # [N, K, 1]
         return tf.where(is_near, near, others), replaced & is_near

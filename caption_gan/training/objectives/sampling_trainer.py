@@ -8,7 +8,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from caption_gan.config.objective_config import ObjectiveConfig
+from caption_gan.config.objective_config import SamplingConfig
 from caption_gan.distribution import replicas
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding import sampling
@@ -32,7 +32,7 @@ class SamplingTrainer(Trainer):
     arguments.
     """
 
-    def __init__(self, captioner: Captioner, config: ObjectiveConfig, steps: int, seed: int):
+    def __init__(self, captioner: Captioner, config: SamplingConfig, steps: int, seed: int):
         super().__init__(captioner, config, steps, seed)
         self.means = {name: replicas.Mean(name=name) for name in GENERATOR_METRICS}
         self.built = True
@@ -48,17 +48,8 @@ class SamplingTrainer(Trainer):
             weight_decay=0.0,
             gradient_clip=config.gradient_clip,
         )
-        return {"optimizer": optimizer}
-
-    def compile(
-        self,
-        optimizer: keras.optimizers.Optimizer,
-        steps_per_execution: int = 1,
-        jit_compile: bool = False,
-    ) -> None:
-        """Sets the optimizer; see `Trainer.compile`."""
-        super().compile(optimizer, steps_per_execution, jit_compile)
         optimizer.build(self.generator_variables)
+        return {"optimizer": optimizer}
 
     @staticmethod
     def monitored_metric(facts_are_known: bool) -> str:

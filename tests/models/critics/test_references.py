@@ -35,6 +35,11 @@ def test_agreement_by_hand():
     np.testing.assert_allclose(rows, expected, atol=1e-6)
 
 
+def test_padding_of_a_reference_agrees_with_nothing():
+    rows = features([1, 0], [[1, 0]], [True])
+    np.testing.assert_allclose(rows[1], [1, 0, 0, 0, 0, 0, 0], atol=1e-6)
+
+
 def test_hidden_references_do_not_count():
     both = [[1, 2, 4, 0], [2, 3, 2, 1]]
     one = features([1, 2, 3, 2], both[1:], [True])

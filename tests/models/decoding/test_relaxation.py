@@ -47,7 +47,8 @@ def test_captions_end_and_are_padded(small_generator, regions):
 def mixtures(embedding, relaxed: relaxation.Relaxed) -> tf.Tensor:
     """A wrong embedding: mixtures, which no real caption has."""
     start = embedding(relaxed.token_ids[..., :1])
-    return tf.concat([start, embedding.embed_soft(relaxed.probabilities)], axis=-2)
+    mixed = tf.matmul(relaxed.probabilities, embedding.embeddings.value)
+    return tf.concat([start, mixed], axis=-2)
 
 
 @pytest.mark.parametrize(("embed", "right"), [(relaxation.embed, True), (mixtures, False)])
@@ -75,6 +76,26 @@ def test_the_gradient_is_that_of_the_mixture(small_generator, regions):
     expected = np.array(generator.embedding.embeddings) @ weights  # [V]
     gradient = np.array(tape.gradient(total, probabilities))  # [B, K, T - 1, V]
     np.testing.assert_allclose(gradient, np.broadcast_to(expected, gradient.shape), rtol=1e-4)
+
+
+def test_probabilities_and_embeddings_have_the_gradients_of_the_mixture(small_generator):
+    embedding = small_generator().embedding
+    matrix = embedding.embeddings.value
+    rng = np.random.default_rng(0)
+    probabilities = tf.constant(rng.dirichlet(np.ones(matrix.shape[0]), (2, 3)), tf.float32)
+    weights = tf.constant(rng.normal(size=(2, 3, matrix.shape[1])), tf.float32)
+
+    def gradients(embed) -> list[np.ndarray]:
+        with tf.GradientTape() as tape:
+            tape.watch(probabilities)
+            total = tf.reduce_sum(weights * embed(probabilities))
+        return [np.array(part) for part in tape.gradient(total, [probabilities, matrix])]
+
+    token_ids = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
+    actual = gradients(lambda rows: relaxation.straight_through(embedding, rows, token_ids))
+    expected = gradients(lambda rows: tf.matmul(rows, matrix))
+    for ours, mixture in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(ours, mixture, rtol=1e-5, atol=1e-6)
 
 
 def test_the_gradient_reaches_the_generator_through_all_tokens(small_generator, regions):

@@ -219,7 +219,7 @@ def test_mismatched_captions_are_of_another_image(step_batch, hard_negatives):
     assert (np.concatenate(parts) != np.array(real)).any(axis=(1, 2)).all()
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_false_captions_are_near_misses_or_of_another_image(step_batch, share):
     real = np.array(step_batch["token_ids"])
     model = build(step_batch, near_misses=share)
@@ -260,7 +260,8 @@ def test_the_critic_learns_which_word_of_a_near_miss_was_replaced(step_batch):
 @pytest.mark.parametrize("rate", [0.0, 0.99])
 def test_the_critic_reads_the_other_captions_of_the_image(step_batch, rate):
     real = tf.constant(np.array(step_batch["token_ids"]))
-    model = build(step_batch, critic=CriticConfig(references=True, reference_dropout=rate))
+    critic = CriticConfig(references=True, reference_dropout=rate)
+    model = build(step_batch, reads_corpora=True, critic=critic)
     batches: list[CriticBatch] = []
     regions = model.captioner.regions(step_batch)
     model.for_each_critic_batch(batches.append, regions, real, real, corpus=real)
@@ -272,6 +273,7 @@ def test_the_critic_reads_the_other_captions_of_the_image(step_batch, rate):
             np.testing.assert_array_equal(visible[:4], References.others(images).visible)
         else:
             assert not visible.any()
+        assert len(visible) > 4
         assert not visible[4:].any()  # Text of a corpus has no image, and no references.
 
 
