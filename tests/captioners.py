@@ -1,11 +1,21 @@
 """A small captioner to train in tests, for cached regions [B, 4, 6]."""
 
+import functools
+from collections.abc import Callable
+
 import keras
 
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.encoders.encoder import Encoder, Regions
+from caption_gan.models.generators.generator import Generator
 from caption_gan.models.generators.gru import GRUGenerator
+from caption_gan.models.generators.transformer import TransformerGenerator
 
+# Functions from the arguments that all kinds of generators share.
+GENERATORS: dict[str, Callable[..., Generator]] = {
+    "gru": GRUGenerator,
+    "transformer": functools.partial(TransformerGenerator, block_count=2, feed_forward_factor=2),
+}
 VOCABULARY = 10
 REGIONS = (4, 6)
 
@@ -31,7 +41,9 @@ class Bending(Unseeing):
         return Regions(self.scale * cached)
 
 
-def captioner(seed: int = 0, encoder: type[Unseeing] = Unseeing, **settings) -> Captioner:
+def captioner(
+    seed: int = 0, encoder: type[Unseeing] = Unseeing, kind: str = "gru", **settings
+) -> Captioner:
     """Builds a random captioner of 10 words; `settings` are the generator's."""
     keras.utils.set_random_seed(seed)
     arguments = {
@@ -41,6 +53,6 @@ def captioner(seed: int = 0, encoder: type[Unseeing] = Unseeing, **settings) -> 
         "noise_size": 3,
         "dropout": 0.2,
     }
-    generator = GRUGenerator(VOCABULARY, **{**arguments, **settings})
+    generator = GENERATORS[kind](vocabulary_size=VOCABULARY, **{**arguments, **settings})
     generator.build((None, *REGIONS))
     return Captioner(encoder(), generator)

@@ -56,8 +56,8 @@ class FixedLengthGenerator:
     def encode(self, regions: Regions) -> Memory:
         return self.generator.encode(regions)
 
-    def initial_state(self, memory: Memory, noise: tf.Tensor) -> State:
-        return self.generator.initial_state(memory, noise), tf.zeros_like(noise[..., :1])
+    def initial_state(self, memory: Memory, noise: tf.Tensor, length: int) -> State:
+        return self.generator.initial_state(memory, noise, length), tf.zeros_like(noise[..., :1])
 
     def decode_step(
         self, token_ids: tf.Tensor, state: State, memory: Memory

@@ -86,20 +86,27 @@ class GeneratorConfig:
     """The network that generates captions.
 
     Attributes:
-        kind: `gru`: two GRUs with attention over the regions between them.
+        kind: `gru`: two GRUs with attention over the regions between them. `transformer`: a
+            Transformer decoder, whose blocks attend to the words so far and to the regions.
         embedding_size: Numbers per word embedding.
-        hidden_size: Units of the GRU and of the attention.
+        hidden_size: Units of the hidden layers and of the attention.
+        layers: Blocks of `transformer`. Two are as deep as the two GRUs; a GRU has no other depth.
         attention_heads: Number of attention heads; must divide `hidden_size`. Where each word
             names a single object, one head learns to attend several times sooner than four.
+        feed_forward_factor: Width of the feed-forward layers of `transformer`, as a multiple of
+            `hidden_size`; 4 is that of Vaswani et al. (2017) and of GPT-2.
         noise_size: Numbers in the noise z, which varies the captions of an image.
-        dropout: Dropout rate of word embeddings, regions and output features. Built-in data are
-            plentiful and need none; a few thousand photographs need about 0.5.
+        dropout: Dropout rate of word embeddings, regions and output features, and of the outputs
+            of the layers of `transformer`. Built-in data are plentiful and need none; a few
+            thousand photographs need about 0.5 with `gru`.
     """
 
-    kind: Literal["gru"] = "gru"
+    kind: Literal["gru", "transformer"] = "gru"
     embedding_size: PositiveInt = 128
     hidden_size: PositiveInt = 160
+    layers: PositiveInt = 2
     attention_heads: PositiveInt = 1
+    feed_forward_factor: PositiveInt = 4
     noise_size: PositiveInt = 16
     dropout: Rate = 0.0
 

@@ -53,12 +53,12 @@ HALVES = ("mixed_bfloat16", "mixed_float16")
 TOLERANCE = {"mixed_bfloat16": 2e-2, "mixed_float16": 4e-3}
 
 
-def build(name: str, policy: str, batch: dict[str, tf.Tensor]) -> Trainer:
+def build(name: str, policy: str, batch: dict[str, tf.Tensor], kind: str = "gru") -> Trainer:
     config = OBJECTIVES[name]
     data = {}
     if config.has_rewards:
         data["references"] = batch["token_ids"][..., 1:].numpy()
-    network = captioner(dropout=0.0)
+    network = captioner(dropout=0.0, kind=kind)
     with precision.using(policy):
         model = config.load_trainer().from_config(network.copy(), config, 8, 5, **data)
     model.run_eagerly = True  # Tracing would take longer than all steps.

@@ -12,7 +12,9 @@ import tensorflow as tf
 
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.generators.attention import KeysValues
-from caption_gan.models.generators.gru import GRUGenerator, GRUMemory
+from caption_gan.models.generators.generator import Generator
+from caption_gan.models.generators.gru import GRUMemory
+from tests.captioners import GENERATORS
 
 
 class MarkovGenerator:
@@ -35,7 +37,7 @@ class MarkovGenerator:
         memory = KeysValues(features[:, None], features[:, None])
         return GRUMemory(memory, tf.reduce_mean(features, 1), output_weights=self.table)
 
-    def initial_state(self, memory: GRUMemory, noise: tf.Tensor) -> tf.Tensor:
+    def initial_state(self, memory: GRUMemory, noise: tf.Tensor, length: int) -> tf.Tensor:
         return tf.zeros([*tf.unstack(tf.shape(noise)[:2]), 1])
 
     def decode_step(
@@ -53,10 +55,10 @@ def markov() -> Callable[[np.ndarray], MarkovGenerator]:
 
 
 @pytest.fixture(scope="session")
-def small_generator() -> Callable[..., GRUGenerator]:
+def small_generator() -> Callable[..., Generator]:
     """Makes a random generator of 9 words for regions [B, 4, 5]."""
 
-    def make(seed: int = 0, **settings) -> GRUGenerator:
+    def make(seed: int = 0, kind: str = "gru", **settings) -> Generator:
         keras.utils.set_random_seed(seed)
         arguments = {
             "vocabulary_size": 9,
@@ -66,7 +68,7 @@ def small_generator() -> Callable[..., GRUGenerator]:
             "noise_size": 3,
             "dropout": 0.4,
         }
-        generator = GRUGenerator(**{**arguments, **settings})
+        generator = GENERATORS[kind](**{**arguments, **settings})
         generator.build((None, 4, 5))
         # The initial embeddings are so small that all words would be about equally likely.
         shape = (generator.vocabulary_size, generator.embedding_size)

@@ -20,6 +20,13 @@ from caption_gan.models.encoders.precomputed import PrecomputedEncoder
 from caption_gan.models.generators.attention import RegionAttention
 from caption_gan.models.generators.gru import GRUGenerator
 from caption_gan.models.generators.gru_cell import GRUCell
+from caption_gan.models.generators.transformer import TransformerGenerator
+from caption_gan.models.generators.transformer_blocks import (
+    Normalization,
+    RelativePositionBias,
+    TokenAttention,
+    TransformerBlock,
+)
 from caption_gan.text.embeddings import WordEmbedding
 
 SIZE = 32
@@ -33,6 +40,12 @@ NOISE = RANDOM.normal(size=(2, 3, 2)).astype(np.float32)
 def generator(depth: int = 5, regions: int = 4) -> GRUGenerator:
     model = GRUGenerator(9, 6, 8, 2, 2, 0.1)
     model.build((None, regions, depth))
+    return model
+
+
+def transformer() -> TransformerGenerator:
+    model = TransformerGenerator(9, 6, 8, 2, 2, 3, 2, 0.1)
+    model.build((None, 4, 5))
     return model
 
 
@@ -65,12 +78,14 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[Any], tf.Tensor], bool]] = {
         True,
     ),
     "generator": (generator, lambda model: model(FEATURES, TOKEN_IDS, NOISE), True),
+    "Transformer": (transformer, lambda model: model(FEATURES, TOKEN_IDS, NOISE), True),
     "captioner": (
         lambda: Captioner(encoder(), generator(depth=4, regions=16)),
         lambda model: model(IMAGES, TOKEN_IDS, NOISE),
         True,
     ),
     "critic": (lambda: NextTokenCritic(generator()), critic_scores, False),
+    "critic with a Transformer": (lambda: NextTokenCritic(transformer()), critic_scores, False),
     "word embedding": (
         lambda: built(WordEmbedding(9, 6)),
         lambda layer: layer.logits(layer(TOKEN_IDS)),
@@ -79,6 +94,35 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[Any], tf.Tensor], bool]] = {
     "region attention": (
         lambda: built(RegionAttention(4, 2), (None, None, 4), (None, 4, 5)),
         attended,
+        False,
+    ),
+    "region attention without biases": (
+        lambda: built(RegionAttention(4, 2, False), (None, None, 4), (None, 4, 5)),
+        attended,
+        False,
+    ),
+    "token attention": (
+        lambda: built(TokenAttention(4, 2, False), (None, None, 4)),
+        lambda layer: layer(FEATURES[..., :4], tf.zeros([2, 4, 4]))[0],
+        False,
+    ),
+    "position bias": (
+        lambda: built(RelativePositionBias(2)),
+        lambda layer: layer(length=4),
+        False,
+    ),
+    "RMS norm": (
+        lambda: built(Normalization("rms"), (None, None, 5)),
+        lambda layer: layer(FEATURES),
+        False,
+    ),
+    "Transformer block": (
+        lambda: built(
+            TransformerBlock(4, 2, 8, 0.1, "rms", False, True), (None, None, 4), (None, 4, 5)
+        ),
+        lambda layer: layer(
+            FEATURES[..., :4], layer.region_attention.project(FEATURES), tf.zeros([2, 4, 4])
+        )[0],
         False,
     ),
     "self-attention": (

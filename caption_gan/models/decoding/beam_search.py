@@ -53,7 +53,8 @@ def beam_search(generator: Decoder, regions: RegionsOrSeveral, options: Decoding
     batch, regions_count = batch_and_regions(regions)
     group_width = width // groups
     memory = generator.encode(regions)
-    state = generator.initial_state(memory, tf.zeros([batch, width, generator.noise_size]))
+    noise = tf.zeros([batch, width, generator.noise_size])
+    state = generator.initial_state(memory, noise, steps)
     empty = Beams(
         totals=tf.fill([batch, width], -float("inf")),
         token_ids=tf.fill([batch, width, steps], pad_id),

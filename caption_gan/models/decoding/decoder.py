@@ -96,8 +96,8 @@ class Decoder(Protocol):
     def encode(self, regions: Any) -> Memory:
         """Encodes the images' regions once for any number of captions and tokens."""
 
-    def initial_state(self, memory: Memory, noise: tf.Tensor) -> State:
-        """State before the first token, from noise [B, K, Z]."""
+    def initial_state(self, memory: Memory, noise: tf.Tensor, length: int) -> State:
+        """State before the first token, from noise [B, K, Z], to read at most `length` tokens."""
 
     def decode_step(
         self, token_ids: tf.Tensor, state: State, memory: Memory

@@ -32,11 +32,13 @@ class GeneratorEnsemble:
             member.encode(part) for member, part in zip(self.generators, regions, strict=True)
         )
 
-    def initial_state(self, memory: tuple[Memory, ...], noise: tf.Tensor) -> tuple[State, ...]:
+    def initial_state(
+        self, memory: tuple[Memory, ...], noise: tf.Tensor, length: int
+    ) -> tuple[State, ...]:
         """States of the members before the first token, from noise [B, K, Z]."""
         parts = tf.split(noise, [member.noise_size for member in self.generators], axis=-1)
         return tuple(
-            member.initial_state(member_memory, part)
+            member.initial_state(member_memory, part, length)
             for member, member_memory, part in zip(self.generators, memory, parts, strict=True)
         )
 

@@ -89,7 +89,7 @@ def rollout(
     """
     pad_id, start_id, end_id = special_tokens[:3]
     embedding = generator.embedding
-    state = generator.initial_state(memory, noise)
+    state = generator.initial_state(memory, noise, sequence_length - 1)
     token = tf.fill(tf.shape(noise)[:2], start_id)  # [B, K]
     embedded = embedding(token)  # [B, K, E]
     finished = tf.zeros_like(token, tf.bool)

@@ -174,7 +174,7 @@ def _decode(
         step,
         (
             0,
-            generator.initial_state(memory, noise),
+            generator.initial_state(memory, noise, steps),
             tf.fill(tf.concat([captions, [steps]], axis=0), pad_id),
             tf.zeros(captions, tf.bool),
             tf.zeros(captions),

@@ -1,7 +1,7 @@
-"""Multi-head attention over an image's regions.
+"""Multi-head attention over an image's regions, and what it shares with self-attention.
 
-B batch, Q queries (tokens in time, captions of one image, or both), R regions, H hidden, N heads,
-S size of a head (H / N), D region depth.
+B batch, Q queries (tokens in time, captions of one image, or both), R regions, L length of what
+is attended to, H hidden, N heads, S size of a head (H / N), D region depth.
 """
 
 from typing import Any, NamedTuple
@@ -29,20 +29,19 @@ class RegionAttention(keras.layers.Layer):
     Args:
         hidden_size: Size H of queries and context.
         heads: Number of heads N; must divide `hidden_size`.
+        use_bias: Whether the projections have biases.
     """
 
-    def __init__(self, hidden_size: int, heads: int, **kwargs):
+    def __init__(self, hidden_size: int, heads: int, use_bias: bool = True, **kwargs):
         super().__init__(**kwargs)
-        if hidden_size % heads:
-            raise ValueError(
-                f"`heads` must divide `hidden_size`. Received: heads={heads}, "
-                f"hidden_size={hidden_size}."
-            )
+        check_heads(heads, hidden_size)
         self.hidden_size = hidden_size
         self.heads = heads
-        self.query_projection = keras.layers.Dense(hidden_size, name="query_projection")
-        self.key_projection = keras.layers.Dense(hidden_size, name="key_projection")
-        self.value_projection = keras.layers.Dense(hidden_size, name="value_projection")
+        self.use_bias = use_bias
+        self.query_projection, self.key_projection, self.value_projection = (
+            keras.layers.Dense(hidden_size, use_bias=use_bias, name=f"{name}_projection")
+            for name in ("query", "key", "value")
+        )
 
     def build(self, query_shape, regions_shape):
         self.query_projection.build(query_shape)
@@ -53,8 +52,8 @@ class RegionAttention(keras.layers.Layer):
     def project(self, regions: tf.Tensor, mask: tf.Tensor | None = None) -> KeysValues:
         """Projects regions [B, R, D] to keys and values; the mask [B, R] is false for padding."""
         return KeysValues(
-            keys=self._split_heads(self.key_projection(regions)),
-            values=self._split_heads(self.value_projection(regions)),
+            keys=split_heads(self.key_projection(regions), self.heads),
+            values=split_heads(self.value_projection(regions), self.heads),
             mask=mask,
         )
 
@@ -78,26 +77,75 @@ class RegionAttention(keras.layers.Layer):
         Returns:
             Context [B, Q, H] and weights [B, Q, R], the mean over heads; weights sum to 1.
         """
-        queries = self._split_heads(self.query_projection(query))  # [B, N, Q, S]
-        scale = (self.hidden_size // self.heads) ** -0.5
-        scores = scale * tf.matmul(queries, keys_values.keys, transpose_b=True)  # [B, N, Q, R]
-        exact_scores = tf.cast(scores, self.variable_dtype)
-        if keys_values.mask is not None:
-            exact_scores = tf.where(keys_values.mask[:, None, None], exact_scores, -float("inf"))
-        weights = tf.nn.softmax(exact_scores)
-        context = tf.matmul(tf.cast(weights, scores.dtype), keys_values.values)  # [B, N, Q, S]
-        context = tf.transpose(context, [0, 2, 1, 3])  # [B, Q, N, S]
-        context = tf.reshape(context, [*tf.unstack(tf.shape(context)[:2]), self.hidden_size])
-        return context, tf.reduce_mean(weights, axis=1)  # [B, Q, H], [B, Q, R]
-
-    def _split_heads(self, projected: tf.Tensor) -> tf.Tensor:
-        """[B, L, H] -> [B, N, L, S]."""
-        batch, length = tf.unstack(tf.shape(projected)[:2])
-        split = tf.reshape(projected, [batch, length, self.heads, self.hidden_size // self.heads])
-        return tf.transpose(split, [0, 2, 1, 3])
+        queries = split_heads(self.query_projection(query), self.heads)  # [B, N, Q, S]
+        mask = keys_values.mask
+        bias = None if mask is None else tf.where(mask[:, None, None], 0.0, -float("inf"))
+        context, weights = attend(queries, keys_values.keys, keys_values.values, bias)
+        return merge_heads(context), tf.reduce_mean(weights, axis=1)  # [B, Q, H], [B, Q, R]
 
     def get_config(self):
-        return {**super().get_config(), "hidden_size": self.hidden_size, "heads": self.heads}
+        return {
+            **super().get_config(),
+            "hidden_size": self.hidden_size,
+            "heads": self.heads,
+            "use_bias": self.use_bias,
+        }
+
+
+def masked_mean(features: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
+    """Mean [B, H] of the valid regions [B, R, H]; without a mask, of all."""
+    if mask is None:
+        return tf.reduce_mean(features, axis=1)
+    valid = tf.cast(mask, features.dtype)[..., None]  # [B, R, 1]
+    return tf.reduce_sum(valid * features, axis=1) / tf.reduce_sum(valid, axis=1)
+
+
+def check_heads(heads: int, hidden_size: int) -> None:
+    """Raises an error if the hidden size cannot be divided among the heads."""
+    if hidden_size % heads:
+        raise ValueError(
+            f"`heads` must divide `hidden_size`. Received: heads={heads}, "
+            f"hidden_size={hidden_size}."
+        )
+
+
+def split_heads(projected: tf.Tensor, heads: int) -> tf.Tensor:
+    """[B, L, H] -> [B, N, L, S]."""
+    batch, length = tf.unstack(tf.shape(projected)[:2])
+    split = tf.reshape(projected, [batch, length, heads, projected.shape[-1] // heads])
+    return tf.transpose(split, [0, 2, 1, 3])
+
+
+def merge_heads(context: tf.Tensor) -> tf.Tensor:
+    """[B, N, Q, S] -> [B, Q, H]."""
+    _, heads, _, size = context.shape
+    context = tf.transpose(context, [0, 2, 1, 3])  # [B, Q, N, S]
+    return tf.reshape(context, [*tf.unstack(tf.shape(context)[:2]), heads * size])
+
+
+def attend(
+    queries: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, score_bias: tf.Tensor | None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Scaled dot-product attention.
+
+    Half precision cannot tell close scores apart: the softmax is float32 at least.
+
+    Args:
+        queries: [B, N, Q, S].
+        keys: [B, N, L, S].
+        values: [B, N, L, S].
+        score_bias: Broadcasts to [B, N, Q, L] and is added to the scores; -inf where a query must
+            not attend. Each query has at least one place to attend to.
+
+    Returns:
+        Context [B, N, Q, S] and weights [B, N, Q, L], which are float32 at least.
+    """
+    scores = queries.shape[-1] ** -0.5 * tf.matmul(queries, keys, transpose_b=True)
+    exact_scores = tf.cast(scores, keras.backend.result_type(scores.dtype, "float32"))
+    if score_bias is not None:
+        exact_scores += tf.cast(score_bias, exact_scores.dtype)
+    weights = tf.nn.softmax(exact_scores)
+    return tf.matmul(tf.cast(weights, values.dtype), values), weights
 
 
 @tf.custom_gradient

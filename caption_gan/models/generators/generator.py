@@ -56,8 +56,14 @@ class Generator(keras.Model):
         """Encodes regions [B, R, D] once for any number of captions and tokens."""
         raise NotImplementedError
 
-    def initial_state(self, memory: Memory, noise: tf.Tensor) -> State:
-        """State before the first token, from noise [B, K, Z]."""
+    def initial_state(self, memory: Memory, noise: tf.Tensor, length: int) -> State:
+        """State before the first token.
+
+        Args:
+            memory: Of the B images.
+            noise: [B, K, Z].
+            length: Most tokens that `decode_step` will read, T.
+        """
         raise NotImplementedError
 
     def predict_features(
@@ -116,6 +122,20 @@ class Generator(keras.Model):
         features = self.predict_features(embeddings, memory, noise, training)
         return tf.cast(self.embedding.logits(features), self.variable_dtype)
 
+    def new_embedding(self) -> WordEmbedding:
+        """Creates the word embeddings; a subclass assigns them to `embedding`."""
+        return WordEmbedding(
+            self.vocabulary_size,
+            self.embedding_size,
+            # Vectors of length 1: smaller output weights slow down the start of training.
+            embeddings_initializer=keras.initializers.RandomNormal(
+                stddev=self.embedding_size**-0.5
+            ),
+            # Full precision: relaxed captions and the gradient penalty interpolate embeddings.
+            dtype=self.variable_dtype,
+            name="embedding",
+        )
+
     def call(
         self,
         features: tf.Tensor,
@@ -141,8 +161,12 @@ def build_generator(
     """
     # Imported here because these modules import the base class.
     from caption_gan.models.generators.gru import GRUGenerator
+    from caption_gan.models.generators.transformer import TransformerGenerator
 
-    generators: dict[str, type[Generator]] = {"gru": GRUGenerator}
+    generators: dict[str, type[Generator]] = {
+        "gru": GRUGenerator,
+        "transformer": TransformerGenerator,
+    }
     generator = generators[config.kind].from_settings(config, vocabulary_size)
     generator.build((None, *regions_shape))
     return generator

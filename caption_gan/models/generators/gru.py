@@ -21,10 +21,9 @@ import tensorflow as tf
 from caption_gan.config.models import GeneratorConfig
 from caption_gan.distribution import replicas
 from caption_gan.models.encoders.encoder import Regions
-from caption_gan.models.generators.attention import KeysValues, RegionAttention
+from caption_gan.models.generators.attention import KeysValues, RegionAttention, masked_mean
 from caption_gan.models.generators.generator import Generator
 from caption_gan.models.generators.gru_cell import GRU, GRUCell
-from caption_gan.text.embeddings import WordEmbedding
 
 
 class ConstantContext(NamedTuple):
@@ -84,15 +83,7 @@ class GRUGenerator(Generator):
         self.noise_size = noise_size
         self.dropout = dropout
 
-        self.embedding = WordEmbedding(
-            vocabulary_size,
-            embedding_size,
-            # Vectors of length 1: smaller output weights slow down the start of training.
-            embeddings_initializer=keras.initializers.RandomNormal(stddev=embedding_size**-0.5),
-            # Full precision: relaxed captions and the gradient penalty interpolate embeddings.
-            dtype=self.variable_dtype,
-            name="embedding",
-        )
+        self.embedding = self.new_embedding()
         self.region_projection = keras.layers.Dense(hidden_size, name="region_projection")
         # Unnormalised backbone features saturate the initial state; the generator then learns
         # word frequencies only.
@@ -154,13 +145,13 @@ class GRUGenerator(Generator):
             )
         return GRUMemory(
             self.attention.project(features, regions.mask),
-            _masked_mean(features, regions.mask),
+            masked_mean(features, regions.mask),
             self.embedding.output_weights(features.dtype),
             constant_context,
         )
 
-    def initial_state(self, memory: GRUMemory, noise: tf.Tensor) -> GRUState:
-        """State before the first token, from the image's summary and noise [B, K, Z]."""
+    def initial_state(self, memory: GRUMemory, noise: tf.Tensor, length: int) -> GRUState:
+        """State before the first token, from the image's summary and noise; see `Generator`."""
         summary = tf.repeat(memory.summary[:, None], tf.shape(noise)[1], axis=1)  # [B, K, H]
         inputs = tf.concat([summary, tf.cast(noise, summary.dtype)], axis=-1)  # [B, K, H + Z]
         return GRUState(*tf.split(self.first_state(inputs), 2, axis=-1))
@@ -172,7 +163,7 @@ class GRUGenerator(Generator):
         batch, captions, time, _ = tf.unstack(tf.shape(embeddings))
         flat = tf.reshape(embeddings, [batch * captions, embeddings.shape[2], self.embedding_size])
         flat = self.input_dropout(flat, training=training)  # [B K, T, E]
-        state = self.initial_state(memory, noise)  # [B, K, H] each
+        state = self.initial_state(memory, noise, embeddings.shape[2])  # [B, K, H] each
         reader, writer = (tf.reshape(part, [-1, self.hidden_size]) for part in state)  # [B K, H]
         read = self.reader(flat, initial_state=reader)  # [B K, T, H]
         constant = memory.constant_context
@@ -238,11 +229,3 @@ class GRUGenerator(Generator):
             "noise_size": self.noise_size,
             "dropout": self.dropout,
         }
-
-
-def _masked_mean(features: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
-    """Mean [B, H] of the valid regions [B, R, H]; without a mask, of all."""
-    if mask is None:
-        return tf.reduce_mean(features, axis=1)
-    valid = tf.cast(mask, features.dtype)[..., None]  # [B, R, 1]
-    return tf.reduce_sum(valid * features, axis=1) / tf.reduce_sum(valid, axis=1)

@@ -3,6 +3,7 @@
 B batch, K captions per image, T time, R regions, D region depth, E embedding.
 """
 
+import functools
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from caption_gan.models.critics.next_token import NextTokenCritic
 from caption_gan.models.critics.references import References
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
+from tests.captioners import GENERATORS
 
 IMAGES, CAPTIONS, LENGTH = 4, 3, 6
 
@@ -159,12 +161,15 @@ def test_scores_do_not_saturate(small_generator, regions, token_ids):
     assert slopes[1] < 1e-6
 
 
-def test_second_derivatives_agree_with_finite_differences(small_generator, regions, token_ids):
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_second_derivatives_agree_with_finite_differences(
+    small_generator, regions, token_ids, kind
+):
     """Derivatives by all weights of the squared gradient norm, as in a gradient penalty."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float64")
     try:
-        critic = random_critic(small_generator)
+        critic = random_critic(functools.partial(small_generator, kind=kind))
     finally:
         keras.config.set_dtype_policy(policy)
     variables = critic.trainable_variables

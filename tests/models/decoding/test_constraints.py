@@ -173,7 +173,7 @@ def test_an_ensemble_averages_probabilities(small_generator, regions):
     noise = np.random.default_rng(0).normal(size=(5, 2, 3)).astype(np.float32)
     read = np.array([[4, 5]] * 5, np.int32)
     memory = together.encode((Regions(regions), Regions(2 * regions)))
-    states = together.initial_state(memory, noise)
+    states = together.initial_state(memory, noise, 1)
     logits, after, weights = together.decode_step(read, states, memory)
 
     expected, expected_weights = np.zeros((5, 2, 9)), np.zeros((5, 2, 4))
@@ -182,7 +182,7 @@ def test_an_ensemble_averages_probabilities(small_generator, regions):
         members, inputs, (noise[..., :1], noise[..., 1:]), strict=True
     ):
         member_memory = member.encode(Regions(features))
-        state = member.initial_state(member_memory, part)
+        state = member.initial_state(member_memory, part, 1)
         member_logits, _, member_weights = member.decode_step(read, state, member_memory)
         expected += np.array(tf.nn.softmax(member_logits)) / 2
         expected_weights += np.array(member_weights) / 2

@@ -163,7 +163,7 @@ def test_eager_equals_graph(generator, written, regions):
 
 def test_attention_rows_belong_to_the_tokens(generator, written, regions):
     memory = generator.encode(Regions(regions))
-    states = generator.initial_state(memory, tf.zeros([5, 1, 0]))
+    states = generator.initial_state(memory, tf.zeros([5, 1, 0]), STEPS)
     read = np.full((5, 1), START_ID, np.int32)
     for time in range(STEPS):
         _, states, weights = generator.decode_step(read, states, memory)

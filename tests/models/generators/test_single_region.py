@@ -57,7 +57,7 @@ def test_derivatives_equal_those_with_attention(generator, regions_with_copy):
 def test_word_by_word_equals_that_with_attention(generator, regions_with_copy):
     noise = tf.zeros([IMAGES, CAPTIONS, generator.noise_size])
     memories = [generator.encode(Regions(features)) for features in regions_with_copy]
-    states = [generator.initial_state(memory, noise) for memory in memories]
+    states = [generator.initial_state(memory, noise, LENGTH) for memory in memories]
     tokens = tf.constant(np.random.default_rng(3).integers(0, 9, (LENGTH, IMAGES, CAPTIONS)))
     for token in tokens:
         (logits, one, weights), (expected, two, others) = (
