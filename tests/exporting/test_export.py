@@ -282,6 +282,39 @@ def test_an_ensemble_is_exported(run, tmp_path):
     assert not np.allclose(found[signature.SCORE], single[signature.SCORE])
 
 
+@pytest.mark.slow
+def test_a_transformer_is_exported(run, tmp_path):
+    """Alone, and with GRUs; its cache is state of the loops of every signature."""
+    path = untrained_run(tmp_path / "run", settings=["--generator.kind=transformer"]).path
+    version = export_run(path, tmp_path / "to", "2.20")
+    signatures = tf.saved_model.load(str(version)).signatures
+    config, tokenizer, captioner = load_run(path)
+    served = ServedCaptioner(captioner, tokenizer, config)
+    for name, function in (
+        (signature.DEFAULT, served.default),
+        (signature.BEAM, served.beam),
+        (signature.ATTENTION, served.attention),
+    ):
+        for key, expected in function(tf.constant(IMAGES)).items():
+            found = signatures[name](image_bytes=tf.constant(IMAGES))[key].numpy()
+            if found.dtype == object:
+                assert found.tolist() == expected.numpy().tolist(), (name, key)
+            else:
+                np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=name)
+    together = sample(signatures, IMAGES, [7, 8, 9, 10, 11])
+    alone = sample(signatures, IMAGES[:1], [7])
+    assert alone["captions"].numpy()[0].tolist() == together["captions"].numpy()[0].tolist()
+    assert all(len(value) == 0 for value in sample(signatures, [], []).values())
+
+    version = export_run(run.path, tmp_path / "both", "2.20", [path])
+    found = tf.saved_model.load(str(version)).signatures[signature.DEFAULT](
+        image_bytes=tf.constant(IMAGES)
+    )
+    config, tokenizer, both = load_ensemble([run.path, path])
+    expected = ServedCaptioner(both, tokenizer, config).default(tf.constant(IMAGES))
+    np.testing.assert_array_equal(found[signature.CAPTION], expected[signature.CAPTION])
+
+
 def test_runs_with_different_vocabularies_are_no_ensemble(run, tmp_path):
     other = untrained_run(tmp_path / "other", ["three green birds"])
     with pytest.raises(CaptionGANError, match="cannot form an ensemble"):

@@ -30,6 +30,7 @@ STAGES: dict[str, ObjectiveConfig] = {
     "maximum_likelihood": MaximumLikelihoodConfig(scheduled_sampling=0.5, ema_momentum=0.9),
     "wgan_gp": WGANGPConfig(**SHARED),
     "mixed_float16": WGANGPConfig(**SHARED),
+    "transformer": WGANGPConfig(**SHARED),
     "policy_gradient": PolicyGradientConfig(**SHARED),
     "self_critical": SelfCriticalConfig(**SHARED | {"captions": 2}),
     # The opponent changes after the stop.
@@ -64,7 +65,7 @@ class Stage:
 
     def __init__(self, name: str, directory: Path, data: dict[str, tf.Tensor], seed: int):
         # Another seed, so that variables that are not restored differ.
-        network = captioner(seed=seed)
+        network = captioner(seed=seed, kind="transformer" if name == "transformer" else "gru")
         keras.utils.set_random_seed(1)
         config = STAGES[name]
         references = {}
@@ -134,6 +135,7 @@ def whole(step_batch, tmp_path_factory) -> tuple[Stage, Path]:
     [
         "wgan_gp",
         pytest.param("mixed_float16", marks=pytest.mark.slow),
+        pytest.param("transformer", marks=pytest.mark.slow),
         pytest.param("policy_gradient", marks=pytest.mark.slow),
         pytest.param("self_critical", marks=pytest.mark.slow),
     ],

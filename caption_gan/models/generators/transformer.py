@@ -187,6 +187,7 @@ class TransformerGenerator(Generator):
         self, embeddings: tf.Tensor, state: TransformerState, memory: TransformerMemory
     ) -> tuple[tf.Tensor, TransformerState, tf.Tensor]:
         """Reads one token of each caption and scores the next; see `Generator`."""
+        batch, captions, _ = tf.unstack(tf.shape(embeddings))
         length = state.caches[0].keys.shape[3]
         time = tf.maximum(tf.reduce_max(state.time), 0)  # Negative if there are no captions.
         bias = self.position_bias(length=length, time=time)  # [N, 1, T]
@@ -202,7 +203,7 @@ class TransformerGenerator(Generator):
         features = self.output_projection(self.output_norm(hidden))  # [B, K, E]
         flat_features = tf.reshape(features, [-1, self.embedding_size])
         logits = tf.cast(tf.matmul(flat_features, memory.output_weights), self.variable_dtype)
-        logits = tf.reshape(logits, [*tf.unstack(tf.shape(features)[:2]), self.vocabulary_size])
+        logits = tf.reshape(logits, [batch, captions, self.vocabulary_size])
         new_state = TransformerState(state.time + 1, state.condition, tuple(caches))
         return logits, new_state, tf.add_n(weights) / len(weights)
 

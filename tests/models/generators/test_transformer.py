@@ -103,7 +103,12 @@ DECODINGS = {
     ],
 )
 def test_decoding_with_a_cache_equals_decoding_without(generator, masked, name):
-    found = tf.function(lambda: DECODINGS[name](generator, masked)[:2])()
+    # The number of images is unknown when the graph is built, as in an exported model.
+    signature = [tf.TensorSpec([None, *generator.regions_shape]), tf.TensorSpec([None, 4], tf.bool)]
+    decode = tf.function(
+        lambda *regions: DECODINGS[name](generator, Regions(*regions))[:2], signature
+    )
+    found = decode(*masked[:2])
     expected = DECODINGS[name](Uncached(generator), masked)
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_allclose(found[1], expected[1], rtol=1e-5, atol=1e-5)
