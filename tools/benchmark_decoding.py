@@ -1,17 +1,18 @@
-"""Measures decoding: `python tools/benchmark_decoding.py [--hidden_size 384] [--layers 1]`.
+"""Measures decoding: `python tools/benchmark_decoding.py [--generator transformer] [--layers 1]`.
 
 Measures alternately, with random weights and random cached regions:
 
 - captions per second of greedy decoding and beam search, against Hugging Face's `generate()` with a
   GPT-2 decoder that attends to the regions and has the same hidden size, heads and vocabulary. All
   captions of both have the full number of tokens;
-- milliseconds per step of greedy decoding, against its matrix products alone;
+- milliseconds per step of greedy decoding with GRUs, against its matrix products alone;
 - milliseconds per batch by its longest caption, for two sequence lengths.
 
 Times are medians over the rounds, ratios are medians of the rounds' ratios. Both sides use the
 same number of threads, and the numbers of weights are printed. `--layers 1` favours the GPT-2
-decoder; with `--layers 2` it is as deep as our two recurrences. Run it on an idle machine:
-`generate()` suffers most from other processes.
+decoder; with `--layers 2` it is as deep as our two recurrences. With `--generator transformer` both
+have these layers and differ in the embedding only. Run it on an idle machine: `generate()` suffers
+most from other processes.
 
 Needs `pip install -e '.[benchmark]'`.
 """
@@ -33,8 +34,10 @@ from caption_gan.models.decoding.sampling import greedy
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.generators.generator import Memory, State
 from caption_gan.models.generators.gru import GRUGenerator
+from caption_gan.models.generators.transformer import TransformerGenerator
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
 
+Ours = GRUGenerator | TransformerGenerator
 PAUSE = 0.02  # Seconds for which the threads of the library measured before may spin.
 
 
@@ -46,7 +49,7 @@ class FixedLengthGenerator:
         words: Number of words for each image [B].
     """
 
-    def __init__(self, generator: GRUGenerator, words: np.ndarray):
+    def __init__(self, generator: Ours, words: np.ndarray):
         self.generator = generator
         self.words = words[:, None, None]
         self.vocabulary_size = generator.vocabulary_size
@@ -75,7 +78,7 @@ def unlikely(size: int) -> np.ndarray:
     return vector
 
 
-def never_ending(generator: GRUGenerator) -> None:
+def never_ending(generator: Ours) -> None:
     """Changes weights so that no caption ends before the sequence length."""
     vector = unlikely(generator.embedding_size)
     generator.output_projection.bias.assign(-vector)
@@ -133,7 +136,7 @@ class HuggingFaceDecoder:
         return written[:, 1:]
 
 
-def compare(generator: GRUGenerator, arguments: argparse.Namespace) -> None:
+def compare(generator: Ours, arguments: argparse.Namespace) -> None:
     """Prints captions per second of both."""
     length, width = arguments.sequence_length, arguments.beam
     theirs = HuggingFaceDecoder(arguments)
@@ -219,7 +222,7 @@ def step_beside_products(generator: GRUGenerator, arguments: argparse.Namespace)
         )
 
 
-def longest_caption(generator: GRUGenerator, arguments: argparse.Namespace) -> None:
+def longest_caption(generator: Ours, arguments: argparse.Namespace) -> None:
     """Prints the time per batch by its longest caption; the other captions have one word."""
     batch = max(arguments.batch_sizes)
     regions = tf.constant(random_regions(batch, arguments))
@@ -240,11 +243,33 @@ def random_regions(batch: int, arguments: argparse.Namespace) -> np.ndarray:
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
+def build_ours(arguments: argparse.Namespace) -> Ours:
+    shared = {
+        "vocabulary_size": arguments.vocabulary_size,
+        "embedding_size": arguments.embedding_size,
+        "hidden_size": arguments.hidden_size,
+        "attention_heads": arguments.attention_heads,
+        "noise_size": 16,
+        "dropout": 0.0,
+    }
+    generator: Ours
+    if arguments.generator == "transformer":
+        # GPT-2's feed-forward layers.
+        generator = TransformerGenerator(
+            block_count=arguments.layers, feed_forward_factor=4, **shared
+        )
+    else:
+        generator = GRUGenerator(**shared)
+    generator.build((None, arguments.regions, arguments.depth))
+    return generator
+
+
 def main() -> None:
     """Reads the command line, prints the measurements."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--generator", choices=("gru", "transformer"), default="gru")
     parser.add_argument("--hidden_size", type=int, default=384)
     parser.add_argument(
         "--embedding_size",
@@ -257,7 +282,7 @@ def main() -> None:
     parser.add_argument("--sequence_length", type=int, default=22)
     parser.add_argument("--regions", type=int, default=49)
     parser.add_argument("--depth", type=int, default=1280, help="channels per region")
-    parser.add_argument("--layers", type=int, default=1, help="layers of the GPT-2 decoder")
+    parser.add_argument("--layers", type=int, default=1, help="of the Transformers")
     parser.add_argument("--beam", type=int, default=5, help="beam width")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--threads", type=int, default=2)
@@ -267,18 +292,11 @@ def main() -> None:
     tf.config.threading.set_inter_op_parallelism_threads(arguments.threads)
     torch.set_num_threads(arguments.threads)
     keras.utils.set_random_seed(0)
-    generator = GRUGenerator(
-        arguments.vocabulary_size,
-        arguments.embedding_size,
-        arguments.hidden_size,
-        arguments.attention_heads,
-        noise_size=16,
-        dropout=0.0,
-    )
-    generator.build((None, arguments.regions, arguments.depth))
+    generator = build_ours(arguments)
     never_ending(generator)
     compare(generator, arguments)
-    step_beside_products(generator, arguments)
+    if isinstance(generator, GRUGenerator):
+        step_beside_products(generator, arguments)
     longest_caption(generator, arguments)
 
 
