@@ -50,6 +50,8 @@ class TransformerState(NamedTuple):
 class TransformerGenerator(Generator):
     """Predicts the next token with a Transformer decoder.
 
+    The attention weights that it returns are means over blocks and heads.
+
     Args:
         vocabulary_size: V.
         embedding_size: E.
