@@ -35,9 +35,9 @@ from caption_gan.evaluation.result import summary
 from caption_gan.evaluation.runs import evaluate_run, output_paths
 from caption_gan.evaluation.trained_captioner import TrainedCaptioner
 from caption_gan.models.captioner import Captioner
-from caption_gan.models.encoders.encoder import Encoder, build_encoder
+from caption_gan.models.encoders.encoder import Encoder, save_architecture
 from caption_gan.reporting.data_summary import overlaps
-from caption_gan.run import RunDirectory, build_captioner, load_weights
+from caption_gan.run import RunDirectory, build_captioner, load_weights, open_encoder
 from caption_gan.settings import (
     config_from,
     config_parser,
@@ -97,7 +97,7 @@ def fit(config: Config, run: RunDirectory) -> TrainedRun:
     """
     check_files(config, run)
     keras.utils.set_random_seed(config.seed)
-    encoder = build_encoder(config.encoder)
+    config, encoder = open_encoder(config)
     splits, word_vectors = prepare_run(config, run, encoder)
     captions = splits["train"].captions
     tokenizer = Tokenizer(
@@ -141,6 +141,8 @@ def prepare_run(
         splits = prepare_splits(config, encoder, ("train", "val"), check_steps)
         check_steps("train", splits["train"].images)  # Some images may be unusable.
         word_vectors = start_run(run, config, splits["train"].captions)
+        if strategies.is_chief():
+            save_architecture(encoder, run.path)
     return splits, word_vectors
 
 

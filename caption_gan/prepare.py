@@ -18,8 +18,8 @@ from caption_gan.config.run import Config
 from caption_gan.data.shards.files import PreparedSplit, Shard
 from caption_gan.data.shards.prepare import Preparation
 from caption_gan.data.shards.records import read_examples
-from caption_gan.models.encoders.encoder import build_encoder
 from caption_gan.reporting.data_summary import overlaps, write_data_summary
+from caption_gan.run import open_encoder
 from caption_gan.settings import config_parser, merge_settings
 from caption_gan.storage import filesystem
 from caption_gan.storage.paths import expand
@@ -49,7 +49,8 @@ def prepare(
     Raises:
         CaptionGANError: The data set cannot be read, or the shards cannot be written.
     """
-    preparation = Preparation(config, build_encoder(config.encoder), directory)
+    config, encoder = open_encoder(config)
+    preparation = Preparation(config, encoder, directory)
 
     def is_wanted(shard: Shard) -> bool:
         is_mine = shard.number % shard_count == shard_index

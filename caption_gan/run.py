@@ -2,6 +2,7 @@
 
 config.yaml      all settings
 vocabulary.txt   one token per line
+encoder.json     architecture of an encoder that was read from a file (`encoder.model`)
 checkpoints/     the captioner's best weights, including a frozen backbone's, so that the folder is
                  self-contained; the best weights of each stage; the critic's weights; training
                  checkpoints, from which an interrupted run continues
@@ -26,7 +27,12 @@ from caption_gan.config.run import Config
 from caption_gan.errors import CaptionGANError
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding.ensemble import CaptionerEnsemble
-from caption_gan.models.encoders.encoder import Encoder, build_encoder
+from caption_gan.models.encoders.encoder import (
+    ARCHITECTURE_FILE,
+    Encoder,
+    build_encoder,
+    restore_encoder,
+)
 from caption_gan.models.generators.generator import build_generator
 from caption_gan.settings import CONFIG_FILE, differences, dump_config, read_config_file
 from caption_gan.storage.atomic import replacing
@@ -44,6 +50,8 @@ MAY_CHANGE = {
     "evaluation",
     "data.cache",
 }
+# None stands for the size that the encoder takes, which the run's settings name.
+MAY_BE_NONE = {"encoder.image_height", "encoder.image_width"}
 
 
 class RunDirectory:
@@ -57,6 +65,7 @@ class RunDirectory:
         self.path = local_path(path)
         self.config = self.path / CONFIG_FILE
         self.vocabulary = self.path / "vocabulary.txt"
+        self.architecture = self.path / ARCHITECTURE_FILE
         self.checkpoints = self.path / "checkpoints"
         self.best_weights = self.checkpoints / "best.weights.h5"
         self.critic_weights = self.checkpoints / "critic.weights.h5"
@@ -111,6 +120,7 @@ class RunDirectory:
             f"{name} was {before}, is {now}"
             for name, before, now in differences(self.read_config(), config)
             if not {name, name.partition(".")[0]} & MAY_CHANGE
+            and not (now is None and name in MAY_BE_NONE)
         ]
 
     @property
@@ -151,6 +161,21 @@ class RunDirectory:
         return json.loads(self.history.read_text()) if self.history.is_file() else {}
 
 
+def open_encoder(config: Config) -> tuple[Config, Encoder]:
+    """Builds the encoder with its pretrained weights, and settings with the image size it takes.
+
+    Raises:
+        CaptionGANError: See `build_encoder`.
+    """
+    encoder = build_encoder(config.encoder)
+    if not encoder.needs_pixels:
+        return config, encoder
+    settings = dataclasses.replace(
+        config.encoder, image_height=encoder.image_height, image_width=encoder.image_width
+    )
+    return dataclasses.replace(config, encoder=settings), encoder
+
+
 def build_captioner(config: Config, encoder: Encoder, vocabulary_size: int) -> Captioner:
     """Returns a captioner with newly initialised weights."""
     generator = build_generator(config.generator, vocabulary_size, encoder.regions_shape)
@@ -182,7 +207,7 @@ def load_run(path: str | Path, changes: Sequence[str] = ()) -> tuple[Config, Tok
     run = RunDirectory(path)
     config = read_trained_config(path, changes)
     tokenizer = Tokenizer(run.vocabulary, config.text.tokenizer, config.text.sequence_length)
-    encoder = build_encoder(config.encoder, load_weights=False)
+    encoder = restore_encoder(run.path, config.encoder)
     captioner = build_captioner(config, encoder, tokenizer.vocabulary_size)
     load_weights(captioner, run.best_weights)
     return config, tokenizer, captioner
@@ -201,7 +226,7 @@ def load_ensemble(
     for path in paths[1:]:
         other, _, captioner = load_run(path)
         vocabularies = {RunDirectory(run).vocabulary.read_bytes() for run in (paths[0], path)}
-        sizes = {(run.encoder.image_height, run.encoder.image_width) for run in (config, other)}
+        sizes = {run.encoder.image_size for run in (config, other)}
         regions = {member.generator.regions_shape[0] for member in (captioners[0], captioner)}
         same = len(vocabularies) == len(sizes) == len(regions) == 1
         if not same or config.text != other.text:

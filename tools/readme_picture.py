@@ -68,9 +68,7 @@ def describe(run: Path, position: int) -> Described:
     config, tokenizer, captioner = load_run(run)
     source = open_source(config.data, Skips())
     (example,) = source.examples("val", range(position, position + 1))
-    pixels = decode_and_resize(
-        example.image, config.encoder.image_height, config.encoder.image_width
-    )
+    pixels = decode_and_resize(example.image, *config.encoder.image_size)
     decoding = dataclasses.replace(config.decoding, samples=1, temperature=TEMPERATURE)
     decoder = TextDecoder(captioner, tokenizer, decoding, config.seed)
     ((captions, tokens, attention),) = decoder.describe({"image": tf.expand_dims(pixels, 0)}, 0)

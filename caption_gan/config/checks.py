@@ -46,6 +46,12 @@ def _check_networks(config: Config) -> None:
             f"encoder.frozen_up_to is {encoder.frozen_up_to!r}, but encoder.trainable is false, "
             "which freezes all layers; set encoder.trainable to true or omit encoder.frozen_up_to."
         )
+    needed = {"keras_model": "a .keras file", "keras_hub": "a preset or its folder"}
+    if encoder.name in needed and encoder.model is None:
+        raise CaptionGANError(
+            f"encoder.model is not set; encoder.name {encoder.name} needs {needed[encoder.name]}: "
+            "--encoder.model NAME."
+        )
     if encoder.name == "precomputed":
         if encoder.regions is None:
             raise CaptionGANError(

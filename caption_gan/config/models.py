@@ -12,7 +12,10 @@ from jsonargparse.typing import (
 )
 
 from caption_gan.config.objective_config import Rate
-from caption_gan.config.paths import UserPath
+from caption_gan.config.paths import PathOrName, UserPath
+
+# Of images, in pixels: enough for the built-in data sets, which are drawn at this size.
+DEFAULT_IMAGE_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -49,19 +52,33 @@ class EncoderConfig:
 
     Attributes:
         name: `convolutional`: a small residual network, trained with the captioner.
-            `keras_applications`: a backbone of `keras.applications`. `precomputed`: regions from
-            files, such as the features of detected objects.
-        image_height: Height in pixels to which images are resized.
-        image_width: Width in pixels to which images are resized.
+            `keras_applications`: a backbone of `keras.applications`. `keras_model`: any network in
+            a `.keras` file. `keras_hub`: an image backbone of keras-hub, such as CLIP, SigLIP,
+            DINOv2 or ViT; `pip install caption_gan[hub]`. `precomputed`: regions from files, such
+            as the features of detected objects.
+        image_height: Height in pixels to which images are resized, whatever their aspect ratio.
+            Default: what the network of `model` was made for, 224 if it takes any size; 64 for
+            other encoders.
+        image_width: Width in pixels, likewise.
         width: Channels of the first stage of the convolutional encoder; its regions have twice
             as many.
         backbone: Class name in `keras.applications`.
         weights: Weights of the backbone: `imagenet`, a weights file, or `none`.
+        model: Network of `keras_model`: a `.keras` file with Keras's own layers, from images
+            [batch, height, width, 3] to features [batch, rows, columns, depth] or [batch, regions,
+            depth]. Of `keras_hub`: a preset's name, such as `clip_vit_base_patch16`, its handle
+            (`kaggle://`, `hf://`) or a local folder. A run keeps architecture and weights and needs
+            the file or preset no more.
+        scale: Pixels, from 0 to 255, are multiplied by `scale`, then `offset` is added, before
+            they enter the network of `keras_model`; a preset has its own numbers. 1 and 0 suit
+            networks that scale by themselves; 0.00784314 and -1 give -1 to 1.
+        offset: See `scale`.
+        feature_layer: Layer of `model` whose output is taken as regions. Default: the last one.
         trainable: Fine-tune the backbone. A frozen backbone encodes each image once, before
             training, and its regions are cached in the shards.
         frozen_up_to: Last layer that stays frozen when `trainable` is true, e.g. `block_12_add`
-            of MobileNetV2. Its output is cached in the shards, so that fine-tuning the layers
-            above it costs little.
+            of MobileNetV2; an unknown name is answered with a list. Its output is cached in the
+            shards, so that fine-tuning the layers above it costs little.
         flip: Also train on the mirror image of each image. Leave it off where left and right
             matter, as in charts.
         regions: Folder of `precomputed` regions: one NumPy file [regions, depth] per image, with
@@ -69,16 +86,27 @@ class EncoderConfig:
             repeat. All files have the same shape.
     """
 
-    name: Literal["convolutional", "keras_applications", "precomputed"] = "convolutional"
-    image_height: PositiveInt = 64
-    image_width: PositiveInt = 64
+    name: Literal[
+        "convolutional", "keras_applications", "keras_model", "keras_hub", "precomputed"
+    ] = "convolutional"
+    image_height: PositiveInt | None = None
+    image_width: PositiveInt | None = None
     width: PositiveInt = 40
     backbone: str = "MobileNetV2"
     weights: Literal["imagenet", "none"] | UserPath = "imagenet"
+    model: PathOrName | None = None
+    scale: float = 1.0
+    offset: float = 0.0
+    feature_layer: str | None = None
     trainable: bool = False
     frozen_up_to: str | None = None
     flip: bool = False
     regions: UserPath | None = None
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.image_height or DEFAULT_IMAGE_SIZE, self.image_width or DEFAULT_IMAGE_SIZE
 
 
 @dataclass(frozen=True)

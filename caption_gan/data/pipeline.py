@@ -194,7 +194,7 @@ class Pipeline:
         if self.cached_shape is not None:
             bytes_per_image = 2 * math.prod(self.cached_shape) * (2 if self.encoder.flip else 1)
         else:
-            bytes_per_image = 3 * self.encoder.image_height * self.encoder.image_width
+            bytes_per_image = 3 * math.prod(self.encoder.image_size)
         return images * bytes_per_image <= self.data.memory_limit_gib * 2**30
 
     def _decode(self, record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -212,9 +212,7 @@ class Pipeline:
             regions = tf.io.decode_raw(record["regions"], tf.float16)
             decoded["regions"] = tf.reshape(regions, [-1, *self.cached_shape])  # [views, R, D]
         else:
-            decoded["image"] = decode_and_resize(
-                record["encoded"], self.encoder.image_height, self.encoder.image_width
-            )
+            decoded["image"] = decode_and_resize(record["encoded"], *self.encoder.image_size)
         return decoded
 
     def _choose(

@@ -28,7 +28,7 @@ from caption_gan.evaluation.trained_captioner import (
 )
 from caption_gan.models.decoding.sampling import Decoded
 from caption_gan.models.decoding.text_decoder import TextDecoder
-from caption_gan.models.encoders.encoder import Regions, build_encoder
+from caption_gan.models.encoders.encoder import Regions, restore_encoder
 from caption_gan.run import RunDirectory, load_run
 from caption_gan.settings import read_config_file
 from caption_gan.storage.paths import local_path
@@ -167,8 +167,7 @@ class RunCaptioner(TrainedCaptioner):
 
     def pixels(self, image: bytes) -> tf.Tensor:
         """Pixels uint8 [H, W, 3] of the size that the encoder reads."""
-        size = self.config.encoder.image_height, self.config.encoder.image_width
-        return decode_and_resize(image, *size)
+        return decode_and_resize(image, *self.config.encoder.image_size)
 
 
 class ExportedCaptioner(TrainedCaptioner):
@@ -245,7 +244,7 @@ class ExportedCaptioner(TrainedCaptioner):
                 "out attention=True, or load the run."
             )
         config = read_config_file(settings)
-        return build_encoder(config.encoder, load_weights=False).grid
+        return restore_encoder(settings.parent, config.encoder).grid
 
     def _score(self, images: Sequence[bytes], captions: Sequence[str]) -> list[CaptionScore]:
         raise CaptionGANError(f"{self.path} is a SavedModel, which cannot score; load the run.")

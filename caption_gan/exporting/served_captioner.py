@@ -147,8 +147,7 @@ class ServedCaptioner:
         return call
 
     def _encode(self, image_bytes: tf.Tensor) -> tuple[RegionsOrSeveral, tf.Tensor]:
-        size = self.config.encoder.image_height, self.config.encoder.image_width
-        pixels, error = read_images(image_bytes, *size)
+        pixels, error = read_images(image_bytes, *self.config.encoder.image_size)
         return self.captioner.regions({"image": pixels}), error
 
     def _greedy(self, regions: RegionsOrSeveral) -> Decoded:

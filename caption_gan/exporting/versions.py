@@ -103,6 +103,8 @@ def export_run(
             extra = model / ASSETS_EXTRA
             extra.mkdir()
             shutil.copy(run.config, extra / run.config.name)
+            if run.architecture.is_file():
+                shutil.copy(run.architecture, extra / run.architecture.name)
             # The metrics are scores of one run, not of the ensemble.
             evaluated = run.metrics.is_file() and not others
             metrics = json.loads(run.metrics.read_text()) if evaluated else {}

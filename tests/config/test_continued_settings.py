@@ -140,6 +140,15 @@ def test_files_come_between_the_runs_settings_and_single_ones(make_run, tmp_path
         assert (decoding.samples, decoding.top_k) == (3, 8)
 
 
+def test_an_image_size_that_is_left_to_the_encoder_is_the_runs(make_run, monkeypatch):
+    run = make_run(["--encoder.image_height=32", "--encoder.image_width=48"])
+    monkeypatch.setattr(RunDirectory, "is_trained", True)
+    config, _ = resolve([f"--run_dir={run.path}", "--encoder.image_height=null"])
+    assert config.encoder.image_size == (64, 48)
+    with pytest.raises(CaptionGANError, match="image_width was 48, is 64"):
+        resolve([f"--run_dir={run.path}", "--encoder.image_width=64"])
+
+
 def test_python_calls_continue_with_the_runs_settings(make_run, monkeypatch):
     monkeypatch.setattr(sys.modules["caption_gan.fit"], "fit", lambda config, run: config)
     run = make_run(["--decoding.beam=4"])

@@ -44,7 +44,7 @@ class RecordMaker:
     def __init__(self, encoder: Encoder, config: EncoderConfig):
         self.encoder = encoder
         self.config = config
-        size = config.image_height, config.image_width
+        size = config.image_size
         self.decode = tf.function(
             lambda encoded: decode_and_resize(encoded, *size),
             input_signature=[tf.TensorSpec([], tf.string)],

@@ -54,8 +54,8 @@ class ConvolutionalEncoder(Encoder):
     @classmethod
     def from_settings(cls, config: EncoderConfig, load_weights: bool) -> "ConvolutionalEncoder":
         """Builds the encoder; every weight starts at random."""
-        encoder = cls(config.image_height, config.image_width, config.width, name="encoder")
-        encoder.build((None, config.image_height, config.image_width, 3))
+        encoder = cls(*config.image_size, config.width, name="encoder")
+        encoder.build((None, *config.image_size, 3))
         return encoder
 
     def build(self, input_shape=None):

@@ -3,7 +3,9 @@
 B batch, H image height, W image width, R regions, D region depth.
 """
 
+import json
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
@@ -11,6 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from caption_gan.config.models import EncoderConfig
+from caption_gan.storage.atomic import replacing
+
+ARCHITECTURE_FILE = "encoder.json"  # Of a run directory.
 
 
 class Regions(NamedTuple):
@@ -57,6 +62,10 @@ class Encoder(keras.Model):
     Attributes:
         needs_pixels: Whether regions are computed from images. An encoder without this need reads
             what is stored from elsewhere (`read`), and cannot caption a new image.
+        image_height: Height in pixels of the images that it takes, if it needs pixels.
+        image_width: Their width.
+        from_file: Whether settings alone cannot rebuild it: they name a file or a preset, which a
+            run must not need. Its config holds the architecture, which the run keeps.
         normalizes_over_batch: Whether training uses batch statistics, which on several devices
             needs all of them at the same time.
         regions_shape: (R, D).
@@ -64,6 +73,9 @@ class Encoder(keras.Model):
     """
 
     needs_pixels = True
+    image_height: int
+    image_width: int
+    from_file = False
     normalizes_over_batch = False
     regions_shape: tuple[int, int]
     grid: tuple[int, int] | None = None
@@ -118,14 +130,42 @@ def build_encoder(config: EncoderConfig, load_weights: bool = True) -> Encoder:
     Raises:
         CaptionGANError: The settings name weights, layers or files that do not exist.
     """
+    return _classes()[config.name].from_settings(config, load_weights)
+
+
+def _classes() -> dict[str, type[Encoder]]:
     # Imported here because these modules import the base class.
     from caption_gan.models.encoders.convolutional import ConvolutionalEncoder
     from caption_gan.models.encoders.keras_applications import ApplicationsEncoder
+    from caption_gan.models.encoders.keras_hub import KerasHubEncoder
+    from caption_gan.models.encoders.keras_model import KerasModelEncoder
     from caption_gan.models.encoders.precomputed import PrecomputedEncoder
 
-    encoders: dict[str, type[Encoder]] = {
+    return {
         "convolutional": ConvolutionalEncoder,
         "keras_applications": ApplicationsEncoder,
+        "keras_model": KerasModelEncoder,
+        "keras_hub": KerasHubEncoder,
         "precomputed": PrecomputedEncoder,
     }
-    return encoders[config.name].from_settings(config, load_weights)
+
+
+def save_architecture(encoder: Encoder, folder: Path) -> None:
+    """Writes the architecture of an encoder that the settings cannot rebuild without its file."""
+    if encoder.from_file:
+        with replacing(folder / ARCHITECTURE_FILE) as temporary:
+            temporary.write_text(json.dumps(keras.saving.serialize_keras_object(encoder)))
+
+
+def restore_encoder(folder: Path, config: EncoderConfig) -> Encoder:
+    """Builds the encoder of a trained captioner, without its weights.
+
+    Args:
+        folder: Where `save_architecture` may have written.
+        config: The settings.
+    """
+    architecture = folder / ARCHITECTURE_FILE
+    if not architecture.is_file():
+        return build_encoder(config, load_weights=False)
+    _classes()  # Registers them.
+    return keras.saving.deserialize_keras_object(json.loads(architecture.read_text()))
