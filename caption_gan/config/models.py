@@ -67,8 +67,8 @@ class EncoderConfig:
         model: Network of `keras_model`: a `.keras` file with Keras's own layers, from images
             [batch, height, width, 3] to features [batch, rows, columns, depth] or [batch, regions,
             depth]. Of `keras_hub`: a preset's name, such as `clip_vit_base_patch16`, its handle
-            (`kaggle://`, `hf://`) or a local folder. A run keeps architecture and weights and needs
-            the file or preset no more.
+            (`kaggle://`, `hf://`) or a local folder, also one of Hugging Face. A run keeps
+            architecture and weights and needs the file or preset no more.
         scale: Pixels, from 0 to 255, are multiplied by `scale`, then `offset` is added, before
             they enter the network of `keras_model`; a preset has its own numbers. 1 and 0 suit
             networks that scale by themselves; 0.00784314 and -1 give -1 to 1.

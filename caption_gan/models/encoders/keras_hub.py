@@ -5,6 +5,8 @@ B batch, H image height, W image width, R regions, T tokens, C channels.
 
 import hashlib
 import importlib
+import json
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +17,11 @@ import tensorflow as tf
 from caption_gan.config.models import EncoderConfig
 from caption_gan.errors import CaptionGANError
 from caption_gan.models.encoders.keras_model import IMAGE_SIZE, KerasModelEncoder
+from caption_gan.models.hugging_face import dual_encoders
+from caption_gan.models.hugging_face.weights_folder import CONFIG, WeightsFolder
+
+Numbers = float | list[float]
+"""One number, or one per channel."""
 
 
 @keras.saving.register_keras_serializable(package="caption_gan")
@@ -32,9 +39,9 @@ class KerasHubEncoder(KerasModelEncoder):
         hub = import_keras_hub()
         preset = config.model or ""
         backbone = _image_backbone(hub, preset, _given_size(config))
-        converter = _open(hub.layers.ImageConverter, preset)
+        scale, offset, size = _pixels(hub, preset)
         own = backbone.inputs[0].shape[1:3]
-        fallback = converter.image_size or (IMAGE_SIZE, IMAGE_SIZE)
+        fallback = size or (IMAGE_SIZE, IMAGE_SIZE)
         given = (config.image_height, config.image_width)
         height, width = (
             fixed or wanted or other
@@ -44,8 +51,8 @@ class KerasHubEncoder(KerasModelEncoder):
             backbone,
             height,
             width,
-            _numbers(converter.scale, 1.0),
-            _numbers(converter.offset, 0.0),
+            scale,
+            offset,
             config.feature_layer,
             config.frozen_up_to,
             _digest(backbone),
@@ -176,7 +183,11 @@ def _image_backbone(hub: ModuleType, preset: str, size: tuple[int, int] | None) 
         CaptionGANError: The preset cannot be loaded, or takes something else than images, or images
             of another size.
     """
-    backbone = _open(hub.models.Backbone, preset, dtype="float32")
+    converted = _converted(preset)
+    if converted:
+        backbone = dual_encoders.convert_dual_encoder(hub, converted)
+    else:
+        backbone = _open(hub.models.Backbone, preset, dtype="float32")
     tower = getattr(backbone, "vision_encoder", None) or backbone
     shapes = [tuple(tensor.shape) for tensor in tower.inputs]
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][-1] != 3:
@@ -198,6 +209,24 @@ def _image_backbone(hub: ModuleType, preset: str, size: tuple[int, int] | None) 
         ) from error
 
 
+def _pixels(hub: ModuleType, preset: str) -> tuple[Numbers, Numbers, tuple[int, int] | None]:
+    """Scale and offset of pixels from 0 to 255, and the size of images if the preset has one."""
+    if converted := _converted(preset):
+        return *dual_encoders.image_scaling(converted), None
+    converter = _open(hub.layers.ImageConverter, preset)
+    return _numbers(converter.scale, 1.0), _numbers(converter.offset, 0.0), converter.image_size
+
+
+def _converted(preset: str) -> WeightsFolder | None:
+    """The Hugging Face folder of a network that keras-hub cannot convert; None of other presets."""
+    config = Path(preset).expanduser() / CONFIG
+    try:
+        kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError):
+        return None
+    return WeightsFolder(config.parent) if kind in dual_encoders.KINDS else None
+
+
 def _open(kind: Any, preset: str, **options: Any) -> Any:
     """Loads a part of a preset.
 
@@ -217,7 +246,7 @@ def _open(kind: Any, preset: str, **options: Any) -> Any:
         ) from error
 
 
-def _numbers(value: Any, default: float) -> float | list[float]:
+def _numbers(value: Any, default: float) -> Numbers:
     """A number, or numbers per channel, in JSON's types."""
     if value is None:
         return default
