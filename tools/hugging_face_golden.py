@@ -1,11 +1,10 @@
-"""Writes what tests compare converted networks with: tiny random ones, by transformers.
+"""Writes networks by transformers: `python tools/hugging_face_golden.py FOLDER [--minilm MINILM]`.
 
-python tools/hugging_face_golden.py tests/models/hugging_face/golden [--minilm FOLDER]
-
-It needs an environment with `torch`, `transformers` and NumPy, and nothing of this project; tests
-need neither of the first two. Each folder holds `config.json`, `model.safetensors`, and inputs and
-outputs in `expected.npz`. With FOLDER, the Hugging Face folder of all-MiniLM-L6-v2, it also
-writes `minilm.npz`: the vectors of some sentences, without the weights.
+Tests compare converted networks with these tiny random ones, in
+tests/models/hugging_face/golden. It needs an environment with `torch`, `transformers` and NumPy,
+and nothing of this project; tests need neither of the first two. Each folder holds `config.json`,
+`model.safetensors`, and inputs and outputs in `expected.npz`. With MINILM, the Hugging Face folder
+of all-MiniLM-L6-v2, it also writes `minilm.npz`: vectors of some sentences, without the weights.
 """
 
 import argparse
