@@ -5,7 +5,8 @@ in one process:
 
 - seconds until the first step is done, mostly for tracing and compiling;
 - median milliseconds per step, also relative to the default: with XLA (`jit_compile`), in
-  `mixed_bfloat16` and `mixed_float16`, and with several steps per call (`steps_per_execution`).
+  `mixed_bfloat16` and `mixed_float16`, with several steps per call (`steps_per_execution`), and
+  with TensorFlow's graph optimizer, which training turns off.
 
 `--small` uses a network and batch of a tenth of the default sizes, where TensorFlow's overhead per
 operation dominates. There is no encoder.
@@ -28,7 +29,9 @@ from caption_gan.distribution import precision
 
 VOCABULARY, REGIONS, DEPTH = 1_000, 64, 80
 STEPS_PER_CALL = 4
-WAYS = ("default", "XLA", "mixed_bfloat16", "mixed_float16", f"{STEPS_PER_CALL} steps per call")
+SEVERAL_STEPS = f"{STEPS_PER_CALL} steps per call"
+OPTIMIZER = "graph optimizer"
+WAYS = ("default", "XLA", "mixed_bfloat16", "mixed_float16", SEVERAL_STEPS, OPTIMIZER)
 
 
 def configuration(objective: str, small: bool) -> Config:
@@ -48,15 +51,18 @@ def configuration(objective: str, small: bool) -> Config:
 def step_in(way: str, config: Config, objective: str, vocabulary: int) -> tuple[Callable, int]:
     """A call that trains, and the number of steps per call."""
     examples = random_examples(config, objective, vocabulary, REGIONS, DEPTH)
-    steps = STEPS_PER_CALL if way == WAYS[-1] else 1
+    steps = STEPS_PER_CALL if way == SEVERAL_STEPS else 1
     with precision.using(way if way.startswith("mixed") else "float32"):
         model: Any = random_trainer(
             config, objective, vocabulary, examples, steps, jit_compile=way == "XLA"
         )
     batch = {name: tf.constant(value) for name, value in examples.items()}
-    if objective != "maximum_likelihood":
+    if config.objective(objective).has_critic:
         # Skip the warm-up of the critic.
         model.critic_optimizer.iterations.assign(model.warmup_updates + 1)
+    if way == OPTIMIZER:
+        step = tf.function(model.train_step, autograph=False)
+        return lambda: float(step(batch)["loss"]), steps
     model.make_train_function()
     iterator = iter(tf.data.Dataset.from_tensors(batch).cache().repeat())
     return lambda: float(model.train_function(iterator, steps)["loss"]), steps

@@ -1,5 +1,6 @@
 """The training loop does what Keras's does, from the first step on or from a later one."""
 
+import contextlib
 from typing import Any
 
 import keras
@@ -90,6 +91,30 @@ def test_from_a_later_step(trained):
     names = [(call[0], call[1]) for call in calls if call[0].startswith("on_train_batch")]
     assert names == [("on_train_batch_begin", 2), ("on_train_batch_end", 2)]
     assert [call[1] for call in calls if call[0].startswith("on_epoch")] == [1, 1]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_graph_optimizer_is_off_in_training_steps_only(fails):
+    seen = []
+
+    class Step(Line):
+        def train_step(self, batch):
+            seen.append(optimizer_is_off())
+            if fails:
+                raise InterruptedError
+            return {"loss": tf.reduce_sum(batch)}
+
+    model = Step()
+    model.compile(optimizer="sgd", loss="mse")
+    model.make_train_function()
+    with pytest.raises(InterruptedError) if fails else contextlib.nullcontext():
+        model.train_function(iter(tf.data.Dataset.from_tensors(tf.ones([2]))))
+    assert seen == [True]
+    assert not optimizer_is_off()
+
+
+def optimizer_is_off() -> bool:
+    return tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False)
 
 
 OBJECTIVES = {

@@ -3,6 +3,7 @@
 N images per step.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -236,11 +237,28 @@ class Trainer(keras.Model):
             function = tf.function(execute, autograph=False, reduce_retracing=True)
 
         def train_function(iterator: Iterator[Any], steps: int = 1) -> dict[str, tf.Tensor]:
-            if self.steps_per_call == 1:
-                return function(iterator, None, self.step_kind)
-            metrics: dict[str, tf.Tensor] = {}
-            for count in [steps] if self.warmup_done else [1] * steps:
-                metrics = function(iterator, tf.constant(count), self.step_kind)
-            return metrics
+            with without_graph_optimizer():
+                if self.steps_per_call == 1:
+                    return function(iterator, None, self.step_kind)
+                metrics: dict[str, tf.Tensor] = {}
+                for count in [steps] if self.warmup_done else [1] * steps:
+                    metrics = function(iterator, tf.constant(count), self.step_kind)
+                return metrics
 
         return train_function
+
+
+@contextlib.contextmanager
+def without_graph_optimizer() -> Iterator[None]:
+    """Functions that are called in this context run as they were traced.
+
+    TensorFlow's optimizer (Grappler) takes most of the time before the first step of an adversarial
+    stage, whose graph has 30,000 nodes, and does not make the steps faster (docs/profiling.md).
+    """
+    name = "disable_meta_optimizer"
+    before = tf.config.optimizer.get_experimental_options().get(name, False)
+    tf.config.optimizer.set_experimental_options({name: True})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({name: before})
