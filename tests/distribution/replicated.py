@@ -24,9 +24,7 @@ from caption_gan.config.self_play import SelfPlayConfig
 from caption_gan.distribution import precision, replicas, strategies
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.encoders.convolutional import ConvolutionalEncoder
-from caption_gan.models.generators.generator import Generator
 from caption_gan.models.generators.gru import GRUGenerator
-from caption_gan.models.generators.transformer import TransformerGenerator
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID
 from caption_gan.training.loop import Position, train
 
@@ -65,7 +63,6 @@ OBJECTIVES: dict[str, ObjectiveConfig] = {
         train_encoder=True,
     ),
     "mixed_float16": WGANGPConfig(**SHARED),
-    "transformer": WGANGPConfig(**SHARED),
     "maximum_likelihood, together": MaximumLikelihoodConfig(
         batch_size=IMAGES, matrix_learning_rate=0
     ),
@@ -103,9 +100,7 @@ def trained(name: str) -> dict[str, np.ndarray]:
     keras.utils.set_random_seed(0)
     encoder = ConvolutionalEncoder(16, 16, 4)
     encoder.build((None, 16, 16, 3))
-    generator: Generator = GRUGenerator(VOCABULARY, 8, 16, 2, 3, 0.0)
-    if name == "transformer":
-        generator = TransformerGenerator(VOCABULARY, 8, 16, 2, 2, 2, 3, 0.0)
+    generator = GRUGenerator(VOCABULARY, 8, 16, 2, 3, 0.0)
     generator.build((None, *encoder.regions_shape))
     captioner = Captioner(encoder, generator)
     with precision.using(name if name == "mixed_float16" else "float32"):
