@@ -7,6 +7,7 @@ those that no training caption has. A caption that cannot be parsed counts as fa
     caption = opening link clause (join clause)*
 """
 
+import functools
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,14 +69,16 @@ class Grammar:
             text += rng.choice(self.joins if position else self.links) + phrase
         return text + "."
 
-    def parse(self, caption: str) -> list[Statement] | None:
+    # A caption is often checked against the facts of many images in turn.
+    @functools.lru_cache(maxsize=1000)  # noqa: B019 - a program has a handful of grammars.
+    def parse(self, caption: str) -> tuple[Statement, ...] | None:
         """Returns the opening and the clauses of a caption; None if it cannot be parsed."""
         text = " ".join(caption.lower().split()).replace(" ,", ",").replace(" .", ".")
         text = text.removesuffix(".")
         for opening, position in self._match(self._opening_patterns, text, 0):
             clauses = self._parse_clauses(text, position, self.links)
             if clauses is not None:
-                return [opening, *clauses]
+                return (opening, *clauses)
         return None
 
     def _parse_clauses(
