@@ -54,7 +54,7 @@ class EncoderConfig:
         name: `convolutional`: a small residual network, trained with the captioner.
             `keras_applications`: a backbone of `keras.applications`. `keras_model`: any network in
             a `.keras` file. `keras_hub`: an image backbone of keras-hub, such as CLIP, SigLIP,
-            DINOv2 or ViT; `pip install caption_gan[hub]`. `precomputed`: regions from files, such
+            DINOv2 or ViT; `pip install -e '.[hub]'`. `precomputed`: regions from files, such
             as the features of detected objects.
         image_height: Height in pixels to which images are resized, whatever their aspect ratio.
             Default: what the network of `model` was made for, 224 if it takes any size; 64 for

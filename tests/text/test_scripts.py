@@ -148,12 +148,12 @@ def test_a_captioner_learns_chinese(tmp_path):
     generator.build((None, *encoder.regions_shape))
     captioner = Captioner(encoder, generator)
     config = MaximumLikelihoodConfig(batch_size=24, captions=1, learning_rate=0.01)
-    trainer = config.load_trainer().from_config(captioner, config, 60, 0)
+    trainer = config.load_trainer().from_config(captioner, config, 120, 0)
     token_ids = tokenizer.tokenize(tf.constant(references)[:, tf.newaxis])
-    batches = tf.data.Dataset.from_tensors({"image": images, "token_ids": token_ids}).repeat(60)
+    batches = tf.data.Dataset.from_tensors({"image": images, "token_ids": token_ids}).repeat(120)
     trainer.make_train_function()
     iterator = trainer.iterator(batches)
-    for _ in range(60):
+    for _ in range(120):
         trainer.train_function(iterator)
     decoder = TextDecoder(captioner, tokenizer, DecodingConfig(), 0)
     decoded = decoder.detokenize(decoder.greedy({"image": images[:3]}))

@@ -109,7 +109,7 @@ def import_keras_hub() -> ModuleType:
     except ImportError as error:
         raise CaptionGANError(
             "encoder.name keras_hub needs keras-hub, which is not installed; run "
-            "`pip install caption_gan[hub]`."
+            "`pip install -e '.[hub]'`."
         ) from error
 
 

@@ -34,7 +34,7 @@ class WeightsFolder:
         except ImportError as error:
             raise CaptionGANError(
                 f"{path} needs the package safetensors, which is not installed; run "
-                "`pip install caption_gan[hub]`."
+                "`pip install -e '.[hub]'`."
             ) from error
         files = [self.path / WEIGHTS]
         if (self.path / INDEX).is_file():

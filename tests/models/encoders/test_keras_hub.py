@@ -230,7 +230,7 @@ def test_a_preset_that_cannot_be_used_is_refused_in_one_line(mistake, tmp_path):
 
 def test_a_missing_package_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "keras_hub", None)
-    with pytest.raises(CaptionGANError, match=r"pip install caption_gan\[hub\]"):
+    with pytest.raises(CaptionGANError, match=r"pip install -e '\.\[hub\]'"):
         build_encoder(config_of(tmp_path))
 
 

@@ -125,7 +125,7 @@ def test_a_folder_that_cannot_be_used_is_refused_in_one_line(mistake, tmp_path):
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
-    with pytest.raises(CaptionGANError, match=r"pip install caption_gan\[hub\]"):
+    with pytest.raises(CaptionGANError, match=r"pip install -e '\.\[hub\]'"):
         load_sentence_encoder(FOLDER)
 
 
