@@ -79,11 +79,7 @@ class WGANGP(AdversarialTrainer):
             # Line 7: D(fake) - D(real), and the penalty.
             loss = (1 - share) * tf.reduce_mean(critic_loss_fn(real_score, fake_score))
             loss += share * tf.reduce_mean(critic_loss_fn(real_score, false_score))
-            verdict_loss = losses.verdicts(
-                tf.split(token_scores, 3, axis=1)[2],
-                batch.replaced[..., 1:],
-                batch.false[..., 1:] != PAD_ID,
-            )
+            verdict_loss = self.verdict_loss(token_scores, batch)
             penalty = self.penalty(memory, embeddings, mask, loss_scale)
             total = loss + self.config.penalty_weight * penalty
             total = loss_scale * (total + self.config.verdict_weight * verdict_loss)
@@ -105,7 +101,7 @@ class WGANGP(AdversarialTrainer):
         )
 
     def verdict_loss(self, token_scores: tf.Tensor, batch: CriticBatch) -> tf.Tensor:
-        """Loss of telling which tokens of near misses were replaced, a scalar.
+        """Loss of telling which tokens of near misses were replaced, a scalar; 0 without any.
 
         Args:
             token_scores: Of real, generated and false captions, [B, 3 K, T - 1].
