@@ -38,8 +38,9 @@ class KerasHubEncoder(KerasModelEncoder):
         """Builds the encoder from its preset; see `build_encoder`."""
         hub = import_keras_hub()
         preset = config.model or ""
-        backbone = _image_backbone(hub, preset, _given_size(config))
-        scale, offset, size = _pixels(hub, preset)
+        converted = _converted(preset)
+        backbone = _image_backbone(hub, preset, converted, _given_size(config))
+        scale, offset, size = _pixels(hub, preset, converted)
         own = backbone.inputs[0].shape[1:3]
         fallback = size or (IMAGE_SIZE, IMAGE_SIZE)
         given = (config.image_height, config.image_width)
@@ -176,14 +177,18 @@ def _given_size(config: EncoderConfig) -> tuple[int, int] | None:
     return None if height is None or width is None else (height, width)
 
 
-def _image_backbone(hub: ModuleType, preset: str, size: tuple[int, int] | None) -> keras.Model:
+def _image_backbone(
+    hub: ModuleType,
+    preset: str,
+    converted: WeightsFolder | None,
+    size: tuple[int, int] | None,
+) -> keras.Model:
     """Loads a preset's backbone, or its image tower if it has several.
 
     Raises:
         CaptionGANError: The preset cannot be loaded, or takes something else than images, or images
             of another size.
     """
-    converted = _converted(preset)
     if converted:
         backbone = dual_encoders.convert_dual_encoder(hub, converted)
     else:
@@ -209,9 +214,11 @@ def _image_backbone(hub: ModuleType, preset: str, size: tuple[int, int] | None) 
         ) from error
 
 
-def _pixels(hub: ModuleType, preset: str) -> tuple[Numbers, Numbers, tuple[int, int] | None]:
+def _pixels(
+    hub: ModuleType, preset: str, converted: WeightsFolder | None
+) -> tuple[Numbers, Numbers, tuple[int, int] | None]:
     """Scale and offset of pixels from 0 to 255, and the size of images if the preset has one."""
-    if converted := _converted(preset):
+    if converted:
         return *dual_encoders.image_scaling(converted), None
     converter = _open(hub.layers.ImageConverter, preset)
     return _numbers(converter.scale, 1.0), _numbers(converter.offset, 0.0), converter.image_size

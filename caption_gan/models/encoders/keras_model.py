@@ -85,10 +85,11 @@ class KerasModelEncoder(BackboneEncoder):
     @property
     def cache_key(self) -> dict[str, Any]:
         """Everything that the output of the frozen layers depends on."""
-        if self.cached_shape is None:
-            return {}
+        return {} if self.cached_shape is None else {"model": self.digest, **self._settings}
+
+    @property
+    def _settings(self) -> dict[str, Any]:
         return {
-            "model": self.digest,
             "image_height": self.image_height,
             "image_width": self.image_width,
             "scale": self.scale,
@@ -116,13 +117,8 @@ class KerasModelEncoder(BackboneEncoder):
     def get_config(self):
         return {
             **super().get_config(),
+            **self._settings,
             "model": json.loads(self.architecture),
-            "image_height": self.image_height,
-            "image_width": self.image_width,
-            "scale": self.scale,
-            "offset": self.offset,
-            "feature_layer": self.feature_layer,
-            "frozen_up_to": self.frozen_up_to,
             "digest": self.digest,
         }
 
@@ -145,9 +141,10 @@ def _load(path: Path) -> keras.Model:
         if not foreign:
             return keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises whatever the layers of a damaged file raise.
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise CaptionGANError(
-            f"encoder.model: {path} cannot be loaded: {str(error).splitlines()[0]} Give a file "
-            "that `model.save('name.keras')` wrote: --encoder.model FILE."
+            f"encoder.model: {path} cannot be loaded: {reason}. Give a file that "
+            "`model.save('name.keras')` wrote: --encoder.model FILE."
         ) from error
     raise CaptionGANError(
         f"encoder.model: {path} contains {', '.join(foreign)}, which Keras cannot load without "

@@ -1,4 +1,4 @@
-"""Multi-head attention over an image's regions, and what it shares with self-attention.
+"""Multi-head attention over an image's regions, and what it shares with other attention.
 
 B batch, Q queries (tokens in time, captions of one image, or both), R regions, L length of what
 is attended to, H hidden, N heads, S size of a head (H / N), D region depth.
@@ -79,7 +79,7 @@ class RegionAttention(keras.layers.Layer):
         """
         queries = split_heads(self.query_projection(query), self.heads)  # [B, N, Q, S]
         mask = keys_values.mask
-        bias = None if mask is None else tf.where(mask[:, None, None], 0.0, -float("inf"))
+        bias = None if mask is None else bias_of_mask(mask)
         context, weights = attend(queries, keys_values.keys, keys_values.values, bias)
         return merge_heads(context), tf.reduce_mean(weights, axis=1)  # [B, Q, H], [B, Q, R]
 
@@ -93,10 +93,10 @@ class RegionAttention(keras.layers.Layer):
 
 
 def masked_mean(features: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
-    """Mean [B, H] of the valid regions [B, R, H]; without a mask, of all."""
+    """Mean [B, H] of the valid places [B, L, H]; without a mask, of all."""
     if mask is None:
         return tf.reduce_mean(features, axis=1)
-    valid = tf.cast(mask, features.dtype)[..., None]  # [B, R, 1]
+    valid = tf.cast(mask, features.dtype)[..., None]  # [B, L, 1]
     return tf.reduce_sum(valid * features, axis=1) / tf.reduce_sum(valid, axis=1)
 
 
@@ -121,6 +121,11 @@ def merge_heads(context: tf.Tensor) -> tf.Tensor:
     _, heads, _, size = context.shape
     context = tf.transpose(context, [0, 2, 1, 3])  # [B, Q, N, S]
     return tf.reshape(context, [*tf.unstack(tf.shape(context)[:2]), heads * size])
+
+
+def bias_of_mask(mask: tf.Tensor) -> tf.Tensor:
+    """The `score_bias` [B, 1, 1, L] with which no query attends where a mask [B, L] is false."""
+    return tf.where(mask[:, None, None], 0.0, -float("inf"))
 
 
 def attend(

@@ -11,6 +11,13 @@ import tensorflow as tf
 import tensorflow_text as tf_text
 
 from caption_gan.errors import CaptionGANError
+from caption_gan.models.generators.attention import (
+    attend,
+    bias_of_mask,
+    masked_mean,
+    merge_heads,
+    split_heads,
+)
 from caption_gan.models.hugging_face.weights_folder import WeightsFolder
 
 PAD, UNKNOWN, START, END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
@@ -112,9 +119,7 @@ class SentenceEncoder(keras.Model):
         tokens = self.norm(tokens)
         for block in self.blocks:
             tokens = block(tokens, mask)
-        valid = tf.cast(mask, tokens.dtype)[..., None]  # [N, T, 1]
-        mean = tf.reduce_sum(tokens * valid, axis=1) / tf.reduce_sum(valid, axis=1)  # [N, H]
-        return tf.math.l2_normalize(mean, axis=-1)
+        return tf.math.l2_normalize(masked_mean(tokens, mask), axis=-1)
 
     def get_config(self):
         return {
@@ -171,16 +176,12 @@ class PostNormBlock(keras.layers.Layer):
 
     def call(self, tokens: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         """Tokens [N, T, H] with a mask [N, T] to tokens [N, T, H]."""
-        batch, time, _ = tf.unstack(tf.shape(tokens))
-        shape = [batch, time, self.heads, self.hidden_size // self.heads]
-        query, key, value = (
-            tf.reshape(layer(tokens), shape) for layer in (self.query, self.key, self.value)
-        )  # [N, T, A, H / A]
-        scores = tf.einsum("nqad,nkad->naqk", query, key) * shape[-1] ** -0.5  # [N, A, T, T]
-        scores = tf.where(mask[:, None, None], scores, scores.dtype.min)
-        context = tf.einsum("naqk,nkad->nqad", tf.nn.softmax(scores), value)  # [N, T, A, H / A]
-        context = self.attended(tf.reshape(context, [batch, time, self.hidden_size]))
-        tokens = self.attention_norm(tokens + context)
+        queries, keys, values = (
+            split_heads(layer(tokens), self.heads)  # [N, A, T, H / A]
+            for layer in (self.query, self.key, self.value)
+        )
+        context, _ = attend(queries, keys, values, bias_of_mask(mask))
+        tokens = self.attention_norm(tokens + self.attended(merge_heads(context)))
         wide = tf.nn.gelu(self.widen(tokens), approximate=False)
         return self.output_norm(tokens + self.narrow(wide))
 

@@ -25,20 +25,21 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3)).astype(np
 SCALE, OFFSET = [0.01, 0.02, 0.03], [-1.0, -0.5, 0.5]
 BLOCKS: dict[str, Any] = {"num_layers": 2, "num_heads": 2, "hidden_dim": DEPTH}
 VISION: dict[str, Any] = {**BLOCKS, "intermediate_dim": 16, "patch_size": PATCH}
+TEXT: dict[str, Any] = {
+    **BLOCKS,
+    "vocabulary_size": 9,
+    "embedding_dim": DEPTH,
+    "max_sequence_length": 4,
+    "intermediate_dim": 16,
+    "name": "text",
+}
 SQUARE = (SIZE, SIZE, 3)
 
 
 def clip() -> keras.Model:
     return models.CLIPBackbone(
         models.CLIPVisionEncoder(**VISION, image_shape=SQUARE, name="vision"),
-        models.CLIPTextEncoder(
-            vocabulary_size=9,
-            embedding_dim=DEPTH,
-            max_sequence_length=4,
-            **BLOCKS,
-            intermediate_dim=16,
-            name="text",
-        ),
+        models.CLIPTextEncoder(**TEXT),
         projection_dim=4,
     )
 
@@ -46,19 +47,12 @@ def clip() -> keras.Model:
 def siglip() -> keras.Model:
     return models.SigLIPBackbone(
         models.SigLIPVisionEncoder(**VISION, image_shape=SQUARE, name="vision"),
-        models.SigLIPTextEncoder(
-            vocabulary_size=9,
-            embedding_dim=DEPTH,
-            max_sequence_length=4,
-            **BLOCKS,
-            intermediate_dim=16,
-            name="text",
-        ),
+        models.SigLIPTextEncoder(**TEXT),
     )
 
 
-def vit() -> keras.Model:
-    return models.ViTBackbone(image_shape=SQUARE, patch_size=PATCH, mlp_dim=16, **BLOCKS)
+def vit(image_shape: tuple[int, int, int] = SQUARE) -> keras.Model:
+    return models.ViTBackbone(image_shape=image_shape, patch_size=PATCH, mlp_dim=16, **BLOCKS)
 
 
 def dinov2() -> keras.Model:
@@ -177,6 +171,11 @@ def test_an_earlier_layer_and_another_image_size(tmp_path):
     digests = {encoder.cache_key["model"] for encoder in (first, last)}
     assert len(digests) == 1
     assert first.cache_key != last.cache_key
+
+
+def test_rows_and_columns_of_patches(tmp_path):
+    folder = save(vit((2 * SIZE, SIZE, 3)), tmp_path, image_size=(2 * SIZE, SIZE))
+    assert build_encoder(config_of(folder)).grid == (4, 2)
 
 
 def gpt2() -> keras.Model:

@@ -83,7 +83,7 @@ def test_features_without_rows_and_columns(tmp_path):
 def test_features_of_an_earlier_layer(tiny, file):
     encoder = build_encoder(config_of(file, feature_layer="middle"))
     assert (encoder.regions_shape, encoder.grid) == ((8 * 12, 4), (8, 12))
-    middle = keras.Model(tiny.inputs, tiny.get_layer("middle").output)
+    middle = keras.Model(tiny.inputs[0], tiny.get_layer("middle").output)
     expected = np.array(middle(IMAGES / 127.5 - 1)).reshape(2, 96, 4)
     np.testing.assert_allclose(encoder(IMAGES).features, expected, rtol=1e-5, atol=1e-6)
     assert len(encoder.weights) == 6
