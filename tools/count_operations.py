@@ -87,7 +87,8 @@ def formula(config: Config, objective: str, sizes: Sizes) -> Cost:
 def traced_step(model: keras.Model, examples: dict[str, np.ndarray]) -> Any:
     """TensorFlow's record of one training step.
 
-    Only sessions keep shapes in it, so the step is exported and run in one.
+    Only sessions keep shapes in it, so the step is exported and run in one. As in training, nothing
+    optimizes its graph; calls of functions are only replaced by what they call.
     """
     module = tf.Module()
 
@@ -104,7 +105,9 @@ def traced_step(model: keras.Model, examples: dict[str, np.ndarray]) -> Any:
     record = v1.RunMetadata()
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, signatures=train_step)
-        with v1.Session(graph=tf.Graph()) as session:
+        options = v1.ConfigProto()
+        options.graph_options.rewrite_options.optimizers.append("function")
+        with v1.Session(graph=tf.Graph(), config=options) as session:
             loaded = v1.saved_model.load(session, ["serve"], folder)
             signature = loaded.signature_def["serving_default"]
             session.run(
