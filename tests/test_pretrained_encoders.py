@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import caption_gan
 from tests.programs import SMALL, call
 
 SIZE = 32
@@ -63,9 +64,13 @@ def test_a_run_needs_no_file_and_no_preset(make, tmp_path):
     assert json.loads((run / "metrics.json").read_text())["val/greedy/CIDEr"] == before
     exported = call("export", run, "--json")
     assert exported.returncode == 0, exported.stderr
-    served = call("caption", json.loads(exported.stdout)["saved_model"], picture, "--json")
+    saved_model = json.loads(exported.stdout)["saved_model"]
+    served = call("caption", saved_model, picture, "--json")
     first, second = (
         json.loads(done.stdout)["images"][0]["captions"][0] for done in (captioned, served)
     )
     assert first["caption"] == second["caption"]
     assert first["score"] == pytest.approx(second["score"], abs=1e-4)
+    # The places of its regions are those of the network.
+    (caption,) = caption_gan.load(saved_model).caption(picture, attention=True)
+    assert caption.attention.shape[1:] == (4, 4)

@@ -47,8 +47,8 @@ class Grid(NamedTuple):
 
 
 # What the report of every run of several stages draws, and what is drawn on request.
-COARSE = Grid((0.3, 0.5, 0.7, 1.0), (0.5, 0.7, 0.9))
-FINE = Grid((0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2), (0.5, 0.7, 0.8, 0.9, 0.95))
+COARSE = Grid((0.3, 0.5, 0.7, 1.0), (0.3, 0.5, 0.7, 0.9))
+FINE = Grid((0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2), (0.3, 0.5, 0.7, 0.8, 0.9, 0.95))
 # Samples that are decoded at a time; more gain no speed on a CPU and take memory.
 ROWS = 750
 
