@@ -72,5 +72,5 @@ def test_a_run_needs_no_file_and_no_preset(make, tmp_path):
     assert first["caption"] == second["caption"]
     assert first["score"] == pytest.approx(second["score"], abs=1e-4)
     # The places of its regions are those of the network.
-    (caption,) = caption_gan.load(saved_model).caption(picture, attention=True)
+    (caption,) = caption_gan.load(saved_model).caption(picture, n=1, attention=True)
     assert caption.attention.shape[1:] == (4, 4)
