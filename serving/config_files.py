@@ -18,6 +18,7 @@ from google.protobuf import (
     wrappers_pb2,
 )
 from google.protobuf.message import Message
+from tensorflow.core.protobuf import config_pb2
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from serving.errors import RequestError, ServingError
@@ -166,6 +167,15 @@ def read_model_config(path: Path) -> ModelServerConfig:
     except RequestError as error:
         raise ServingError(f"{path}: {error.message}") from error
     return config
+
+
+def read_session_config(path: Path) -> config_pb2.ConfigProto:
+    """Reads `--tensorflow_session_config_file`.
+
+    Raises:
+        ServingError: The file cannot be read or is not a ConfigProto.
+    """
+    return _parse(path, config_pb2.ConfigProto(), "inter_op_parallelism_threads: 2")
 
 
 def _read(path: Path, name: str) -> Any:

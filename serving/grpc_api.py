@@ -1,6 +1,6 @@
 """TensorFlow Serving's gRPC services and the health service, on a port, a Unix socket or both."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
@@ -13,13 +13,13 @@ from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_p
 from serving.errors import RequestError, ServingError
 from serving.prediction_service import PredictionService
 
-SERVICES = ("tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
-OPTIONS = (
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
+HEALTHY_SERVICES = ("", "ModelService", "PredictionService")  # The names in health checks.
+OPTIONS: dict[str, int | str] = {
+    "grpc.max_receive_message_length": -1,
+    "grpc.max_send_message_length": -1,
     # Otherwise a second server could share the port and answer some of the requests.
-    ("grpc.so_reuseport", 0),
-)
+    "grpc.so_reuseport": 0,
+}
 NO_DEADLINE = 1e9  # Seconds. Without a deadline, gRPC reports more remaining time than this.
 # Bytes of UTF-8. Errors are sent in a header, which clients limit to 8 KiB; escaping triples them.
 MAX_MESSAGE_BYTES = 2000
@@ -51,7 +51,9 @@ def start_grpc(
     socket_path: str | None = None,
     credentials: grpc.ServerCredentials | None = None,
     threads: int,
+    arguments: Iterable[tuple[str, int | str]] = (),
     with_health: bool = False,
+    handlers: Sequence[grpc.GenericRpcHandler] = (),
 ) -> GrpcServer:
     """Starts a server and returns it. Load the models first.
 
@@ -61,14 +63,18 @@ def start_grpc(
         socket_path: File of a Unix socket.
         credentials: For TLS, on the port and the socket.
         threads: Number of requests that are processed at a time; others wait.
+        arguments: gRPC's channel arguments, which have precedence over `OPTIONS`.
         with_health: Whether to add the service `grpc.health.v1.Health`.
+        handlers: Further services.
 
     Raises:
         ServingError: The port is in use, or the socket cannot be created.
     """
     pool = ThreadPoolExecutor(threads, "grpc")
-    server = grpc.server(pool, interceptors=[_RequestParser()], options=OPTIONS)
+    options = tuple((OPTIONS | dict(arguments)).items())
+    server = grpc.server(pool, interceptors=[_RequestParser()], options=options)
     _add_services(server, api)
+    server.add_generic_rpc_handlers(handlers)
     health_service = _Health() if with_health else None
     if health_service:
         health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
@@ -155,7 +161,7 @@ class _Health(health.HealthServicer):
         super().__init__()
         self._stopped = False
         self._watchers: set[Callable[[health_pb2.HealthCheckResponse | None], None]] = set()
-        for service in SERVICES:
+        for service in HEALTHY_SERVICES:
             self.set(service, health_pb2.HealthCheckResponse.SERVING)
 
     def Watch(self, request, context, send_response_callback=None):  # noqa: N802

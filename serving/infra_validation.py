@@ -141,6 +141,7 @@ def _fresh_server(base_path: Path) -> Iterator[tuple[str, str]]:
             f"--rest_api_port={port}",
             f"--model_name={MODEL}",
             f"--model_base_path={base_path.absolute()}",
+            "--max_num_load_retries=0",  # A minute later, the version is the same.
         ]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log) as process:
             try:

@@ -5,22 +5,24 @@ is done.
 """
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import grpc
-import tensorflow as tf
 from tensorflow_serving.apis import model_pb2
 
 from serving.errors import RequestError, ServingError, invalid
-from serving.loader import LoadedVersion, Loader, NoVersionsError, ServedModel
+from serving.loader import LoadedVersion, Loader, LoadOptions, ServedModel
 from serving.model_configs import ModelConfig, ModelServerConfig, check_labels, validated_models
 from serving.servable import Servable
 from serving.version_states import ModelVersionStatus, VersionStates
 
 REMINDER_SECONDS = 60.0  # Between warnings while the server waits for a first version.
+
+DEFAULTS = LoadOptions()
 
 logger = logging.getLogger("serving")
 
@@ -32,41 +34,85 @@ class ModelManager:
         config: Models, each with a folder of versions.
         poll_seconds: Interval at which folders are read. Zero or less: only at the start and when
             a configuration is loaded.
-        session_config: Options of the models' sessions.
+        options: How to load and unload versions.
         on_unload: Called with each servable after its last request and before it is closed.
+        allow_unavailable_labels: Whether new labels may name versions that do not serve yet.
     """
 
     def __init__(
         self,
         config: ModelServerConfig,
         poll_seconds: float = 1.0,
-        session_config: tf.compat.v1.ConfigProto | None = None,
+        options: LoadOptions = DEFAULTS,
         on_unload: Callable[[Servable], object] = lambda servable: None,
+        allow_unavailable_labels: bool = False,
     ):
         self._config = config
         self._poll_seconds = poll_seconds
         self._on_unload = on_unload
+        self._allow_unavailable_labels = allow_unavailable_labels
         self._models: Mapping[str, ServedModel] = {}
         self._states = VersionStates()
         self._lock = threading.Lock()  # Guards models and leases; held for moments only.
         self._changing = threading.Lock()  # Held while models load and change.
         self._stopping = threading.Event()
-        self._loader = Loader(self._states, session_config, self._stopping)
+        self._no_waiting = threading.Event()
+        self._unloading = threading.Semaphore(options.unload_threads)
+        self._loader = Loader(self._states, options, self._stopping)
         self._poller = threading.Thread(target=self._poll, name="versions", daemon=True)
 
     def start(self) -> None:
         """Loads all models, waiting for the first version of each, then starts to poll.
+
+        A version that cannot be loaded is retried as the options say. Meanwhile, the other models
+        serve.
 
         Raises:
             ServingError: The configuration is wrong; a model cannot be loaded; a model has no
                 version and polling is off; or `stop` was called meanwhile.
         """
         try:
-            self._replace(self._config, at_start=True)
+            configs = self._validated(self._config)
+            with self._changing:
+                self._load_all({name: ServedModel(config) for name, config in configs.items()})
         except RequestError as error:
             raise ServingError(error.message) from error
         if self._poll_seconds > 0:
             self._poller.start()
+
+    def _load_all(self, models: dict[str, ServedModel]) -> None:
+        reminded = time.monotonic()
+        try:
+            while True:
+                for name, model in models.items():
+                    models[name] = self._loader.load(model.config, model)
+                    self._serve({**self._models, name: models[name]})
+                waiting = [model for model in models.values() if not model.serving]
+                if not waiting:
+                    return
+                for model in waiting:
+                    if self._is_final(model):
+                        raise model.error()
+                if self._stopping.wait(self._pause(waiting)):
+                    raise waiting[0].error()
+                if time.monotonic() >= reminded + REMINDER_SECONDS:
+                    reminded = time.monotonic()
+                    for model in waiting:
+                        logger.warning("Waiting for a first version. %s", model.error().message)
+        except BaseException:
+            self._serve({})
+            raise
+
+    def _is_final(self, model: ServedModel) -> bool:
+        """Whether no version of a model will serve."""
+        return model.retry_time == math.inf and (bool(model.aspired) or self._poll_seconds <= 0)
+
+    def _pause(self, waiting: Iterable[ServedModel]) -> float:
+        """Seconds until one of the models may serve."""
+        times = [model.retry_time - time.monotonic() for model in waiting]
+        if self._poll_seconds > 0:
+            times.append(self._poll_seconds)
+        return max(min(times), 0)
 
     def stop(self) -> None:
         """Stops polling and unloads all models, each after its last request.
@@ -75,6 +121,7 @@ class ModelManager:
         interrupted `start`, whose lock it needs.
         """
         self._stopping.set()
+        self.stop_waiting()
         if self._poller.is_alive():
             self._poller.join()
         with self._changing:
@@ -109,45 +156,68 @@ class ModelManager:
         """
         return self._states.status(model_spec)
 
-    def reload(self, config: ModelServerConfig) -> None:
+    def reload(
+        self, config: ModelServerConfig, timeout: float | None = None, wait: bool = True
+    ) -> None:
         """Replaces the configuration: loads its models, then unloads those that it does not name.
 
-        Raises:
-            RequestError: The configuration is wrong; a new or moved model has no version that can
-                be loaded; or a label names a version that does not serve. Nothing changes then.
-        """
-        if config.WhichOneof("config"):
-            self._replace(config, at_start=False)
-        else:
-            logger.warning("Ignored a configuration without model_config_list")
+        Args:
+            config: The new configuration.
+            timeout: Seconds to wait for the first versions of new models; None for no limit.
+            wait: Whether to wait for them.
 
-    def _replace(self, config: ModelServerConfig, at_start: bool) -> None:
-        configs = validated_models(config)
+        Raises:
+            RequestError: The configuration is wrong; a new or moved model has versions of which
+                none can be loaded; a moved model has no version; or a label names a version that
+                does not serve. Nothing changes then. Or the time is over: the new configuration
+                holds, and its models serve once they have a version.
+        """
+        if not config.WhichOneof("config"):
+            logger.warning("Ignored a configuration without model_config_list")
+            return
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
         with self._changing:
+            configs = self._validated(config)
+            new = configs.keys() - self._models.keys()
             loaded: dict[str, ServedModel] = {}
             try:
                 for name, model_config in configs.items():
                     before = self._models.get(name) or ServedModel(ModelConfig(name=name))
-                    load = self._load_when_present if at_start else self._loader.load
-                    loaded[name] = load(model_config, before)
-                    if not at_start:
-                        check_labels(model_config, before.config, loaded[name].serving)
+                    model = self._loader.load(model_config, before, keeps_failed=False)
+                    loaded[name] = model
+                    comes_later = name in new and not model.aspired and self._poll_seconds > 0
+                    if not (model.serving or comes_later):
+                        raise model.error()
             except BaseException:
                 self._retire_unused(loaded)
                 raise
             self._serve(loaded)
+        if wait:
+            self._wait_for(new, deadline)
 
-    def _load_when_present(self, config: ModelConfig, before: ServedModel) -> ServedModel:
-        reminded = time.monotonic()
-        while True:
-            try:
-                return self._loader.load(config, before)
-            except NoVersionsError as error:
-                if self._poll_seconds <= 0 or self._stopping.wait(self._poll_seconds):
-                    raise
-                if time.monotonic() >= reminded + REMINDER_SECONDS:
-                    reminded = time.monotonic()
-                    logger.warning("Waiting for a first version. %s", error.message)
+    def _wait_for(self, names: Iterable[str], deadline: float) -> None:
+        """Waits until models serve, or are no longer in the configuration."""
+        for name in names:
+            while (model := self._models.get(name)) and not model.serving:
+                if self._is_final(model):
+                    raise model.error()
+                if time.monotonic() >= deadline:
+                    raise RequestError(grpc.StatusCode.DEADLINE_EXCEEDED, model.error().message)
+                if self._no_waiting.wait(self._poll_seconds):
+                    raise RequestError(grpc.StatusCode.UNAVAILABLE, "The server is stopping")
+
+    def stop_waiting(self) -> None:
+        """Ends reloads that wait for the first version of a model."""
+        self._no_waiting.set()
+
+    def _validated(self, config: ModelServerConfig) -> dict[str, ModelConfig]:
+        configs = validated_models(config)
+        for name, model_config in configs.items():
+            before = self._models.get(name) or ServedModel(ModelConfig())
+            check_labels(
+                model_config, before.config, before.serving, self._allow_unavailable_labels
+            )
+        return configs
 
     def _poll(self) -> None:
         while not self._stopping.wait(self._poll_seconds):
@@ -186,8 +256,9 @@ class ModelManager:
                     self._unload(loaded.servable)
 
     def _unload(self, servable: Servable) -> None:
-        self._on_unload(servable)
-        servable.close()
+        with self._unloading:
+            self._on_unload(servable)
+            servable.close()
         self._states.record(servable.name, servable.version, ModelVersionStatus.END)
         logger.info("Unloaded version %d of model %s", servable.version, servable.name)
 

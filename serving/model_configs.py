@@ -65,20 +65,25 @@ def _validate(model: ModelConfig) -> None:
         )
 
 
-def check_labels(model: ModelConfig, before: ModelConfig, available: Collection[int]) -> None:
-    """Checks that each new or changed label names an available version.
+def check_labels(
+    model: ModelConfig, before: ModelConfig, available: Collection[int], allow_unavailable: bool
+) -> None:
+    """Checks that each label names an available version.
+
+    Versions that the same configuration adds are not available yet, as in TensorFlow Serving.
 
     Args:
         model: The new configuration.
         before: The configuration that it replaces.
         available: Versions that serve.
+        allow_unavailable: Whether labels that are new, or unchanged, may name any version.
 
     Raises:
         RequestError: A label names another version.
     """
     for label, version in sorted(model.version_labels.items()):
-        unchanged = label in before.version_labels and before.version_labels[label] == version
-        if version not in available and not unchanged:
+        allowed = allow_unavailable and before.version_labels.get(label, version) == version
+        if version not in available and not allowed:
             raise RequestError(
                 grpc.StatusCode.FAILED_PRECONDITION,
                 f"Request to assign label to version {version} of model {model.name}, which is "

@@ -50,7 +50,7 @@ class PredictionService:
 
     Each method takes a request and a timeout in seconds (None: no limit). All are thread-safe. They
     raise only RequestError: the request is wrong, the timeout is over, or the server or the model
-    failed. GetModelMetadata, GetModelStatus and HandleReloadConfigRequest ignore the timeout.
+    failed. GetModelMetadata and GetModelStatus ignore the timeout.
 
     Args:
         manager: Manager of the models.
@@ -126,7 +126,7 @@ class PredictionService:
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. "
                 "Only ModelConfigList is currently supported"
             )
-        self._manager.reload(request.config)
+        self._manager.reload(request.config, timeout)
         return model_management_pb2.ReloadConfigResponse(status=status_pb2.StatusProto())
 
     def _infer(

@@ -5,9 +5,9 @@ import logging
 import re
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
@@ -41,7 +41,7 @@ from serving.rest_responses import (
 )
 
 # Requests processed at a time. More than a batch holds, because each waits for its batch to fill.
-THREADS = 64
+REST_THREADS = 64
 MAX_UNCOMPRESSED_BYTES = 1 << 28  # A small compressed body can expand to any size.
 
 _VERSION = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
@@ -69,6 +69,13 @@ _HTTP_STATUS = {
     grpc.StatusCode.UNAVAILABLE: 503,
 }  # All other codes become 500.
 
+# TensorFlow Serving's.
+CORS_HEADERS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, GET",
+    "Access-Control-Allow-Headers": "Content-Type",
+}
+
 _log = logging.getLogger(__name__)
 
 # Takes the model, the request document and the deadline (of `time.monotonic`); returns the body of
@@ -81,6 +88,9 @@ def rest_app(
     timeout_seconds: float | None,
     metrics_path: str | None,
     monitoring: Monitoring,
+    *,
+    threads: int = REST_THREADS,
+    with_cors: bool = False,
 ) -> ASGIApp:
     """The REST API as an ASGI application.
 
@@ -90,8 +100,17 @@ def rest_app(
             its body, waiting time included; None for no limit.
         metrics_path: Absolute path of the metrics for Prometheus; None to not serve them.
         monitoring: Source of these metrics.
+        threads: Number of requests that are processed at a time; others wait.
+        with_cors: Whether web pages of any origin may read the answers.
     """
-    return _RestApp(api, timeout_seconds, metrics_path, monitoring)
+    return _RestApp(
+        api,
+        timeout_seconds,
+        metrics_path,
+        monitoring,
+        ThreadPoolExecutor(threads, "rest"),
+        CORS_HEADERS if with_cors else {},
+    )
 
 
 @dataclass(frozen=True)
@@ -101,7 +120,8 @@ class _RestApp:
     metrics_path: str | None
     monitoring: Monitoring
     # Separate from the threads for other requests, so a busy server still reports its status.
-    threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "rest"))
+    threads: ThreadPoolExecutor
+    cors_headers: Mapping[str, str]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -115,6 +135,7 @@ class _RestApp:
         except Exception:
             _log.exception("Internal error while answering a request")
             response = _error(grpc.StatusCode.INTERNAL, "Internal error")
+        response.headers.update(self.cors_headers)
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
@@ -137,6 +158,8 @@ class _RestApp:
         if request.method == "GET" and (match := _MODEL.fullmatch(target)):
             describe = self._metadata if match["part"] else self._status
             return _json(await run_in_threadpool(describe, _model_spec(match)))
+        if self.cors_headers and request.method == "OPTIONS" and target[:4].lower() == "/v1/":
+            return Response()  # Before a request, browsers ask whether the server accepts it.
         malformed = f"Malformed request: {request.method} {target}"
         if target[:4].lower() != "/v1/":
             return _error(grpc.StatusCode.NOT_FOUND, malformed)

@@ -34,6 +34,7 @@ class Servable:
         version: Number of the version.
         path: Folder of the SavedModel.
         session_config: Options of the session, such as its numbers of threads.
+        tags: Tags of the graph to load.
 
     Attributes:
         signatures: Signatures by name.
@@ -48,6 +49,7 @@ class Servable:
         version: int,
         path: Path,
         session_config: tf.compat.v1.ConfigProto | None = None,
+        tags: Sequence[str] = (tf.saved_model.SERVING,),
     ):
         self.name = name
         self.version = version
@@ -56,9 +58,7 @@ class Servable:
         self._endpoints: dict[str, Any] = {}
         try:
             # Also initializes variables and tables.
-            meta_graph = tf.compat.v1.saved_model.load(
-                self._session, [tf.saved_model.SERVING], str(path)
-            )
+            meta_graph = tf.compat.v1.saved_model.load(self._session, list(tags), str(path))
             self._session._extend_graph()
         except Exception as error:  # A broken model may raise anything.
             load_error = _load_error(path, error)

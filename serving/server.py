@@ -14,8 +14,8 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 
+import grpc
 import tensorflow as tf
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
@@ -24,16 +24,20 @@ from serving.config_files import (
     read_batching_parameters,
     read_model_config,
     read_monitoring_config,
+    read_session_config,
     read_ssl_config,
 )
 from serving.errors import RequestError, ServingError
+from serving.flags import parse_flags, versions
 from serving.grpc_api import start_grpc
 from serving.http_server import GRACE_SECONDS, serve_rest
+from serving.loader import LoadOptions
 from serving.manager import ModelManager
 from serving.model_configs import PLATFORM, absolute_path
 from serving.monitoring import Monitoring
 from serving.prediction_service import PredictionService
-from serving.rest_api import rest_app
+from serving.profiler import ProfilerHandler, start_profiler
+from serving.rest_api import REST_THREADS, rest_app
 from serving.tls import server_credentials
 
 logger = logging.getLogger("serving")
@@ -43,14 +47,13 @@ class ModelServer:
     """A running server: the constructor starts it, `stop` stops it.
 
     Args:
-        options: Flags parsed by `argument_parser`.
+        options: Flags parsed by `parse_flags`.
 
     Raises:
         ServingError: A flag is wrong, a model cannot be loaded or a port is taken.
     """
 
     def __init__(self, options: argparse.Namespace):
-        check_flags(options)
         if options.profiler_port:
             start_profiler(options.profiler_port)
         monitoring = Monitoring()
@@ -59,12 +62,15 @@ class ModelServer:
             prometheus = read_monitoring_config(options.monitoring_config_file).prometheus_config
             metrics_path = prometheus.path if prometheus.enable else None
         credentials = None
-        if options.ssl_config_file:
+        if options.use_alts_credentials:
+            credentials = grpc.alts_server_credentials()
+        elif options.ssl_config_file:
             credentials = server_credentials(read_ssl_config(options.ssl_config_file))
         manager = ModelManager(
             model_server_config(options),
             options.file_system_poll_wait_seconds,
-            session_config(options),
+            load_options(options),
+            allow_unavailable_labels=options.allow_version_labels_for_unavailable_models,
         )
         scheduler = None
         if options.enable_batching:
@@ -77,6 +83,7 @@ class ModelServer:
             if scheduler:
                 stack.callback(scheduler.close)
             stack.callback(self._stop_all_apis)
+            stack.callback(manager.stop_waiting)
             manager.start()
             if options.port or options.grpc_socket_path:
                 grpc_server = start_grpc(
@@ -85,7 +92,9 @@ class ModelServer:
                     socket_path=options.grpc_socket_path,
                     credentials=credentials,
                     threads=options.grpc_max_threads,
+                    arguments=options.grpc_channel_arguments,
                     with_health=options.enable_grpc_healthcheck_service,
+                    handlers=[ProfilerHandler()] if options.enable_profiler else [],
                 )
                 self._stop_apis.append(lambda: grpc_server.stop(GRACE_SECONDS))
                 addresses = filter(None, (options.port, options.grpc_socket_path))
@@ -93,9 +102,11 @@ class ModelServer:
             if options.rest_api_port:
                 app = rest_app(
                     PredictionService(manager, scheduler, monitoring, "REST"),
-                    options.rest_api_timeout_in_ms / 1000,
+                    options.rest_api_timeout_in_ms / 1000 or None,
                     metrics_path,
                     monitoring,
+                    threads=options.rest_api_num_threads or REST_THREADS,
+                    with_cors=options.rest_api_enable_cors_support,
                 )
                 host = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"
                 http_server = serve_rest(app, host, options.rest_api_port)
@@ -126,25 +137,10 @@ class ModelServer:
             try:
                 config = model_server_config(options)
                 if config != before:
-                    manager.reload(config)
+                    manager.reload(config, wait=False)
                     before = config
             except (ServingError, RequestError) as error:
                 logger.warning("The model config is not reloaded: %s", error)
-
-
-def start_profiler(port: int) -> None:
-    """Lets TensorBoard capture traces on a port.
-
-    Raises:
-        ServingError: The port is in use.
-    """
-    try:  # TensorFlow itself goes on without a profiler if it cannot listen.
-        socket.create_server(("", port)).close()
-    except OSError as error:
-        raise ServingError(
-            f"Cannot listen on port {port}: {error.strerror}; choose another --profiler_port."
-        ) from error
-    tf.profiler.experimental.server.start(port)
 
 
 def model_server_config(options: argparse.Namespace) -> ModelServerConfig:
@@ -160,124 +156,48 @@ def model_server_config(options: argparse.Namespace) -> ModelServerConfig:
     return config
 
 
+def load_options(options: argparse.Namespace) -> LoadOptions:
+    """Returns how versions are loaded."""
+    return LoadOptions(
+        session_config=session_config(options),
+        tags=options.saved_model_tags,
+        warm_ups=max(options.num_request_iterations_for_warmup, 1)
+        if options.enable_model_warmup
+        else 0,
+        max_retries=options.max_num_load_retries,
+        retry_seconds=max(options.load_retry_interval_micros, 0) / 1e6,
+        threads=max(options.num_load_threads, 1),
+        unload_threads=max(options.num_unload_threads, 1),
+    )
+
+
 def session_config(options: argparse.Namespace) -> tf.compat.v1.ConfigProto:
-    """Returns the numbers of threads of a model's session; 0 lets TensorFlow choose."""
-    return tf.compat.v1.ConfigProto(
-        intra_op_parallelism_threads=options.tensorflow_intra_op_parallelism
-        or options.tensorflow_session_parallelism,
-        inter_op_parallelism_threads=options.tensorflow_inter_op_parallelism
-        or options.tensorflow_session_parallelism,
-    )
-
-
-def check_flags(options: argparse.Namespace) -> None:
-    """Checks combinations of flags.
-
-    Raises:
-        ServingError: A flag is missing or needs another one. The message is TensorFlow Serving's
-            if it has one.
-    """
-    if not (options.model_base_path or options.model_config_file):
-        raise ServingError(
-            "Both server_options.model_base_path and server_options.model_config_file are empty! "
-            "Give --model_base_path=/MODELS/captioner or --model_config_file=FILE."
-        )
-    if options.batching_parameters_file and not options.enable_batching:
-        raise ServingError(
-            "server_options.batching_parameters_file is set without setting "
-            "server_options.enable_batching to true."
-        )
-    if not (options.port or options.grpc_socket_path or options.rest_api_port):
-        raise ServingError(
-            "The server has no address: give --port, --grpc_socket_path or --rest_api_port."
-        )
-
-
-def argument_parser() -> argparse.ArgumentParser:
-    """Returns a parser of the flags, with the names and defaults of `tensorflow_model_server`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m serving.server",
-        description="Serves SavedModels over TensorFlow Serving's gRPC and REST APIs.",
-        allow_abbrev=False,
-    )
-
-    def add(name: str, kind: Callable[[str], object], default: object, text: str) -> None:
-        optional = {"nargs": "?", "const": True} if kind is boolean else {}
-        parser.add_argument(f"--{name}", type=kind, default=default, help=text, **optional)  # type: ignore[arg-type]
-
-    add("port", port, 8500, "port of the gRPC API; 0 for none; default %(default)s")
-    add("grpc_socket_path", os.path.expanduser, None, "path of a Unix socket for the gRPC API")
-    add("rest_api_port", port, 0, "port of the REST API; 0 for none; default %(default)s")
-    add(
-        "rest_api_timeout_in_ms", positive, 30_000, "timeout of a REST request; default %(default)s"
-    )
-    add("model_name", str, "default", "name of the model; default %(default)s")
-    add("model_base_path", str, "", "the model's folder of versions")
-    add(
-        "model_config_file",
-        file_path,
-        None,
-        "several models: a ModelServerConfig in protobuf text format",
-    )
-    add(
-        "model_config_file_poll_wait_seconds", non_negative, 0, "interval of rereading it; 0: never"
-    )
-    add("file_system_poll_wait_seconds", non_negative, 1, "interval of version scans; 0: only one")
-    add("enable_batching", boolean, False, "batch the inputs of concurrent requests")
-    add("batching_parameters_file", file_path, None, "BatchingParameters in protobuf text format")
-    add(
-        "monitoring_config_file",
-        file_path,
-        None,
-        "MonitoringConfig (Prometheus) in protobuf text format",
-    )
-    add("ssl_config_file", file_path, None, "SSLConfig (TLS for gRPC) in protobuf text format")
-    add("enable_grpc_healthcheck_service", boolean, False, "serve grpc.health.v1.Health too")
-    add("grpc_max_threads", positive, 4 * (os.cpu_count() or 1), "concurrent gRPC requests")
-    add("tensorflow_session_parallelism", non_negative, 0, "default of the next two; 0: all cores")
-    add("tensorflow_intra_op_parallelism", non_negative, 0, "threads per operation")
-    add("tensorflow_inter_op_parallelism", non_negative, 0, "concurrent operations")
-    add("profiler_port", port, 0, "port where TensorBoard captures traces; 0 for none")
-    return parser
-
-
-def file_path(text: str) -> Path:
-    """Returns a path with `~` expanded."""
-    return Path(os.path.expanduser(text))
-
-
-def boolean(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
-    return text == "true"
-
-
-def integer(text: str, low: int, high: int = 2**31 - 1) -> int:
-    number = int(text)
-    if not low <= number <= high:
-        raise argparse.ArgumentTypeError(f"expected {low} to {high}, got {number}")
-    return number
-
-
-def non_negative(text: str) -> int:
-    return integer(text, 0)
-
-
-def positive(text: str) -> int:
-    return integer(text, 1)
-
-
-def port(text: str) -> int:
-    return integer(text, 0, 65_535)
+    """Returns the options of a model's session; 0 threads let TensorFlow choose."""
+    config = tf.compat.v1.ConfigProto()
+    if options.tensorflow_session_config_file:
+        config = read_session_config(options.tensorflow_session_config_file)
+    intra, inter = options.tensorflow_intra_op_parallelism, options.tensorflow_inter_op_parallelism
+    if not (intra or inter):
+        intra = inter = options.tensorflow_session_parallelism
+    if intra or inter:
+        config.intra_op_parallelism_threads = intra
+        config.inter_op_parallelism_threads = inter
+    if options.per_process_gpu_memory_fraction:
+        fraction = options.per_process_gpu_memory_fraction
+        config.gpu_options.per_process_gpu_memory_fraction = fraction
+    return config
 
 
 def main() -> None:
     """Runs the server until SIGTERM or SIGINT."""
-    options = argument_parser().parse_args()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     logger.setLevel(logging.INFO)
     tf.get_logger().setLevel(logging.ERROR)  # Its warnings are for developers.
     try:
+        options = parse_flags()
+        if options.version:
+            print(versions())
+            return
         # Signals still have their default effect: without requests, there is nothing to finish.
         server = ModelServer(options)
     except ServingError as error:

@@ -4,6 +4,7 @@ The first call of a graph is slow, so clients should not make it. A version that
 requests does not replace the one that serves.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
@@ -27,7 +28,12 @@ _METHODS = {
 
 
 def load_and_warm_up(
-    name: str, version: int, path: Path, session_config: tf.compat.v1.ConfigProto | None = None
+    name: str,
+    version: int,
+    path: Path,
+    session_config: tf.compat.v1.ConfigProto | None = None,
+    tags: Sequence[str] = (tf.saved_model.SERVING,),
+    warm_ups: int = 1,
 ) -> Servable:
     """Loads a version and runs the warm-up requests in its folder, if there are any.
 
@@ -36,30 +42,34 @@ def load_and_warm_up(
         version: Number of the version.
         path: Folder of the SavedModel.
         session_config: Options of the session.
+        tags: Tags of the graph to load.
+        warm_ups: Number of times that each request is run.
 
     Raises:
         RequestError: The version cannot be loaded; a request fails, cannot be read or is a
             session's log; or there are more than `MAX_REQUESTS`. The message is one line.
     """
-    servable = Servable(name, version, path, session_config)
+    servable = Servable(name, version, path, session_config, tags)
     requests = path / WARM_UP_FILE
     try:
-        if requests.is_file():
-            _run_all(servable, requests)
+        if warm_ups and requests.is_file():
+            _run_all(servable, requests, warm_ups)
     except BaseException:
         servable.close()
         raise
     return servable
 
 
-def _run_all(servable: Servable, path: Path) -> None:
+def _run_all(servable: Servable, path: Path, warm_ups: int) -> None:
     count = 0
     try:
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
             count += 1
             if count > MAX_REQUESTS:
                 raise invalid(f"Number of warmup records exceeds the maximum ({MAX_REQUESTS})")
-            _run(servable, prediction_log_pb2.PredictionLog.FromString(record))
+            log = prediction_log_pb2.PredictionLog.FromString(record)
+            for _ in range(warm_ups):
+                _run(servable, log)
     except RequestError as error:
         message = " ".join(error.message.split())
         raise RequestError(error.code, f"{path}, request {count}: {message}") from error

@@ -70,9 +70,9 @@ def started_loads(monkeypatch) -> list[int]:
     started: list[int] = []
     load = loader.load_and_warm_up
 
-    def counting(name, version, path, session_config):
+    def counting(name, version, *arguments):
         started.append(version)
-        return load(name, version, path, session_config)
+        return load(name, version, *arguments)
 
     monkeypatch.setattr(loader, "load_and_warm_up", counting)
     return started

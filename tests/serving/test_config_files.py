@@ -14,7 +14,8 @@ from serving.config_files import (
     read_ssl_config,
 )
 from serving.errors import ServingError
-from serving.server import argument_parser, model_server_config
+from serving.flags import parse_flags
+from serving.server import model_server_config
 
 READERS = (read_batching_parameters, read_model_config, read_monitoring_config, read_ssl_config)
 PEM = "-----BEGIN\\nSECRET\\n-----END\\n"
@@ -220,7 +221,7 @@ def test_folders_are_relative_to_the_working_directory(write, tmp_path, monkeypa
     config = read_model_config(write(f"model_config_list {{ {' '.join(models)} }}"))
     paths = [model.base_path for model in config.model_config_list.config]
     assert paths == [f"{tmp_path}/models/a", "/home/somebody/b"]
-    flags = argument_parser().parse_args(["--model_base_path=models/a", "--ssl_config_file=~/s"])
+    flags = parse_flags(["--model_base_path=models/a", "--ssl_config_file=~/s"])
     (model,) = model_server_config(flags).model_config_list.config
     assert (model.base_path, str(flags.ssl_config_file)) == (paths[0], "/home/somebody/s")
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.server import ModelServer, argument_parser
+from serving.flags import parse_flags
+from serving.server import ModelServer
 from tests.serving.saved_models import write_captioner
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -56,7 +57,7 @@ class Server:
         write_captioner(folder, 1)
         self.port = free_port()
         flags = ["--model_name=captioner", f"--model_base_path={folder}", f"--port={self.port}"]
-        self._options = argument_parser().parse_args(flags)
+        self._options = parse_flags(flags)
         self.start()
 
     def start(self) -> None:

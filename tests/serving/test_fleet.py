@@ -14,7 +14,7 @@ from caption_gan.exporting.allowed_operations import NEWEST_ENGINE
 from caption_gan.exporting.versions import WARM_UP_BATCHES
 from serving import client
 from serving.config_files import read_batching_parameters, read_model_config, read_monitoring_config
-from serving.server import argument_parser
+from serving.flags import parse_flags
 
 FLEET = Path(client.__file__).parent / "fleet"
 MANIFESTS = {
@@ -73,7 +73,7 @@ def test_prometheus_finds_the_metrics():
 
 
 def test_the_embedded_server_accepts_the_flags():
-    arguments = argument_parser().parse_args(CONTAINER["args"])
+    arguments = parse_flags(CONTAINER["args"])
     assert (arguments.port, arguments.rest_api_port) == (PORTS["grpc"], PORTS["rest"])
     assert FLAGS.keys() <= vars(arguments).keys()  # TensorFlow Serving accepts no abbreviations.
     assert arguments.enable_batching is True

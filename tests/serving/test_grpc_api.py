@@ -26,7 +26,7 @@ from tensorflow_serving.apis import (
 from tensorflow_serving.config import model_server_config_pb2
 
 from serving.errors import ServingError
-from serving.grpc_api import MAX_MESSAGE_BYTES, SERVICES, start_grpc
+from serving.grpc_api import MAX_MESSAGE_BYTES, start_grpc
 from serving.manager import ModelManager
 from serving.monitoring import Monitoring
 from serving.prediction_service import PredictionService
@@ -333,10 +333,11 @@ def test_health(api):
     check = health_pb2.HealthCheckRequest
     with serving(api, with_health=True) as server, channel_to(server) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        for service in ("", *SERVICES):
+        for service in ("", "ModelService", "PredictionService"):
             assert stub.Check(check(service=service)).status == 1
-        code, _ = error_of(stub.Check, check(service="other"))
-        assert code is grpc.StatusCode.NOT_FOUND
+        for service in ("other", "tensorflow.serving.PredictionService"):
+            code, _ = error_of(stub.Check, check(service=service))
+            assert code is grpc.StatusCode.NOT_FOUND
     with serving(api) as server, channel_to(server) as channel:
         code, _ = error_of(health_pb2_grpc.HealthStub(channel).Check, check())
         assert code is grpc.StatusCode.UNIMPLEMENTED

@@ -1,12 +1,14 @@
 """Tests of the model manager: finding a version, starting, polling and stopping."""
 
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
 
-from serving.errors import ServingError
+from serving.errors import RequestError, ServingError
+from serving.loader import LoadOptions
 from serving.manager import ModelManager
 from tests.serving.manager_helpers import (
     ALL,
@@ -117,12 +119,46 @@ def test_two_models_may_share_a_folder(base_path, publish):
         assert (served_version(manager, "first"), served_version(manager, "latest")) == (1, 2)
 
 
-def test_start_fails_if_a_model_cannot_be_loaded(base_path, publish):
+def test_start_fails_after_the_last_retry_of_a_load(base_path, publish, started_loads, caplog):
     publish(1)
     write_broken(base_path, 2)
+    options = LoadOptions(max_retries=2, retry_seconds=0.01)
     with pytest.raises(ServingError, match=f"{base_path}/2: .*saved_model.pb") as raised:
-        ModelManager(configuration(model_config(base_path)), POLL).start()
+        ModelManager(configuration(model_config(base_path)), POLL, options).start()
     assert "\n" not in str(raised.value)
+    assert started_loads == [2, 2, 2]
+    assert sum("retry in 0.01 s" in text for text in caplog.messages) == 2
+    assert "no retry" in caplog.messages[-1]
+
+
+def serves(manager: ModelManager) -> bool:
+    try:
+        return bool(served_version(manager))
+    except RequestError:
+        return False
+
+
+def test_other_models_serve_while_a_load_is_retried(
+    base_path, publish, tmp_path, ready_versions, caplog
+):
+    broken = write_broken(tmp_path / "broken", 1)
+    publish(2)
+    options = LoadOptions(retry_seconds=0.5)
+    models = configuration(model_config(tmp_path / "broken", name="b"), model_config(base_path))
+    manager = ModelManager(models, POLL, options)
+    with ThreadPoolExecutor() as pool:
+        started = pool.submit(manager.start)
+        try:
+            wait_until(lambda: serves(manager))
+            assert not started.done()
+            publish(3)  # Policies hold meanwhile.
+            wait_until(lambda: served_version(manager) == 3)
+            shutil.rmtree(broken)
+            publish(1, at=tmp_path / "broken")
+            started.result(20)
+            assert served_version(manager, "b") == 1
+        finally:
+            manager.stop()
 
 
 @pytest.mark.parametrize("poll", [0, -1])

@@ -2,12 +2,14 @@
 
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import pytest
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
+from serving.errors import ServingError
 from serving.servable import Servable
 from tests.serving.manager_helpers import (
     ALL,
@@ -31,20 +33,22 @@ INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
 FAILED_PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 NO_VERSIONS = "Unable to find a numerical version path for servable {} at: "
+NOT_AVAILABLE = (
+    "Request to assign label to version {} of model m, which is not currently available for "
+    "inference"
+)
 UNAVAILABLE = "Some models did not become available: {}, versions {}: "
 
 
 def test_labels(base_path, publish):
     publish(1, 2, 3)
-    labels = {"stable": 1, "canary": 3, "none": 9}
-    with serving(model_config(base_path, ALL, labels)) as manager:
+    with serving(model_config(base_path, ALL)) as manager:
+        labels = {"stable": 1, "canary": 3}
+        manager.reload(configuration(model_config(base_path, ALL, labels)))
         assert served_version(manager, label="stable") == 1
         assert served_version(manager, label="canary") == 3
-        # At the start, labels may name versions that do not exist.
-        error = request_error(served_version, manager, label="none")
-        assert error.message == "Servable not found for request: Specific(m, 9)"
 
-        manager.reload(configuration(model_config(base_path, ALL, {"stable": 2, "none": 9})))
+        manager.reload(configuration(model_config(base_path, ALL, {"stable": 2})))
         assert served_version(manager, label="stable") == 2
         assert request_error(served_version, manager, label="canary").code is INVALID_ARGUMENT
 
@@ -52,18 +56,60 @@ def test_labels(base_path, publish):
             refused = configuration(model_config(base_path, ALL, {label: version}))
             error = request_error(manager.reload, refused)
             assert error.code is FAILED_PRECONDITION
-            assert error.message == (
-                f"Request to assign label to version {version} of model m, which is not currently "
-                "available for inference"
-            )
+            assert error.message == NOT_AVAILABLE.format(version)
             assert served_version(manager, label="stable") == 2
 
 
-def test_a_label_may_name_a_version_that_the_same_reload_loads(base_path, publish):
+def test_labels_name_versions_that_serve_before_the_reload(base_path, publish):
     publish(1, 2)
     with serving(model_config(base_path)) as manager:
-        manager.reload(configuration(model_config(base_path, ALL, {"old": 1})))
+        labeled = configuration(model_config(base_path, ALL, {"old": 1}))
+        assert request_error(manager.reload, labeled).message == NOT_AVAILABLE.format(1)
+        manager.reload(configuration(model_config(base_path, ALL)))
+        manager.reload(labeled)
         assert served_version(manager, label="old") == 1
+
+
+def test_labels_at_the_start_need_a_flag(base_path, publish):
+    publish(1)
+    labeled = model_config(base_path, ALL, {"only": 1, "none": 9})
+    with pytest.raises(ServingError, match=NOT_AVAILABLE.format("1|9")), serving(labeled):
+        pass
+    with serving(labeled, allow_unavailable_labels=True) as manager:
+        assert served_version(manager, label="only") == 1
+        error = request_error(served_version, manager, label="none")
+        assert error.message == "Servable not found for request: Specific(m, 9)"
+        manager.reload(configuration(model_config(base_path, ALL, {"only": 1, "later": 2})))
+        moved = configuration(model_config(base_path, ALL, {"only": 2}))
+        assert request_error(manager.reload, moved).message == NOT_AVAILABLE.format(2)
+
+
+def test_a_reload_waits_for_the_first_version_of_a_new_model(base_path, publish, tmp_path):
+    publish(1)
+    later = tmp_path / "later"
+    both = configuration(model_config(base_path), model_config(later, name="n"))
+    with serving(model_config(base_path)) as manager, ThreadPoolExecutor() as pool:
+        waiting = pool.submit(manager.reload, both)
+        time.sleep(5 * POLL)
+        assert not waiting.done()
+        assert served_version(manager) == 1
+        publish(2, at=later)
+        waiting.result(20)
+        assert served_version(manager, "n") == 2
+
+
+def test_a_waiting_reload_ends_with_its_timeout_or_the_server(base_path, publish, tmp_path):
+    publish(1)
+    both = configuration(model_config(base_path), model_config(tmp_path / "later", name="n"))
+    with serving(model_config(base_path)) as manager, ThreadPoolExecutor() as pool:
+        manager.reload(both, wait=False)
+        manager.reload(configuration(model_config(base_path)))
+        assert request_error(manager.reload, both, 0.1).code is grpc.StatusCode.DEADLINE_EXCEEDED
+        manager.reload(configuration(model_config(base_path)))
+        waiting = pool.submit(request_error, manager.reload, both)
+        time.sleep(2 * POLL)
+        manager.stop_waiting()
+        assert waiting.result(20).code is grpc.StatusCode.UNAVAILABLE
 
 
 def test_reload_replaces_the_whole_configuration(base_path, publish, tmp_path):
@@ -139,11 +185,6 @@ def test_reload_of_a_version_that_is_unloading(base_path, publish):
         assert version_states(manager)[2] == AVAILABLE
 
 
-def without_versions(base_path: Path) -> ModelConfig:
-    (base_path.parent / "empty").mkdir()
-    return model_config(base_path.parent / "empty", name="n")
-
-
 def broken_model(base_path: Path) -> ModelConfig:
     write_broken(base_path.parent / "broken", 4)
     return model_config(base_path.parent / "broken", name="n")
@@ -165,11 +206,6 @@ def empty_policy(base_path: Path) -> ModelConfig:
 @pytest.mark.parametrize(
     ("change", "code", "message"),
     [
-        (
-            without_versions,
-            NOT_FOUND,
-            NO_VERSIONS.format("n"),
-        ),
         (
             broken_model,
             grpc.StatusCode.UNKNOWN,

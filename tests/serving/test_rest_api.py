@@ -201,9 +201,8 @@ def test_the_remaining_time_is_passed_on(client, api):
     assert api.timeouts[-1] is None
 
 
-def test_waiting_counts_against_the_timeout_and_does_not_delay_the_status(monkeypatch):
+def test_waiting_counts_against_the_timeout_and_does_not_delay_the_status():
     """One thread computes while the timeouts of two waiting requests expire."""
-    monkeypatch.setattr(serving.rest_api, "THREADS", 1)
     started, finish = threading.Event(), threading.Event()
 
     class Busy(FakeApi):
@@ -213,7 +212,7 @@ def test_waiting_counts_against_the_timeout_and_does_not_delay_the_status(monkey
             return super().predict(request, timeout)
 
     api = Busy()
-    client = TestClient(rest_app(api, 0.1, None, FakeMonitoring()))
+    client = TestClient(rest_app(api, 0.1, None, FakeMonitoring(), threads=1))
 
     def ask():
         return client.post("/v1/models/m:predict", json={"instances": [1]})
@@ -236,3 +235,23 @@ def test_metrics_are_served_at_their_path(client, api):
     assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     nowhere = TestClient(rest_app(api, None, None, FakeMonitoring()))
     assert nowhere.get("/monitoring/metrics").status_code == 404
+
+
+def test_cross_origin_requests_need_a_flag(api, client):
+    """Headers and the answer to a browser's question are TensorFlow Serving's."""
+    path = "/v1/models/m:predict"
+    refused = client.options(path)
+    assert refused.status_code == 400
+    assert error_of(refused) == f"Malformed request: OPTIONS {path}"
+    assert not any(name.startswith("access-control") for name in refused.headers)
+    open_to_all = TestClient(rest_app(api, None, None, FakeMonitoring(), with_cors=True))
+    allowed = open_to_all.options(path, headers={"Origin": "http://a", "X": "y"})
+    assert (allowed.status_code, allowed.content) == (200, b"")
+    answered = open_to_all.post(path, json={"instances": [1]})
+    failed = open_to_all.get("/v1/models/other")
+    assert (answered.status_code, failed.status_code) == (200, 404)
+    for response in (allowed, answered, failed):
+        assert response.headers["access-control-allow-origin"] == "*"
+        assert response.headers["access-control-allow-methods"] == "POST, GET"
+        assert response.headers["access-control-allow-headers"] == "Content-Type"
+    assert open_to_all.options("/other").status_code == 404

@@ -16,7 +16,7 @@ import grpc
 import pytest
 from tensorflow_serving.apis import predict_pb2
 
-from serving import loader
+from serving.loader import LoadOptions
 from serving.manager import ModelManager
 from serving.servable import Servable
 from serving.version_states import VersionStates
@@ -163,15 +163,15 @@ def test_the_old_version_serves_if_a_new_one_fails(base_path, publish, polls, st
 
 
 def test_a_failed_load_is_retried_a_limited_number_of_times(
-    base_path, publish, polls, started_loads, monkeypatch
+    base_path, publish, polls, started_loads
 ):
-    monkeypatch.setattr(loader, "RETRY_SECONDS", 0.0)
     publish(1)
-    with serving(model_config(base_path)) as manager:
+    options = LoadOptions(max_retries=2, retry_seconds=0)
+    with serving(model_config(base_path), options=options) as manager:
         write_broken(base_path, 2)
-        wait_until(lambda: len(started_loads) == 2 + loader.RETRIES)
+        wait_until(lambda: len(started_loads) == 4)
         polls.wait_for(10)
-        assert started_loads == [1, *[2] * (1 + loader.RETRIES)]
+        assert started_loads == [1, 2, 2, 2]
         # A folder that was removed and added again is tried again.
         shutil.rmtree(base_path / "2")
         polls.wait_for(2)
@@ -179,10 +179,10 @@ def test_a_failed_load_is_retried_a_limited_number_of_times(
         wait_until(lambda: served_version(manager) == 2)
 
 
-def test_an_incomplete_version_is_loaded_later(base_path, publish, ready_versions, monkeypatch):
-    monkeypatch.setattr(loader, "RETRY_SECONDS", 0.5)
+def test_an_incomplete_version_is_loaded_later(base_path, publish, ready_versions):
     publish(1)
-    with serving(model_config(base_path)) as manager:
+    options = LoadOptions(retry_seconds=0.5)
+    with serving(model_config(base_path), options=options) as manager:
         (base_path / "2").mkdir()
         wait_until(lambda: version_states(manager).get(2) == END)
         shutil.copytree(ready_versions / "2", base_path / "2", dirs_exist_ok=True)
