@@ -85,13 +85,15 @@ def multi_inference(
 ) -> inference_pb2.MultiInferenceResponse:
     """Runs several signatures of a model on the same examples.
 
+    Each may have an input tensor of its own, as in models of TensorFlow 2.
+
     Args:
         servable: Version that the first task's model spec names.
         request: Each task has a signature and a method, classify or regress.
         run: Computes outputs on the servable.
 
     Raises:
-        RequestError: The tasks differ in model or input, repeat a signature, or fail as in
+        RequestError: The tasks differ in model, repeat a signature, or fail as in
             `classify` and `regress`.
     """
     signatures = _signatures(servable, request.tasks)
@@ -112,7 +114,6 @@ def _signatures(
 ) -> list[tuple[meta_graph_pb2.SignatureDef, list[str]]]:
     """Returns each task's signature and the names of its outputs."""
     signatures: dict[str, tuple[meta_graph_pb2.SignatureDef, list[str]]] = {}
-    inputs = set()
     for task in tasks:
         if not task.model_spec.name:
             raise invalid("Found ModelSpec with an empty model name.")
@@ -136,9 +137,6 @@ def _signatures(
                 f"Unsupported signature method_name: {task.method_name}",
             )
         signatures[name] = signature, outputs
-        inputs.add(signature.inputs[INPUTS].name)
-        if len(inputs) > 1:
-            raise invalid("Input tensor must be the same for all Signatures.")
     return list(signatures.values())
 
 

@@ -169,6 +169,33 @@ def _signature(method: str, inputs: Mapping[str, tf.Tensor], outputs: Mapping[st
     return v1.saved_model.build_signature_def(*infos, f"tensorflow/serving/{method}")
 
 
+def write_example_reader(path: Path, version: int) -> Path:
+    """A tf.Module that reads serialized tf.train.Examples with a float feature `x`.
+
+    Signatures: `classify`: inputs [B] -> scores [B, 2] (-x, x);
+    `regress`: inputs [B] -> outputs [B] = x + version.
+    """
+    module = tf.Module()
+
+    def parsed(inputs: tf.Tensor) -> tf.Tensor:
+        return tf.io.parse_example(inputs, {FEATURE: tf.io.FixedLenFeature([], tf.float32)})[
+            FEATURE
+        ]
+
+    def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        x = parsed(inputs)
+        return {"scores": tf.stack([-x, x], axis=1)}
+
+    def regress(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"outputs": parsed(inputs) + version}
+
+    spec = [tf.TensorSpec([None], tf.string, name="inputs")]
+    module.classify = tf.function(classify, input_signature=spec)
+    module.regress = tf.function(regress, input_signature=spec)
+    signatures = {"classify": module.classify, "regress": module.regress}
+    return _save(path, version, module, signatures)
+
+
 def write_captioner(path: Path, version: int) -> Path:
     """A fake captioner with four signatures; an input without a PNG header is an error.
 

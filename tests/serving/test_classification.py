@@ -333,15 +333,15 @@ def test_wrong_tasks(tf1_model):
     )  # fmt: skip
 
 
-def test_tasks_must_share_their_input_tensor():
-    one, run = fake_servable(["outputs"], {"outputs": SCORES})
-    other, _ = fake_servable(["outputs"])
-    one.signatures["serving_default"].inputs["inputs"].name = "examples:0"
-    one.signatures["other"] = other.signatures["serving_default"]
-    request = multi_inference_of(examples_of(1), **{"": REGRESS, "other": REGRESS})
-    assert error_of(multi_inference, one, request, run) == (
-        INVALID, "Input tensor must be the same for all Signatures."
-    )  # fmt: skip
+def test_signatures_of_tensorflow_2_have_inputs_of_their_own(tmp_path):
+    servable = Servable("tf2", 5, saved_models.write_example_reader(tmp_path, 5))
+    names = ("classify", "regress")
+    assert len({servable.signatures[name].inputs["inputs"].name for name in names}) == 2
+    request = multi_inference_of(examples_of(1, 2), classify=CLASSIFY, regress=REGRESS)
+    first, second = multi_inference(servable, request, servable.run).results
+    servable.close()
+    assert classes_of(first.classification_result) == [[("", -1), ("", 1)], [("", -2), ("", 2)]]
+    assert [row.value for row in second.regression_result.regressions] == [6, 7]
 
 
 @settings(max_examples=100, deadline=None)
