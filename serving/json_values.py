@@ -53,12 +53,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members if len(members) == len(pairs) else RepeatedKeys(reversed(pairs))
 
 
+_SPACE = re.compile(r"[ \t\n\r]*")
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_Literal)
 dump = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """Parses the body of a request.
+    """Parses the body of a request, and ignores text after the document.
 
     Raises:
         RequestError: The body is not a JSON object.
@@ -71,7 +72,7 @@ def parse(body: bytes) -> dict[str, Any]:
     if half is not None:
         raise _parse_error("The surrogate pair in string is invalid", text, half)
     try:
-        document = _DECODER.decode(text)
+        document, _ = _DECODER.raw_decode(text, _SPACE.match(text).end())  # type: ignore[union-attr]
     except json.JSONDecodeError as error:
         reason = "Invalid value" if error.msg == "Expecting value" else error.msg
         raise _parse_error(reason, text, error.pos) from None
@@ -204,37 +205,23 @@ def _integers(values: Sequence[Any], data_type: int) -> np.ndarray:
 
 
 def to_floats(values: Sequence[Any], data_type: int) -> np.ndarray:
-    """An array [N] of numbers as DT_FLOAT or DT_DOUBLE.
+    """An array [N] of numbers as DT_FLOAT or DT_DOUBLE, rounded as in TensorFlow Serving.
+
+    Numbers too large for DT_FLOAT become infinite.
 
     Raises:
-        RequestError: A leaf is not a number, is too large, or is an integer that would be rounded.
+        RequestError: A leaf is not a number or is too large for DT_DOUBLE.
     """
-    types = _check_types(values, data_type, {int, float, _Literal})
-    kind = FLOATS[data_type]
-    if int in types:
-        largest_exact = (1 << np.finfo(kind).nmant + 1) - 1
-        for value in values:
-            if type(value) is int and abs(value) > largest_exact and value in INTEGER_RANGE:
-                raise _lossy(value, data_type)
+    _check_types(values, data_type, {int, float, _Literal})
     try:
         doubles = np.array(values, np.float64)
     except OverflowError:
         raise _too_big() from None
-    with np.errstate(over="ignore"):
-        array = doubles.astype(kind)
-    for index in np.flatnonzero(np.isinf(array)).tolist():
-        if np.isfinite(doubles[index]):
-            raise _lossy(values[index], data_type)
+    for index in np.flatnonzero(np.isinf(doubles)).tolist():
         if type(values[index]) is not _Literal:
             raise _too_big()
-    return array
-
-
-def _lossy(value: Any, data_type: int) -> RequestError:
-    return invalid(
-        f"Cannot convert JSON value: {show(value)} to {type_name(data_type)} "
-        "without loss of precision."
-    )
+    with np.errstate(over="ignore"):
+        return doubles.astype(FLOATS[data_type])
 
 
 def to_bytes(value: Any) -> bytes:

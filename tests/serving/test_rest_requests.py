@@ -157,7 +157,7 @@ def examples(body: bytes) -> input_pb2.Input:
 def test_features_of_examples_have_three_kinds():
     found = examples(
         b"""{"examples": [
-            {"names": ["foo", {"b64": "/w=="}], "ratings": [8.0, NaN, -Infinity, 1e20], "age": 20},
+            {"names": ["foo", {"b64": "/w=="}], "ratings": [8.0, NaN, -Infinity, 1e39], "age": 20},
             {"names": "baz", "flags": [1, true, false], "none": [], "large": 36893488147419103232}
         ]}"""
     )
@@ -166,7 +166,7 @@ def test_features_of_examples_have_three_kinds():
           examples { features {
             feature { key: "names" value { bytes_list { value: "foo" value: "\\377" } } }
             feature { key: "ratings" value { float_list {
-              value: 8 value: nan value: -inf value: 1e20 } } }
+              value: 8 value: nan value: -inf value: inf } } }
             feature { key: "age" value { int64_list { value: 20 } } }
           } }
           examples { features {
@@ -234,10 +234,6 @@ def test_examples_may_have_a_context():
         (
             b'{"examples": [{"x": 9223372036854775808}]}',
             "Feature: x has uint64 element. Only int64 is supported.",
-        ),
-        (
-            b'{"examples": [{"x": 1e39}]}',
-            "Cannot convert JSON value: 1e+39 to float without loss of precision.",
         ),
         (b'{"examples": [{"x": {"b64": "!"}}]}', "Unable to base64 decode"),
         (b'{"examples": [{"x": 1, "x": 2}]}', 'JSON Value: {"x": 1} has a feature twice'),
