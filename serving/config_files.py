@@ -194,7 +194,11 @@ def _parse(path: Path, message: Any, example: str) -> Any:
         secret = message.DESCRIPTOR.name == "SSLConfig"
         reason = "it cannot be parsed" if secret else str(error).partition(" : ")[2]
         reason = " ".join(reason.split()).rstrip(".")
-        raise ServingError(f"{path}:{error.GetLine()}: {reason}; expected {example}") from None
+        place = f"{error.GetLine()}:{error.GetColumn()}"
+        raise ServingError(
+            f"Error parsing text-format {message.DESCRIPTOR.full_name}: {place}: {reason} in "
+            f"{path}; expected {example}"
+        ) from None
 
 
 def _example(name: str) -> str:

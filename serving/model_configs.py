@@ -57,6 +57,8 @@ def _validate(model: ModelConfig) -> None:
         )
     if platform != PLATFORM:
         raise invalid(f"Model {model.name} requests unsupported platform {platform}")
+    if model.HasField("logging_config"):  # Requests are logged by builds of others.
+        raise invalid("No request-logger-creator provided.")
     # Unlike TensorFlow Serving, this server does not read from cloud storage.
     if not os.path.isabs(model.base_path):
         raise invalid(

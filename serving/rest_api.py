@@ -53,6 +53,8 @@ _MODEL = re.compile(
     rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<part>metadata))?",
     re.IGNORECASE,
 )
+# Clients that take the server for a proxy send the whole URL.
+_ORIGIN = re.compile(r"^https?://[^/]*", re.IGNORECASE)
 _HTTP_STATUS = {
     grpc.StatusCode.CANCELLED: 499,
     grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -139,7 +141,7 @@ class _RestApp:
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
-        path = request.scope["raw_path"].decode("latin-1")
+        path = _ORIGIN.sub("", request.scope["raw_path"].decode("latin-1")) or "/"
         if request.method == "GET" and path == self.metrics_path:
             text = await run_in_threadpool(self.monitoring.prometheus_text)
             return Response(text, media_type="text/plain; version=0.0.4")

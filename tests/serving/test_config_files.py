@@ -151,9 +151,12 @@ def test_values_out_of_range(write, text, error):
 def test_a_parse_error_names_the_line_and_shows_an_example(write, text, line, token):
     path = write(text)
     message = error_of(read_batching_parameters, path)
-    assert message.startswith(f"{path}:{line}: ")
-    reason, _, example = message.removeprefix(f"{path}:{line}: ").partition("; expected ")
+    # Clients of TensorFlow Serving look for these words.
+    start = f"Error parsing text-format tensorflow.serving.BatchingParameters: {line}:"
+    assert message.startswith(start)
+    reason, _, example = message.removeprefix(start).partition("; expected ")
     assert token in reason
+    assert reason.endswith(f" in {path}")
     # The example in the message parses.
     example = example.replace(" 8", " 1000")
     assert read_batching_parameters(write(example)).thread_pool_name.value == "text"

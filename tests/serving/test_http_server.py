@@ -191,3 +191,15 @@ def test_invalid_http_is_answered_without_logging(server, api, sent, capfd, capl
     api.finish.set()
     assert post(server) == (200, ANSWER)
     assert caplog.text + capfd.readouterr().err == ""
+
+
+def test_a_request_may_have_the_whole_url(server):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection.request("GET", "http://localhost:8501/v1/models/m")
+    answer = connection.getresponse()
+    assert answer.status == 200
+    assert b"AVAILABLE" in answer.read()
+    connection.request("GET", "HTTP://localhost:8501")
+    answer = connection.getresponse()
+    assert (answer.status, json.load(answer)) == (404, {"error": "Malformed request: GET /"})
+    connection.close()

@@ -52,6 +52,12 @@ FAILED_PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
             "Model m requests unsupported platform onnx",
         ),
         (
+            'model_config_list { config { name: "m" base_path: "/x" model_platform: "tensorflow" '
+            "logging_config {} } }",
+            INVALID_ARGUMENT,
+            "No request-logger-creator provided.",
+        ),
+        (
             "custom_model_config {}",
             FAILED_PRECONDITION,
             "Cannot transition to requested config. It is only legal to transition from one "
