@@ -1,5 +1,6 @@
 """TensorFlow Serving's gRPC services and the health service, on a port, a Unix socket or both."""
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -20,6 +21,13 @@ OPTIONS: dict[str, int | str] = {
     # Otherwise a second server could share the port and answer some of the requests.
     "grpc.so_reuseport": 0,
 }
+QUICK_METHODS = (
+    "/grpc.health.v1.Health/Check",
+    "/tensorflow.serving.ModelService/GetModelStatus",
+    "/tensorflow.serving.PredictionService/GetModelMetadata",
+)
+QUICK_THREADS = ThreadPoolExecutor(4, "grpc-quick")
+QUEUE_PER_THREAD = 100  # Waiting longer than for 100 requests helps nobody.
 NO_DEADLINE = 1e9  # Seconds. Without a deadline, gRPC reports more remaining time than this.
 # Bytes of UTF-8. Errors are sent in a header, which clients limit to 8 KiB; escaping triples them.
 MAX_MESSAGE_BYTES = 2000
@@ -62,7 +70,8 @@ def start_grpc(
         port: On all addresses of the machine; 0 for any free port, None for no port.
         socket_path: File of a Unix socket.
         credentials: For TLS, on the port and the socket.
-        threads: Number of requests that are processed at a time; others wait.
+        threads: Number of requests that are processed at a time. `QUEUE_PER_THREAD` times as many
+            wait; further ones are refused.
         arguments: gRPC's channel arguments, which have precedence over `OPTIONS`.
         with_health: Whether to add the service `grpc.health.v1.Health`.
         handlers: Further services.
@@ -70,9 +79,9 @@ def start_grpc(
     Raises:
         ServingError: The port is in use, or the socket cannot be created.
     """
-    pool = ThreadPoolExecutor(threads, "grpc")
+    pool = _Pool(threads, "grpc")
     options = tuple((OPTIONS | dict(arguments)).items())
-    server = grpc.server(pool, interceptors=[_RequestParser()], options=options)
+    server = grpc.server(pool, interceptors=[_RequestParser(pool)], options=options)
     _add_services(server, api)
     server.add_generic_rpc_handlers(handlers)
     health_service = _Health() if with_health else None
@@ -87,24 +96,63 @@ def start_grpc(
     return GrpcServer(server, bound, health_service)
 
 
+class _Pool(ThreadPoolExecutor):
+    """Threads that process requests.
+
+    Attributes:
+        waiting: Number of requests that wait for a thread.
+        limit: Number of requests that may wait.
+    """
+
+    def __init__(self, threads: int, name: str):
+        super().__init__(threads, name)
+        self.waiting = 0
+        self.limit = threads * QUEUE_PER_THREAD
+        self._counting = threading.Lock()
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Any:
+        self._count(1)
+        return super().submit(self._start, function, *arguments, **named)
+
+    def _start(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        self._count(-1)
+        return function(*arguments, **named)
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self.waiting += change
+
+
 class _RequestParser(grpc.ServerInterceptor):
-    """Parses requests in the handler, where a parse error can be answered.
+    """Chooses a request's threads, and parses it there, where a parse error can be answered.
 
     gRPC itself leaks 15 KB for each request that it cannot parse, and logs a stack trace.
+
+    Args:
+        pool: Threads for requests that compute. Others, such as health checks, have threads of
+            their own: a probe of a busy server must not fail.
     """
+
+    def __init__(self, pool: _Pool):
+        self._pool = pool
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         handler = continuation(details)
         if handler is None or handler.unary_unary is None:
             return handler
+        refused = details.method not in QUICK_METHODS and self._pool.waiting >= self._pool.limit
 
         def handle(body: bytes, context: grpc.ServicerContext) -> Any:
+            if refused:
+                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted")
             try:
                 request = handler.request_deserializer(body)
             except DecodeError:
                 context.abort(grpc.StatusCode.INTERNAL, "Exception deserializing request!")
             return handler.unary_unary(request, context)
 
+        if refused or details.method in QUICK_METHODS:
+            handle.experimental_thread_pool = QUICK_THREADS  # type: ignore[attr-defined]
         return grpc.unary_unary_rpc_method_handler(
             handle, response_serializer=handler.response_serializer
         )
@@ -158,7 +206,7 @@ class _Health(health.HealthServicer):
     """Reports SERVING until the server stops, then ends all watches, which would delay the stop."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(experimental_thread_pool=QUICK_THREADS)
         self._stopped = False
         self._watchers: set[Callable[[health_pb2.HealthCheckResponse | None], None]] = set()
         for service in HEALTHY_SERVICES:

@@ -26,7 +26,7 @@ from tensorflow_serving.apis import (
 from tensorflow_serving.config import model_server_config_pb2
 
 from serving.errors import ServingError
-from serving.grpc_api import MAX_MESSAGE_BYTES, start_grpc
+from serving.grpc_api import MAX_MESSAGE_BYTES, QUEUE_PER_THREAD, start_grpc
 from serving.manager import ModelManager
 from serving.monitoring import Monitoring
 from serving.prediction_service import PredictionService
@@ -341,6 +341,33 @@ def test_health(api):
     with serving(api) as server, channel_to(server) as channel:
         code, _ = error_of(health_pb2_grpc.HealthStub(channel).Check, check())
         assert code is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_status_and_health_are_answered_while_all_threads_compute(api):
+    """Their threads are not those of the requests, which are refused if too many wait."""
+    with (
+        serving(api, with_health=True, threads=1) as server,
+        channel_to(server) as channel,
+    ):
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        health_stub = health_pb2_grpc.HealthStub(channel)
+        models = model_service_pb2_grpc.ModelServiceStub(channel)
+        status = get_model_status_pb2.GetModelStatusRequest(model_spec={"name": "adder"})
+        computing = stub.Predict.future(slow_request(1.5), timeout=30)
+        time.sleep(0.3)
+        waiting = [
+            stub.Predict.future(request_of(), timeout=30) for _ in range(QUEUE_PER_THREAD + 1)
+        ]
+        time.sleep(0.2)
+        assert health_stub.Check(health_pb2.HealthCheckRequest()).status == 1
+        assert models.GetModelStatus(status).model_version_status[0].version == 3
+        assert not computing.done()
+        assert error_of(stub.Predict, request_of()) == (
+            grpc.StatusCode.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted"
+        )  # fmt: skip
+        refused = [call for call in waiting if call.exception()]
+        assert len(refused) == 1
+        assert computing.result()
 
 
 def test_stopping_finishes_requests_in_flight_and_refuses_new_ones(api):
