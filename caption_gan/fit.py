@@ -55,7 +55,12 @@ from caption_gan.text.vocabulary import (
     read_vocabulary,
     write_vocabulary,
 )
-from caption_gan.training.early_checks import check_disk, check_files, check_training_inputs
+from caption_gan.training.early_checks import (
+    check_disk,
+    check_files,
+    check_reward_encoders,
+    check_training_inputs,
+)
 from caption_gan.training.stage import steps_per_epoch, train_stage
 
 
@@ -98,6 +103,7 @@ def fit(config: Config, run: RunDirectory) -> TrainedRun:
     check_files(config, run)
     keras.utils.set_random_seed(config.seed)
     config, encoder = open_encoder(config)
+    check_reward_encoders(config, encoder)
     splits, word_vectors = prepare_run(config, run, encoder)
     captions = splits["train"].captions
     tokenizer = Tokenizer(

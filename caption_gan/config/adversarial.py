@@ -13,6 +13,7 @@ from jsonargparse.typing import (
 )
 
 from caption_gan.config.objective_config import Rate, SamplingConfig
+from caption_gan.config.paths import UserPath
 from caption_gan.errors import CaptionGANError
 
 CriticLoss = Literal["wasserstein", "relativistic"]
@@ -168,10 +169,13 @@ class RewardWeights:
     Attributes:
         critic: Weight of the critic's score. At 0 there is no critic.
         cider: Weight of CIDEr-D against the real captions of the batch.
+        dual_encoder: Weight of the log-probability that a caption is that of its image among the
+            images of the step, by the setting `dual_encoder` of the objective.
     """
 
     critic: NonNegativeFloat = 0.0
     cider: NonNegativeFloat = 0.0
+    dual_encoder: NonNegativeFloat = 0.0
 
 
 @dataclass(frozen=True)
@@ -186,6 +190,8 @@ class PolicyGradientConfig(AdversarialConfig):
         discount: If set, the critic rewards each word by its score of that word and of those after
             it, which count less by this factor per word. Otherwise all words of a caption share
             one reward.
+        dual_encoder: Directory that `caption_gan.train_dual_encoder` wrote, with the same encoder
+            settings if the run's regions are cached; for `rewards.dual_encoder`.
     """
 
     trainer: ClassVar[str] = "caption_gan.training.objectives.policy_gradient:PolicyGradient"
@@ -195,6 +201,7 @@ class PolicyGradientConfig(AdversarialConfig):
     constraint: Constraint = "none"
     rewards: RewardWeights = field(default_factory=lambda: RewardWeights(critic=1.0))
     discount: ClosedUnitInterval | None = None
+    dual_encoder: UserPath | None = None
 
     @property
     def has_critic(self) -> bool:
@@ -206,6 +213,11 @@ class PolicyGradientConfig(AdversarialConfig):
         """Whether the objective rewards whole captions, and so may need document frequencies."""
         return True
 
+    @property
+    def dual_encoder_path(self) -> str | None:
+        """Directory of the dual encoder that rewards captions; None if none does."""
+        return self.dual_encoder
+
     def check(self, name: str) -> None:
         """Refuses settings that cannot work together; see `ObjectiveConfig.check`."""
         super().check(name)
@@ -213,6 +225,17 @@ class PolicyGradientConfig(AdversarialConfig):
             raise CaptionGANError(
                 f"{name}.rewards are all 0, so nothing would be rewarded; give at least one of "
                 f"{', '.join(vars(self.rewards))} a positive weight."
+            )
+        if bool(self.rewards.dual_encoder) != (self.dual_encoder is not None):
+            raise CaptionGANError(
+                f"{name}.rewards.dual_encoder is {self.rewards.dual_encoder} and "
+                f"{name}.dual_encoder is {self.dual_encoder}; give a positive weight and the "
+                "directory that `python -m caption_gan.train_dual_encoder` wrote, or neither."
+            )
+        if self.rewards.dual_encoder and self.images_per_step < 2:
+            raise CaptionGANError(
+                f"{name}.batch_size is 1, but {name}.rewards.dual_encoder compares the images of a "
+                "step; raise it."
             )
 
 

@@ -113,6 +113,12 @@ def _check_stages(config: Config) -> None:
             f"data.corpora is set, but none of stages {config.stages} has a critic, which reads "
             "it; add policy_gradient or wgan_gp, or omit data.corpora."
         )
+    for name, settings in objectives.items():
+        if config.jit_compile and settings.dual_encoder_path is not None:
+            raise CaptionGANError(
+                f"jit_compile is true, but XLA does not compile the texts that {name}.dual_encoder "
+                "reads; omit one of them."
+            )
     encoder_is_trained = False
     for name, settings in objectives.items():
         settings.check(name)

@@ -53,6 +53,11 @@ class ObjectiveConfig:
         return False
 
     @property
+    def dual_encoder_path(self) -> str | None:
+        """Directory of the dual encoder that rewards captions; None if none does."""
+        return None
+
+    @property
     def watches_for_collapse(self) -> bool:
         """Whether samples are watched for signs of collapse (`MonitorConfig`)."""
         return False

@@ -34,7 +34,7 @@ from caption_gan.evaluation.stage_comparison import (
 from caption_gan.evaluation.text_metrics import Scores
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding.text_decoder import TextDecoder
-from caption_gan.models.dual_encoder import load_dual_encoder
+from caption_gan.models.dual_encoders.saved_model import load_dual_encoder
 from caption_gan.reporting.report import StageSamples, write_report
 from caption_gan.run import RunDirectory
 from caption_gan.settings import dump_config

@@ -25,7 +25,7 @@ from caption_gan.evaluation.changed_settings import refuse_decoding
 from caption_gan.evaluation.known_data import describe_difference, known_data, training_split
 from caption_gan.evaluation.result import Evaluation
 from caption_gan.evaluation.split_metrics import score_images
-from caption_gan.models.dual_encoder import load_dual_encoder
+from caption_gan.models.dual_encoders.saved_model import load_dual_encoder
 from caption_gan.models.encoders.encoder import build_encoder
 from caption_gan.settings import read_config_file
 

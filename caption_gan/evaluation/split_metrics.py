@@ -15,7 +15,7 @@ from caption_gan.evaluation.text_metrics import (
 from caption_gan.metrics.fact_accuracy import FactChecker, fact_accuracy
 from caption_gan.metrics.grounding import retrieval
 from caption_gan.metrics.quality import per_image_cider
-from caption_gan.models.dual_encoder import DualEncoder
+from caption_gan.models.dual_encoders.saved_model import DualEncoder
 
 
 def score_images(

@@ -13,7 +13,8 @@ from caption_gan.data.corpora import check_corpora
 from caption_gan.data.service.client import wait_for_dispatcher
 from caption_gan.distribution import strategies
 from caption_gan.errors import CaptionGANError
-from caption_gan.models.dual_encoder import load_dual_encoder
+from caption_gan.models.dual_encoders.saved_model import DualEncoder, load_dual_encoder
+from caption_gan.models.encoders.encoder import Encoder
 from caption_gan.run import RunDirectory
 from caption_gan.storage.atomic import check_writable
 from caption_gan.text.embeddings import WordVectors, load_word_vectors, vector_size
@@ -48,6 +49,18 @@ def check_files(config: Config, run: RunDirectory) -> None:
         load_dual_encoder(config.evaluation.dual_encoder)
 
     strategies.from_chief(check_dual_encoder)  # Only the chief evaluates.
+
+
+def check_reward_encoders(config: Config, encoder: Encoder) -> None:
+    """Checks the dual encoders that objectives reward captions with, against the run's encoder.
+
+    Raises:
+        CaptionGANError: One cannot be loaded, or cannot read the batches of the run.
+    """
+    for objective in config.stages:
+        path = config.objective(objective).dual_encoder_path
+        if path is not None:
+            DualEncoder(Path(path)).check_fits(encoder)
 
 
 def check_training_inputs(config: Config, vocabulary: Sequence[str]) -> WordVectors | None:

@@ -17,6 +17,7 @@ from caption_gan.distribution import replicas, strategies
 from caption_gan.errors import CaptionGANError
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding.text_decoder import TextDecoder
+from caption_gan.models.dual_encoders.saved_model import DualEncoder
 from caption_gan.models.encoders.encoder import Encoder
 from caption_gan.run import RunDirectory, load_weights, save_weights
 from caption_gan.settings import differences
@@ -27,6 +28,7 @@ from caption_gan.training.interruption import Interruption
 from caption_gan.training.loop import train
 from caption_gan.training.objectives.trainer import Trainer
 from caption_gan.training.recording import recording_callbacks, tensorboard_scalars
+from caption_gan.training.rewards.dual_encoder import DualEncoderReward
 from caption_gan.training.validation import CaptionValidation
 
 Splits = dict[str, PreparedSplit]
@@ -132,6 +134,9 @@ def build_trainer(
         data["references"] = (captions[:, 1:] for captions in pipeline.references(splits["train"]))
     if reads_corpora(config, objective):
         data["reads_corpora"] = True
+    if settings.dual_encoder_path is not None:
+        dual_encoder = DualEncoder(Path(settings.dual_encoder_path))
+        data["dual_encoder"] = DualEncoderReward(dual_encoder, pipeline.tokenizer)
     return settings.load_trainer().from_config(
         captioner,
         settings,

@@ -8,14 +8,33 @@ those that no training caption has. A caption that cannot be parsed counts as fa
 """
 
 import functools
+import itertools
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 Statement = tuple[str, ...]
 """The phrase's name followed by the values of its slots, e.g. `("trend", "red", "rise")`."""
 
 _SLOT = re.compile(r"\{(\w+?)(\d*)\}")
+
+
+class _Place(NamedTuple):
+    """Where a slot of a phrase stands in a text, its class and its value."""
+
+    start: int
+    end: int
+    name: str
+    value: str
+
+
+class _Phrase(NamedTuple):
+    """An opening or a clause in a text, where it ends, and its slots in their order there."""
+
+    statement: Statement
+    end: int
+    places: list[_Place]
 
 
 class Grammar:
@@ -73,38 +92,74 @@ class Grammar:
     @functools.lru_cache(maxsize=1000)  # noqa: B019 - a program has a handful of grammars.
     def parse(self, caption: str) -> tuple[Statement, ...] | None:
         """Returns the opening and the clauses of a caption; None if it cannot be parsed."""
-        text = " ".join(caption.lower().split()).replace(" ,", ",").replace(" .", ".")
-        text = text.removesuffix(".")
-        for opening, position in self._match(self._opening_patterns, text, 0):
-            clauses = self._parse_clauses(text, position, self.links)
+        phrases = self._phrases(_normalized(caption))
+        return None if phrases is None else tuple(phrase.statement for phrase in phrases)
+
+    def variations(self, caption: str, rng: random.Random) -> list[tuple[str, str]]:
+        """Captions that differ in the value of one slot, or by a swap of two slots of one class.
+
+        Args:
+            caption: One that `generate` can return.
+            rng: Chooses wordings and the order.
+
+        Returns:
+            Pairs of what differs (`colour`, `swapped colour`) and the caption, one for each other
+            value of each slot, in random order.
+        """
+        text = _normalized(caption)
+        places = [place for phrase in self._phrases(text) or () for place in phrase.places]
+        variations = []
+        for place in places:
+            for value, wordings in self.words[place.name].items():
+                if value != place.value:
+                    wording = rng.choice(wordings)
+                    varied = text[: place.start] + wording + text[place.end :]
+                    variations.append((place.name, varied + "."))
+        for one, two in itertools.combinations(places, 2):
+            if one.name == two.name and one.value != two.value:
+                first, second = text[one.start : one.end], text[two.start : two.end]
+                between = text[one.end : two.start]
+                swapped = text[: one.start] + second + between + first + text[two.end :]
+                variations.append((f"swapped {one.name}", swapped + "."))
+        rng.shuffle(variations)
+        return variations
+
+    def _phrases(self, text: str) -> "list[_Phrase] | None":
+        """The opening and the clauses of a normalised caption; None if it cannot be parsed."""
+        for opening in self._match(self._opening_patterns, text, 0):
+            clauses = self._parse_clauses(text, opening.end, self.links)
             if clauses is not None:
-                return (opening, *clauses)
+                return [opening, *clauses]
         return None
 
     def _parse_clauses(
         self, text: str, position: int, connectives: Sequence[str]
-    ) -> list[Statement] | None:
+    ) -> "list[_Phrase] | None":
         for connective in connectives:
             if not text.startswith(connective, position):
                 continue
             start = position + len(connective)
-            for clause, end in self._match(self._clause_patterns, text, start):
-                if end == len(text):
+            for clause in self._match(self._clause_patterns, text, start):
+                if clause.end == len(text):
                     return [clause]
-                rest = self._parse_clauses(text, end, self.joins)
+                rest = self._parse_clauses(text, clause.end, self.joins)
                 if rest is not None:
                     return [clause, *rest]
         return None
 
     def _match(
         self, patterns: list[tuple[str, list[str], re.Pattern[str]]], text: str, position: int
-    ) -> Iterator[tuple[Statement, int]]:
-        """Yields each phrase that matches the text at a position, with the position of its end."""
+    ) -> "Iterator[_Phrase]":
+        """Yields each phrase that matches the text at a position."""
         for name, slots, pattern in patterns:
             match = pattern.match(text, position)
             if match:
-                values = (self._value_of[_class_of(slot)][match[slot]] for slot in slots)
-                yield (name, *values), match.end()
+                places = [
+                    _Place(*match.span(slot), of, self._value_of[of][match[slot]])
+                    for slot, of in ((slot, _class_of(slot)) for slot in slots)
+                ]
+                statement = (name, *(place.value for place in places))
+                yield _Phrase(statement, match.end(), sorted(places))
 
     def _word(
         self, statement: Statement, table: Mapping[str, Sequence[str]], rng: random.Random
@@ -139,6 +194,12 @@ class Grammar:
                 # Only the slots of a template have characters that are special in a pattern.
                 patterns.append((name, slots, re.compile(_SLOT.sub(group, template) + r"(?!\w)")))
         return patterns
+
+
+def _normalized(caption: str) -> str:
+    """A caption in lower case with single spaces and without its full stop."""
+    text = " ".join(caption.lower().split()).replace(" ,", ",").replace(" .", ".")
+    return text.removesuffix(".")
 
 
 def _slots(template: str) -> list[str]:

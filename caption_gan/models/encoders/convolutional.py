@@ -28,6 +28,7 @@ class ConvolutionalEncoder(Encoder):
         width: Channels of the first stage; regions have twice as many.
     """
 
+    starts_untrained = True
     normalizes_over_batch = True
     grid: tuple[int, int]
 

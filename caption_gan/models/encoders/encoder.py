@@ -66,6 +66,7 @@ class Encoder(keras.Model):
         image_width: Their width.
         from_file: Whether settings alone cannot rebuild it: they name a file or a preset, which a
             run must not need. Its config holds the architecture, which the run keeps.
+        starts_untrained: Whether every weight starts at random, so that it must be trained.
         normalizes_over_batch: Whether training uses batch statistics, which on several devices
             needs all of them at the same time.
         regions_shape: (R, D).
@@ -76,6 +77,7 @@ class Encoder(keras.Model):
     image_height: int
     image_width: int
     from_file = False
+    starts_untrained = False
     normalizes_over_batch = False
     regions_shape: tuple[int, int]
     grid: tuple[int, int] | None = None

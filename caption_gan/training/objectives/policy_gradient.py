@@ -1,17 +1,18 @@
 """The objectives `policy_gradient` and `self_critical`: REINFORCE on rewards of whole captions.
 
 `policy_gradient` rewards captions by the critic's score (Dai et al., 2017), `self_critical` by
-CIDEr-D (Rennie et al., 2017), alone or mixed with the critic; the settings `rewards` hold the
-weights. The baseline of a caption is the mean reward of the image's other captions (Kool et al.,
-2019): unlike the greedy caption's reward it needs no decoding of its own, and it varies less
-(Luo, 2020). With `discount`, the critic rewards each word instead of the whole caption. For CIDEr-D
-the references are the real captions of the batch, so `captions` should be as many as an image has.
+CIDEr-D (Rennie et al., 2017); a dual encoder can reward captions that retrieve their image (Chaffin
+et al., 2024). The settings `rewards` hold the weights of a mix. The baseline of a caption is the
+mean reward of the image's other captions (Kool et al., 2019): unlike the greedy caption's reward it
+needs no decoding of its own, and it varies less (Luo, 2020). With `discount`, the critic rewards
+each word instead of the whole caption. For CIDEr-D the references are the real captions of the
+batch, so `captions` should be as many as an image has.
 
 N images per step, K captions per image, T time, R regions, D region depth.
 """
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from caption_gan.text.vocabulary import PAD_ID
 from caption_gan.training import losses
 from caption_gan.training.objectives.sampling_trainer import token_log_probabilities
 from caption_gan.training.objectives.wgan_gp import WGANGP
+from caption_gan.training.rewards.dual_encoder import DualEncoderReward
 from caption_gan.training.rewards.reward import build_rewards
 
 
@@ -47,9 +49,10 @@ class PolicyGradient(WGANGP):
         seed: int,
         reads_corpora: bool = False,
         references: Iterable[np.ndarray] = (),
+        dual_encoder: DualEncoderReward | None = None,
     ):
         super().__init__(captioner, config, steps, seed, reads_corpora)
-        self.rewards = build_rewards(config.rewards, self.critic_score, references)
+        self.rewards = build_rewards(config.rewards, self.critic_score, references, dual_encoder)
         for reward in self.rewards:
             self.means[reward.metric] = replicas.Mean(name=reward.metric)
 
@@ -65,15 +68,22 @@ class PolicyGradient(WGANGP):
         sampled = self.sample_captions(regions, real.shape[-1], seed)  # [N, K, T]
         corpus = batch.get("corpus_token_ids")
         self.for_each_critic_batch(self.critic_step, regions, real, sampled, corpus)
-        advantages = self.advantages(regions, sampled, real)  # [N, K, T - 1]
+        advantages = self.advantages(regions, sampled, batch)  # [N, K, T - 1]
         self.update_generator(
             batch, regions, lambda seen: self.policy_loss(seen, sampled, advantages, seed)
         )
         return self.get_metrics_result()
 
     @trace_scope(REWARD)
-    def advantages(self, regions: Regions, sampled: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
+    def advantages(
+        self, regions: Regions, sampled: tf.Tensor, batch: Mapping[str, tf.Tensor]
+    ) -> tf.Tensor:
         """Advantages of sampled captions [N, K, T] over the image's other captions.
+
+        Args:
+            regions: [N, R, D].
+            sampled: [N, K, T].
+            batch: As of `train_step`.
 
         Returns:
             Of every token but the first, [N, K, T - 1]; [N, K, 1] if they are the same for all.
@@ -81,9 +91,9 @@ class PolicyGradient(WGANGP):
         advantages = []
         for reward in self.rewards:
             if reward.name == "critic" and self.config.discount is not None:
-                values, advantage = self.token_advantages(regions, sampled, real)
+                values, advantage = self.token_advantages(regions, sampled, batch["token_ids"])
             else:
-                values = reward.function(regions, sampled, real)  # [N, K]
+                values = reward.function(regions, sampled, batch)  # [N, K]
                 advantage = losses.normalized(losses.leave_one_out(values))[..., None]
             self.update_metrics(**{reward.metric: tf.reduce_mean(values)})
             advantages.append(reward.weight * advantage)

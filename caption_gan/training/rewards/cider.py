@@ -4,7 +4,7 @@ B batch, K captions per image, C references per image, T time, P n-grams of a ca
 n-grams of the training split.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -68,9 +68,11 @@ class CiderReward:
         weights = tf.where(is_seen, tf.gather(self.weights, index), self.unseen)
         return tf.reshape(tf.where(flat == _ABSENT, 0.0, weights), tf.shape(hashes))
 
-    def __call__(self, regions: Regions, generated: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
+    def __call__(
+        self, regions: Regions, generated: tf.Tensor, batch: Mapping[str, tf.Tensor]
+    ) -> tf.Tensor:
         """Rewards [N, K] of generated captions, in [0, 10]; see `Reward`."""
-        return self.score(generated[..., 1:], real[..., 1:])
+        return self.score(generated[..., 1:], batch["token_ids"][..., 1:])
 
     def score(self, captions: tf.Tensor, references: tf.Tensor) -> tf.Tensor:
         """CIDEr-D of captions, [B, K].

@@ -3,6 +3,8 @@
 N images, K captions per image, T time, R regions, D region depth, E embedding.
 """
 
+from collections.abc import Mapping
+
 import tensorflow as tf
 
 from caption_gan.models.critics.critic import Critic
@@ -23,12 +25,18 @@ class CriticScore:
         self.critic = critic
         self.unconditional_share = unconditional_share
 
-    def __call__(self, regions: Regions, generated: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
+    def reward(
+        self, regions: Regions, generated: tf.Tensor, batch: Mapping[str, tf.Tensor]
+    ) -> tf.Tensor:
         """Rewards [N, K] of generated captions; see `Reward`."""
+        return self(regions, generated, batch["token_ids"])
+
+    def __call__(self, regions: Regions, generated: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
+        """Scores [N, K] of captions; arguments as of `score`, with token ids [N, K, T]."""
         return self.score(self.critic.embedding(generated), generated != PAD_ID, regions, real)
 
     def of_tokens(self, regions: Regions, generated: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
-        """Scores [N, K, T - 1] of every token but the first; arguments as of `Reward`."""
+        """Scores [N, K, T - 1] of every token but the first; arguments as of a call."""
         memory = self.critic.encode(regions, References.others(real))
         return self.critic.token_scores(self.critic.embedding(generated), memory)
 

@@ -3,10 +3,11 @@
 To add a reward, write a class with the call of `Reward` in a file of this folder, give it a weight
 in `RewardWeights`, and add a line to `build_rewards`.
 
-N images, K captions per image, C real captions per image, T time, R regions, D region depth.
+N images, K captions per image, C real captions per image, T time, R regions, D region depth,
+H image height, W image width.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,18 +18,22 @@ from caption_gan.config.adversarial import RewardWeights
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.training.rewards.cider import CiderReward
 from caption_gan.training.rewards.critic import CriticScore
+from caption_gan.training.rewards.dual_encoder import DualEncoderReward
 
 
 class Reward(Protocol):
     """Says how good generated captions are."""
 
-    def __call__(self, regions: Regions, generated: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
+    def __call__(
+        self, regions: Regions, generated: tf.Tensor, batch: Mapping[str, tf.Tensor]
+    ) -> tf.Tensor:
         """Rewards of captions, higher is better.
 
         Args:
             regions: Of the images, [N, R, D].
             generated: Token ids [N, K, T], with the start token and padding.
-            real: Token ids [N, C, T] of real captions of the same images.
+            batch: The images, `image` [N, H, W, 3] or what the encoder caches of them, `regions`;
+                and `token_ids` [N, C, T], real captions of them.
 
         Returns:
             [N, K].
@@ -56,7 +61,10 @@ class WeightedReward:
 
 
 def build_rewards(
-    weights: RewardWeights, critic_score: CriticScore | None, references: Iterable[np.ndarray]
+    weights: RewardWeights,
+    critic_score: CriticScore | None,
+    references: Iterable[np.ndarray],
+    dual_encoder: DualEncoderReward | None = None,
 ) -> list[WeightedReward]:
     """The rewards with a positive weight.
 
@@ -65,10 +73,13 @@ def build_rewards(
         critic_score: The critic's score, if there is a critic.
         references: Token ids [C, T] of the captions of each training image, without the start
             token; read only for CIDEr-D.
+        dual_encoder: The dual encoder's reward, if the settings name one.
     """
     rewards = []
     if weights.cider:
         rewards.append(WeightedReward("cider", weights.cider, CiderReward(references)))
     if weights.critic and critic_score is not None:
-        rewards.append(WeightedReward("critic", weights.critic, critic_score))
+        rewards.append(WeightedReward("critic", weights.critic, critic_score.reward))
+    if weights.dual_encoder and dual_encoder is not None:
+        rewards.append(WeightedReward("dual_encoder", weights.dual_encoder, dual_encoder))
     return rewards

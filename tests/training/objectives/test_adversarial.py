@@ -293,7 +293,7 @@ def test_words_are_rewarded_by_the_scores_that_follow(step_batch):
             expected[..., token] += 0.5 ** (later - token) * above[..., later]
     expected = np.where(is_token, expected, 0)
     expected /= np.sqrt((expected**2).sum() / is_token.sum())
-    advantages = model.advantages(regions, sampled, real)
+    advantages = model.advantages(regions, sampled, {"token_ids": real})
     np.testing.assert_allclose(advantages, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -350,7 +350,7 @@ def test_rewards_are_mixed_by_their_weights(step_batch):
         ),
     }
     cider, critic = (losses.normalized(losses.leave_one_out(score)) for score in scores.values())
-    mixed = model.advantages(regions, sampled, real)
+    mixed = model.advantages(regions, sampled, {"token_ids": real})
     expected = (0.75 * cider + 0.25 * critic)[..., None]
     np.testing.assert_allclose(mixed, expected, rtol=1e-5, atol=1e-6)
     for name, score in scores.items():

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from caption_gan.errors import CaptionGANError
-from caption_gan.models.dual_encoder import DualEncoder
+from caption_gan.models.dual_encoders.saved_model import DualEncoder
 
 
 class Letters(tf.Module):

@@ -1,9 +1,10 @@
-"""Embeds images and texts in a common space with a pretrained model such as CLIP.
+"""Embeds images and texts in a common space with a model such as CLIP, from a SavedModel.
 
-N images or texts, B batch, D embedding.
+N images or texts, B batch, D embedding, H image height, W image width.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,15 @@ import tensorflow as tf
 import tensorflow_text  # noqa: F401
 
 from caption_gan.errors import CaptionGANError
+from caption_gan.models.encoders.encoder import Encoder
 
-_INPUTS = {"images": "image_bytes", "texts": "text"}
-_OUTPUT = "embedding"
+PIXELS, CACHED = "pixels", "cached"
+INPUTS = {"images": "image_bytes", "texts": "text", PIXELS: "image", CACHED: "regions"}
+NEEDED = ("images", "texts")
+OUTPUT = "embedding"
+# Beside a model that `caption_gan.train_dual_encoder` wrote.
+DESCRIPTION = "dual_encoder.json"
+CLIP_SCALE = 100.0  # Of the cosines of CLIP's published models.
 
 
 class DualEncoder:
@@ -24,6 +31,11 @@ class DualEncoder:
 
     * `images`: `image_bytes`, the files' contents, string [B], to `embedding`, float [B, D].
     * `texts`: `text`, string [B], to `embedding`, float [B, D].
+
+    Those that `caption_gan.train_dual_encoder` writes have two more, which training reads:
+
+    * `pixels`: `image`, uint8 [B, H, W, 3], to `embedding`.
+    * `cached`: `regions`, what the encoder caches of images, to `embedding`.
 
     Any model that embeds images near their descriptions can be exported to this form (Radford et
     al., "Learning Transferable Visual Models From Natural Language Supervision", 2021). The
@@ -53,8 +65,64 @@ class DualEncoder:
             raise CaptionGANError(
                 f"dual encoder: expected a SavedModel that TensorFlow can load at {path}: {error}"
             ) from error
-        for name in _INPUTS:
+        for name in NEEDED:
             self._expect_signature(name)
+        described = path / DESCRIPTION
+        self.description = json.loads(described.read_text()) if described.is_file() else {}
+
+    @property
+    def scale(self) -> float:
+        """Factor of the cosines with which it was trained, the inverse of its temperature."""
+        return self.description.get("scale", CLIP_SCALE)
+
+    def images(self, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """Vectors [B, D] of length 1 of a batch's images, in the graph.
+
+        Args:
+            batch: With `regions`, what the encoder that `check_fits` accepted caches of images, or
+                with their pixels, `image` [B, H, W, 3].
+        """
+        if "regions" in batch:
+            return self._vectors(CACHED, tf.cast(batch["regions"], tf.float32))
+        pixels = tf.cast(batch["image"], tf.uint8)
+        if PIXELS in self._model.signatures:
+            return self._vectors(PIXELS, pixels)
+        files = tf.map_fn(tf.io.encode_png, pixels, fn_output_signature=tf.string)  # [B]
+        return self._vectors("images", files)
+
+    def texts(self, texts: tf.Tensor) -> tf.Tensor:
+        """Vectors [B, D] of length 1 of strings [B], in the graph."""
+        return self._vectors("texts", texts)
+
+    def _vectors(self, name: str, values: tf.Tensor) -> tf.Tensor:
+        vectors = self._model.signatures[name](**{INPUTS[name]: values})[OUTPUT]
+        return tf.math.l2_normalize(tf.cast(vectors, tf.float32), axis=-1)
+
+    def check_fits(self, encoder: Encoder) -> None:
+        """Checks that `images` can read the batches of a run with this encoder.
+
+        Raises:
+            CaptionGANError: The batches hold regions that another encoder caches.
+        """
+        key = encoder.cache_key
+        if not key:  # Batches hold pixels.
+            return
+        known = self.description.get("encoder", {})
+        remedy = (
+            "train one by `python -m caption_gan.train_dual_encoder` with the encoder settings of "
+            "the run"
+        )
+        if CACHED not in self._model.signatures:
+            raise CaptionGANError(
+                f"dual encoder: {self.path} takes no cached regions, which the batches of this run "
+                f"hold in place of images; {remedy}."
+            )
+        for name in {**known, **key}:
+            if known.get(name) != key.get(name):
+                raise CaptionGANError(
+                    f"dual encoder: {self.path} was trained with encoder.{name} "
+                    f"{known.get(name)!r}, this run has {key.get(name)!r}; {remedy}."
+                )
 
     def embed_images(self, images: Sequence[bytes]) -> np.ndarray:
         """Embeds the contents of image files as rows of length 1, [N, D].
@@ -77,7 +145,7 @@ class DualEncoder:
         batches = []
         for start in range(0, len(values), self.batch_size):
             batch = tf.constant(values[start : start + self.batch_size], tf.string)  # [B]
-            embeddings = signature(**{_INPUTS[name]: batch})[_OUTPUT].numpy()
+            embeddings = signature(**{INPUTS[name]: batch})[OUTPUT].numpy()
             if embeddings.ndim != 2 or len(embeddings) != len(batch):
                 raise CaptionGANError(
                     f"dual encoder: expected `{name}` to give embeddings [{len(batch)}, size], "
@@ -98,16 +166,16 @@ class DualEncoder:
         signatures = self._model.signatures
         if name not in signatures:
             raise CaptionGANError(
-                f"dual encoder: expected the signatures {list(_INPUTS)}, "
+                f"dual encoder: expected the signatures {list(NEEDED)}, "
                 f"found {list(signatures)}: {self.path}"
             )
         inputs = signatures[name].structured_input_signature[1]
         outputs = signatures[name].structured_outputs
-        is_input = inputs.keys() == {_INPUTS[name]} and inputs[_INPUTS[name]].dtype == tf.string
-        if not is_input or _OUTPUT not in outputs or not outputs[_OUTPUT].dtype.is_floating:
+        is_input = inputs.keys() == {INPUTS[name]} and inputs[INPUTS[name]].dtype == tf.string
+        if not is_input or OUTPUT not in outputs or not outputs[OUTPUT].dtype.is_floating:
             raise CaptionGANError(
-                f"dual encoder: expected `{name}` to map `{_INPUTS[name]}`, string [batch], to "
-                f"`{_OUTPUT}`, float [batch, size]; found {_described(inputs)} to "
+                f"dual encoder: expected `{name}` to map `{INPUTS[name]}`, string [batch], to "
+                f"`{OUTPUT}`, float [batch, size]; found {_described(inputs)} to "
                 f"{_described(outputs)}: {self.path}"
             )
 
