@@ -10,8 +10,8 @@ import shlex
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -21,6 +21,7 @@ from caption_gan.command_line import run_program
 from caption_gan.config.dual_encoder import DualEncoderConfig
 from caption_gan.config.paths import with_absolute_paths
 from caption_gan.config.run import Config
+from caption_gan.data.example import Example
 from caption_gan.data.shards.prepare import prepare_splits
 from caption_gan.data.shards.records import read_examples
 from caption_gan.errors import CaptionGANError
@@ -33,7 +34,12 @@ from caption_gan.models.dual_encoders.towers import (
     SentenceTower,
     TextTower,
 )
-from caption_gan.models.hugging_face.sentence_encoder import load_sentence_encoder
+from caption_gan.models.encoders.encoder import Encoder
+from caption_gan.models.hugging_face.sentence_encoder import (
+    SentenceEncoder,
+    load_sentence_encoder,
+)
+from caption_gan.reporting.dual_encoder_report import ONE_WRONG, write_dual_encoder_report
 from caption_gan.run import open_encoder
 from caption_gan.settings import config_parser, merge_settings
 from caption_gan.storage.atomic import check_writable, replacing, write_json
@@ -51,7 +57,7 @@ WRONG = 1  # Wrong versions of each validation caption.
 
 def train_dual_encoder(
     config: Config, settings: DualEncoderConfig, path: Path, command: str = NAME
-) -> dict[str, Any]:
+) -> dict[str, float]:
     """Trains a dual encoder and writes it.
 
     Args:
@@ -71,13 +77,7 @@ def train_dual_encoder(
     sentence_encoder = None
     if settings.sentence_encoder is not None:
         sentence_encoder = load_sentence_encoder(settings.sentence_encoder)
-    # Without frozen layers there is nothing to cache, and the dual encoder does not fine-tune.
-    trainable = config.encoder.frozen_up_to is not None
-    config, encoder = open_encoder(
-        dataclasses.replace(
-            config, encoder=dataclasses.replace(config.encoder, trainable=trainable)
-        )
-    )
+    config, encoder = open_encoder(with_frozen_backbone(config))
     if not encoder.needs_pixels:
         raise CaptionGANError(
             f"encoder.name is {config.encoder.name}, which cannot embed images; choose an encoder "
@@ -86,61 +86,104 @@ def train_dual_encoder(
     splits = prepare_splits(
         config, encoder, ("train", "val"), lambda split, images: check_size(settings, split, images)
     )
-    check_size(settings, "train", splits["train"].images)
     examples = {split: list(read_examples(prepared)) for split, prepared in splits.items()}
-    captions = [caption for example in examples["train"] for caption in example.captions]
-
-    def head(name: str) -> Head:
-        return Head(settings.hidden_size, settings.size, settings.dropout, name=name)
-
-    images = ImageTower(encoder, settings.pooling, head("image_head"), name="images")
-    texts: TextTower
-    if sentence_encoder is not None:
-        texts = SentenceTower(sentence_encoder, head("text_head"), name="texts")
-    else:
-        words = build_vocabulary(
-            captions,
-            config.text.tokenizer,
-            config.text.minimum_count,
-            config.text.maximum_vocabulary,
-        )
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "vocabulary.txt"
-            write_vocabulary(file, words)
-            tokenizer = Tokenizer(
-                file, config.text.tokenizer, config.text.sequence_length, in_graph=True
-            )
-        texts = RecurrentTower(
-            tokenizer, config.generator.embedding_size, settings.hidden_size, head("text_head")
-        )
-    wrong = WrongCaptions(config.data.source, examples["train"])
+    examples["train"] = examples["train"][: settings.images]
+    check_size(settings, "train", len(examples["train"]))  # Some images may be unusable.
+    images, texts = build_towers(config, settings, encoder, sentence_encoder, examples["train"])
+    maker = WrongCaptions(config.data.source, examples["train"])
+    wrong = {
+        "train": maker.of(examples["train"], settings.wrong_captions, config.seed),
+        "val": maker.of(examples["val"], WRONG, config.seed),
+    }
     pairs = {
         split: read_pairs(
             prepared,
             config,
             images,
             texts,
-            wrong.of(examples[split], settings.wrong_captions if split == "train" else WRONG, 0),
+            wrong[split],
             examples[split],
             all_views=split == "train",
         )
         for split, prepared in splits.items()
     }
-    steps = settings.epochs * (splits["train"].images // settings.batch_size)
+    steps = settings.epochs * (len(examples["train"]) // settings.batch_size)
     trainer = ContrastiveTrainer(images, texts, settings, steps)
-    dataset = batches(pairs["train"], settings, config.seed)
-    for epoch in range(settings.epochs):
-        history = trainer.fit(dataset, epochs=1, verbose=0).history
-        line = ", ".join(f"{name} {values[0]:.4f}" for name, values in history.items())
-        print(f"epoch {epoch + 1}/{settings.epochs}: {line}", file=sys.stderr)
-    scores = evaluate(trainer, pairs["val"])
-    scale = float(trainer.scale)
+    history = train(trainer, batches(pairs["train"], settings, config.seed), settings.epochs)
+    metrics = evaluate(trainer, pairs["val"])
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        ServedDualEncoder(images, texts).write(temporary, scale, {"command": command})
-        content = {**scores, "minutes": (time.monotonic() - started) / 60}
-        write_json(temporary / "metrics.json", content)
-    return scores
+    with replacing(path) as folder:
+        ServedDualEncoder(images, texts).write(folder, float(trainer.scale), {"command": command})
+        counts = {
+            "training_images": len(examples["train"]),
+            "images": len(examples["val"]),
+            "captions": len(pairs["val"].texts),
+            "minutes": (time.monotonic() - started) / 60,
+        }
+        write_json(folder / "metrics.json", {**metrics, **counts, "history": history})
+        wrong_examples = {
+            version.kind: (caption, version.text)
+            for example, by_caption in zip(examples["val"], wrong["val"], strict=True)
+            for caption, versions in zip(example.captions, by_caption, strict=True)
+            for version in versions
+        }
+        write_dual_encoder_report(
+            folder / "report.html", path.name, command, metrics, history, wrong_examples, counts
+        )
+    return metrics
+
+
+def with_frozen_backbone(config: Config) -> Config:
+    """Settings whose encoder caches all that a dual encoder does not train."""
+    # Layers after the cached ones are not fine-tuned, either; without any cached, all are.
+    trainable = config.encoder.frozen_up_to is not None
+    encoder = dataclasses.replace(config.encoder, trainable=trainable)
+    return dataclasses.replace(config, encoder=encoder)
+
+
+def build_towers(
+    config: Config,
+    settings: DualEncoderConfig,
+    encoder: Encoder,
+    sentence_encoder: SentenceEncoder | None,
+    training: Sequence[Example],
+) -> tuple[ImageTower, TextTower]:
+    """The image tower and the text tower, which learns the words of the training captions itself
+    if there is no sentence encoder."""
+
+    def head(name: str) -> Head:
+        return Head(settings.hidden_size, settings.size, settings.dropout, name=name)
+
+    images = ImageTower(encoder, settings.pooling, head("image_head"), name="images")
+    if sentence_encoder is not None:
+        return images, SentenceTower(sentence_encoder, head("text_head"), name="texts")
+    text = config.text
+    captions = [caption for example in training for caption in example.captions]
+    words = build_vocabulary(captions, text.tokenizer, text.minimum_count, text.maximum_vocabulary)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "vocabulary.txt"
+        write_vocabulary(file, words)
+        tokenizer = Tokenizer(file, text.tokenizer, text.sequence_length, in_graph=True)
+    embedding_size = config.generator.embedding_size
+    return images, RecurrentTower(
+        tokenizer, embedding_size, settings.hidden_size, head("text_head"), name="texts"
+    )
+
+
+def train(
+    trainer: ContrastiveTrainer, dataset: tf.data.Dataset, epochs: int
+) -> list[dict[str, float]]:
+    """Trains for some epochs, and returns the training metrics of each."""
+    history = []
+    step = tf.function(trainer.train_step, autograph=False)
+    for epoch in range(1, epochs + 1):
+        trainer.reset_metrics()
+        for batch in dataset:
+            metrics = step(batch)
+        history.append({name: float(value) for name, value in metrics.items()})
+        line = ", ".join(f"{name} {value:.3f}" for name, value in history[-1].items())
+        print(f"epoch {epoch}/{epochs}: {line}", file=sys.stderr)
+    return history
 
 
 def check_size(settings: DualEncoderConfig, split: str, images: int) -> None:
@@ -166,7 +209,7 @@ def evaluate(trainer: ContrastiveTrainer, pairs: Pairs) -> dict[str, float]:
     is_nearer = np.sum((texts[caption_of_wrong] - wrong) * own, axis=1) > 0
     kinds = pairs.kinds[pairs.is_wrong]
     for kind in sorted(set(kinds)):
-        scores[f"one_wrong/{kind}"] = float(np.mean(is_nearer[kinds == kind]))
+        scores[f"{ONE_WRONG}/{kind}"] = float(np.mean(is_nearer[kinds == kind]))
     return scores
 
 

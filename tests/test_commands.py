@@ -26,6 +26,7 @@ WORK = {
     "caption_gan.fit": ["strategies.using"],  # Several workers would wait for each other.
     "caption_gan.input_server": ["start_dispatcher", "start_worker"],
     "caption_gan.prepare": ["prepare"],
+    "caption_gan.train_dual_encoder": ["train_dual_encoder"],
     "serving.client": ["_caption_files"],
     "serving.demo": ["connect_grpc"],
     "serving.push": ["push", "roll_back"],

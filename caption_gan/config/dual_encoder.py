@@ -21,13 +21,18 @@ class DualEncoderConfig:
         size: Numbers per vector.
         hidden_size: Width of the heads and of each direction of the GRU.
         pooling: How an image's regions become one vector. `mean`: their mean, computed once for a
-            pretrained encoder. `attention`: a weighted mean with learnt weights beside it, which
-            needs all regions in memory.
-        dropout: Dropout rate before and within the heads.
+            pretrained encoder. `attention`: weighted means with learnt weights beside it, for which
+            a pretrained encoder's regions are kept in memory.
+        dropout: Dropout rate before the heads and within them. Photographs are few; drawn images
+            need none.
+        images: Train on the first so many images of the training split only. The others are left
+            for a captioner that must not know their captions.
         epochs: Passes over the training images.
-        batch_size: Images per step; each is compared with the captions of all others.
+        batch_size: Images per step; each is compared with the captions of all others, so that more
+            of them teach more.
         captions: Captions per image in each step.
-        wrong_captions: Captions with one fact or word wrong per caption, as additional negatives.
+        wrong_captions: Negatives per caption in which one fact, or one word of a photograph's
+            caption, is wrong.
         learning_rate: Peak learning rate of AdamW, after a warm-up; it falls to zero along a half
             cosine.
         matrix_learning_rate: The same for Muon, which trains weight matrices. 0 leaves them to
@@ -38,10 +43,11 @@ class DualEncoderConfig:
     sentence_encoder: UserPath | None = None
     size: PositiveInt = 256
     hidden_size: PositiveInt = 512
-    pooling: Literal["mean", "attention"] = "attention"
-    dropout: Rate = 0.0
+    pooling: Literal["mean", "attention"] = "mean"
+    dropout: Rate = 0.3
+    images: PositiveInt | None = None
     epochs: PositiveInt = 30
-    batch_size: PositiveInt = 256
+    batch_size: PositiveInt = 500
     captions: PositiveInt = 2
     wrong_captions: NonNegativeInt = 1
     learning_rate: PositiveFloat = 1e-3

@@ -36,7 +36,8 @@ class EvaluationConfig:
         bootstrap_samples: Bootstrap samples of the images for confidence intervals. Above 1,000
             the ends of the intervals hardly move.
         dual_encoder: SavedModel that embeds images and texts in one space, as CLIP does, to
-            measure whether captions retrieve their images (see `models/dual_encoder.py`).
+            measure whether captions retrieve their images; `caption_gan.train_dual_encoder` writes
+            one (see `models/dual_encoders/saved_model.py`).
     """
 
     bootstrap_samples: PositiveInt = 1000

@@ -82,7 +82,7 @@ def read_pairs(
         images: The image tower.
         texts: The text tower.
         wrong: Wrong versions of each caption of each image.
-        examples: The images with their captions, in the order of the split.
+        examples: The first images of the split with their captions, or all.
         all_views: Whether mirror images are views, too, if there are any.
     """
     captions = list(chain.from_iterable(example.captions for example in examples))
@@ -101,7 +101,7 @@ def read_pairs(
     )
     of_captions, of_versions = features[: len(captions)], features[len(captions) :]
     return Pairs(
-        np.concatenate(list(_images(prepared, config, images, all_views))),
+        np.concatenate(list(_images(prepared, len(examples), config, images, all_views))),
         of_captions,
         np.cumsum([0, *(len(example.captions) for example in examples)]),
         of_versions.reshape(*versions.shape, *features.shape[1:]),
@@ -120,9 +120,9 @@ def _texts(tower: TextTower, texts: Sequence[str], title: str, cache: Path) -> n
 
 
 def _images(
-    prepared: PreparedSplit, config: Config, tower: ImageTower, all_views: bool
+    prepared: PreparedSplit, count: int, config: Config, tower: ImageTower, all_views: bool
 ) -> Iterator[np.ndarray]:
-    """Features of images, [., V, ...]."""
+    """Features of the first images, [., V, ...]."""
     cached_shape = tower.encoder.cached_shape
     size = config.encoder.image_size
 
@@ -142,8 +142,10 @@ def _images(
         result = tf.cast(result, tf.float16) if result.dtype.is_floating else result
         return tf.reshape(result, [-1, tf.shape(batch)[1], *result.shape[1:]])
 
-    records = parse_records(read_serialized(prepared), with_regions=cached_shape is not None)
+    records = parse_records(
+        read_serialized(prepared).take(count), with_regions=cached_shape is not None
+    )
     dataset = records.map(views, num_parallel_calls=tf.data.AUTOTUNE).batch(IMAGES_AT_A_TIME)
-    steps = -(-prepared.images // IMAGES_AT_A_TIME)
+    steps = -(-count // IMAGES_AT_A_TIME)
     for batch in tqdm(dataset, total=steps, desc=f"images of {prepared.split}", unit=" batches"):
         yield features(batch).numpy()

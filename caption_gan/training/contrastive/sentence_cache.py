@@ -36,11 +36,7 @@ class SentenceCache:
         self.path = folder / f"sentences-{digest.hexdigest()[:12]}.npz"
         self.row_of: dict[str, int] = {}
         self.vectors = np.zeros((0, encoder.hidden_size), np.float32)
-        if self.path.is_file():
-            with np.load(self.path) as content:
-                sentences = json.loads(content["sentences"].tobytes())
-                self.vectors = content["vectors"]
-            self.row_of = {sentence: row for row, sentence in enumerate(sentences)}
+        self._read()
 
     def vectors_of(self, sentences: Sequence[str], title: str) -> np.ndarray:
         """Vectors [M, D]; those that are missing are computed and kept.
@@ -61,12 +57,22 @@ class SentenceCache:
                 self._keep(some, np.concatenate(new))
         return self.vectors[[self.row_of[sentence] for sentence in sentences]]
 
+    def _read(self) -> None:
+        """Reads the file, if there is one."""
+        if self.path.is_file():
+            with np.load(self.path) as content:
+                sentences = json.loads(content["sentences"].tobytes())
+                self.vectors = content["vectors"]
+            self.row_of = {sentence: row for row, sentence in enumerate(sentences)}
+
     def _keep(self, sentences: Sequence[str], vectors: np.ndarray) -> None:
         """Adds sentences to the file."""
-        start = len(self.vectors)
-        self.row_of |= {sentence: start + row for row, sentence in enumerate(sentences)}
-        self.vectors = np.concatenate([self.vectors, vectors])
-        encoded = json.dumps(list(self.row_of)).encode()
+        self._read()  # Another program may have added some.
+        new = [row for row, sentence in enumerate(sentences) if sentence not in self.row_of]
+        for row, number in enumerate(new, start=len(self.vectors)):
+            self.row_of[sentences[number]] = row
+        self.vectors = np.concatenate([self.vectors, vectors[new]])
+        encoded = np.frombuffer(json.dumps(list(self.row_of)).encode(), np.uint8)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(self.path) as temporary:
-            np.savez(temporary, sentences=np.frombuffer(encoded, np.uint8), vectors=self.vectors)
+            np.savez(temporary, sentences=encoded, vectors=self.vectors)

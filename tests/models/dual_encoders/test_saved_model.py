@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from caption_gan.errors import CaptionGANError
-from caption_gan.models.dual_encoders.saved_model import DualEncoder
+from caption_gan.models.dual_encoders.saved_model import DESCRIPTION, INPUTS, DualEncoder
+from caption_gan.models.encoders.encoder import Encoder
 
 
 class Letters(tf.Module):
@@ -68,6 +69,96 @@ def test_embeddings_do_not_depend_on_the_batch_size(letters: Path) -> None:
     )
     of_model = encoder._model.signatures["texts"].variables
     assert [int(variable) for variable in of_model if variable.dtype == tf.int32] == [3]
+
+
+class Mean(tf.Module):
+    """Embeds pixels, regions and PNG files by their mean per channel, texts by their length."""
+
+    def __init__(self):
+        self.one = tf.Variable(1.0)
+
+    def mean(self, values: tf.Tensor) -> dict[str, tf.Tensor]:
+        axes = list(range(1, len(values.shape) - 1))
+        return {"embedding": self.one * tf.reduce_mean(tf.cast(values, tf.float32), axes)}
+
+    def files(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        pixels = tf.map_fn(
+            lambda file: tf.io.decode_png(file, 3), image_bytes, fn_output_signature=tf.uint8
+        )
+        return self.mean(tf.ensure_shape(pixels, [None, None, None, 3]))
+
+    def texts(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        length = self.one * tf.cast(tf.strings.length(text), tf.float32)
+        return {"embedding": tf.stack([length, length, length], axis=1)}
+
+
+def save_trained(path: Path, own_inputs: bool) -> DualEncoder:
+    """A model as training writes it, or one that only embeds files."""
+    module = Mean()
+    strings = tf.TensorSpec([None], tf.string)
+    specs = {"images": (module.files, strings), "texts": (module.texts, strings)}
+    if own_inputs:
+        specs["pixels"] = (module.mean, tf.TensorSpec([None, None, None, 3], tf.uint8))
+        specs["cached"] = (module.mean, tf.TensorSpec([None, 4, 3], tf.float32))
+    signatures = {
+        name: tf.function(function).get_concrete_function(
+            tf.TensorSpec(spec.shape, spec.dtype, name=INPUTS[name])
+        )
+        for name, (function, spec) in specs.items()
+    }
+    tf.saved_model.save(module, str(path), signatures)
+    if own_inputs:
+        (path / DESCRIPTION).write_text('{"scale": 20.0, "encoder": {"backbone": "A", "cut": 3}}')
+    return DualEncoder(path)
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), np.uint8)
+
+
+@pytest.mark.parametrize("own_inputs", [True, False])
+def test_pixels_of_a_batch_are_embedded_in_the_graph(tmp_path: Path, own_inputs: bool) -> None:
+    encoder = save_trained(tmp_path / "model", own_inputs)
+    embed = tf.function(lambda image: encoder.images({"image": image}))
+    mean = PIXELS.mean((1, 2))
+    expected = mean / np.linalg.norm(mean, axis=1, keepdims=True)
+    np.testing.assert_allclose(embed(tf.constant(PIXELS)), expected, rtol=1e-5)
+    assert encoder.scale == (20 if own_inputs else 100)
+    texts = tf.function(encoder.texts)(tf.constant(["a", "red line"]))
+    np.testing.assert_allclose(texts, np.full((2, 3), 3**-0.5), rtol=1e-6)
+
+
+def test_cached_regions_of_a_batch_are_embedded(tmp_path: Path) -> None:
+    encoder = save_trained(tmp_path / "model", True)
+    regions = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float16)
+    found = tf.function(encoder.images)({"regions": tf.constant(regions)})
+    mean = regions.astype(float).mean(1)
+    np.testing.assert_allclose(found, mean / np.linalg.norm(mean, axis=1, keepdims=True), rtol=1e-3)
+
+
+class Caching(Encoder):
+    """An encoder that caches what it is told."""
+
+    def __init__(self, **key):
+        super().__init__()
+        self.key = key
+
+    @property
+    def cache_key(self) -> dict[str, object]:
+        return dict(self.key)
+
+
+def test_regions_of_another_encoder_are_refused(tmp_path: Path) -> None:
+    encoder = save_trained(tmp_path / "model", True)
+    encoder.check_fits(Caching(backbone="A", cut=3))
+    encoder.check_fits(Caching())  # Its batches hold pixels.
+    with pytest.raises(CaptionGANError, match=r"encoder.cut 3, this run has 4; train one"):
+        encoder.check_fits(Caching(backbone="A", cut=4))
+    with pytest.raises(CaptionGANError, match=r"encoder.cut 3, this run has None"):
+        encoder.check_fits(Caching(backbone="A"))
+    of_files = save_trained(tmp_path / "files", False)
+    of_files.check_fits(Caching())
+    with pytest.raises(CaptionGANError, match="takes no cached regions"):
+        of_files.check_fits(Caching(backbone="A"))
 
 
 def test_a_missing_saved_model_is_refused(tmp_path: Path) -> None:

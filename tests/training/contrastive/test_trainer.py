@@ -89,9 +89,9 @@ def test_training_brings_pairs_together():
     step = tf.function(trainer.train_step)
     losses = [float(step(batch)["loss"]) for _ in range(60)]
     assert losses[-1] < 0.3 * losses[0]
-    nearest = np.argmax(trainer.texts(batch["texts"][:, 0]) @ tf.transpose(
-        trainer.images(batch["images"])
-    ), axis=1)
+    nearest = np.argmax(
+        trainer.texts(batch["texts"][:, 0]) @ tf.transpose(trainer.images(batch["images"])), axis=1
+    )
     np.testing.assert_array_equal(nearest, np.arange(8))
 
 
