@@ -17,6 +17,7 @@ import numpy as np
 
 from serving.batch_runner import Arrays, BatchKey, BatchRunner, Runnable, common_rows, concatenated
 from serving.errors import RequestError
+from serving.monitoring import Monitoring
 
 
 class _Task:
@@ -27,6 +28,7 @@ class _Task:
 
     def __init__(self, inputs: Arrays, deadline: float):
         self.inputs = inputs
+        self.queued = time.monotonic()
         self.deadline = deadline  # On the monotonic clock; infinity for none.
         self.holds_servable = False  # Its caller must wait until it is done.
         self.done = threading.Event()
@@ -48,9 +50,12 @@ class BatchScheduler:
 
     Args:
         parameters: BatchingParameters from `read_batching_parameters`.
+        monitoring: Counts batches and times the waits for them.
     """
 
-    def __init__(self, parameters: Any):
+    def __init__(self, parameters: Any, monitoring: Monitoring | None = None):
+        self._monitoring = monitoring or Monitoring()
+        self._pool_name = parameters.thread_pool_name.value
         self._max_task_rows = parameters.max_batch_size.value
         self._splits = parameters.enable_large_batch_splitting.value
         self._batch_rows = parameters.max_execution_batch_size.value
@@ -178,6 +183,7 @@ class BatchScheduler:
         if key is None:
             return False
         try:
+            self._record(tasks)
             results = self._run_tasks(key, tasks) if tasks else []
         except Exception as error:  # Any error is the callers': the model or the inputs raised it.
             if len(tasks) == 1:
@@ -188,6 +194,13 @@ class BatchScheduler:
         for task in tasks:
             task.done.set()
         return True
+
+    def _record(self, tasks: Sequence[_Task]) -> None:
+        now = time.monotonic()
+        for task in tasks:
+            self._monitoring.record_queuing(self._pool_name, now - task.queued)
+        if tasks:
+            self._monitoring.record_batch()
 
     def _take(self) -> tuple[BatchKey | None, list[_Task]]:
         """Waits for a batch; returns its key and those of its tasks whose callers still wait."""

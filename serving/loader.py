@@ -17,7 +17,7 @@ from serving.model_configs import ModelConfig
 from serving.servable import Servable
 from serving.version_policy import aspired_versions
 from serving.version_states import ModelVersionStatus, VersionStates
-from serving.warm_up import load_and_warm_up
+from serving.warm_up import RecordWarmUp, ignore_warm_up, load_and_warm_up
 
 logger = logging.getLogger("serving")
 
@@ -30,6 +30,8 @@ class LoadOptions:
         session_config: Options of the models' sessions.
         tags: Tags of the graphs to load.
         warm_ups: Number of times that each warm-up request runs.
+        record_warm_up: Called with the path of a version, the name of the status code and the
+            seconds of its warm-up.
         max_retries: Retries of a failed load: the version may be incomplete yet.
         retry_seconds: Interval of retries.
         threads: Number of versions that are loaded at a time.
@@ -39,6 +41,7 @@ class LoadOptions:
     session_config: tf.compat.v1.ConfigProto | None = None
     tags: tuple[str, ...] = (tf.saved_model.SERVING,)
     warm_ups: int = 1
+    record_warm_up: RecordWarmUp = ignore_warm_up
     max_retries: int = 5
     retry_seconds: float = 60.0
     threads: int = 1
@@ -165,7 +168,13 @@ class Loader:
         self._states.record(name, version, ModelVersionStatus.LOADING)
         try:
             servable = load_and_warm_up(
-                name, version, path, options.session_config, options.tags, options.warm_ups
+                name,
+                version,
+                path,
+                options.session_config,
+                options.tags,
+                options.warm_ups,
+                options.record_warm_up,
             )
         except RequestError as error:
             attempts = model.failures[path].attempts + 1 if path in model.failures else 1

@@ -146,6 +146,10 @@ class ModelManager:
             if last:  # Unloads in another thread: this one has a response to send.
                 threading.Thread(target=self._unload, args=[loaded.servable], daemon=False).start()
 
+    def is_known(self, name: str) -> bool:
+        """Returns whether the configuration has a model of this name."""
+        return name in self._models
+
     def status(self, model_spec: model_pb2.ModelSpec) -> list[ModelVersionStatus]:
         """Returns the states of one version, or of all versions of a model, newest first.
 

@@ -5,7 +5,7 @@
 
 import threading
 from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import accumulate
@@ -17,21 +17,31 @@ _REQUESTS = ":tensorflow:serving:request_count", ("model_name", "status")
 _IN_FLIGHT = ":caption_gan:serving:requests_in_flight", ("model_name",)
 _REQUEST_LATENCY = ":tensorflow:serving:request_latency", ("model_name", "API", "entrypoint")
 _RUNTIME_LATENCY = ":tensorflow:serving:runtime_latency", ("model_name", "API", "runtime")
+_EXAMPLES = ":tensorflow:serving:request_example_count_total", ("model",)
+_EXAMPLE_COUNTS = ":tensorflow:serving:request_example_counts", ("model",)
+_BATCHES = ":tensorflow:serving:batching_session:wrapped_run_count", ()
+_QUEUING_LATENCY = ":tensorflow:serving:batching_session:queuing_latency", ("thread_pool_name",)
+_WARM_UP_LATENCY = ":tensorflow:serving:model_warmup_latency", ("model_path", "status")
 
-# Upper bounds of the buckets in microseconds: 10 microseconds to 25 minutes.
-_BOUNDS = tuple(10 * 1.8**power for power in range(33))
+# Upper bounds of the buckets, as in TensorFlow Serving. Times are in microseconds.
+_LATENCIES = tuple(10 * 1.8**power for power in range(33))  # To 25 minutes.
+_QUEUING_LATENCIES = tuple(100 * 1.2**power for power in range(52))  # To a second.
+_COUNTS = tuple(2.0**power for power in range(15))
 # Clients can add models with HandleReloadConfigRequest, so their names need a limit.
 _MAX_MODELS = 1000
 
 
-class _Histogram:
-    def __init__(self) -> None:
-        self.counts = [0] * (len(_BOUNDS) + 1)
-        self.sum = 0.0
+class _Histograms(dict[_Labels, list[float]]):
+    """Counts by bucket, then the sum, by values of labels."""
 
-    def add(self, value: float) -> None:
-        self.counts[bisect_left(_BOUNDS, value)] += 1
-        self.sum += value
+    def __init__(self, bounds: tuple[float, ...]):
+        super().__init__()
+        self.bounds = bounds
+
+    def add(self, labels: _Labels, value: float) -> None:
+        histogram = self.setdefault(labels, [0] * (len(self.bounds) + 2))
+        histogram[bisect_left(self.bounds, value)] += 1
+        histogram[-1] += value
 
 
 class Monitoring:
@@ -46,8 +56,13 @@ class Monitoring:
         self._models: set[str] = set()
         self._requests: Counter[_Labels] = Counter()
         self._in_flight: Counter[_Labels] = Counter()
-        self._request_latencies: dict[_Labels, _Histogram] = defaultdict(_Histogram)
-        self._runtime_latencies: dict[_Labels, _Histogram] = defaultdict(_Histogram)
+        self._request_latencies = _Histograms(_LATENCIES)
+        self._runtime_latencies = _Histograms(_LATENCIES)
+        self._examples: Counter[_Labels] = Counter()
+        self._example_counts = _Histograms(_COUNTS)
+        self._batches: Counter[_Labels] = Counter()
+        self._queuing_latencies = _Histograms(_QUEUING_LATENCIES)
+        self._warm_up_latencies = _Histograms(_LATENCIES)
 
     def record_request(
         self, model: str, method: str, entrypoint: str, status_name: str, seconds: float
@@ -56,7 +71,7 @@ class Monitoring:
 
         Args:
             model: Name of the model; empty if the request names an unknown one.
-            method: `Predict`, for example.
+            method: `Predict`, for example; empty for requests that are not timed.
             entrypoint: `GRPC` or `REST`.
             status_name: Status code of gRPC, such as `OK` or `NOT_FOUND`.
             seconds: Time from the request's arrival to its response.
@@ -66,13 +81,36 @@ class Monitoring:
         with self._lock:
             model = self._limited_name(model)
             self._requests[model, status_name] += 1
-            if status_name == "OK":
-                self._request_latencies[model, api, entrypoint].add(seconds * 1e6)
+            if status_name == "OK" and method:
+                self._request_latencies.add((model, api, entrypoint), seconds * 1e6)
 
     def record_runtime(self, model: str, method: str, seconds: float) -> None:
         """Adds the time of a computation, including the wait for its batch."""
         with self._lock:
-            self._runtime_latencies[self._limited_name(model), method, "TF1"].add(seconds * 1e6)
+            labels = self._limited_name(model), method, "TF1"
+            self._runtime_latencies.add(labels, seconds * 1e6)
+
+    def record_examples(self, model: str, count: int) -> None:
+        """Adds the tf.train.Examples of a request that succeeded."""
+        with self._lock:
+            labels = (self._limited_name(model),)
+            self._examples[labels] += count
+            self._example_counts.add(labels, count)
+
+    def record_batch(self) -> None:
+        """Counts a run of a batch."""
+        with self._lock:
+            self._batches[()] += 1
+
+    def record_queuing(self, thread_pool_name: str, seconds: float) -> None:
+        """Adds the time that a call waited for its batch."""
+        with self._lock:
+            self._queuing_latencies.add((thread_pool_name,), seconds * 1e6)
+
+    def record_warm_up(self, path: str, status_name: str, seconds: float) -> None:
+        """Adds the time of a version's warm-up requests."""
+        with self._lock:
+            self._warm_up_latencies.add((path, status_name), seconds * 1e6)
 
     @contextmanager
     def in_flight(self, model: str) -> Iterator[None]:
@@ -94,6 +132,11 @@ class Monitoring:
                 *_values(*_IN_FLIGHT, "gauge", self._in_flight),
                 *_histograms(*_REQUEST_LATENCY, self._request_latencies),
                 *_histograms(*_RUNTIME_LATENCY, self._runtime_latencies),
+                *_values(*_EXAMPLES, "counter", self._examples),
+                *_histograms(*_EXAMPLE_COUNTS, self._example_counts),
+                *_values(*_BATCHES, "counter", self._batches),
+                *_histograms(*_QUEUING_LATENCY, self._queuing_latencies),
+                *_histograms(*_WARM_UP_LATENCY, self._warm_up_latencies),
             ]
         return "".join(lines)
 
@@ -112,18 +155,16 @@ def _values(
         yield f"{name}{{{_label_text(labels, key)}}} {value}\n"
 
 
-def _histograms(
-    name: str, labels: _Labels, histograms: Mapping[_Labels, _Histogram]
-) -> Iterator[str]:
+def _histograms(name: str, labels: _Labels, histograms: _Histograms) -> Iterator[str]:
     yield f"# TYPE {name} histogram\n"
     # Written with six digits, as by TensorFlow Serving: dashboards query these strings.
-    bounds = [*(f"{bound:g}" for bound in _BOUNDS), "+Inf"]
-    for key, histogram in sorted(histograms.items()):
+    bounds = [*(f"{bound:g}" for bound in histograms.bounds), "+Inf"]
+    for key, (*buckets, total) in sorted(histograms.items()):
         label_text = _label_text(labels, key)
-        counts = list(accumulate(histogram.counts))
+        counts = list(accumulate(buckets))
         for bound, count in zip(bounds, counts, strict=True):
             yield f'{name}_bucket{{{label_text},le="{bound}"}} {count}\n'
-        yield f"{name}_sum{{{label_text}}} {histogram.sum}\n"
+        yield f"{name}_sum{{{label_text}}} {total}\n"
         yield f"{name}_count{{{label_text}}} {counts[-1]}\n"
 
 

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import numpy as np
@@ -56,7 +56,8 @@ class PredictionService:
         manager: Manager of the models.
         scheduler: Batches the inputs of concurrent calls; None for no batching.
         monitoring: Counts and times each inference.
-        entrypoint: API that the requests come from, for the metrics.
+        counts_requests: Whether to count and time requests. The REST API does so itself, because
+            its requests may fail before.
     """
 
     def __init__(
@@ -64,12 +65,12 @@ class PredictionService:
         manager: ModelManager,
         scheduler: BatchScheduler | None,
         monitoring: Monitoring,
-        entrypoint: Literal["GRPC", "REST"],
+        counts_requests: bool = True,
     ):
         self._manager = manager
         self._scheduler = scheduler
         self._monitoring = monitoring
-        self._entrypoint = entrypoint
+        self._counts_requests = counts_requests
 
     def predict(
         self, request: predict_pb2.PredictRequest, timeout: float | None = None
@@ -100,6 +101,10 @@ class PredictionService:
         check_metadata_fields(request.metadata_field)
         with self._manager.lease(spec) as servable:
             return model_metadata(servable)
+
+    def is_known(self, model: str) -> bool:
+        """Returns whether there is a model of this name."""
+        return self._manager.is_known(model)
 
     @_only_request_errors()
     def signature(self, model_spec: model_pb2.ModelSpec, name: str) -> meta_graph_pb2.SignatureDef:
@@ -145,13 +150,17 @@ class PredictionService:
             with _only_request_errors(), self._manager.lease(_required(model_spec)) as servable:
                 model = servable.name
                 with self._monitoring.in_flight(model):
-                    return infer(servable, request, self._runner(servable, method, deadline))
+                    response = infer(servable, request, self._runner(servable, method, deadline))
+                if examples := _example_count(request):
+                    self._monitoring.record_examples(model, examples)
+                return response
         except RequestError as error:
             status = error.code
             raise
         finally:
-            seconds = time.monotonic() - start
-            self._monitoring.record_request(model, method, self._entrypoint, status.name, seconds)
+            if self._counts_requests:
+                seconds = time.monotonic() - start
+                self._monitoring.record_request(model, method, "GRPC", status.name, seconds)
 
     def _runner(self, servable: Servable, method: str, deadline: float | None) -> Run:
         def run(
@@ -169,6 +178,14 @@ class PredictionService:
             return computed
 
         return run
+
+
+def _example_count(request: Any) -> int:
+    """Returns the number of examples in a request; 0 for Predict, which has none."""
+    if isinstance(request, predict_pb2.PredictRequest):
+        return 0
+    kind = request.input.WhichOneof("kind")
+    return len(getattr(request.input, kind).examples) if kind else 0
 
 
 def _model_spec(request: Any) -> model_pb2.ModelSpec | None:

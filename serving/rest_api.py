@@ -126,28 +126,47 @@ class _RestApp:
     cors_headers: Mapping[str, str]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start = time.monotonic()
+        code = grpc.StatusCode.OK
         try:
             response = await self._answer(Request(scope, receive))
         except ClientDisconnect:
+            self._count(scope, grpc.StatusCode.CANCELLED, start)
             return
         except RequestError as error:
-            response = _error(error.code, error.message)
+            code, message = error.code, error.message
         except asyncio.CancelledError:  # The grace period of a stopping server has ended.
-            response = _error(grpc.StatusCode.UNAVAILABLE, "The server is stopping")
+            code, message = grpc.StatusCode.UNAVAILABLE, "The server is stopping"
         except Exception:
             _log.exception("Internal error while answering a request")
-            response = _error(grpc.StatusCode.INTERNAL, "Internal error")
+            code, message = grpc.StatusCode.INTERNAL, "Internal error"
+        if code is not grpc.StatusCode.OK:
+            response = _error(code, message)
         response.headers.update(self.cors_headers)
         await response(scope, receive, send)
+        self._count(scope, code, start)
+
+    def _count(self, scope: Scope, code: grpc.StatusCode, start: float) -> None:
+        """Counts a request for a model in the metrics, whether it succeeded or not."""
+        target = _target(scope)
+        match = _INFERENCE.fullmatch(target) if scope["method"] == "POST" else None
+        model = match or _MODEL.fullmatch(target)
+        if model and model["name"]:
+            name = unquote(model["name"])
+            self.monitoring.record_request(
+                name if self.api.is_known(name) else "",  # Invented names would fill the memory.
+                match["method"] if match else "",
+                "REST",
+                code.name,
+                time.monotonic() - start,
+            )
 
     async def _answer(self, request: Request) -> Response:
-        path = _ORIGIN.sub("", request.scope["raw_path"].decode("latin-1")) or "/"
+        path = _path(request.scope)
         if request.method == "GET" and path == self.metrics_path:
             text = await run_in_threadpool(self.monitoring.prometheus_text)
             return Response(text, media_type="text/plain; version=0.0.4")
-        # TensorFlow Serving takes a query string as part of the path, and then knows no such path.
-        query = request.scope["query_string"].decode("latin-1")
-        target = f"{path}?{query}" if query else path
+        target = _target(request.scope)
         if request.method == "POST" and (match := _INFERENCE.fullmatch(target)):
             inferences: dict[str, _Inference] = {
                 "predict": self._predict,
@@ -216,6 +235,16 @@ class _RestApp:
             model_spec=model_spec, metadata_field=["signature_def"]
         )
         return write_metadata(self.api.get_model_metadata(request, None))
+
+
+def _path(scope: Scope) -> str:
+    return _ORIGIN.sub("", scope["raw_path"].decode("latin-1")) or "/"
+
+
+def _target(scope: Scope) -> str:
+    """The path with the query string, which TensorFlow Serving takes as part of the path."""
+    query = scope["query_string"].decode("latin-1")
+    return f"{_path(scope)}?{query}" if query else _path(scope)
 
 
 def _model_spec(match: re.Match[str]) -> model_pb2.ModelSpec:

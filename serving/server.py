@@ -69,12 +69,13 @@ class ModelServer:
         manager = ModelManager(
             model_server_config(options),
             options.file_system_poll_wait_seconds,
-            load_options(options),
+            load_options(options, monitoring),
             allow_unavailable_labels=options.allow_version_labels_for_unavailable_models,
         )
         scheduler = None
         if options.enable_batching:
-            scheduler = BatchScheduler(read_batching_parameters(options.batching_parameters_file))
+            parameters = read_batching_parameters(options.batching_parameters_file)
+            scheduler = BatchScheduler(parameters, monitoring)
         self._stopping = threading.Event()
         # Both APIs stop first and at the same time, then the scheduler and the models they use.
         self._stop_apis: list[Callable[[], None]] = []
@@ -87,7 +88,7 @@ class ModelServer:
             manager.start()
             if options.port or options.grpc_socket_path:
                 grpc_server = start_grpc(
-                    PredictionService(manager, scheduler, monitoring, "GRPC"),
+                    PredictionService(manager, scheduler, monitoring),
                     port=options.port or None,
                     socket_path=options.grpc_socket_path,
                     credentials=credentials,
@@ -101,7 +102,7 @@ class ModelServer:
                 logger.info("Running gRPC ModelServer at %s", " and ".join(map(str, addresses)))
             if options.rest_api_port:
                 app = rest_app(
-                    PredictionService(manager, scheduler, monitoring, "REST"),
+                    PredictionService(manager, scheduler, monitoring, counts_requests=False),
                     options.rest_api_timeout_in_ms / 1000 or None,
                     metrics_path,
                     monitoring,
@@ -156,10 +157,11 @@ def model_server_config(options: argparse.Namespace) -> ModelServerConfig:
     return config
 
 
-def load_options(options: argparse.Namespace) -> LoadOptions:
+def load_options(options: argparse.Namespace, monitoring: Monitoring) -> LoadOptions:
     """Returns how versions are loaded."""
     return LoadOptions(
         session_config=session_config(options),
+        record_warm_up=monitoring.record_warm_up,
         tags=options.saved_model_tags,
         warm_ups=max(options.num_request_iterations_for_warmup, 1)
         if options.enable_model_warmup

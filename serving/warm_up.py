@@ -4,8 +4,10 @@ The first call of a graph is slow, so clients should not make it. A version that
 requests does not replace the one that serves.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
 import tensorflow as tf
@@ -18,6 +20,14 @@ from serving.servable import Servable
 
 WARM_UP_FILE = "assets.extra/tf_serving_warmup_requests"  # TFRecord of PredictionLog.
 MAX_REQUESTS = 1000
+
+# Takes the path of a version, the name of the status code and the seconds of its warm-up.
+RecordWarmUp: TypeAlias = Callable[[str, str, float], object]
+
+
+def ignore_warm_up(path: str, status_name: str, seconds: float) -> None:
+    """Does not record a warm-up."""
+
 
 _METHODS = {
     "predict_log": predict,
@@ -34,6 +44,7 @@ def load_and_warm_up(
     session_config: tf.compat.v1.ConfigProto | None = None,
     tags: Sequence[str] = (tf.saved_model.SERVING,),
     warm_ups: int = 1,
+    record: RecordWarmUp = ignore_warm_up,
 ) -> Servable:
     """Loads a version and runs the warm-up requests in its folder, if there are any.
 
@@ -44,6 +55,7 @@ def load_and_warm_up(
         session_config: Options of the session.
         tags: Tags of the graph to load.
         warm_ups: Number of times that each request is run.
+        record: Called once if there are requests.
 
     Raises:
         RequestError: The version cannot be loaded; a request fails, cannot be read or is a
@@ -53,7 +65,14 @@ def load_and_warm_up(
     requests = path / WARM_UP_FILE
     try:
         if warm_ups and requests.is_file():
-            _run_all(servable, requests, warm_ups)
+            start, status = time.monotonic(), grpc.StatusCode.OK
+            try:
+                _run_all(servable, requests, warm_ups)
+            except RequestError as error:
+                status = error.code
+                raise
+            finally:
+                record(str(path), status.name, time.monotonic() - start)
     except BaseException:
         servable.close()
         raise

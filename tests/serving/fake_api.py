@@ -41,6 +41,9 @@ class FakeApi:
         if self.fails:
             raise self.fails
 
+    def is_known(self, model):
+        return model == "m"
+
     def signature(self, model_spec, name):
         assert name == model_spec.signature_name
         if name not in SIGNATURES:
@@ -86,5 +89,8 @@ class FakeApi:
 
 
 class FakeMonitoring:
+    def record_request(self, *arguments):
+        """Tests with models look at the counts."""
+
     def prometheus_text(self) -> str:
         return "# TYPE :tensorflow:serving:request_count counter\n"

@@ -8,6 +8,7 @@ import pytest
 
 from serving.errors import ServingError
 from serving.flags import WITHOUT_EFFECT, parse_flags, versions
+from serving.monitoring import Monitoring
 from serving.server import load_options
 
 # Each flag of tensorflow_model_server 2.20 with a value.
@@ -41,7 +42,7 @@ def test_values_are_typed():
     )
     assert str(options.model_config_file) == "/etc/models.config"
     options.tensorflow_session_config_file = None
-    loading = load_options(options)
+    loading = load_options(options, Monitoring())
     assert loading.tags == ("serve", "gpu")
     assert (loading.warm_ups, loading.max_retries, loading.retry_seconds) == (0, 0, 0)
     assert (loading.threads, loading.unload_threads) == (2, 2)
@@ -52,7 +53,7 @@ def test_session_options(tmp_path):
     config.write_text("intra_op_parallelism_threads: 5 allow_soft_placement: true")
 
     def session(*flags: str):
-        return load_options(parse_flags([BASE, *flags])).session_config
+        return load_options(parse_flags([BASE, *flags]), Monitoring()).session_config
 
     alone = session("--tensorflow_session_parallelism=3")
     assert (alone.intra_op_parallelism_threads, alone.inter_op_parallelism_threads) == (3, 3)
@@ -66,9 +67,9 @@ def test_session_options(tmp_path):
 
 
 def test_warm_ups():
-    assert load_options(parse_flags([BASE])).warm_ups == 1
+    assert load_options(parse_flags([BASE]), Monitoring()).warm_ups == 1
     repeated = parse_flags([BASE, "--num_request_iterations_for_warmup=4"])
-    assert load_options(repeated).warm_ups == 4
+    assert load_options(repeated, Monitoring()).warm_ups == 4
 
 
 def test_unknown_flags_do_not_stop_the_server(capsys, caplog):

@@ -52,7 +52,7 @@ def config(tmp_path_factory):
 def api(config):
     manager = ModelManager(config)
     manager.start()
-    yield PredictionService(manager, None, Monitoring(), "GRPC")
+    yield PredictionService(manager, None, Monitoring())
     manager.stop()
 
 

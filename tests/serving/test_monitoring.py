@@ -15,6 +15,11 @@ REQUESTS = ":tensorflow:serving:request_count"
 REQUEST_LATENCY = ":tensorflow:serving:request_latency"
 RUNTIME_LATENCY = ":tensorflow:serving:runtime_latency"
 IN_FLIGHT = ":caption_gan:serving:requests_in_flight"
+EXAMPLES = ":tensorflow:serving:request_example_count_total"
+EXAMPLE_COUNTS = ":tensorflow:serving:request_example_counts"
+BATCHES = ":tensorflow:serving:batching_session:wrapped_run_count"
+QUEUING_LATENCY = ":tensorflow:serving:batching_session:queuing_latency"
+WARM_UP_LATENCY = ":tensorflow:serving:model_warmup_latency"
 ESCAPES = {r"\\": "\\", r"\"": '"', r"\n": "\n"}
 
 SAMPLE = re.compile(r"(?P<name>[a-zA-Z_:][\w:]*)\{(?P<labels>.*)\} (?P<value>[^ ]+)\Z", re.ASCII)
@@ -59,6 +64,11 @@ def test_names_and_types_of_metrics():
         IN_FLIGHT: "gauge",
         REQUEST_LATENCY: "histogram",
         RUNTIME_LATENCY: "histogram",
+        EXAMPLES: "counter",
+        EXAMPLE_COUNTS: "histogram",
+        BATCHES: "counter",
+        QUEUING_LATENCY: "histogram",
+        WARM_UP_LATENCY: "histogram",
     }
     assert not nothing
 
@@ -92,6 +102,33 @@ def test_requests_are_counted_and_successes_timed():
     buckets = [value for key, value in found.items() if key[0] == f"{REQUEST_LATENCY}_bucket"]
     # Bounds are 10, 18, 32.4, 58.3 and so on; the twentieth is 708,235, the next 1,274,823.
     assert buckets == [0, *[1] * 19, *[2] * 14, 0, 0, 0, *[1] * 31]
+
+
+def test_requests_without_a_method_are_counted_but_not_timed():
+    monitoring = Monitoring()
+    monitoring.record_request("m", "", "REST", "OK", 1.0)
+    assert values(monitoring) == {(REQUESTS, ("model_name", "m"), ("status", "OK")): 1}
+
+
+def test_examples_batches_and_warm_ups():
+    monitoring = Monitoring()
+    for count in (1, 3, 20_000):
+        monitoring.record_examples("m", count)
+    monitoring.record_batch()
+    monitoring.record_queuing("pool", 1.0)
+    monitoring.record_warm_up("/m/1", "OK", 15e-6)
+    found = values(monitoring)
+    assert (
+        found[EXAMPLES, ("model", "m")] == found[f"{EXAMPLE_COUNTS}_sum", ("model", "m")] == 20_004
+    )
+    buckets = [value for key, value in found.items() if key[0] == f"{EXAMPLE_COUNTS}_bucket"]
+    assert buckets == [1, 1, *[2] * 13, 3]  # Bounds are 1, 2, 4 and so on to 16,384.
+    assert found[(BATCHES,)] == 1
+    pool = ("thread_pool_name", "pool")
+    assert found[f"{QUEUING_LATENCY}_bucket", pool, ("le", "100")] == 0
+    assert found[f"{QUEUING_LATENCY}_bucket", pool, ("le", "1.09205e+06")] == 1
+    warm_up = ("model_path", "/m/1"), ("status", "OK")
+    assert found[f"{WARM_UP_LATENCY}_bucket", *warm_up, ("le", "18")] == 1
 
 
 def test_bucket_bounds_have_six_digits():

@@ -51,13 +51,13 @@ class FakeManager:
         state = get_model_status_pb2.ModelVersionStatus.AVAILABLE
         return [get_model_status_pb2.ModelVersionStatus(version=3, state=state)]
 
-    def reload(self, config):
+    def reload(self, config, timeout):
         self.config = config
 
 
 class FakeMonitoring:
     def __init__(self):
-        self.requests, self.runtimes = [], []
+        self.requests, self.runtimes, self.examples = [], [], []
         self.models_in_flight = []
 
     def record_request(self, model, method, entrypoint, status, seconds):
@@ -69,6 +69,9 @@ class FakeMonitoring:
         assert seconds > 0
         assert model in self.models_in_flight
         self.runtimes.append((model, method))
+
+    def record_examples(self, model, count):
+        self.examples.append((model, count))
 
     @contextmanager
     def in_flight(self, model):
@@ -106,7 +109,7 @@ def monitoring():
 
 @pytest.fixture
 def service(manager, monitoring):
-    return PredictionService(manager, None, monitoring, "GRPC")
+    return PredictionService(manager, None, monitoring)
 
 
 def request_of(model="adder", signature="", **inputs):
@@ -136,6 +139,7 @@ def test_an_inference_is_counted_and_timed(service, monitoring):
         ("tf1", "Regress", "INVALID_ARGUMENT"),
     ]  # fmt: skip
     assert monitoring.runtimes == [("adder", "Predict")] * 2
+    assert not monitoring.examples
 
 
 def test_classify_regress_and_multi_inference(service, monitoring):
@@ -154,6 +158,7 @@ def test_classify_regress_and_multi_inference(service, monitoring):
         inference_pb2.MultiInferenceRequest(tasks=[task], input=examples)
     )
     assert both.results[0].classification_result == result
+    assert monitoring.examples == [("tf1", 1)] * 3
     assert [method for _, method, _ in monitoring.requests] == [
         "Classify",
         "Regress",
@@ -169,7 +174,7 @@ def test_the_batch_scheduler_runs_calls(manager, monitoring, servables):
             calls.append((servable.name, signature, timeout))
             return servable.run(signature, inputs, outputs, timeout)
 
-    service = PredictionService(manager, FakeScheduler(), monitoring, "GRPC")
+    service = PredictionService(manager, FakeScheduler(), monitoring)
     assert list(service.predict(request_of(), 5).outputs["y"].float_val) == [4]
     service.predict(request_of())
     (first, second) = calls
@@ -213,7 +218,7 @@ def test_a_deadline_cancels_the_computation(service, monitoring):
 
 
 def test_nothing_is_computed_after_the_deadline(manager, monitoring):
-    service = PredictionService(manager, None, monitoring, "GRPC")
+    service = PredictionService(manager, None, monitoring)
     exceeded = grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"
     assert error_of(service.predict, request_of("slow", seconds=[60.0]), 0.0) == exceeded
     manager.delay = 0.2  # Another request may delay this one.
@@ -226,7 +231,7 @@ def test_an_unexpected_error_is_one_line_and_is_logged(manager, monitoring, capl
         def run(self, *arguments):
             raise KeyError("first\n  second")
 
-    service = PredictionService(manager, Broken(), monitoring, "GRPC")
+    service = PredictionService(manager, Broken(), monitoring)
     code, message = error_of(service.predict, request_of())
     assert code is grpc.StatusCode.INTERNAL
     assert message == r"KeyError: 'first\n second'"

@@ -35,9 +35,9 @@ def client(tmp_path_factory):
         *(model_config(folder / name, name=name) for name in ("echo", "tf1", "slow")),
     ]
     monitoring = Monitoring()
-    with serving(*configs) as manager:
-        api = PredictionService(manager, None, monitoring, "REST")
-        yield TestClient(rest_app(api, 0.5, None, monitoring))
+    with serving(*configs, allow_unavailable_labels=True) as manager:
+        api = PredictionService(manager, None, monitoring, counts_requests=False)
+        yield TestClient(rest_app(api, 0.5, "/metrics", monitoring))
 
 
 def ask(client: TestClient, path: str, **document) -> tuple[int, object]:
@@ -142,3 +142,34 @@ def test_the_timeout_cancels_the_computation(client):
     assert (status, type(text)) == (504, str)
     assert time.monotonic() - start < 5
     assert ask(client, "slow:predict", instances=[0.0]) == (200, [1])
+
+
+def requests_of(client: TestClient, model: str) -> dict[str, int]:
+    """The counts of a model's requests by status, and how many were timed."""
+    counts: dict[str, int] = {}
+    for line in client.get("/metrics").text.splitlines():
+        name, _, value = line.rpartition(" ")
+        if f'{{model_name="{model}",' in line and name.startswith(":tensorflow:serving:request"):
+            if name.startswith(":tensorflow:serving:request_count"):
+                counts[name.split('"')[3]] = int(value)
+            elif name.startswith(":tensorflow:serving:request_latency_count"):
+                counts["timed"] = counts.get("timed", 0) + int(value)
+    return counts
+
+
+def test_every_request_counts_whether_it_fails_or_not(client):
+    before, unknown = requests_of(client, "adder"), requests_of(client, "")
+
+    def changes() -> dict[str, int]:
+        now = requests_of(client, "adder")
+        return {key: now[key] - before.get(key, 0) for key in now if now[key] != before.get(key)}
+
+    ask(client, "adder:predict", instances=[1])
+    client.post("/v1/models/adder:predict", content="{")
+    ask(client, "adder:predict", instances=["a"])
+    ask(client, "adder/versions/9:predict", instances=[1])
+    client.get("/v1/models/adder")
+    assert changes() == {"OK": 2, "INVALID_ARGUMENT": 2, "NOT_FOUND": 1, "timed": 1}
+    ask(client, "invented:predict", instances=[1])
+    assert requests_of(client, "")["NOT_FOUND"] == unknown.get("NOT_FOUND", 0) + 1
+    assert not requests_of(client, "invented")
