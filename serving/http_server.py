@@ -1,5 +1,6 @@
 """Serves an ASGI application over HTTP."""
 
+import asyncio
 import socket
 import threading
 
@@ -7,6 +8,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from serving.errors import ServingError
+from serving.http_connection import HttpConnection, ResourceWarnings
 
 BACKLOG = 2048  # Connections waiting to be accepted.
 # Longer than load balancers keep idle connections, so none of them sends on a closing connection.
@@ -35,6 +37,12 @@ class HttpServer:
         self._thread.join()
 
 
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(ResourceWarnings())
+        await super().startup(sockets)
+
+
 def serve_rest(app: ASGIApp, host: str, port: int) -> HttpServer:
     """Starts a server and returns it.
 
@@ -61,7 +69,7 @@ def serve_rest(app: ASGIApp, host: str, port: int) -> HttpServer:
         ) from error
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=HttpConnection,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -71,4 +79,4 @@ def serve_rest(app: ASGIApp, host: str, port: int) -> HttpServer:
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
-    return HttpServer(uvicorn.Server(config), listener)
+    return HttpServer(_Server(config), listener)

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import re
 import time
-import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from serving.errors import RequestError, invalid
 from serving.json_values import parse
 from serving.monitoring import Monitoring
 from serving.prediction_service import PredictionService
+from serving.rest_bodies import BodyBudget, BodyShare
 from serving.rest_requests import fill_examples, fill_inputs, signature_name
 from serving.rest_responses import (
     write_classifications,
@@ -42,7 +42,6 @@ from serving.rest_responses import (
 
 # Requests processed at a time. More than a batch holds, because each waits for its batch to fill.
 REST_THREADS = 64
-MAX_UNCOMPRESSED_BYTES = 1 << 28  # A small compressed body can expand to any size.
 
 _VERSION = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _INFERENCE = re.compile(
@@ -112,6 +111,7 @@ def rest_app(
         monitoring,
         ThreadPoolExecutor(threads, "rest"),
         CORS_HEADERS if with_cors else {},
+        BodyBudget(),
     )
 
 
@@ -124,6 +124,7 @@ class _RestApp:
     # Separate from the threads for other requests, so a busy server still reports its status.
     threads: ThreadPoolExecutor
     cors_headers: Mapping[str, str]
+    budget: BodyBudget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start = time.monotonic()
@@ -189,13 +190,23 @@ class _RestApp:
     async def _run(
         self, infer: _Inference, model_spec: model_pb2.ModelSpec, request: Request
     ) -> bytes:
-        body = await request.body()
+        with self.budget.share() as share:
+            return await self._run_body(infer, model_spec, request, share)
+
+    async def _run_body(
+        self,
+        infer: _Inference,
+        model_spec: model_pb2.ModelSpec,
+        request: Request,
+        share: BodyShare,
+    ) -> bytes:
+        body = await share.read(request)
         compressed = "gzip" in request.headers.get("content-encoding", "")
         seconds = self.timeout_seconds
         deadline = None if seconds is None else time.monotonic() + seconds
 
         def run() -> bytes:
-            document = parse(_uncompress(body) if compressed else body)
+            document = parse(share.uncompress(body) if compressed else body)
             model_spec.signature_name = signature_name(document)
             return infer(model_spec, document, deadline)
 
@@ -259,19 +270,6 @@ def _model_spec(match: re.Match[str]) -> model_pb2.ModelSpec:
     elif match["label"]:
         spec.version_label = unquote(match["label"])
     return spec
-
-
-def _uncompress(body: bytes) -> bytes:
-    stream = zlib.decompressobj(wbits=31)  # Only gzip.
-    try:
-        text = stream.decompress(body, MAX_UNCOMPRESSED_BYTES)
-    except zlib.error as error:
-        raise invalid(f"The body is not valid gzip: {error}") from None
-    if stream.unconsumed_tail:
-        raise invalid(f"The uncompressed body has more than {MAX_UNCOMPRESSED_BYTES} bytes")
-    if not stream.eof or stream.unused_data:
-        raise invalid("The body is not valid gzip: it is truncated, or data follow its end")
-    return text
 
 
 def _remaining(deadline: float | None) -> float | None:

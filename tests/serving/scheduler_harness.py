@@ -10,6 +10,7 @@ import numpy as np
 from serving.batch_scheduler import BatchScheduler
 from serving.config_files import read_batching_parameters
 from serving.errors import RequestError
+from serving.monitoring import Monitoring
 from tests.serving.manager_helpers import wait_until
 
 LONG = 30  # Seconds; longer than any test waits.
@@ -77,7 +78,8 @@ class Harness:
             getattr(parameters, name).value = value
         parameters.allowed_batch_sizes.extend(allowed)
         parameters.pad_variable_length_inputs = pad
-        self.scheduler = BatchScheduler(parameters)
+        self.monitoring = Monitoring()
+        self.scheduler = BatchScheduler(parameters, self.monitoring)
         self.model = FakeModel(compute)
         self.callers = ThreadPoolExecutor(40)
 

@@ -25,6 +25,17 @@ def test_a_full_batch_runs_at_once():
         assert harness.model.rows == [4]
 
 
+def test_batches_and_waits_are_measured():
+    with Harness(max_batch_size=2, thread_pool_name="pool") as harness:
+        futures = [harness.call([number]) for number in range(4)]
+        for future in futures:
+            result_of(future)
+        text = harness.monitoring.prometheus_text()
+    assert ":tensorflow:serving:batching_session:wrapped_run_count{} 2\n" in text
+    waits = ':tensorflow:serving:batching_session:queuing_latency_count{thread_pool_name="pool"} 4'
+    assert waits in text.splitlines()
+
+
 def test_a_partial_batch_waits_for_its_timeout():
     with Harness(batch_timeout_micros=100_000) as harness:
         start = time.monotonic()

@@ -1,5 +1,7 @@
 """The HTTP server on real sockets: starting, stopping, broken connections, invalid HTTP."""
 
+import asyncio
+import errno
 import http.client
 import json
 import socket
@@ -9,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from serving import http_connection
 from serving.errors import ServingError
 from serving.http_server import HttpServer, serve_rest
 from serving.rest_api import rest_app
@@ -156,7 +159,8 @@ def test_stopping_finishes_requests_in_flight_and_refuses_new_ones(server, api):
     server.stop()  # A second call does no harm.
 
 
-def test_stopping_aborts_requests_after_the_grace_period(api, capfd, caplog):
+def test_stopping_aborts_requests_after_the_grace_period(api, capfd, caplog, monkeypatch):
+    monkeypatch.setattr(http_connection, "SHUTDOWN_SILENCE_SECONDS", 0.2)
     server = serve(api)
     complete = start_request(server)
     assert api.started.acquire(timeout=10)
@@ -167,7 +171,7 @@ def test_stopping_aborts_requests_after_the_grace_period(api, capfd, caplog):
     answer = received(complete)
     assert answer.startswith(b"HTTP/1.1 503")
     assert b'"The server is stopping"' in answer
-    assert received(incomplete).startswith(b"HTTP/1.1 503")
+    assert received(incomplete) == b""
     assert "Traceback" not in capfd.readouterr().err + caplog.text
 
 
@@ -203,3 +207,56 @@ def test_a_request_may_have_the_whole_url(server):
     answer = connection.getresponse()
     assert (answer.status, json.load(answer)) == (404, {"error": "Malformed request: GET /"})
     connection.close()
+
+
+HALF_SENT = {
+    "nothing": b"",
+    "headers": b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\n",
+    "body": b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{",
+}
+
+
+@pytest.mark.parametrize("text", HALF_SENT.values(), ids=HALF_SENT)
+def test_a_silent_client_s_connection_is_closed(server, monkeypatch, text):
+    monkeypatch.setattr(http_connection, "SILENCE_SECONDS", 0.3)
+    with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
+        connection.sendall(text)
+        assert connection.recv(1000) == b""
+    # A second request may be half sent too.
+    with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
+        connection.sendall(b"GET /v1/models/m HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"AVAILABLE" in connection.recv(1000)
+        connection.sendall(text or b"GET")
+        assert connection.recv(1000) == b""
+
+
+def test_a_client_may_wait_long_for_its_answer(server, api, monkeypatch):
+    monkeypatch.setattr(http_connection, "SILENCE_SECONDS", 0.1)
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(post, server)
+        time.sleep(0.5)
+        api.finish.set()
+        assert answer.result() == (200, ANSWER)
+
+
+def test_a_half_sent_request_does_not_delay_the_shutdown(api):
+    server = serve_rest(rest_app(api, 5.0, None, FakeMonitoring()), "127.0.0.1", 0)
+    with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
+        connection.sendall(HALF_SENT["body"])
+        time.sleep(0.2)
+        start = time.monotonic()
+        server.stop()
+        assert time.monotonic() - start < 5
+
+
+def test_a_lack_of_file_descriptors_is_one_warning(caplog):
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(http_connection.ResourceWarnings())
+    for _ in range(1000):
+        error = OSError(errno.EMFILE, "Too many open files")
+        loop.call_exception_handler({"message": "accept", "exception": error})
+    loop.call_exception_handler({"message": "another", "exception": ValueError("x")})
+    loop.close()
+    first, second = caplog.messages
+    assert "Too many open files" in first
+    assert "another" in second

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from starlette.testclient import TestClient
 
-import serving.rest_api
+from serving import rest_bodies
 from serving.errors import RequestError
 from serving.rest_api import rest_app
 from tests.serving.fake_api import SIGNATURES, FakeApi, FakeMonitoring
@@ -185,7 +185,7 @@ def test_compressed_bodies(client, monkeypatch):
         response = ask(broken)
         assert response.status_code == 400
         assert error_of(response).startswith("The body is not valid gzip")
-    monkeypatch.setattr(serving.rest_api, "MAX_UNCOMPRESSED_BYTES", 1000)
+    monkeypatch.setattr(rest_bodies, "MAX_UNCOMPRESSED_BYTES", 1000)
     assert ask(gzip.compress(body.ljust(1000))).status_code == 200
     response = ask(gzip.compress(body.ljust(1001)))
     assert response.status_code == 400
@@ -255,3 +255,18 @@ def test_cross_origin_requests_need_a_flag(api, client):
         assert response.headers["access-control-allow-methods"] == "POST, GET"
         assert response.headers["access-control-allow-headers"] == "Content-Type"
     assert open_to_all.options("/other").status_code == 404
+
+
+def test_the_bodies_in_work_have_a_budget(api):
+    """A request that is alone may exceed it; two together may not."""
+    budget = rest_bodies.BodyBudget(1000)
+    bomb = gzip.compress(bytes(900))
+    with budget.share() as first:
+        assert len(first.uncompress(gzip.compress(bytes(2000)))) == 2000
+    with budget.share() as first, budget.share() as second:
+        first.uncompress(bomb)
+        with pytest.raises(RequestError, match="try again later") as raised:
+            second.uncompress(bomb)
+        assert raised.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    with budget.share() as third:  # All is given back.
+        third.uncompress(bomb)

@@ -136,3 +136,21 @@ def test_a_servable_whose_warm_up_fails_is_closed(model, monkeypatch, tmp_path):
     write_warm_up(model, [warm_up_request(3)])
     request_error(load_and_warm_up, "adder", 7, model)
     assert closed == [broken, model]
+
+
+def test_requests_run_as_often_as_asked_and_are_timed(model, monkeypatch):
+    runs, records = RecordedRuns(monkeypatch), []
+    write_warm_up(model, [warm_up_request(2.0), warm_up_request(3.0)])
+
+    def load(times: int) -> None:
+        record = lambda *values: records.append(values)  # noqa: E731
+        load_and_warm_up("adder", 7, model, warm_ups=times, record=record).close()
+
+    load(2)
+    assert [inputs["x"] for _, inputs in runs] == [[2.0], [2.0], [3.0], [3.0]]
+    ((path, status, seconds),) = records
+    assert (path, status) == (str(model), "OK")
+    assert 0 < seconds < 60
+    load(0)
+    assert len(runs) == 4
+    assert len(records) == 1
