@@ -71,6 +71,7 @@ class RunDirectory:
         self.critic_weights = self.checkpoints / "critic.weights.h5"
         self.history = self.checkpoints / "history.json"
         self.step_curves = self.checkpoints / "step_curves.json"
+        self.parameters = self.checkpoints / "parameters.json"
         self.logs = self.path / "logs"
         self.metrics = self.path / "metrics.json"
         self.captions = self.path / "captions.jsonl"
@@ -156,6 +157,10 @@ class RunDirectory:
         """Returns training metrics over every few steps, by stage; see `callbacks.StepCurves`."""
         return json.loads(self.step_curves.read_text()) if self.step_curves.is_file() else {}
 
+    def read_parameters(self) -> dict[str, dict[str, tuple[int, int]]]:
+        """Returns the numbers of trained and frozen parameters, by stage and network."""
+        return json.loads(self.parameters.read_text()) if self.parameters.is_file() else {}
+
     def read_history(self) -> dict[str, list[dict[str, float]]]:
         """Returns the metrics of each epoch so far, by stage."""
         return json.loads(self.history.read_text()) if self.history.is_file() else {}
@@ -208,7 +213,11 @@ def load_run(path: str | Path, changes: Sequence[str] = ()) -> tuple[Config, Tok
     config = read_trained_config(path, changes)
     tokenizer = Tokenizer(run.vocabulary, config.text.tokenizer, config.text.sequence_length)
     encoder = restore_encoder(run.path, config.encoder)
-    captioner = build_captioner(config, encoder, tokenizer.vocabulary_size)
+    # Only gradients compute anything again.
+    plain = dataclasses.replace(config.generator, rematerialize=False)
+    captioner = build_captioner(
+        dataclasses.replace(config, generator=plain), encoder, tokenizer.vocabulary_size
+    )
     load_weights(captioner, run.best_weights)
     return config, tokenizer, captioner
 

@@ -41,6 +41,19 @@ class Bending(Unseeing):
         return Regions(self.scale * cached)
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Pretrained(Bending):
+    """The same as a pretrained encoder of which all layers are fine-tuned."""
+
+    @property
+    def fine_tuned(self):
+        return self
+
+    @property
+    def pretrained_variables(self):
+        return self.trainable_variables
+
+
 def captioner(
     seed: int = 0, encoder: type[Unseeing] = Unseeing, kind: str = "gru", **settings
 ) -> Captioner:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -56,6 +57,43 @@ def trained(tmp_path_factory, arguments) -> RunDirectory:
     done = call("fit", *arguments, *ADVERSARIAL, epochs, stages, f"--run_dir={run.path}")
     assert done.returncode == 0, done.stderr
     return run
+
+
+@pytest.mark.slow
+def test_a_stage_with_lora_leaves_an_ordinary_captioner(tmp_path, arguments):
+    done = call(
+        "fit",
+        *arguments,
+        *ADVERSARIAL,
+        *("--stages=[maximum_likelihood,self_play]", "--generator.kind=transformer"),
+        *("--generator.rematerialize=true", "--self_play.accumulation_steps=2"),
+        *("--self_play.lora_rank=2", "--self_play.epochs=1", f"--run_dir={tmp_path / 'run'}"),
+    )
+    assert done.returncode == 0, done.stderr
+    # Two matrices of a rank are far fewer than the weights of the generator.
+    trained, frozen = RunDirectory(tmp_path / "run").read_parameters()["1-self_play"]["generator"]
+    assert 0 < trained < frozen / 3
+    _, _, captioner = load_run(tmp_path / "run")
+    assert not captioner.generator.lora_rank
+    before = RunDirectory(tmp_path / "run").checkpoints / "0-maximum_likelihood.weights.h5"
+    after = [np.array(weight) for weight in captioner.generator.weights]
+    captioner.load_weights(before)
+    changed = [
+        weight.path.split("/")[1]
+        for weight, now in zip(captioner.generator.weights, after, strict=True)
+        if not np.array_equal(weight, now)
+    ]
+    assert set(changed) == {"block_0", "block_1"}
+
+    exported = call("export", tmp_path / "run", "--json")
+    assert exported.returncode == 0, exported.stderr
+    served = tf.saved_model.load(json.loads(exported.stdout)["saved_model"])
+    names = [
+        operation.name
+        for signature in served.signatures.values()
+        for operation in signature.graph.get_operations()
+    ]
+    assert names and not [name for name in names if "lora" in name]
 
 
 def test_the_frontier_of_both_stages_and_of_the_critic(trained):

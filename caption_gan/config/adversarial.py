@@ -24,7 +24,7 @@ Constraint = Literal[
 
 @dataclass(frozen=True)
 class CriticConfig:
-    """The network that scores captions; its sizes are the generator's.
+    """The network that scores captions. It has the kind and the sizes of the generator.
 
     Attributes:
         kind: `next_token`: predicts each token and compares the prediction with the caption.

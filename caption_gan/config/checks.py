@@ -5,6 +5,8 @@ from caption_gan.errors import CaptionGANError
 
 WITH_COLUMNS = ("coco", "flickr", "folder", "hugging_face")  # Layouts with data.split_column.
 
+FINE_TUNABLE = ("keras_applications", "keras_model", "keras_hub")  # Encoders with a backbone.
+
 
 def check(config: Config) -> None:
     """Refuses settings that do not fit together.
@@ -39,6 +41,11 @@ def _check_networks(config: Config) -> None:
         raise CaptionGANError(
             f"text.maximum_vocabulary is {config.text.maximum_vocabulary}; it must be at least 6, "
             "for four special tokens and two words."
+        )
+    if config.generator.rematerialize and config.generator.kind != "transformer":
+        raise CaptionGANError(
+            f"generator.rematerialize is true, but generator.kind is {config.generator.kind}, of "
+            "which nothing is computed again; choose transformer or omit it."
         )
     encoder = config.encoder
     if encoder.frozen_up_to is not None and not encoder.trainable:
@@ -85,6 +92,11 @@ def _check_devices(config: Config) -> None:
             "data.service is set, but strategy multi_worker needs the same batches in the same "
             "order on all workers, which a service does not guarantee; omit one of them."
         )
+    if config.jit_compile and config.generator.rematerialize:
+        raise CaptionGANError(
+            "jit_compile and generator.rematerialize are true, but XLA computes equal operations "
+            "once, and so keeps what should be computed again; omit one of them."
+        )
     if config.jit_compile and config.strategy != "one_device":
         raise CaptionGANError(
             f"jit_compile is true, but XLA does not compile steps of strategy {config.strategy}, "
@@ -120,8 +132,25 @@ def _check_stages(config: Config) -> None:
                 "reads; omit one of them."
             )
     encoder_is_trained = False
-    for name, settings in objectives.items():
+    fine_tunes = config.encoder.trainable and config.encoder.name in FINE_TUNABLE
+    for index, (name, settings) in enumerate(objectives.items()):
         settings.check(name)
+        if settings.lora_rank and config.generator.kind != "transformer":
+            raise CaptionGANError(
+                f"{name}.lora_rank is {settings.lora_rank}, but generator.kind is "
+                f"{config.generator.kind}, which cannot have it; choose transformer or omit it."
+            )
+        if settings.lora_rank and not index:
+            raise CaptionGANError(
+                f"{name}.lora_rank is {settings.lora_rank}, but {name} is the first stage, and "
+                "the generator's random weights would stay; train it in a stage before, or omit it."
+            )
+        if settings.epochs_with_frozen_encoder and not fine_tunes:
+            raise CaptionGANError(
+                f"{name}.encoder_frozen_epochs is {settings.epochs_with_frozen_encoder}, but no "
+                "pretrained encoder is trained after them; set encoder.trainable to true with "
+                f"encoder.name {', '.join(FINE_TUNABLE)}, or omit it."
+            )
         encoder_is_trained |= settings.trains_encoder
         if config.encoder.name == "convolutional" and not encoder_is_trained:
             raise CaptionGANError(

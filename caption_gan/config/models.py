@@ -45,6 +45,11 @@ class TextConfig:
     word_vectors_policy: Literal["frozen", "trainable", "unfrozen"] = "trainable"
     unfreeze_after_epochs: NonNegativeInt = 2
 
+    @property
+    def trains_word_vectors(self) -> bool:
+        """Whether word embeddings are trained, at least in some epochs."""
+        return self.word_vectors is None or self.word_vectors_policy != "frozen"
+
 
 @dataclass(frozen=True)
 class EncoderConfig:
@@ -127,6 +132,9 @@ class GeneratorConfig:
         dropout: Dropout rate of word embeddings, regions and output features, and of the outputs
             of the layers of `transformer`. Built-in data are plentiful and need none; a few
             thousand photographs need about 0.5 with `gru`.
+        rematerialize: Whether training computes the blocks of `transformer` a second time for the
+            gradient, instead of keeping what they computed for whole captions. Takes less memory
+            and more time; false, because the blocks of small generators take little memory.
     """
 
     kind: Literal["gru", "transformer"] = "gru"
@@ -137,6 +145,7 @@ class GeneratorConfig:
     feed_forward_factor: PositiveInt = 4
     noise_size: PositiveInt = 16
     dropout: Rate = 0.0
+    rematerialize: bool = False
 
 
 @dataclass(frozen=True)

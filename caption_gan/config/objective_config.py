@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from jsonargparse.typing import (
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     restricted_number_type,
@@ -25,9 +26,17 @@ class ObjectiveConfig:
         epochs: Passes over the training images.
         batch_size: Images per update.
         captions: Captions per image in each step.
+        accumulation_steps: Parts into which the images of an update are divided. Their gradients
+            are computed one after another and summed, so that memory for them grows with a part
+            and not with the batch, and the update stays the same. 1, because several parts take
+            longer than one.
         ema_momentum: Momentum of an exponential moving average of the weights, such as 0.999. The
             average then writes the captions that are scored, and is what the run keeps. 0 keeps
             the weights themselves.
+        lora_rank: Rank of LoRA's matrices (Hu et al., 2022), such as 8: of a `transformer` that is
+            trained already, they alone are trained, and its own weights stay. Gradients and
+            optimizer then take little memory. Files of weights, captioning and export have none
+            of them, because their product is added to the weights. 0 trains all weights.
     """
 
     trainer: ClassVar[str]  # `module:class` of the `Trainer`; loaded when a stage begins.
@@ -35,7 +44,9 @@ class ObjectiveConfig:
     epochs: PositiveInt = 1
     batch_size: PositiveInt = 32
     captions: PositiveInt = 2
+    accumulation_steps: PositiveInt = 1
     ema_momentum: Rate = 0.0
+    lora_rank: NonNegativeInt = 0
 
     @property
     def images_per_step(self) -> int:
@@ -66,6 +77,11 @@ class ObjectiveConfig:
     def trains_encoder(self) -> bool:
         """Whether the objective trains the encoder."""
         return True
+
+    @property
+    def epochs_with_frozen_encoder(self) -> int:
+        """Epochs at the start in which a pretrained encoder is not trained yet."""
+        return 0
 
     @property
     def generator_warmup_steps(self) -> int:

@@ -146,6 +146,7 @@ def _write(
         not_run=evaluation.scores.not_run,
         history=history,
         step_curves=run.read_step_curves(),
+        parameters=run.read_parameters(),
         frontier=evaluation.frontier,
         stage_samples=samples,
         images=evaluation.images,

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from caption_gan.models.encoders.encoder import Encoder, Regions
 from caption_gan.models.generators.generator import Generator
+from caption_gan.models.generators.lora import enable_lora
 from caption_gan.models.trace_scopes import ENCODER, trace_scope
 
 
@@ -63,6 +64,14 @@ class Captioner(keras.Model):
         """Returns a captioner with the same weights, in the current dtype policy."""
         other = Captioner.from_config(self.get_config())
         other.set_weights(self.get_weights())
+        return other
+
+    def with_lora(self, rank: int) -> "Captioner":
+        """A copy whose generator trains matrices of a rank; the captioner itself for rank 0."""
+        if not rank:
+            return self
+        other = self.copy()
+        enable_lora(other.generator, rank)
         return other
 
     def get_config(self):

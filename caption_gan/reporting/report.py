@@ -57,6 +57,7 @@ def write_report(
     intervals: Mapping[str, tuple[float, float]] | None = None,
     not_run: Mapping[str, str] | None = None,
     step_curves: Mapping[str, Sequence[Mapping[str, float]]] | None = None,
+    parameters: Mapping[str, Mapping[str, tuple[int, int]]] | None = None,
     frontier: Mapping[str, Sequence[Mapping[str, float]]] | None = None,
     stage_samples: Sequence[StageSamples] = (),
     collapsed: Sequence[str] = (),
@@ -77,6 +78,7 @@ def write_report(
         intervals: 95% confidence intervals by the names of metrics.
         not_run: By the name of a metric, the reason why it could not be computed.
         step_curves: Training metrics within epochs by stage.
+        parameters: Numbers of trained and frozen parameters by stage and network.
         frontier: Points of the quality-diversity frontier by name of the curve.
         stage_samples: Samples of all stages for some images, to be shown side by side.
         collapsed: Signs of collapse, shown first.
@@ -115,6 +117,7 @@ def write_report(
             stage: sum(epoch.get("seconds", 0) for epoch in epochs)
             for stage, epochs in history.items()
         },
+        parameters=parameters or {},
         curves=curves,
         drawings=drawings,
         frontier=frontier or {},

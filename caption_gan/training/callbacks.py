@@ -1,6 +1,7 @@
 """Keras callbacks of a training stage: progress, metrics of captions, best weights, samples."""
 
 import math
+import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,8 +11,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
-
-from caption_gan.text.embeddings import WordEmbedding
 
 
 class Progress(keras.callbacks.Callback):
@@ -55,6 +54,45 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self.bar.close()
+
+
+class StepTime(keras.callbacks.Callback):
+    """Prints once how long a step takes and, by that, all steps that are left.
+
+    It takes the median of a few steps: one of them may compile a function.
+
+    Args:
+        first: First step of the stage, from 0, that counts. Steps before it take another time.
+        say: Called with the sentence.
+    """
+
+    COUNTED = 5
+
+    def __init__(self, first: int, say: Callable[[str], None]):
+        super().__init__()
+        self.first = first
+        self.say = say
+        self.seconds: list[float] = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.before = epoch * self.params["steps"]
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.began, self.started = batch, time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if len(self.seconds) == self.COUNTED or self.before + self.began < self.first:
+            return
+        # The metrics are what a step computes last.
+        tf.nest.map_structure(float, logs)
+        self.seconds.append((time.monotonic() - self.started) / (batch + 1 - self.began))
+        if len(self.seconds) < self.COUNTED:
+            return
+        seconds = statistics.median(self.seconds)
+        left = self.params["epochs"] * self.params["steps"] - self.before - batch - 1
+        minutes = seconds * left / 60
+        rest = f"about {minutes:.0f} minutes" if minutes >= 1.5 else f"{60 * minutes:.0f} seconds"
+        self.say(f"{seconds:.2g} seconds per step: {rest} for {left:,} steps, without validation")
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
@@ -199,25 +237,25 @@ class SaveBest(keras.callbacks.Callback):
             self.save()
 
 
-class UnfreezeEmbeddings(keras.callbacks.Callback):
-    """Freezes word vectors for some epochs and trains them afterwards.
+class Unfreeze(keras.callbacks.Callback):
+    """Freezes a pretrained layer for some epochs and trains it afterwards.
 
-    The optimizer must be built while they are trainable.
+    The optimizer must be built while it is trainable.
 
     Args:
-        embedding: The layer with the word vectors.
+        layer: The layer, such as word vectors or the last layers of an encoder.
         epochs: Number of epochs in which it stays frozen.
     """
 
-    def __init__(self, embedding: WordEmbedding, epochs: int):
+    def __init__(self, layer: keras.layers.Layer, epochs: int):
         super().__init__()
-        self.embedding = embedding
+        self.layer = layer
         self.epochs = epochs
 
     def on_epoch_begin(self, epoch, logs=None):
         trainable = epoch >= self.epochs
-        if trainable != self.embedding.trainable:
-            self.embedding.trainable = trainable
+        if trainable != self.layer.trainable:
+            self.layer.trainable = trainable
             # The compiled step contains the list of trainable variables.
             self.model.make_train_function(force=True)
 

@@ -66,7 +66,12 @@ def relativistic(better: tf.Tensor, worse: tf.Tensor) -> tf.Tensor:
     return tf.nn.softplus(worse - better)
 
 
-def verdicts(token_scores: tf.Tensor, replaced: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+def verdicts(
+    token_scores: tf.Tensor,
+    replaced: tf.Tensor,
+    mask: tf.Tensor,
+    count: tf.Tensor | None = None,
+) -> tf.Tensor:
     """Whether each token of a caption was replaced, as a binary cross-entropy, a scalar.
 
     Its logit is the token's score: a critic that says so knows which word of a caption is false.
@@ -76,11 +81,17 @@ def verdicts(token_scores: tf.Tensor, replaced: tf.Tensor, mask: tf.Tensor) -> t
         token_scores: [B, K, T].
         replaced: Boolean [B, K, T].
         mask: [B, K, T]; false where there is no token.
+        count: Number of tokens to divide by; see `token_count`.
     """
-    counts = mask & tf.reduce_any(replaced, axis=-1, keepdims=True)
+    counts = in_false_captions(replaced, mask)
     entropy = tf.nn.softplus(tf.where(replaced, token_scores, -token_scores))
     entropy *= tf.cast(counts, entropy.dtype)
-    return tf.reduce_sum(entropy) / token_count(counts)
+    return tf.reduce_sum(entropy) / (token_count(counts) if count is None else count)
+
+
+def in_false_captions(replaced: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Which tokens are in captions with a replaced one, boolean [B, K, T]; see `verdicts`."""
+    return mask & tf.reduce_any(replaced, axis=-1, keepdims=True)
 
 
 class EmbeddedCaptions(NamedTuple):
@@ -217,7 +228,12 @@ def normalized(advantages: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tenso
     return advantages / tf.maximum(tf.sqrt(square), 1e-6)
 
 
-def policy_loss(log_probabilities: tf.Tensor, advantages: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+def policy_loss(
+    log_probabilities: tf.Tensor,
+    advantages: tf.Tensor,
+    mask: tf.Tensor,
+    count: tf.Tensor | None = None,
+) -> tf.Tensor:
     """REINFORCE (Williams, 1992), a scalar: a mean over tokens, comparable to the cross-entropy.
 
     Args:
@@ -225,7 +241,8 @@ def policy_loss(log_probabilities: tf.Tensor, advantages: tf.Tensor, mask: tf.Te
         advantages: Of the tokens, [B, K, T], or the same for all tokens of a caption, [B, K, 1];
             constants.
         mask: [B, K, T]; zero where no token was sampled.
+        count: Number of tokens to divide by; see `token_count`.
     """
     mask = tf.cast(mask, log_probabilities.dtype)
     weighted = tf.stop_gradient(advantages) * log_probabilities * mask
-    return -tf.reduce_sum(weighted) / token_count(mask)
+    return -tf.reduce_sum(weighted) / (token_count(mask) if count is None else count)

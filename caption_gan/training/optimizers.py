@@ -32,28 +32,64 @@ class _PretrainedRate(_MeanGradients):
     Args:
         pretrained: The pretrained variables.
         pretrained_factor: Their learning rate as a multiple of the other variables' rate.
+        pretrained_steps: Steps before they are trained.
     """
 
     def __init__(
-        self, *args: Any, pretrained: Sequence[keras.Variable], pretrained_factor: float, **kwargs
+        self,
+        *args: Any,
+        pretrained: Sequence[keras.Variable],
+        pretrained_factor: float,
+        pretrained_steps: int,
+        **kwargs,
     ):
         super().__init__(*args, **kwargs)
         self.pretrained = {self._var_key(variable) for variable in pretrained}
         self.pretrained_factor = pretrained_factor
+        self.pretrained_steps = pretrained_steps
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Updates one variable; called by Keras's optimizers."""
         if self._var_key(variable) in self.pretrained:
             learning_rate = learning_rate * self.pretrained_factor
+            if self.pretrained_steps and (betas := self._adam_betas(variable)):
+                learning_rate = learning_rate * self._late_start(*betas)
         super().update_step(gradient, variable, learning_rate)
+
+    def _adam_betas(self, variable: Any) -> tuple[float, float] | None:
+        """Momenta of Adam; None if another method trains the variable."""
+        raise NotImplementedError
+
+    def _late_start(self, beta_1: float, beta_2: float) -> Any:
+        """Factor with which Adam's bias correction counts the steps of pretrained variables alone.
+
+        Their moments are zero when they are first trained. Corrected by the count of all steps,
+        an early update could be six times as large as the learning rate.
+        """
+        step = keras.ops.cast(self.iterations + 1, "float32")
+
+        def correction(step: Any) -> Any:
+            return keras.ops.sqrt(1 - beta_2**step) / (1 - beta_1**step)
+
+        own = keras.ops.maximum(step - self.pretrained_steps, 1.0)
+        return correction(own) / correction(step)
 
 
 class AdamW(_PretrainedRate, keras.optimizers.AdamW):
     """Keras's AdamW with a separate learning rate for pretrained variables."""
 
+    def _adam_betas(self, variable: Any) -> tuple[float, float]:
+        return self.beta_1, self.beta_2
+
 
 class Muon(_PretrainedRate, keras.optimizers.Muon):
     """Keras's Muon with a separate learning rate for pretrained variables."""
+
+    def _adam_betas(self, variable: Any) -> tuple[float, float] | None:
+        # As Keras knows matrices: they have no second moment.
+        if self.adam_velocities[self._get_variable_index(variable)] is None:
+            return None
+        return self.adam_beta_1, self.adam_beta_2
 
 
 def build_optimizer(
@@ -65,6 +101,7 @@ def build_optimizer(
     gradient_clip: float,
     pretrained: Sequence[keras.Variable] = (),
     pretrained_learning_rate: float = 0.0,
+    pretrained_steps: int = 0,
 ) -> keras.optimizers.Optimizer:
     """Returns Muon for weight matrices (Jordan et al., 2024) with AdamW for all other variables.
 
@@ -84,6 +121,7 @@ def build_optimizer(
         gradient_clip: Largest global norm of the gradient.
         pretrained: Variables that were trained on other data.
         pretrained_learning_rate: Peak learning rate of AdamW for pretrained variables.
+        pretrained_steps: Steps before pretrained variables are trained.
     """
     warmup_steps = int(warmup_fraction * steps)
 
@@ -98,6 +136,7 @@ def build_optimizer(
     shared: dict[str, Any] = {
         "pretrained": pretrained,
         "pretrained_factor": pretrained_learning_rate / learning_rate,
+        "pretrained_steps": pretrained_steps,
         "weight_decay": weight_decay,
         "global_clipnorm": gradient_clip,
     }

@@ -1,11 +1,13 @@
 """What a stage writes while it trains: history, curves, weights, TensorBoard's logs."""
 
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import keras
 import tensorflow as tf
+from tqdm import tqdm
 
 from caption_gan.config.run import Config
 from caption_gan.distribution import strategies
@@ -14,6 +16,7 @@ from caption_gan.storage.atomic import replacing, write_json
 from caption_gan.training import callbacks
 from caption_gan.training.checkpoints import TrainingCheckpoint
 from caption_gan.training.objectives.trainer import Trainer
+from caption_gan.training.parameters import describe_size, training_size
 from caption_gan.training.validation import CaptionValidation
 
 CURVE_POINTS = 100  # Of the training curves of a stage: as many as a chart can show.
@@ -73,8 +76,22 @@ def recording_callbacks(
             profile_batch=_profiled_steps(config),
         ),
         checkpoint,
+        # Steps differ in the critic's warm-up, and the first one compiles.
+        callbacks.StepTime(max(1, trainer.config.generator_warmup_steps), print_line),
         callbacks.Progress(name.partition("-")[2]),
     ]
+
+
+def record_size(run: RunDirectory, name: str, trainer: Trainer) -> None:
+    """Prints the parameters of a stage, and keeps them for the report."""
+    size = training_size(trainer)
+    print("\n".join(describe_size(name.partition("-")[2], size)), file=sys.stderr)
+    write_json(run.parameters, run.read_parameters() | {name: size.networks})
+
+
+def print_line(line: str) -> None:
+    """Prints a line on standard error, above a progress bar if there is one."""
+    tqdm.write(line, file=sys.stderr)
 
 
 def tensorboard_scalars(folder: Path) -> Callable[[Mapping[str, float], int], None]:

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 import keras
 import tensorflow as tf
 
+from caption_gan.config.objective_config import ObjectiveConfig
 from caption_gan.config.run import Config
 from caption_gan.data.corpora import tokenize_corpora
 from caption_gan.data.pipeline import Pipeline
@@ -27,7 +28,11 @@ from caption_gan.training.collapse_monitor import CollapseMonitor
 from caption_gan.training.interruption import Interruption
 from caption_gan.training.loop import train
 from caption_gan.training.objectives.trainer import Trainer
-from caption_gan.training.recording import recording_callbacks, tensorboard_scalars
+from caption_gan.training.recording import (
+    record_size,
+    recording_callbacks,
+    tensorboard_scalars,
+)
 from caption_gan.training.rewards.dual_encoder import DualEncoderReward
 from caption_gan.training.validation import CaptionValidation
 
@@ -78,6 +83,8 @@ def train_stage(
 
     recording = recording_callbacks(run, config, name, trainer, validation, checkpoint)
     chief = strategies.is_chief()
+    if chief:
+        record_size(run, name, trainer)
     save = checkpoint.save_within_epoch if chief else lambda: None
     try:
         with monitored_service(config.data.service), Interruption(save) as interruption:
@@ -90,7 +97,7 @@ def train_stage(
                 # epoch leaves is on disk when it counts as done, and an interruption ends a whole
                 # epoch.
                 [
-                    *word_vector_policy(config, captioner),
+                    *unfreezing(config, settings, trainer.captioner),
                     callbacks.StopOnNonFinite(_stop_invalid),
                     callbacks.CaptionMetrics(
                         lambda: strategies.from_chief(validation.greedy_metrics)
@@ -128,7 +135,8 @@ def build_trainer(
     if weights := run.kept_weights(config, number):
         load_weights(captioner, weights)
     # Word vectors that are unfrozen later need a place in the optimizer from the start.
-    captioner.generator.embedding.trainable = True
+    captioner.generator.embedding.trainable = config.text.trains_word_vectors
+    captioner = captioner.with_lora(settings.lora_rank)
     data: dict[str, Any] = {}
     if settings.has_rewards:
         data["references"] = (captions[:, 1:] for captions in pipeline.references(splits["train"]))
@@ -171,6 +179,20 @@ def steps_per_epoch(config: Config, objective: str, images: int, encoder: Encode
         raise CaptionGANError(
             f"{objective}.batch_size is {settings.batch_size}, which cannot be divided among "
             f"{replicas.count()} devices; choose a multiple of their number."
+        )
+    if settings.accumulation_steps > settings.batch_size // replicas.count():
+        raise CaptionGANError(
+            f"{objective}.accumulation_steps is {settings.accumulation_steps}, but a device has "
+            f"only {settings.batch_size // replicas.count()} images of a batch; lower it."
+        )
+    if (
+        settings.accumulation_steps > 1
+        and settings.trains_encoder
+        and encoder.normalizes_over_batch
+    ):
+        raise CaptionGANError(
+            f"{objective}.accumulation_steps is {settings.accumulation_steps}, but must be 1 with "
+            f"encoder.name {config.encoder.name}, which normalises over the whole batch at once."
         )
     if settings.sorts_by_length and replicas.several() and encoder.normalizes_over_batch:
         raise CaptionGANError(
@@ -223,13 +245,20 @@ def collapse_monitor(
     )
 
 
-def word_vector_policy(config: Config, captioner: Captioner) -> list[keras.callbacks.Callback]:
-    """Freezes pretrained word vectors, for good or for some epochs."""
-    policy = config.text.word_vectors_policy
-    if config.text.word_vectors is None or policy == "trainable":
-        return []
-    epochs = config.text.unfreeze_after_epochs if policy == "unfrozen" else sys.maxsize
-    return [callbacks.UnfreezeEmbeddings(captioner.generator.embedding, epochs)]
+def unfreezing(
+    config: Config, settings: ObjectiveConfig, captioner: Captioner
+) -> list[keras.callbacks.Callback]:
+    """Freezes pretrained word vectors and layers of the encoder for some epochs."""
+    found: list[keras.callbacks.Callback] = []
+    text = config.text
+    is_late = text.word_vectors is not None and text.word_vectors_policy == "unfrozen"
+    if is_late and not settings.lora_rank:
+        embedding = captioner.generator.embedding
+        found.append(callbacks.Unfreeze(embedding, text.unfreeze_after_epochs))
+    if settings.epochs_with_frozen_encoder:
+        layers = captioner.encoder.fine_tuned
+        found.append(callbacks.Unfreeze(layers, settings.epochs_with_frozen_encoder))
+    return found
 
 
 def _stop_invalid(reason: str) -> NoReturn:

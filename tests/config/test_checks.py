@@ -17,6 +17,7 @@ from caption_gan.config.data import DataConfig
 from caption_gan.config.models import DecodingConfig, EncoderConfig, GeneratorConfig, TextConfig
 from caption_gan.config.objectives import MaximumLikelihoodConfig
 from caption_gan.config.run import Config
+from caption_gan.config.self_play import SelfPlayConfig
 from caption_gan.distribution import replicas, strategies
 from caption_gan.errors import CaptionGANError
 from caption_gan.fit import resolve
@@ -27,6 +28,21 @@ ENCODER = SimpleNamespace(normalizes_over_batch=True)
 REFUSED = {
     "attention_heads is 3": {"generator": GeneratorConfig(attention_heads=3, hidden_size=160)},
     "beam_groups is 2": {"decoding": DecodingConfig(beam=5, beam_groups=2)},
+    "rematerialize is true, but generator.kind is gru": {
+        "generator": GeneratorConfig(rematerialize=True)
+    },
+    "XLA computes equal operations once": {
+        "generator": GeneratorConfig("transformer", rematerialize=True),
+        "jit_compile": True,
+    },
+    "lora_rank is 8, but generator.kind is gru": {
+        "stages": ["maximum_likelihood", "self_play"],
+        "self_play": SelfPlayConfig(lora_rank=8),
+    },
+    "lora_rank is 8, but maximum_likelihood is the first stage": {
+        "generator": GeneratorConfig("transformer"),
+        "maximum_likelihood": MaximumLikelihoodConfig(lora_rank=8),
+    },
     "sequence_length is 2": {"text": TextConfig(sequence_length=2)},
     "maximum_vocabulary is 5": {"text": TextConfig(maximum_vocabulary=5)},
     "profile_steps is 20,10": {"profile_steps": "20,10"},
@@ -47,6 +63,13 @@ REFUSED = {
         "data": DataConfig("coco", karpathy="dataset_coco.json", split_column="set")
     },
     "stages is empty": {"stages": []},
+    "encoder_frozen_epochs is 1, but no pretrained": {
+        "maximum_likelihood": MaximumLikelihoodConfig(encoder_frozen_epochs=1)
+    },
+    "encoder_frozen_epochs is 2, but there are only 2": {
+        "encoder": EncoderConfig("keras_applications", trainable=True),
+        "maximum_likelihood": MaximumLikelihoodConfig(epochs=2, encoder_frozen_epochs=2),
+    },
     "twice": {"stages": ["maximum_likelihood", "maximum_likelihood"]},
     "policy_gradient.captions is 1": {
         "stages": ["maximum_likelihood", "policy_gradient"],
@@ -144,6 +167,20 @@ def test_lengths_with_an_encoder_that_normalises(monkeypatch):
     config = Config(maximum_likelihood=MaximumLikelihoodConfig(length_buckets=2))
     with pytest.raises(CaptionGANError, match="length_buckets is 2, but must be 1"):
         steps_per_epoch(config, "maximum_likelihood", 100, ENCODER)
+
+
+def test_more_parts_than_images():
+    config = Config(maximum_likelihood=MaximumLikelihoodConfig(batch_size=4, accumulation_steps=5))
+    with pytest.raises(CaptionGANError, match="a device has only 4 images"):
+        steps_per_epoch(config, "maximum_likelihood", 100, ENCODER)
+
+
+def test_parts_with_an_encoder_that_normalises():
+    parts = MaximumLikelihoodConfig(accumulation_steps=2)
+    with pytest.raises(CaptionGANError, match=r"must be 1 with encoder\.name convolutional"):
+        steps_per_epoch(Config(maximum_likelihood=parts), "maximum_likelihood", 100, ENCODER)
+    frozen = Config(self_play=SelfPlayConfig(accumulation_steps=2))
+    assert steps_per_epoch(frozen, "self_play", 100, ENCODER) == 3
 
 
 def test_several_workers_need_one_folder():

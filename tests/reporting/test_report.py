@@ -254,6 +254,16 @@ def test_curves_join_the_stages(page: Page) -> None:
     assert "2.100" in curves  # The last loss that is a number.
 
 
+def test_parameters_are_listed_by_stage_and_network(tmp_path):
+    parameters = {"0-maximum_likelihood": {"encoder": (1234, 567), "generator": (89, 0)}}
+    section = write(tmp_path, parameters=parameters).section("curves")
+    rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td>.*?>([\d,]+)<.*?>([\d,]+)<", section)
+    assert rows == [
+        ("0-maximum_likelihood", "encoder", "1,234", "567"),
+        ("", "generator", "89", "0"),
+    ]
+
+
 def test_curves_within_epochs_replace_those_of_epochs(tmp_path: Path) -> None:
     steps = {
         "wgan_gp": [

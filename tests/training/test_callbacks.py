@@ -18,8 +18,9 @@ from caption_gan.training.callbacks import (
     SampleCaptions,
     SaveBest,
     StepCurves,
+    StepTime,
     StopOnNonFinite,
-    UnfreezeEmbeddings,
+    Unfreeze,
 )
 
 WORDS = np.array([[0, 1], [2, 3], [1, 2], [3, 0]], np.int32)
@@ -57,26 +58,26 @@ def changes_by_epoch(
 
 
 def test_word_vectors_are_trained_after_the_given_epochs(model):
-    policy = UnfreezeEmbeddings(model.get_layer("embedding"), 2)
+    policy = Unfreeze(model.get_layer("embedding"), 2)
     assert changes_by_epoch(model, policy, 4) == [False, False, True, True]
 
 
 def test_word_vectors_are_trained_at_once_or_never(model):
     embedding = model.get_layer("embedding")
-    assert changes_by_epoch(model, UnfreezeEmbeddings(embedding, 0), 1) == [True]
-    assert changes_by_epoch(model, UnfreezeEmbeddings(embedding, 10**9), 2) == [False, False]
+    assert changes_by_epoch(model, Unfreeze(embedding, 0), 1) == [True]
+    assert changes_by_epoch(model, Unfreeze(embedding, 10**9), 2) == [False, False]
 
 
 def test_word_vectors_of_a_continued_run(model):
-    policy = UnfreezeEmbeddings(model.get_layer("embedding"), 2)
+    policy = Unfreeze(model.get_layer("embedding"), 2)
     assert changes_by_epoch(model, policy, 4, initial_epoch=1) == [False, True, True]
 
 
-class OnlyTheAttribute(UnfreezeEmbeddings):
+class OnlyTheAttribute(Unfreeze):
     """Faulty: the compiled step continues to train the same variables."""
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.embedding.trainable = epoch >= self.epochs
+        self.layer.trainable = epoch >= self.epochs
 
 
 def test_setting_the_attribute_alone_unfreezes_nothing(model):
@@ -239,3 +240,20 @@ def test_sample_captions_are_logged_as_images(tmp_path):
     assert [(step, tag) for step, tag, _ in found] == [(0, "a-dog"), (1, "a-dog")]
     for _, _, shown in found:
         np.testing.assert_array_equal(shown, picture)
+
+
+def test_the_time_of_a_step_is_a_median_of_steps_that_count(monkeypatch):
+    # Seconds of eight calls of two steps; in the first four, the critic warms up.
+    seconds = iter([9.0, 0.1, 0.1, 0.1, 8.0, 1.0, 1.2, 1.4, 1.0, 1.0])
+    clock = [0.0]
+    monkeypatch.setattr("caption_gan.training.callbacks.time.monotonic", lambda: clock[0])
+    said: list[str] = []
+    steps = StepTime(8, said.append)
+    steps.set_params({"epochs": 10, "steps": 20})
+    steps.on_epoch_begin(0)
+    for call in range(10):
+        steps.on_train_batch_begin(2 * call)
+        clock[0] += next(seconds)
+        steps.on_train_batch_end(2 * call + 1, {"loss": np.float32(1)})
+    # The median of 4.0, 0.5, 0.6, 0.7 and 0.5 seconds, for the other steps.
+    assert said == ["0.6 seconds per step: about 2 minutes for 182 steps, without validation"]

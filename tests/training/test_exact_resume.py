@@ -20,10 +20,11 @@ from caption_gan.config.objectives import MaximumLikelihoodConfig
 from caption_gan.config.run import MonitorConfig
 from caption_gan.config.self_play import SelfPlayConfig
 from caption_gan.distribution import precision
+from caption_gan.training.callbacks import Unfreeze
 from caption_gan.training.checkpoints import TrainingCheckpoint
 from caption_gan.training.collapse_monitor import CollapseMonitor
 from caption_gan.training.loop import train
-from tests.captioners import captioner
+from tests.captioners import Pretrained, captioner
 
 SHARED: dict[str, Any] = {"batch_size": 2, "critic_updates": 1, "critic_warmup_steps": 1}
 STAGES: dict[str, ObjectiveConfig] = {
@@ -31,6 +32,7 @@ STAGES: dict[str, ObjectiveConfig] = {
     "wgan_gp": WGANGPConfig(**SHARED),
     "mixed_float16": WGANGPConfig(**SHARED),
     "transformer": WGANGPConfig(**SHARED),
+    "transformer with LoRA": PolicyGradientConfig(**SHARED, lora_rank=2),
     "policy_gradient": PolicyGradientConfig(**SHARED),
     "self_critical": SelfCriticalConfig(**SHARED | {"captions": 2}),
     # The opponent changes after the stop.
@@ -49,15 +51,16 @@ def _deterministic() -> Iterator[None]:
 class Snapshot(keras.callbacks.Callback):
     """Copies the folder after a number of steps, as a power failure would leave it."""
 
-    def __init__(self, directory: Path, steps: int):
+    def __init__(self, directory: Path, steps: int, name: str = "killed"):
         super().__init__()
         self.directory = directory
         self.steps = steps
+        self.name = name
 
     def on_train_batch_end(self, batch, logs=None):
         self.steps -= 1
         if not self.steps:
-            shutil.copytree(self.directory, self.directory.with_name("killed"))
+            shutil.copytree(self.directory, self.directory.with_name(self.name))
 
 
 class Stage:
@@ -65,7 +68,7 @@ class Stage:
 
     def __init__(self, name: str, directory: Path, data: dict[str, tf.Tensor], seed: int):
         # Another seed, so that variables that are not restored differ.
-        network = captioner(seed=seed, kind="transformer" if name == "transformer" else "gru")
+        network = captioner(seed=seed, kind="transformer" if "transformer" in name else "gru")
         keras.utils.set_random_seed(1)
         config = STAGES[name]
         references = {}
@@ -73,7 +76,7 @@ class Stage:
             references["references"] = data["token_ids"][..., 1:].numpy()
         with precision.using(name if name == "mixed_float16" else "float32"):
             self.model = config.load_trainer().from_config(
-                network.copy(), config, STEPS, 5, **references
+                network.copy().with_lora(config.lora_rank), config, STEPS, 5, **references
             )
         self.model.run_eagerly = True  # Tracing would take longer than all steps.
         self.health: list[tuple[int, float]] = []
@@ -136,6 +139,7 @@ def whole(step_batch, tmp_path_factory) -> tuple[Stage, Path]:
         "wgan_gp",
         pytest.param("mixed_float16", marks=pytest.mark.slow),
         pytest.param("transformer", marks=pytest.mark.slow),
+        pytest.param("transformer with LoRA", marks=pytest.mark.slow),
         pytest.param("policy_gradient", marks=pytest.mark.slow),
         pytest.param("self_critical", marks=pytest.mark.slow),
     ],
@@ -156,6 +160,41 @@ def test_self_play_continues_against_the_same_opponent(step_batch, tmp_path):
         if lost:
             continued.model.opponent.set_weights(captioner(seed=9).get_weights())
         assert continued.train().agrees_with(expected) != lost
+
+
+def test_a_run_continues_before_and_after_its_encoder_is_unfrozen(step_batch, tmp_path):
+    config = MaximumLikelihoodConfig(epochs=2, encoder_frozen_epochs=1, ema_momentum=0.9)
+
+    def train_whole(name: str, seed: int, *more: keras.callbacks.Callback) -> list[Any]:
+        """The final state, and the encoder's weight after each epoch."""
+        network = captioner(seed=seed, encoder=Pretrained)
+        model = config.load_trainer().from_config(network, config, 2 * STEPS, 5)
+        model.run_eagerly = True
+        keras.utils.set_random_seed(1)
+        batches = tf.data.Dataset.from_tensor_slices(step_batch).shuffle(8, seed=3).batch(2)
+        groups = model.checkpoint_variables
+        checkpoint = TrainingCheckpoint(tmp_path / name, groups, minutes=0)
+        done = checkpoint.restore()
+        scales: list[float] = []
+        every = [
+            Unfreeze(network.encoder.fine_tuned, 1),
+            keras.callbacks.LambdaCallback(
+                on_epoch_end=lambda epoch, logs: scales.append(float(network.encoder.scale))
+            ),
+            checkpoint,
+        ]
+        validation = tf.data.Dataset.from_tensor_slices(step_batch).batch(2).take(1)
+        train(model, batches, validation, 2, [*every, *more], done)
+        del groups["metrics"]  # Reset at the end of an epoch.
+        return [*(np.array(each).tobytes() for group in groups.values() for each in group), *scales]
+
+    stops = {"killed while frozen": STOPPED, "killed later": STEPS + STOPPED}
+    snapshots = (Snapshot(tmp_path / "whole", steps, name) for name, steps in stops.items())
+    *state, first, second = train_whole("whole", 0, *snapshots)
+    assert first == 1.0 != second
+    for name, steps in stops.items():
+        continued = train_whole(name, 9)
+        assert continued == [*state, *([first, second] if steps < STEPS else [second])]
 
 
 def lose_nothing(stage: Stage) -> None:

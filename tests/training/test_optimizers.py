@@ -104,6 +104,29 @@ def test_pretrained_variables_have_a_separate_rate_and_no_weight_decay(matrix_le
     assert 0 < moved["kernel"] < 0.002 < 0.05 < moved["recurrent_kernel"]
 
 
+@pytest.mark.parametrize("matrix_learning_rate", [0.0, 0.4])
+def test_pretrained_variables_that_start_late_begin_with_their_rate(matrix_learning_rate):
+    updated, late = variables(), 30
+    pretrained = [updated["bias"], updated["positions"]]
+    one = optimizer(
+        steps=10**6,  # So that the rate stays the same.
+        matrix_learning_rate=matrix_learning_rate,
+        pretrained=pretrained,
+        pretrained_learning_rate=0.001,
+        pretrained_steps=late,
+    )
+    one.build(list(updated.values()))
+    others = [variable for name, variable in updated.items() if name not in ("bias", "positions")]
+    for _ in range(late):
+        one.apply([tf.ones(variable.shape) for variable in others], others)
+    for _ in range(3):
+        before = [np.array(variable) for variable in pretrained]
+        one.apply([tf.ones(shape) for shape in SHAPES.values()], list(updated.values()))
+        for old, variable in zip(before, pretrained, strict=True):
+            # Equal gradients move a variable by its rate; Keras alone would do so by 3 times it.
+            np.testing.assert_allclose(old - variable, 0.001, rtol=1e-2)
+
+
 def test_gradients_are_clipped_by_their_global_norm():
     gradients = {name: np.full(shape, 1e-4, np.float32) for name, shape in SHAPES.items()}
     gradients["kernel"][:] = 1e6

@@ -94,20 +94,27 @@ class Critic(keras.Model):
         """Scores [B, K] of captions given as token ids [B, K, T]."""
         return self(self.embedding(token_ids), token_ids != SPECIAL_IDS.pad, memory)
 
-    def learn_lengths(self, scores: tf.Tensor, mask: tf.Tensor, momentum: float = 0.99) -> None:
-        """Updates the regression of scores [B, K] on the length of captions with a mask [B, K, T].
+    def length_statistics(self, scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        """What `learn_lengths` learns from, means over captions, [2].
 
         Args:
-            scores: Of the images' generated captions.
+            scores: Of the images' generated captions, [B, K].
             mask: [B, K, T].
-            momentum: Of the running means.
         """
         length = tf.reduce_sum(tf.cast(mask, tf.float32), axis=-1)  # [B, K]
         length, score = (
             values - tf.reduce_mean(values, axis=1, keepdims=True) for values in (length, scores)
         )
-        moments = tf.reduce_mean(tf.stack([length**2, length * score]), axis=[1, 2])  # [2]
-        moments = replicas.mean(moments)
+        return tf.reduce_mean(tf.stack([length**2, length * score]), axis=[1, 2])
+
+    def learn_lengths(self, statistics: tf.Tensor, momentum: float = 0.99) -> None:
+        """Updates the regression of scores on the length of generated captions.
+
+        Args:
+            statistics: Of a batch, [2]; see `length_statistics`.
+            momentum: Of the running means.
+        """
+        moments = replicas.mean(statistics)
         self.length_moments.assign(momentum * self.length_moments + (1 - momentum) * moments)
 
     def rank(self, token_ids: tf.Tensor, memory: Memory) -> tf.Tensor:

@@ -13,6 +13,7 @@ from caption_gan.models.critics.critic import Critic
 from caption_gan.models.critics.references import FEATURES, References, ngram_agreement
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.generators.generator import Generator, Memory
+from caption_gan.models.generators.lora import merged_weights
 from caption_gan.text.vocabulary import SPECIAL_IDS
 
 # A token's likelihood is computed against the first tokens of the vocabulary only. In a vocabulary
@@ -62,10 +63,12 @@ class NextTokenCritic(Critic):
     def from_settings(cls, config: CriticConfig, generator: Generator) -> "NextTokenCritic":
         """Builds a critic with a trunk like the generator, from its weights if `start` says so."""
         settings = generator.get_config() | {"dropout": config.dropout, "name": "trunk"}
+        if generator.lora_rank:
+            settings["lora_rank"] = 0
         trunk = type(generator).from_config(settings)
         trunk.build((None, *generator.regions_shape))
         if config.start == "generator":
-            trunk.set_weights(generator.get_weights())
+            trunk.set_weights(merged_weights(generator))
         trunk.embedding.trainable = config.word_vectors_policy == "trainable"
         return cls(trunk, config.references, name="critic")
 

@@ -74,6 +74,12 @@ class BackboneEncoder(Encoder):
         return math.prod(self.between_shape[:-1]), self.between_shape[-1]
 
     @property
+    def fine_tuned(self) -> keras.layers.Layer:
+        """The layers after the frozen ones."""
+        # Not the encoder itself: what is cached depends on its `trainable`.
+        return self.first if self.second is None else self.second
+
+    @property
     def pretrained_variables(self) -> list[keras.Variable]:
         """All trainable variables: the backbone is pretrained."""
         return self.trainable_variables

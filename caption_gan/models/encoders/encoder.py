@@ -98,6 +98,11 @@ class Encoder(keras.Model):
         return {}
 
     @property
+    def fine_tuned(self) -> keras.layers.Layer:
+        """The pretrained layers that training changes, if it changes any."""
+        raise NotImplementedError
+
+    @property
     def pretrained_variables(self) -> list[keras.Variable]:
         """Trainable variables that do not start at random."""
         return []

@@ -37,6 +37,8 @@ class Generator(keras.Model):
         regions_shape: (R, D) that the generator was built for.
         embedding: The word embeddings. `embedding(token_ids)` looks up,
             `embedding.output_weights` gives the output weights [E, V].
+        lora_rank: Rank of the matrices that are trained in place of the weights; 0 if these are
+            trained themselves. See `lora.enable_lora`.
     """
 
     vocabulary_size: int
@@ -46,6 +48,12 @@ class Generator(keras.Model):
     has_attention = True
     regions_shape: tuple[int, ...]
     embedding: WordEmbedding
+    lora_rank = 0
+
+    @property
+    def lora_layers(self) -> list[keras.layers.Dense]:
+        """Layers to which `lora.enable_lora` adds matrices."""
+        raise NotImplementedError
 
     @classmethod
     def from_settings(cls, config: GeneratorConfig, vocabulary_size: int) -> "Generator":

@@ -11,6 +11,7 @@ fades in long captions. Positions are relative: each block adds to its scores a 
 on the distance of two tokens, so that there is no longest caption.
 """
 
+import functools
 from typing import NamedTuple
 
 import keras
@@ -21,12 +22,14 @@ from caption_gan.distribution import replicas
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.generators.attention import KeysValues, masked_mean
 from caption_gan.models.generators.generator import Generator
+from caption_gan.models.generators.lora import enable_lora
 from caption_gan.models.generators.transformer_blocks import (
     Normalization,
     RelativePositionBias,
     TokenCache,
     TransformerBlock,
 )
+from caption_gan.models.rematerialization import rematerialized
 
 
 class TransformerMemory(NamedTuple):
@@ -61,6 +64,9 @@ class TransformerGenerator(Generator):
         feed_forward_factor: Width of the blocks' feed-forward layers as a multiple of H.
         noise_size: Z; noise is added to every token.
         dropout: Dropout rate of word embeddings, regions, the blocks' layers and output features.
+        rematerialize: Whether the gradient of whole captions computes the blocks again instead of
+            keeping what they computed.
+        lora_rank: See `lora.enable_lora`; 0 leaves it out.
     """
 
     def __init__(
@@ -73,6 +79,8 @@ class TransformerGenerator(Generator):
         feed_forward_factor: int,
         noise_size: int,
         dropout: float,
+        rematerialize: bool = False,
+        lora_rank: int = 0,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -84,6 +92,8 @@ class TransformerGenerator(Generator):
         self.feed_forward_factor = feed_forward_factor
         self.noise_size = noise_size
         self.dropout = dropout
+        self.rematerialize = rematerialize
+        self.lora_rank = lora_rank
 
         self.embedding = self.new_embedding()
         self.region_projection = keras.layers.Dense(hidden_size, name="region_projection")
@@ -120,6 +130,7 @@ class TransformerGenerator(Generator):
             config.feed_forward_factor,
             config.noise_size,
             config.dropout,
+            config.rematerialize,
             name="generator",
         )
 
@@ -139,6 +150,13 @@ class TransformerGenerator(Generator):
         self.output_norm.build((None, None, hidden))
         self.output_projection.build((None, None, hidden))
         self.built = True
+        if self.lora_rank:
+            enable_lora(self, self.lora_rank)
+
+    @property
+    def lora_layers(self) -> list[keras.layers.Dense]:
+        """All projections of the blocks."""
+        return [layer for block in self.blocks for layer in block.projections]
 
     def encode(self, regions: Regions, training: bool = False) -> TransformerMemory:
         """Encodes regions [B, R, D] once for any number of captions and words."""
@@ -181,7 +199,8 @@ class TransformerGenerator(Generator):
         hidden = tokens + condition
         bias = self.position_bias(length=embeddings.shape[2])  # [N, T, T]
         for block, keys_values in zip(self.blocks, memory.keys_values, strict=True):
-            hidden, _, _ = block(hidden, keys_values, bias, training=training)
+            run = functools.partial(rematerialized, block) if self.rematerialize else block
+            hidden, _, _ = run(hidden, keys_values, bias, training=training)
         hidden = self.output_dropout(self.output_norm(hidden), training=training)
         return tf.reshape(self.output_projection(hidden), tf.shape(embeddings))
 
@@ -231,4 +250,6 @@ class TransformerGenerator(Generator):
             "feed_forward_factor": self.feed_forward_factor,
             "noise_size": self.noise_size,
             "dropout": self.dropout,
+            "rematerialize": self.rematerialize,
+            "lora_rank": self.lora_rank,
         }

@@ -173,9 +173,13 @@ class Normalization(keras.layers.Layer):
         self.epsilon = 1e-5 if kind == "layer" else 1e-6  # Those of GPT-2 and of T5.
 
     def build(self, input_shape):
-        self.gamma = self.add_weight(name="gamma", shape=input_shape[-1:], initializer="ones")
+        shape = input_shape[-1:]
+        # Keras would cast them where no other layer calls this one.
+        self.gamma = self.add_weight(name="gamma", shape=shape, initializer="ones", autocast=False)
         if self.kind == "layer":
-            self.beta = self.add_weight(name="beta", shape=input_shape[-1:], initializer="zeros")
+            self.beta = self.add_weight(
+                name="beta", shape=shape, initializer="zeros", autocast=False
+            )
         self.built = True
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -252,6 +256,17 @@ class TransformerBlock(keras.layers.Layer):
             self.gate.build(input_shape)
         self.contraction.build((None, None, self.feed_forward_size))
         self.built = True
+
+    @property
+    def projections(self) -> list[keras.layers.Dense]:
+        """The layers with weight matrices."""
+        seen, tokens = self.region_attention, self.token_attention
+        return [
+            *(tokens.input_projection, tokens.output_projection),
+            *(seen.query_projection, seen.key_projection, seen.value_projection),
+            *(self.region_output, self.expansion, self.contraction),
+            *([self.gate] if self.gated else []),
+        ]
 
     def call(
         self,

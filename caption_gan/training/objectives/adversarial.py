@@ -19,6 +19,7 @@ from caption_gan.models.captioner import Captioner
 from caption_gan.models.critics.critic import build_critic
 from caption_gan.models.critics.references import References
 from caption_gan.models.encoders.encoder import Regions
+from caption_gan.training.accumulation import Part
 from caption_gan.training.objectives.negatives import most_similar, near_misses
 from caption_gan.training.objectives.sampling_trainer import SamplingTrainer
 from caption_gan.training.optimizers import Adam
@@ -54,6 +55,17 @@ class CriticBatch(NamedTuple):
     false: tf.Tensor
     replaced: tf.Tensor
     references: References
+
+    def part(self, part: Part) -> "CriticBatch":
+        """A part of the images."""
+        return CriticBatch(
+            self.regions.map(part),
+            part(self.real),
+            part(self.fake),
+            part(self.false),
+            part(self.replaced),
+            References(*map(part, self.references)),
+        )
 
 
 class AdversarialTrainer(SamplingTrainer):
@@ -236,7 +248,7 @@ class AdversarialTrainer(SamplingTrainer):
         self,
         batch: dict[str, tf.Tensor],
         regions: Regions,
-        sample_loss: Callable[[Regions], tf.Tensor],
+        sample_loss: Callable[[Regions, Part], tf.Tensor],
     ) -> tf.Tensor:
         """Updates the generator, after the critic's warm-up; see `SamplingTrainer`."""
 

@@ -17,6 +17,7 @@ from caption_gan.models.decoding.constraints import mask_special_tokens
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.trace_scopes import GENERATOR_UPDATE, trace_scope
 from caption_gan.text.vocabulary import PAD_ID
+from caption_gan.training.accumulation import Part, accumulated_gradients
 from caption_gan.training.losses import cross_entropy, token_count
 from caption_gan.training.objectives.trainer import Trainer
 from caption_gan.training.optimizers import build_optimizer
@@ -46,8 +47,9 @@ class MaximumLikelihood(Trainer):
             gradient_clip=config.gradient_clip,
             pretrained=encoder.pretrained_variables,
             pretrained_learning_rate=config.pretrained_learning_rate,
+            pretrained_steps=self.steps // config.epochs * config.encoder_frozen_epochs,
         )
-        optimizer.build(self.trainable_variables)
+        optimizer.build(self.generator_variables)
         return {"optimizer": optimizer}
 
     @property
@@ -59,17 +61,26 @@ class MaximumLikelihood(Trainer):
         """One update on a batch {image [B, H, W, 3] | regions [B, R, D], token_ids [B, K, T]}."""
         count = token_count(batch["token_ids"][..., 1:] != PAD_ID)
 
-        def differentiate(token_ids: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
-            with tf.GradientTape() as tape:
-                loss = self.batch_loss(batch | {"token_ids": token_ids}, True, count)
-                scaled_loss = self.optimizer.scale_loss(loss)
-            return loss, tape.gradient(scaled_loss, self.trainable_variables)
+        def differentiate(token_ids: tf.Tensor) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+            def losses(part: Part) -> dict[str, tf.Tensor]:
+                rows = {
+                    name: part(each) for name, each in (batch | {"token_ids": token_ids}).items()
+                }
+                return {"loss": self.batch_loss(rows, True, count)}
 
-        loss, gradients = at_bucket_length(
+            return accumulated_gradients(
+                losses,
+                ["loss"],
+                self.generator_variables,
+                self.config.accumulation_steps,
+                self.optimizer.scale_loss(1.0),
+            )
+
+        sums, gradients = at_bucket_length(
             differentiate, batch["token_ids"], self.config.length_buckets
         )
-        self.optimizer.apply(replicas.mean(gradients), self.trainable_variables)
-        self.loss_tracker.update_state(replicas.mean(loss))
+        self.optimizer.apply(replicas.mean(gradients), self.generator_variables)
+        self.loss_tracker.update_state(replicas.mean(sums["loss"]))
         return self.get_metrics_result()
 
     def test_step(self, batch):

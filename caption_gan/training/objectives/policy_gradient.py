@@ -27,7 +27,10 @@ from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.trace_scopes import REWARD, trace_scope
 from caption_gan.text.vocabulary import PAD_ID
 from caption_gan.training import losses
-from caption_gan.training.objectives.sampling_trainer import token_log_probabilities
+from caption_gan.training.objectives.sampling_trainer import (
+    can_be_sampled,
+    token_log_probabilities,
+)
 from caption_gan.training.objectives.wgan_gp import WGANGP
 from caption_gan.training.rewards.dual_encoder import DualEncoderReward
 from caption_gan.training.rewards.reward import build_rewards
@@ -69,8 +72,16 @@ class PolicyGradient(WGANGP):
         corpus = batch.get("corpus_token_ids")
         self.for_each_critic_batch(self.critic_step, regions, real, sampled, corpus)
         advantages = self.advantages(regions, sampled, batch)  # [N, K, T - 1]
+        # The same noise gives the distribution that the captions were sampled from.
+        images, captions = tf.unstack(tf.shape(sampled)[:2])
+        noise = sampling.draw_noise(self.captioner.generator, images, captions, seed)
+        count = losses.token_count(can_be_sampled(sampled))
         self.update_generator(
-            batch, regions, lambda seen: self.policy_loss(seen, sampled, advantages, seed)
+            batch,
+            regions,
+            lambda seen, part: self.policy_loss(
+                seen, part(sampled), part(advantages), part(noise), count
+            ),
         )
         return self.get_metrics_result()
 
@@ -115,7 +126,12 @@ class PolicyGradient(WGANGP):
         return values, losses.normalized(advantage, is_token)
 
     def policy_loss(
-        self, regions: Regions, sampled: tf.Tensor, advantages: tf.Tensor, seed: tf.Tensor
+        self,
+        regions: Regions,
+        sampled: tf.Tensor,
+        advantages: tf.Tensor,
+        noise: tf.Tensor,
+        count: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """REINFORCE loss, a scalar.
 
@@ -123,10 +139,10 @@ class PolicyGradient(WGANGP):
             regions: What the generator looks at, [N, R, D].
             sampled: Sampled captions, [N, K, T].
             advantages: [N, K, T - 1] or [N, K, 1].
-            seed: The seed [2] they were sampled with: the same noise gives the same distribution.
+            noise: That they were sampled with, [N, K, Z].
+            count: Number of tokens to divide by; see `losses.token_count`.
         """
-        generator = self.captioner.generator
-        images, captions = tf.unstack(tf.shape(sampled)[:2])
-        noise = sampling.draw_noise(generator, images, captions, seed)
-        log_probabilities, was_sampled = token_log_probabilities(generator, regions, sampled, noise)
-        return losses.policy_loss(log_probabilities, advantages, was_sampled)
+        log_probabilities, was_sampled = token_log_probabilities(
+            self.captioner.generator, regions, sampled, noise
+        )
+        return losses.policy_loss(log_probabilities, advantages, was_sampled, count)

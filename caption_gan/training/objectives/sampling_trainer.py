@@ -19,9 +19,11 @@ from caption_gan.models.generators.generator import Generator
 from caption_gan.models.trace_scopes import GENERATOR_UPDATE, trace_scope
 from caption_gan.text.vocabulary import END_ID, PAD_ID, START_ID, UNK_ID
 from caption_gan.training import losses
+from caption_gan.training.accumulation import Part, accumulated_gradients
 from caption_gan.training.objectives.trainer import Trainer
 from caption_gan.training.optimizers import build_optimizer
 
+ENCODED = ("image", "regions")  # What a batch has of its images.
 GENERATOR_METRICS = ("loss", "mle_loss", "generator_gradient_norm")
 
 
@@ -61,12 +63,6 @@ class SamplingTrainer(Trainer):
         return list(self.means.values())
 
     @property
-    def generator_variables(self) -> list[keras.Variable]:
-        """What a generator update trains."""
-        network = self.captioner if self.config.train_encoder else self.captioner.generator
-        return network.trainable_variables
-
-    @property
     def progress(self) -> tf.Tensor:
         """Share of the generator's training that is done, in [0, 1]."""
         done = tf.cast(self.optimizer.iterations, tf.float32)
@@ -102,39 +98,59 @@ class SamplingTrainer(Trainer):
         self,
         batch: dict[str, tf.Tensor],
         regions: Regions,
-        sample_loss: Callable[[Regions], tf.Tensor],
+        sample_loss: Callable[[Regions, Part], tf.Tensor],
     ) -> tf.Tensor:
         """Updates the generator on the loss of its samples and on its cross-entropy.
 
         Args:
             batch: The step's images and captions.
             regions: [N, R, D], without a gradient.
-            sample_loss: From regions [N, R, D], with a gradient if the encoder is trained, to a
-                scalar.
+            sample_loss: From the regions of a part of the images, with a gradient if the encoder
+                is trained, to a scalar; those of all parts add up to the loss of the samples.
 
         Returns:
             The loss, a scalar; 0 if the generator is not trained in this step.
         """
-        loss_scale = self.optimizer.scale_loss(1.0)
-        with tf.GradientTape() as tape:
-            seen = self.captioner.regions(batch, True) if self.config.train_encoder else regions
-            mle_loss = self.mle_loss(seen, batch["token_ids"])
-            start, end = self.config.mle_weight, self.config.mle_weight_end
-            mle_weight = start + (end - start) * self.progress
-            loss = sample_loss(seen) + mle_weight * mle_loss
-            scaled_loss = loss_scale * loss
+        start, end = self.config.mle_weight, self.config.mle_weight_end
+        mle_weight = start + (end - start) * self.progress
+        count = losses.token_count(batch["token_ids"][..., 1:] != PAD_ID)
+
+        def losses_of(part: Part) -> dict[str, tf.Tensor]:
+            seen = regions.map(part)
+            if self.config.train_encoder:
+                pixels_or_cached = {name: part(batch[name]) for name in ENCODED if name in batch}
+                seen = self.captioner.regions(pixels_or_cached, True)
+            mle_loss = self.mle_loss(seen, part(batch["token_ids"]), count=count)
+            return {
+                "loss": sample_loss(seen, part) + mle_weight * mle_loss,
+                "mle_loss": mle_loss,
+            }
+
         variables = self.generator_variables
-        gradients = replicas.mean(tape.gradient(scaled_loss, variables))
+        loss_scale = self.optimizer.scale_loss(1.0)
+        sums, gradients = accumulated_gradients(
+            losses_of,
+            ["loss", "mle_loss"],
+            variables,
+            self.config.accumulation_steps,
+            loss_scale,
+        )
+        gradients = replicas.mean(gradients)
         self.optimizer.apply(gradients, variables)
         self.update_metrics(
             loss_scale,
-            loss=loss,
-            mle_loss=mle_loss,
+            **sums,
             generator_gradient_norm=tf.linalg.global_norm(gradients) / loss_scale,
         )
-        return loss
+        return sums["loss"]
 
-    def mle_loss(self, regions: Regions, real: tf.Tensor, training: bool = True) -> tf.Tensor:
+    def mle_loss(
+        self,
+        regions: Regions,
+        real: tf.Tensor,
+        training: bool = True,
+        count: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """Cross-entropy of real captions in nats per token; without noise outside training."""
         generator = self.captioner.generator
         inputs, targets = real[..., :-1], real[..., 1:]
@@ -143,7 +159,7 @@ class SamplingTrainer(Trainer):
         if training:
             noise = sampling.draw_noise(generator, images, captions, self.draw_seed())
         logits = generator(regions.features, inputs, noise, regions.mask, training=training)
-        return losses.cross_entropy(logits, targets, targets != PAD_ID)
+        return losses.cross_entropy(logits, targets, targets != PAD_ID, count=count)
 
     def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Cross-entropy of a validation batch, comparable to that of `maximum_likelihood`."""
@@ -165,6 +181,16 @@ class SamplingTrainer(Trainer):
             self.means[name].update_state(tf.where(counts, value, 0.0), counts)
 
 
+def can_be_sampled(captions: tf.Tensor) -> tf.Tensor:
+    """Which tokens after the first of captions [N, K, T] sampling can choose, bool [N, K, T - 1].
+
+    The token for unknown words is never drawn, and the last position is always the end token.
+    """
+    targets = captions[..., 1:]
+    counts = (targets != PAD_ID) & (targets != UNK_ID)
+    return counts & (tf.range(tf.shape(targets)[-1]) < tf.shape(targets)[-1] - 1)
+
+
 def token_log_probabilities(
     generator: Generator, regions: Regions, captions: tf.Tensor, noise: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -177,14 +203,12 @@ def token_log_probabilities(
         noise: [N, K, Z].
 
     Returns:
-        [N, K, T - 1], and which of them count, bool of the same shape: the token for unknown words
-        is never drawn, and the last position is always the end token.
+        [N, K, T - 1], and which of them count, by `can_be_sampled`.
     """
     inputs, targets = captions[..., :-1], captions[..., 1:]  # [N, K, T - 1]
     logits = generator(regions.features, inputs, noise, regions.mask)
     logits = mask_special_tokens(logits)
-    counts = (targets != PAD_ID) & (targets != UNK_ID)
-    counts &= tf.range(tf.shape(targets)[-1]) < tf.shape(targets)[-1] - 1
+    counts = can_be_sampled(captions)
     log_probabilities = -tf.nn.sparse_softmax_cross_entropy_with_logits(
         tf.where(counts, targets, END_ID), logits
     )

@@ -36,6 +36,7 @@ from caption_gan.models.decoding import sampling
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.trace_scopes import REWARD
 from caption_gan.training import losses
+from caption_gan.training.accumulation import Part
 from caption_gan.training.objectives.sampling_trainer import (
     SamplingTrainer,
     token_log_probabilities,
@@ -77,9 +78,10 @@ class SelfPlay(SamplingTrainer):
         with tf.name_scope(REWARD):
             opponent_score = self.log_probability(self.opponent, opponent_regions, captions, noise)
 
-        def self_play_loss(seen: Regions) -> tf.Tensor:
-            score = self.log_probability(self.captioner, seen, captions, noise)
-            return self.self_play_loss(*tf.split(score - opponent_score, 2, axis=1))
+        def self_play_loss(seen: Regions, part: Part) -> tf.Tensor:
+            score = self.log_probability(self.captioner, seen, part(captions), part(noise))
+            ratios = tf.split(score - part(opponent_score), 2, axis=1)
+            return part.share(captions) * self.self_play_loss(*ratios)
 
         self.update_generator(batch, regions, self_play_loss)
         return self.get_metrics_result()

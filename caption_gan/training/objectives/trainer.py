@@ -113,6 +113,12 @@ class Trainer(keras.Model):
         return self.captioner if self.average is None else self.average.copy
 
     @property
+    def generator_variables(self) -> list[keras.Variable]:
+        """What the optimizer of the captioner trains."""
+        network = self.captioner if self.config.trains_encoder else self.captioner.generator
+        return network.trainable_variables
+
+    @property
     def checkpoint_variables(self) -> dict[str, list[keras.Variable]]:
         """Everything that training changes and that an exact resume needs."""
         return {

@@ -32,6 +32,7 @@ from caption_gan.models.generators.generator import Memory
 from caption_gan.models.trace_scopes import CRITIC_UPDATE, PENALTY, trace_scope
 from caption_gan.text.vocabulary import PAD_ID
 from caption_gan.training import losses
+from caption_gan.training.accumulation import accumulated_gradients
 from caption_gan.training.losses import EmbeddedCaptions
 from caption_gan.training.objectives.adversarial import AdversarialTrainer, CriticBatch
 
@@ -40,6 +41,9 @@ PENALTIES = {
     "gradient_penalty": losses.gradient_penalty,
     "one_sided_gradient_penalty": losses.one_sided_gradient_penalty,
 }
+# What parts of a critic update add up.
+SUMMED_METRICS = ("critic_loss", "penalty", "margin", "mismatched_margin", "verdict_loss")
+LENGTH_MOMENTS = ("length_squared", "length_score")
 
 
 class WGANGP(AdversarialTrainer):
@@ -60,58 +64,98 @@ class WGANGP(AdversarialTrainer):
         corpus = batch.get("corpus_token_ids")
         self.for_each_critic_batch(self.critic_step, regions, real, fake, corpus)
         # Lines 11 and 12: one generator update on all N images.
-        self.update_generator(batch, regions, lambda seen: self.generator_loss(seen, regions, real))
+        self.update_generator(
+            batch,
+            regions,
+            lambda seen, part: (
+                part.share(real) * self.generator_loss(seen, regions.map(part), part(real))
+            ),
+        )
         return self.get_metrics_result()
 
     @trace_scope(CRITIC_UPDATE)
     def critic_step(self, batch: CriticBatch) -> None:
         """One critic update (lines 6 to 9): raises real captions, lowers fake and false ones."""
-        critic_loss_fn = CRITIC_LOSSES[self.config.critic_loss]
-        share = self.config.mismatched_negatives
         loss_scale = self.critic_optimizer.scale_loss(1.0)
-        with tf.GradientTape() as tape:
-            memory = self.critic.encode(batch.regions, batch.references, training=True)
-            token_ids = tf.concat([batch.real, batch.fake, batch.false], axis=1)  # [B, 3 K, T]
-            embeddings, mask = self.critic.embedding(token_ids), token_ids != PAD_ID
-            token_scores = self.critic.token_scores(embeddings, memory, training=True)
-            score = mean_score(token_scores, mask)  # [B, 3 K]
-            real_score, fake_score, false_score = tf.split(score, 3, axis=1)  # [B, K] each
-            # Line 7: D(fake) - D(real), and the penalty.
-            loss = (1 - share) * tf.reduce_mean(critic_loss_fn(real_score, fake_score))
-            loss += share * tf.reduce_mean(critic_loss_fn(real_score, false_score))
-            verdict_loss = self.verdict_loss(token_scores, batch)
-            penalty = self.penalty(memory, embeddings, mask, loss_scale)
-            total = loss + self.config.penalty_weight * penalty
-            total = loss_scale * (total + self.config.verdict_weight * verdict_loss)
-        # Line 9. The optimizer also applies the weight constraints, if there are any.
         variables = self.critic.trainable_variables
-        gradients = replicas.mean(tape.gradient(total, variables))
+        verdict_count = losses.token_count(
+            losses.in_false_captions(batch.replaced[..., 1:], batch.false[..., 1:] != PAD_ID)
+        )
+        sums, gradients = accumulated_gradients(
+            lambda part: self.critic_losses(
+                batch.part(part), part.share(batch.real), verdict_count, loss_scale
+            ),
+            ("total", *SUMMED_METRICS, *LENGTH_MOMENTS),
+            variables,
+            self.config.accumulation_steps,
+            loss_scale,
+        )
+        # Line 9. The optimizer also applies the weight constraints, if there are any.
+        gradients = replicas.mean(gradients)
         self.critic_optimizer.apply(gradients, variables)
-
-        fake_mask = tf.split(mask, 3, axis=1)[1]
-        self.critic.learn_lengths(fake_score, fake_mask)
+        self.critic.learn_lengths(tf.stack([sums[name] for name in LENGTH_MOMENTS]))
         self.update_metrics(
             loss_scale,
-            critic_loss=loss,
-            penalty=penalty,
-            margin=tf.reduce_mean(real_score) - tf.reduce_mean(fake_score),
-            mismatched_margin=tf.reduce_mean(real_score) - tf.reduce_mean(false_score),
-            **({"verdict_loss": verdict_loss} if self.config.near_misses else {}),
+            **{name: sums[name] for name in SUMMED_METRICS if name in self.means},
             critic_gradient_norm=tf.linalg.global_norm(gradients) / loss_scale,
         )
 
-    def verdict_loss(self, token_scores: tf.Tensor, batch: CriticBatch) -> tf.Tensor:
+    def critic_losses(
+        self,
+        batch: CriticBatch,
+        weight: tf.Tensor | float,
+        verdict_count: tf.Tensor,
+        loss_scale: tf.Tensor | float,
+    ) -> dict[str, tf.Tensor]:
+        """Losses and metrics of a part of a critic update's images.
+
+        Args:
+            batch: The part.
+            weight: Its share of the images.
+            verdict_count: Tokens of near misses in all parts.
+            loss_scale: Scale of the loss.
+        """
+        critic_loss_fn = CRITIC_LOSSES[self.config.critic_loss]
+        share = self.config.mismatched_negatives
+        memory = self.critic.encode(batch.regions, batch.references, training=True)
+        token_ids = tf.concat([batch.real, batch.fake, batch.false], axis=1)  # [B, 3 K, T]
+        embeddings, mask = self.critic.embedding(token_ids), token_ids != PAD_ID
+        token_scores = self.critic.token_scores(embeddings, memory, training=True)
+        score = mean_score(token_scores, mask)  # [B, 3 K]
+        real_score, fake_score, false_score = tf.split(score, 3, axis=1)  # [B, K] each
+        # Line 7: D(fake) - D(real), and the penalty.
+        loss = (1 - share) * tf.reduce_mean(critic_loss_fn(real_score, fake_score))
+        loss += share * tf.reduce_mean(critic_loss_fn(real_score, false_score))
+        verdict_loss = self.verdict_loss(token_scores, batch, verdict_count)
+        penalty = self.penalty(memory, embeddings, mask, loss_scale)
+        moments = self.critic.length_statistics(fake_score, tf.split(mask, 3, axis=1)[1])
+        means = {
+            "total": loss + self.config.penalty_weight * penalty,
+            "critic_loss": loss,
+            "penalty": penalty,
+            "margin": tf.reduce_mean(real_score) - tf.reduce_mean(fake_score),
+            "mismatched_margin": tf.reduce_mean(real_score) - tf.reduce_mean(false_score),
+            **dict(zip(LENGTH_MOMENTS, tf.unstack(moments), strict=True)),
+        }
+        parts = {name: weight * value for name, value in means.items()}
+        parts["total"] += self.config.verdict_weight * verdict_loss
+        return parts | {"verdict_loss": verdict_loss}
+
+    def verdict_loss(
+        self, token_scores: tf.Tensor, batch: CriticBatch, count: tf.Tensor
+    ) -> tf.Tensor:
         """Loss of telling which tokens of near misses were replaced, a scalar; 0 without any.
 
         Args:
             token_scores: Of real, generated and false captions, [B, 3 K, T - 1].
             batch: The captions.
+            count: Number of tokens to divide by.
         """
         if not self.config.near_misses:
             return tf.constant(0.0)
         of_false = tf.split(token_scores, 3, axis=1)[2]  # [B, K, T - 1]
         is_token = batch.false[..., 1:] != PAD_ID
-        return losses.verdicts(of_false, batch.replaced[..., 1:], is_token)
+        return losses.verdicts(of_false, batch.replaced[..., 1:], is_token, count)
 
     @trace_scope(PENALTY)
     def penalty(

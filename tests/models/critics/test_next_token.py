@@ -211,7 +211,8 @@ def test_rank_subtracts_the_regression_on_length(small_generator, regions, token
     assert of_image.std() > 0
     learnt = 3.0 * of_image - 0.5 * (lengths - of_image)
     for _ in range(100):
-        critic.learn_lengths(tf.constant(learnt, tf.float32), token_ids != PAD_ID, momentum=0.9)
+        statistics = critic.length_statistics(tf.constant(learnt, tf.float32), token_ids != PAD_ID)
+        critic.learn_lengths(statistics, momentum=0.9)
     ranks = np.array(critic.rank(tf.constant(token_ids), critic.encode(Regions(regions))))
     same(ranks - scores(critic, regions, token_ids), 0.5 * lengths)
 

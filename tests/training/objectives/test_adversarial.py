@@ -324,7 +324,7 @@ def test_the_policy_loss_uses_the_probabilities_of_sampling(step_batch):
             count[place[:2]] += 1
     assert (targets[..., 4] == END_ID).any()
     advantages = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
-    loss = model.policy_loss(regions, sampled, tf.constant(advantages[..., None]), seed)
+    loss = model.policy_loss(regions, sampled, tf.constant(advantages[..., None]), noise)
     assert float(loss) == pytest.approx(-(advantages * total).sum() / count.sum(), rel=1e-4)
 
 
