@@ -36,8 +36,15 @@ from caption_gan.evaluation.runs import evaluate_run, output_paths
 from caption_gan.evaluation.trained_captioner import TrainedCaptioner
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.encoders.encoder import Encoder, save_architecture
+from caption_gan.models.hugging_face.gpt2 import load_gpt2
 from caption_gan.reporting.data_summary import overlaps
-from caption_gan.run import RunDirectory, build_captioner, load_weights, open_encoder
+from caption_gan.run import (
+    RunDirectory,
+    build_captioner,
+    load_weights,
+    open_encoder,
+    open_pretrained_generator,
+)
 from caption_gan.settings import (
     config_from,
     config_parser,
@@ -46,9 +53,10 @@ from caption_gan.settings import (
     merge_settings,
 )
 from caption_gan.storage.atomic import remove_unfinished
+from caption_gan.text.byte_pair import build_byte_pair_vocabulary, read_byte_pairs
 from caption_gan.text.embeddings import WordVectors
 from caption_gan.text.scripts import has_unspaced
-from caption_gan.text.tokenizer import Tokenizer
+from caption_gan.text.tokenizer import Tokenizer, open_tokenizer
 from caption_gan.text.vocabulary import (
     build_vocabulary,
     count_words,
@@ -101,12 +109,13 @@ def fit(config: Config, run: RunDirectory) -> TrainedRun:
         CaptionGANError: The data or a setting cannot be used.
     """
     check_files(config, run)
+    config = open_pretrained_generator(config, run)
     keras.utils.set_random_seed(config.seed)
     config, encoder = open_encoder(config)
     check_reward_encoders(config, encoder)
     splits, word_vectors = prepare_run(config, run, encoder)
     captions = splits["train"].captions
-    tokenizer = Tokenizer(
+    tokenizer = open_tokenizer(
         run.vocabulary,
         config.text.tokenizer,
         config.text.sequence_length,
@@ -114,6 +123,8 @@ def fit(config: Config, run: RunDirectory) -> TrainedRun:
     )
     captioner = build_captioner(config, encoder, tokenizer.vocabulary_size)
     check_disk(captioner, run)
+    if config.generator.kind == "gpt2" and not run.is_trained:
+        load_gpt2(captioner.generator, str(config.generator.weights), tokenizer.vocabulary)
 
     notes = [*splits["train"].notes, *splits["train"].skipped, *overlaps(list(splits.values()))]
     notes += describe_captions(captions, tokenizer)
@@ -186,16 +197,11 @@ def start_run(run: RunDirectory, config: Config, captions: Sequence[str]) -> Wor
     Raises:
         CaptionGANError: An input does not fit the vocabulary, or the folder cannot be written.
     """
-    text = config.text
     if strategies.is_chief():
         remove_unfinished(run.path)
     # The chief has written it before the other workers come here.
     is_written = run.config.is_file() and (run.is_trained or not strategies.is_chief())
-    words = (
-        read_vocabulary(run.vocabulary)
-        if is_written
-        else build_vocabulary(captions, text.tokenizer, text.minimum_count, text.maximum_vocabulary)
-    )
+    words = read_vocabulary(run.vocabulary) if is_written else new_vocabulary(config, captions)
     word_vectors = check_training_inputs(config, words)
     if is_written:
         return word_vectors
@@ -209,6 +215,16 @@ def start_run(run: RunDirectory, config: Config, captions: Sequence[str]) -> Wor
             f"run_dir: cannot write to {run.path}: {error.strerror}; choose another folder."
         ) from error
     return word_vectors
+
+
+def new_vocabulary(config: Config, captions: Sequence[str]) -> list[str]:
+    """Chooses the entries of the vocabulary from the training captions."""
+    text = config.text
+    sizes = text.minimum_count, text.maximum_vocabulary
+    if text.tokenizer == "byte_pair":
+        pairs = read_byte_pairs(str(config.generator.weights))
+        return build_byte_pair_vocabulary(captions, pairs, *sizes)
+    return build_vocabulary(captions, text.tokenizer, *sizes)
 
 
 def describe_captions(captions: Sequence[str], tokenizer: Tokenizer) -> list[str]:

@@ -34,10 +34,11 @@ from caption_gan.models.encoders.encoder import (
     restore_encoder,
 )
 from caption_gan.models.generators.generator import build_generator
+from caption_gan.models.hugging_face.gpt2 import with_gpt2_sizes
 from caption_gan.settings import CONFIG_FILE, differences, dump_config, read_config_file
 from caption_gan.storage.atomic import replacing
 from caption_gan.storage.paths import local_path
-from caption_gan.text.tokenizer import Tokenizer
+from caption_gan.text.tokenizer import Tokenizer, open_tokenizer
 
 # Settings that do not affect the trained weights.
 MAY_CHANGE = {
@@ -181,6 +182,20 @@ def open_encoder(config: Config) -> tuple[Config, Encoder]:
     return dataclasses.replace(config, encoder=settings), encoder
 
 
+def open_pretrained_generator(config: Config, run: RunDirectory) -> Config:
+    """Returns settings with the sizes of the pretrained generator, whose files are checked.
+
+    Those of a run that was trained have them already, and it needs the files no more.
+
+    Raises:
+        CaptionGANError: See `with_gpt2_sizes`.
+    """
+    if config.generator.kind != "gpt2" or run.is_trained:
+        return config
+    generator = with_gpt2_sizes(config.generator, config.text.sequence_length)
+    return dataclasses.replace(config, generator=generator)
+
+
 def build_captioner(config: Config, encoder: Encoder, vocabulary_size: int) -> Captioner:
     """Returns a captioner with newly initialised weights."""
     generator = build_generator(config.generator, vocabulary_size, encoder.regions_shape)
@@ -211,7 +226,7 @@ def load_run(path: str | Path, changes: Sequence[str] = ()) -> tuple[Config, Tok
     """
     run = RunDirectory(path)
     config = read_trained_config(path, changes)
-    tokenizer = Tokenizer(run.vocabulary, config.text.tokenizer, config.text.sequence_length)
+    tokenizer = open_tokenizer(run.vocabulary, config.text.tokenizer, config.text.sequence_length)
     encoder = restore_encoder(run.path, config.encoder)
     # Only gradients compute anything again.
     plain = dataclasses.replace(config.generator, rematerialize=False)

@@ -2,21 +2,51 @@
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 
 import keras
+import numpy as np
 
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.encoders.encoder import Encoder, Regions
 from caption_gan.models.generators.generator import Generator
+from caption_gan.models.generators.gpt2 import GPT2Generator
 from caption_gan.models.generators.gru import GRUGenerator
 from caption_gan.models.generators.transformer import TransformerGenerator
+
+
+def gpt2(image_input: str, embedding_size: int, **settings) -> GPT2Generator:
+    """Makes a small GPT-2, whose embeddings are as wide as its hidden layers."""
+    return GPT2Generator(
+        block_count=2,
+        feed_forward_factor=2,
+        positions=20,
+        image_input=image_input,
+        prefix_length=2,
+        **settings,
+    )
+
 
 # Functions from the arguments that all kinds of generators share.
 GENERATORS: dict[str, Callable[..., Generator]] = {
     "gru": GRUGenerator,
     "transformer": functools.partial(TransformerGenerator, block_count=2, feed_forward_factor=2),
+    "gpt2": functools.partial(gpt2, "prefix"),
+    "gpt2_cross_attention": functools.partial(gpt2, "cross_attention"),
 }
+
+
+def open_gates(generator: Generator) -> None:
+    """Lets a GPT-2 see the image and the noise, which it ignores before it is trained."""
+    random = np.random.default_rng(0)
+    for weight in generator.weights:
+        if weight.name == "region_gamma" or weight.path.endswith("noise_projection/kernel"):
+            weight.assign(random.normal(size=weight.shape) + 0.5)
+
+
 VOCABULARY = 10
+# A folder as transformers writes it; see `tools/hugging_face_golden.py`.
+GPT2 = Path(__file__).parent / "models" / "hugging_face" / "golden" / "gpt2"
 REGIONS = (4, 6)
 
 

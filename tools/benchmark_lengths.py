@@ -22,7 +22,7 @@ from caption_gan.fit import start_run
 from caption_gan.models.encoders.encoder import build_encoder
 from caption_gan.run import RunDirectory, build_captioner
 from caption_gan.settings import read_config
-from caption_gan.text.tokenizer import Tokenizer
+from caption_gan.text.tokenizer import Tokenizer, open_tokenizer
 from caption_gan.training.objectives.maximum_likelihood import MaximumLikelihood
 
 LENGTHS = (1, 4)
@@ -36,7 +36,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = RunDirectory(Path(folder) / "run")
         start_run(run, config, train.captions)
-        tokenizer = Tokenizer(run.vocabulary, config.text.tokenizer, config.text.sequence_length)
+        tokenizer = open_tokenizer(
+            run.vocabulary, config.text.tokenizer, config.text.sequence_length
+        )
     calls = [training_steps(config, train, tokenizer, lengths) for lengths in LENGTHS]
     seconds = alternate(dict(zip(("one", "several"), calls, strict=True)), ROUNDS, warm_up=0)
     # Means, not medians: batches of different lengths take different times.

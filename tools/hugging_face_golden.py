@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import tokenizers
 import torch
 import transformers
 
@@ -36,6 +37,15 @@ REAL_SENTENCES = (
     "word " * 300,
 )
 
+CAPTIONS = (
+    "A dog runs across the green grass.",
+    "Two dogs are running on the grass, and a third dog's owner isn't.",
+    "a man in a red shirt is standing on a rock .",
+    "Caf\u00e9 at night: cr\u00e8me br\u00fbl\u00e9e, 3 people & a na\u00efve \u201cwaiter\u201d!",
+    "\U0001f415\U0001f3fd runs \u2192 \u4e2d\u6587 \u0440\u0443\u0441\u0441\u043a\u0438\u0439",
+    "They're WALKING (12,000 steps)... we've re-counted",
+)
+
 
 def main() -> None:
     """Reads the command line, writes the folders."""
@@ -47,6 +57,7 @@ def main() -> None:
     bert(arguments.folder / "bert")
     clip(arguments.folder / "clip")
     siglip(arguments.folder / "siglip")
+    gpt2(arguments.folder / "gpt2")
     if arguments.minilm:
         tokenizer = transformers.BertTokenizer.from_pretrained(arguments.minilm)
         model = transformers.BertModel.from_pretrained(arguments.minilm)
@@ -93,6 +104,55 @@ def siglip(folder: Path) -> None:
     """Both towers of SigLIP."""
     config = transformers.SiglipConfig(vision_config=VISION, text_config=TEXT)
     write(folder, transformers.SiglipModel(config), token_ids([[3, 5, 1, 1, 1, 1], [4, 7, 9, 2]]))
+
+
+def gpt2(folder: Path) -> None:
+    """GPT-2 with a byte-pair tokenizer that was trained on some captions."""
+    folder.mkdir(parents=True, exist_ok=True)
+    trained = tokenizers.ByteLevelBPETokenizer()
+    trained.train_from_iterator(CAPTIONS[:4], 330, 1, special_tokens=["<|endoftext|>"])
+    trained.save_model(str(folder))
+    tokenizer = transformers.GPT2TokenizerFast.from_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    trained.save_model(str(folder))  # transformers keeps tokenizer.json alone.
+    end = tokenizer.eos_token_id
+    config = transformers.GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=20,
+        n_embd=8,
+        n_layer=2,
+        n_head=2,
+        bos_token_id=end,
+        eos_token_id=end,
+    )
+    model = randomized(transformers.GPT2LMHeadModel(config)).eval()
+    model.save_pretrained(folder)
+    pieces = [tokenizer.convert_ids_to_tokens(tokenizer(text).input_ids) for text in CAPTIONS]
+    tokens = torch.tensor([[end, *tokenizer(text).input_ids[:7]] for text in CAPTIONS[:2]])
+    prefix = torch.randn(2, 3, 8)
+    expected = {}
+    for name, vectors in (("plain", prefix[:, :0]), ("prefixed", prefix)):
+        expected[f"{name}_logits"] = next_logits(model, vectors, tokens).numpy()
+        written = tokens[:, :1]
+        for _ in range(9):
+            choice = next_logits(model, vectors, written)[:, -1].argmax(-1, keepdim=True)
+            written = torch.cat([written, choice], dim=1)
+        expected[f"{name}_greedy"] = written[:, 1:].numpy()
+    np.savez_compressed(
+        folder / "expected.npz",
+        captions=np.array(CAPTIONS),
+        pieces=np.array([" ".join(row) for row in pieces]),
+        token_ids=tokens.numpy(),
+        prefix=prefix.numpy(),
+        **expected,
+    )
+
+
+def next_logits(model, prefix: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Logits [B, T, V] of the token after each, behind vectors [B, P, H]."""
+    with torch.no_grad():
+        embeddings = torch.cat([prefix, model.transformer.wte(tokens)], dim=1)
+        return model(inputs_embeds=embeddings).logits[:, prefix.shape[1] :]
 
 
 def token_ids(rows: list[list[int]]) -> torch.Tensor:

@@ -27,6 +27,7 @@ def _check_networks(config: Config) -> None:
             f"generator.attention_heads is {heads}, which does not divide generator.hidden_size "
             f"{hidden}; change one of them."
         )
+    _check_gpt2(config)
     if config.decoding.beam % config.decoding.beam_groups:
         raise CaptionGANError(
             f"decoding.beam_groups is {config.decoding.beam_groups}; it must divide decoding.beam, "
@@ -72,6 +73,26 @@ def _check_networks(config: Config) -> None:
         raise CaptionGANError(
             f"encoder.name is {encoder.name!r}, but data.source features has regions instead of "
             "images; set encoder.name to precomputed and encoder.regions to data.root."
+        )
+
+
+def _check_gpt2(config: Config) -> None:
+    is_gpt2 = config.generator.kind == "gpt2"
+    if is_gpt2 != (config.text.tokenizer == "byte_pair"):
+        raise CaptionGANError(
+            f"generator.kind is {config.generator.kind}, but text.tokenizer is "
+            f"{config.text.tokenizer}; gpt2 and byte_pair need each other: set both or neither."
+        )
+    if is_gpt2 != (config.generator.weights is not None):
+        raise CaptionGANError(
+            f"generator.kind is {config.generator.kind}, but generator.weights is "
+            f"{config.generator.weights or 'not set'}; gpt2, and it alone, needs a folder: "
+            "--generator.kind gpt2 --generator.weights FOLDER."
+        )
+    if is_gpt2 and config.text.word_vectors is not None:
+        raise CaptionGANError(
+            f"text.word_vectors is {config.text.word_vectors}, but generator.kind gpt2 has its own "
+            "embeddings; omit one of them."
         )
 
 

@@ -25,9 +25,12 @@ class TextConfig:
     Attributes:
         tokenizer: `word`: one token per word; rare words become the unknown token. `wordpiece`:
             rare words are split into pieces. In both, each character of a script without spaces
-            between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) is a word.
+            between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) is a word. `byte_pair`:
+            pieces of words as in `generator.weights`, which generator `gpt2` needs; case and
+            spelling stay as they are, and pieces that the training captions do not use are left
+            out.
         minimum_count: Least number of times that a word must occur in the training captions to
-            enter the vocabulary.
+            enter the vocabulary, or for `byte_pair` to be whole pieces.
         maximum_vocabulary: Largest size of the vocabulary.
         sequence_length: Tokens per caption, including the start and the end token; longer
             captions are cut. `fit` says how many are and which length would keep them whole.
@@ -37,7 +40,7 @@ class TextConfig:
         unfreeze_after_epochs: Epochs in which `unfrozen` word vectors stay fixed.
     """
 
-    tokenizer: Literal["word", "wordpiece"] = "word"
+    tokenizer: Literal["word", "wordpiece", "byte_pair"] = "word"
     minimum_count: PositiveInt = 5
     maximum_vocabulary: PositiveInt = 20000
     sequence_length: PositiveInt = 24
@@ -121,6 +124,17 @@ class GeneratorConfig:
     Attributes:
         kind: `gru`: two GRUs with attention over the regions between them. `transformer`: a
             Transformer decoder, whose blocks attend to the words so far and to the regions.
+            `gpt2`: GPT-2 with the weights and the tokenizer of `weights`.
+        weights: Folder of `gpt2` as transformers writes it: `config.json`, `model.safetensors`
+            and `vocab.json` with `merges.txt`, or `tokenizer.json`; `pip install -e '.[hub]'`.
+            Sizes are those of its network: `embedding_size`, `hidden_size`, `layers`,
+            `attention_heads`, `feed_forward_factor` and `positions` are not heeded. Once
+            something was trained, a run needs the folder no more.
+        image_input: How `gpt2` gets the image. `prefix`: vectors before the caption, made of the
+            mean of the regions. `cross_attention`: attention to the regions in each block, which
+            starts without effect.
+        prefix_length: Vectors of the prefix; 10 is that of Mokady et al., "ClipCap" (2021).
+        positions: Most vectors and tokens that `gpt2` reads.
         embedding_size: Numbers per word embedding.
         hidden_size: Units of the hidden layers and of the attention.
         layers: Blocks of `transformer`. Two are as deep as the two GRUs; a GRU has no other depth.
@@ -137,7 +151,11 @@ class GeneratorConfig:
             and more time; false, because the blocks of small generators take little memory.
     """
 
-    kind: Literal["gru", "transformer"] = "gru"
+    kind: Literal["gru", "transformer", "gpt2"] = "gru"
+    weights: UserPath | None = None
+    image_input: Literal["prefix", "cross_attention"] = "prefix"
+    prefix_length: PositiveInt = 10
+    positions: PositiveInt = 1024
     embedding_size: PositiveInt = 128
     hidden_size: PositiveInt = 160
     layers: PositiveInt = 2

@@ -128,13 +128,11 @@ class Tokenizer(tf.Module):
             string [...], with `[UNK]` for unknown words.
         """
         token_ids = tf.convert_to_tensor(token_ids)
-        ended = tf.cumsum(tf.cast(tf.equal(token_ids, END_ID), tf.int32), axis=-1) > 0
-        shown = ~ended & tf.not_equal(token_ids, PAD_ID) & tf.not_equal(token_ids, START_ID)
         spaces = self._spacing.before(token_ids) if self._spacing else " "
         pieces = tf.strings.join([spaces, self.token_strings(token_ids)])
         if self.kind == "wordpiece":
             pieces = tf.strings.regex_replace(pieces, f"^ ?{CONTINUATION}", "")
-        text = tf.strings.reduce_join(tf.where(shown, pieces, ""), axis=-1)  # [...]
+        text = tf.strings.reduce_join(tf.where(self._is_text(token_ids), pieces, ""), axis=-1)
         # Square brackets and quotation marks keep their spaces: without them, "[ unk ]" would be
         # the unknown word, and a straight quotation mark may open or close.
         text = tf.strings.regex_replace(text, r" ([,.;:!?%)])", r"\1")
@@ -168,7 +166,7 @@ class Tokenizer(tf.Module):
             bool [...].
         """
         captions = tf.convert_to_tensor(captions, tf.string)
-        words = split_words(tf.reshape(captions, [-1]))  # [N, (W)]
+        words = self._split(tf.reshape(captions, [-1]))  # [N, (W)]
         telling = tf.strings.regex_full_match(words.flat_values, r".*[\p{L}\p{N}].*")
         known = words.with_flat_values(self._known(words.flat_values) & telling)
         return tf.reshape(tf.reduce_any(known, axis=1), tf.shape(captions))
@@ -206,18 +204,19 @@ class Tokenizer(tf.Module):
         Returns:
             float32 scalar in [0, 1]; 0 if there are no words.
         """
-        words = split_words(tf.reshape(tf.convert_to_tensor(captions, tf.string), [-1]))
+        words = self._split(tf.reshape(tf.convert_to_tensor(captions, tf.string), [-1]))
         unknown = tf.cast(~self._known(words.flat_values), tf.float32)
         return tf.math.divide_no_nan(tf.reduce_sum(unknown), tf.cast(tf.size(unknown), tf.float32))
 
     def _token_ids(self, captions: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor]:
         """Looks up tokens, and counts those of the first words that fit as a whole."""
-        words = split_words(tf.reshape(captions, [-1]))  # [N, (W)]
+        words = self._split(tf.reshape(captions, [-1]))  # [N, (W)]
         room = tf.constant(self.sequence_length - 2, tf.int64)
         if self.kind == "word":
             token_ids = words.with_flat_values(self._ids.lookup(words.flat_values))
             return tf.cast(token_ids, tf.int32), tf.minimum(words.row_lengths(), room)
-        pieces = tf.cast(self._wordpiece.tokenize(words), tf.int32)  # [N, (W), (P)]
+        pieces = words.with_flat_values(self._pieces(words.flat_values))  # [N, (W), (P)]
+        pieces = tf.cast(pieces, tf.int32)
         ends = tf.cumsum(pieces.row_lengths(axis=2).to_tensor(), axis=1)  # [N, W]
         fitting = tf.reduce_max(tf.where(ends <= room, ends, 0), axis=1)
         # The maximum over no words is the smallest integer.
@@ -226,7 +225,21 @@ class Tokenizer(tf.Module):
     def _known(self, words: tf.Tensor) -> tf.Tensor:
         if self.kind == "word":
             return tf.not_equal(self._ids.lookup(words), UNK_ID)
-        return tf.reduce_all(tf.not_equal(self._wordpiece.tokenize(words), UNK_ID), axis=1)
+        return tf.reduce_all(tf.not_equal(self._pieces(words), UNK_ID), axis=1)
+
+    def _split(self, captions: tf.Tensor) -> tf.RaggedTensor:
+        """Splits captions [N] into words [N, (W)]."""
+        return split_words(captions)
+
+    def _pieces(self, words: tf.Tensor) -> tf.RaggedTensor:
+        """Ids of the pieces of words; [N] to [N, (P)]."""
+        return self._wordpiece.tokenize(words)
+
+    @staticmethod
+    def _is_text(token_ids: tf.Tensor) -> tf.Tensor:
+        """Whether tokens [..., T] are shown: not special, and before the first end token."""
+        ended = tf.cumsum(tf.cast(tf.equal(token_ids, END_ID), tf.int32), axis=-1) > 0
+        return ~ended & tf.not_equal(token_ids, PAD_ID) & tf.not_equal(token_ids, START_ID)
 
     def _check_kind(self, source: str | os.PathLike[str]) -> None:
         if self.kind not in ("word", "wordpiece"):
@@ -240,6 +253,21 @@ class Tokenizer(tf.Module):
                 f"{source}: expected whole words for kind 'word', got {pieces} pieces that start "
                 f"with {CONTINUATION}; set kind to 'wordpiece'"
             )
+
+
+def open_tokenizer(
+    vocabulary_path: str | os.PathLike[str],
+    kind: Kind,
+    sequence_length: int,
+    in_graph: bool = False,
+) -> Tokenizer:
+    """Returns the tokenizer of a kind; see `Tokenizer`."""
+    # Imported here because this module imports the base class.
+    from caption_gan.text.byte_pair import BytePairTokenizer
+
+    if kind == "byte_pair":
+        return BytePairTokenizer(vocabulary_path, sequence_length, in_graph)
+    return Tokenizer(vocabulary_path, kind, sequence_length, in_graph)
 
 
 class _Spacing(NamedTuple):

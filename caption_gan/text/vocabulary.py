@@ -40,7 +40,7 @@ CONTINUATION = "##"
 # Stand for numbers, brackets and equations in the normalised captions of SciCap.
 PLACEHOLDERS = ("num-tk", "bracket-tk", "equat-tk")
 
-Kind = Literal["word", "wordpiece"]
+Kind = Literal["word", "wordpiece", "byte_pair"]
 Item = TypeVar("Item")
 
 _SPACE = r"[\s\p{Z}\p{C}]"

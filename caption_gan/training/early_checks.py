@@ -18,7 +18,7 @@ from caption_gan.models.encoders.encoder import Encoder
 from caption_gan.run import RunDirectory
 from caption_gan.storage.atomic import check_writable
 from caption_gan.text.embeddings import WordVectors, load_word_vectors, vector_size
-from caption_gan.text.tokenizer import Tokenizer
+from caption_gan.text.tokenizer import open_tokenizer
 from caption_gan.text.vocabulary import write_vocabulary
 
 
@@ -83,7 +83,7 @@ def check_training_inputs(config: Config, vocabulary: Sequence[str]) -> WordVect
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "vocabulary.txt"
             write_vocabulary(path, vocabulary)
-            tokenizer = Tokenizer(path, config.text.tokenizer, config.text.sequence_length)
+            tokenizer = open_tokenizer(path, config.text.tokenizer, config.text.sequence_length)
             check_corpora(config.data.corpora, config.data.encoding, tokenizer)
     if config.data.service is not None:
         wait_for_dispatcher(config.data.service, with_worker=True)

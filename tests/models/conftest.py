@@ -14,7 +14,7 @@ from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.generators.attention import KeysValues
 from caption_gan.models.generators.generator import Generator
 from caption_gan.models.generators.gru import GRUMemory
-from tests.captioners import GENERATORS
+from tests.captioners import GENERATORS, open_gates
 
 
 class MarkovGenerator:
@@ -70,6 +70,7 @@ def small_generator() -> Callable[..., Generator]:
         }
         generator = GENERATORS[kind](**{**arguments, **settings})
         generator.build((None, 4, 5))
+        open_gates(generator)
         # The initial embeddings are so small that all words would be about equally likely.
         shape = (generator.vocabulary_size, generator.embedding_size)
         generator.embedding.assign(np.random.default_rng(seed).normal(size=shape))

@@ -20,13 +20,10 @@ from caption_gan.models.encoders.precomputed import PrecomputedEncoder
 from caption_gan.models.generators.attention import RegionAttention
 from caption_gan.models.generators.gru import GRUGenerator
 from caption_gan.models.generators.gru_cell import GRUCell
+from caption_gan.models.generators.relative_positions import RelativePositionBias
+from caption_gan.models.generators.token_attention import TokenAttention
 from caption_gan.models.generators.transformer import TransformerGenerator
-from caption_gan.models.generators.transformer_blocks import (
-    Normalization,
-    RelativePositionBias,
-    TokenAttention,
-    TransformerBlock,
-)
+from caption_gan.models.generators.transformer_blocks import Normalization, TransformerBlock
 from caption_gan.text.embeddings import WordEmbedding
 
 SIZE = 32

@@ -168,12 +168,14 @@ def build_generator(
         regions_shape: (R, D) of the encoder.
     """
     # Imported here because these modules import the base class.
+    from caption_gan.models.generators.gpt2 import GPT2Generator
     from caption_gan.models.generators.gru import GRUGenerator
     from caption_gan.models.generators.transformer import TransformerGenerator
 
     generators: dict[str, type[Generator]] = {
         "gru": GRUGenerator,
         "transformer": TransformerGenerator,
+        "gpt2": GPT2Generator,
     }
     generator = generators[config.kind].from_settings(config, vocabulary_size)
     generator.build((None, *regions_shape))

@@ -23,11 +23,12 @@ from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.generators.attention import KeysValues, masked_mean
 from caption_gan.models.generators.generator import Generator
 from caption_gan.models.generators.lora import enable_lora
+from caption_gan.models.generators.relative_positions import RelativePositionBias
+from caption_gan.models.generators.token_attention import TokenCache
 from caption_gan.models.generators.transformer_blocks import (
     Normalization,
-    RelativePositionBias,
-    TokenCache,
     TransformerBlock,
+    read_token,
 )
 from caption_gan.models.rematerialization import rematerialized
 
@@ -213,20 +214,14 @@ class TransformerGenerator(Generator):
         time = tf.maximum(tf.reduce_max(state.time), 0)  # Negative if there are no captions.
         bias = self.position_bias(length=length, time=time)  # [N, 1, T]
         hidden = self._project_tokens(embeddings) + state.condition  # [B, K, H]
-        caches, weights = [], []
-        for block, keys_values, old in zip(
-            self.blocks, memory.keys_values, state.caches, strict=True
-        ):
-            flat = TokenCache(*(tf.reshape(part, [-1, *part.shape[2:]]) for part in old))
-            hidden, block_weights, flat = block(hidden, keys_values, bias, flat, time)
-            caches.append(TokenCache(*map(tf.reshape, flat, map(tf.shape, old))))
-            weights.append(block_weights)  # [B, K, R]
+        hidden, caches, attention = read_token(
+            self.blocks, hidden, memory.keys_values, bias, state.caches, time
+        )
         features = self.output_projection(self.output_norm(hidden))  # [B, K, E]
         flat_features = tf.reshape(features, [-1, self.embedding_size])
         logits = tf.cast(tf.matmul(flat_features, memory.output_weights), self.variable_dtype)
         logits = tf.reshape(logits, [batch, captions, self.vocabulary_size])
-        new_state = TransformerState(state.time + 1, state.condition, tuple(caches))
-        return logits, new_state, tf.add_n(weights) / len(weights)
+        return logits, TransformerState(state.time + 1, state.condition, caches), attention
 
     def _condition(self, memory: TransformerMemory, noise: tf.Tensor) -> tf.Tensor:
         """What is added to every token of a caption, [B, K, H]."""

@@ -12,148 +12,15 @@ tokens before it. The `score_bias`, which is added to the scores of the self-att
 tokens a token attends to and may depend on their distance.
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from caption_gan.distribution import replicas
-from caption_gan.models.generators.attention import (
-    KeysValues,
-    RegionAttention,
-    attend,
-    check_heads,
-    merge_heads,
-    split_heads,
-)
-
-# Those of T5 (Raffel et al., 2020): distances up to 15 have a bucket each, longer ones share 16.
-BUCKETS = 32
-LONGEST_DISTANCE = 128
-
-
-class TokenCache(NamedTuple):
-    """Keys and values of the tokens so far; places of later tokens are zero.
-
-    T is the length of the longest caption: a loop in the graph requires constant shapes.
-    """
-
-    keys: tf.Tensor  # [M, N, T, S]
-    values: tf.Tensor  # [M, N, T, S]
-
-    def write(self, keys: tf.Tensor, values: tf.Tensor, time: tf.Tensor) -> "TokenCache":
-        """Stores keys and values [M, N, 1, S] of the token at a time."""
-        here = (tf.range(self.keys.shape[2]) == time)[:, None]  # [T, 1]
-        return TokenCache(tf.where(here, keys, self.keys), tf.where(here, values, self.values))
-
-
-@keras.saving.register_keras_serializable(package="caption_gan")
-class RelativePositionBias(keras.layers.Layer):
-    """Scores of each distance between two tokens, for each head (Raffel et al., 2020).
-
-    Later tokens get -inf. There is no longest caption, unlike with learnt positions.
-
-    Args:
-        heads: N.
-    """
-
-    def __init__(self, heads: int, **kwargs):
-        super().__init__(**kwargs)
-        self.heads = heads
-
-    def build(self, input_shape=None):
-        # The optimizers know lookup tables by this name.
-        self.relative_positions = self.add_weight(
-            name="relative_positions",
-            shape=(BUCKETS, self.heads),
-            initializer=keras.initializers.RandomNormal(stddev=0.1),
-        )
-        self.built = True
-
-    def call(self, length: int, time: tf.Tensor | None = None) -> tf.Tensor:
-        """Returns what is added to scores: [N, T, T], queries first, or one row [N, 1, T] of it.
-
-        Args:
-            length: T.
-            time: Of the row, a scalar.
-        """
-        distances = np.arange(length)[:, None] - np.arange(length)  # [T, T]
-        buckets = tf.constant(distance_buckets(np.maximum(distances, 0)))
-        is_later = tf.constant(distances < 0)
-        if time is not None:
-            buckets, is_later = buckets[time][None], is_later[time][None]  # [1, T]
-        scores = tf.gather(tf.convert_to_tensor(self.relative_positions), buckets)  # [T, T, N]
-        scores = tf.transpose(scores, [2, 0, 1])  # [N, T, T]
-        return tf.where(is_later, tf.constant(-np.inf, scores.dtype), scores)
-
-    def get_config(self):
-        return {**super().get_config(), "heads": self.heads}
-
-
-def distance_buckets(distances: np.ndarray) -> np.ndarray:
-    """Buckets of distances from 0: half hold one distance each, the others grow exponentially."""
-    exact = BUCKETS // 2
-    ratio = np.log(np.maximum(distances, 1) / exact) / np.log(LONGEST_DISTANCE / exact)
-    shared = np.minimum(exact + (ratio * (BUCKETS - exact)).astype(int), BUCKETS - 1)
-    return np.where(distances < exact, distances, shared)
-
-
-@keras.saving.register_keras_serializable(package="caption_gan")
-class TokenAttention(keras.layers.Layer):
-    """Multi-head self-attention over the tokens of a caption.
-
-    Args:
-        hidden_size: H.
-        heads: N; must divide `hidden_size`.
-        use_bias: Whether the projections have biases.
-    """
-
-    def __init__(self, hidden_size: int, heads: int, use_bias: bool, **kwargs):
-        super().__init__(**kwargs)
-        check_heads(heads, hidden_size)
-        self.hidden_size = hidden_size
-        self.heads = heads
-        self.use_bias = use_bias
-        # Queries, keys and values in one product.
-        self.input_projection, self.output_projection = (
-            keras.layers.Dense(size, use_bias=use_bias, name=name)
-            for name, size in (("input", 3 * hidden_size), ("output", hidden_size))
-        )
-
-    def build(self, input_shape):
-        self.input_projection.build(input_shape)
-        self.output_projection.build(input_shape)
-        self.built = True
-
-    def call(
-        self,
-        inputs: tf.Tensor,
-        score_bias: tf.Tensor,
-        cache: TokenCache | None = None,
-        time: tf.Tensor | None = None,
-    ) -> tuple[tf.Tensor, TokenCache | None]:
-        """Returns outputs [B, K T, H] and the cache with the token; see `TransformerBlock`."""
-        projected = self.input_projection(inputs)  # [B, K T, 3 H]
-        by_caption = [-1, score_bias.shape[1], 3 * self.hidden_size]
-        queries, keys, values = (
-            split_heads(part, self.heads)  # [M, N, T, S]
-            for part in tf.split(tf.reshape(projected, by_caption), 3, axis=-1)
-        )
-        if cache is not None:
-            cache = cache.write(keys, values, time)
-            keys, values = cache
-        context, _ = attend(queries, keys, values, score_bias)
-        context = tf.reshape(merge_heads(context), tf.shape(inputs))  # [B, K T, H]
-        return self.output_projection(context), cache
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "hidden_size": self.hidden_size,
-            "heads": self.heads,
-            "use_bias": self.use_bias,
-        }
+from caption_gan.models.generators.attention import KeysValues, RegionAttention
+from caption_gan.models.generators.token_attention import TokenAttention, TokenCache
 
 
 @keras.saving.register_keras_serializable(package="caption_gan")
@@ -196,14 +63,14 @@ class Normalization(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="caption_gan")
-class TransformerBlock(keras.layers.Layer):
-    """Self-attention over the caption, attention to the image's regions, and a feed-forward layer.
+class TokenBlock(keras.layers.Layer):
+    """Self-attention over the caption and a feed-forward layer, a block of GPT-2.
 
     Args:
         hidden_size: H.
-        heads: N, of both attentions; must divide `hidden_size`.
+        heads: N, of each attention; must divide `hidden_size`.
         feed_forward_size: F.
-        dropout: Dropout rate of the outputs of the three layers.
+        dropout: Dropout rate of the outputs of the layers.
         normalization: `layer` or `rms`; see `Normalization`.
         use_bias: Whether projections have biases.
         gated: Whether a second product multiplies the feed-forward activations (Shazeer, 2020).
@@ -228,29 +95,23 @@ class TransformerBlock(keras.layers.Layer):
         self.normalization = normalization
         self.use_bias = use_bias
         self.gated = gated
-        self.token_norm, self.region_norm, self.feed_forward_norm = (
+        self.token_norm, self.feed_forward_norm = (
             Normalization(normalization, name=f"{layer}_norm")
-            for layer in ("token", "region", "feed_forward")
+            for layer in ("token", "feed_forward")
         )
         self.token_attention = TokenAttention(hidden_size, heads, use_bias, name="tokens")
-        self.region_attention = RegionAttention(hidden_size, heads, use_bias, name="regions")
-        self.region_output, self.contraction = (
-            keras.layers.Dense(hidden_size, use_bias=use_bias, name=name)
-            for name in ("region_output", "contraction")
-        )
+        self.contraction = keras.layers.Dense(hidden_size, use_bias=use_bias, name="contraction")
         self.expansion, self.gate = (
             keras.layers.Dense(feed_forward_size, use_bias=use_bias, name=name)
             for name in ("expansion", "gate")
         )
         self.output_dropout = replicas.Dropout(dropout, name="output_dropout")
 
-    def build(self, input_shape, regions_shape):
+    def build(self, input_shape, regions_shape=None):
         """Builds the layers for inputs [B, K T, H] and regions [B, R, D]."""
-        for norm in (self.token_norm, self.region_norm, self.feed_forward_norm):
-            norm.build(input_shape)
+        self.token_norm.build(input_shape)
+        self.feed_forward_norm.build(input_shape)
         self.token_attention.build(input_shape)
-        self.region_attention.build(input_shape, regions_shape)
-        self.region_output.build(input_shape)
         self.expansion.build(input_shape)
         if self.gated:
             self.gate.build(input_shape)
@@ -271,31 +132,32 @@ class TransformerBlock(keras.layers.Layer):
     def call(
         self,
         inputs: tf.Tensor,
-        keys_values: KeysValues,
+        keys_values: KeysValues | None,
         score_bias: tf.Tensor,
         cache: TokenCache | None = None,
         time: tf.Tensor | None = None,
         training: bool = False,
-    ) -> tuple[tf.Tensor, tf.Tensor, TokenCache | None]:
-        """Reads whole captions or, with a cache, one token of each.
+    ) -> tuple[tf.Tensor, tf.Tensor | None, TokenCache | None]:
+        """Reads whole captions, alone or after what a cache holds, or one token of each.
 
         Args:
-            inputs: [B, K T, H]; the tokens of a caption follow each other. With a cache, [B, K, H].
-            keys_values: Of the regions, by `region_attention.project`.
-            score_bias: Added to the scores of the self-attention: [N, T, T], queries first, or
-                [N, 1, T] with a cache. It is -inf where a token must not attend.
+            inputs: [B, K T, H]; the tokens of a caption follow each other. With a time, [B, K, H].
+            keys_values: Of the regions; None if the block does not attend to them.
+            score_bias: Added to the scores of the self-attention, queries first: [N, T, T], with a
+                cache of length L [N, T, L + T], with a time [N, 1, L]; N may be 1. It is -inf where
+                a token must not attend.
             cache: Of the tokens before.
-            time: Of the token that is read, a scalar, if there is a cache.
+            time: Place in the cache of the token that is read, a scalar. Without it, the tokens
+                follow those of the cache.
             training: Whether dropout is active.
 
         Returns:
-            Outputs of the shape of the inputs, attention weights [B, K T, R], and the cache with
-            the token that was read.
+            Outputs of the shape of the inputs, attention weights [B, K T, R] if there are any, and
+            the cache with the tokens that were read.
         """
         said, cache = self.token_attention(self.token_norm(inputs), score_bias, cache, time)
         hidden = inputs + self.output_dropout(said, training=training)  # [B, K T, H]
-        seen, weights = self.region_attention(self.region_norm(hidden), keys_values)
-        hidden += self.output_dropout(self.region_output(seen), training=training)
+        hidden, weights = self.read_regions(hidden, keys_values, training)
         normalized = self.feed_forward_norm(hidden)
         # The approximation by tanh, with which GPT-2 and T5 1.1 were trained.
         expanded = tf.nn.gelu(self.expansion(normalized), approximate=True)  # [B, K T, F]
@@ -303,6 +165,12 @@ class TransformerBlock(keras.layers.Layer):
             expanded *= self.gate(normalized)
         hidden += self.output_dropout(self.contraction(expanded), training=training)
         return hidden, weights, cache
+
+    def read_regions(
+        self, hidden: tf.Tensor, keys_values: KeysValues | None, training: bool
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Adds what is seen to hidden states [B, K T, H]; here nothing."""
+        return hidden, None
 
     def get_config(self):
         return {
@@ -315,3 +183,86 @@ class TransformerBlock(keras.layers.Layer):
             "use_bias": self.use_bias,
             "gated": self.gated,
         }
+
+
+@keras.saving.register_keras_serializable(package="caption_gan")
+class TransformerBlock(TokenBlock):
+    """A `TokenBlock` with attention to the image's regions between its layers."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.region_norm = Normalization(self.normalization, name="region_norm")
+        self.region_attention = RegionAttention(
+            self.hidden_size, self.heads, self.use_bias, name="regions"
+        )
+        self.region_output = keras.layers.Dense(
+            self.hidden_size, use_bias=self.use_bias, name="region_output"
+        )
+
+    def build(self, input_shape, regions_shape=None):
+        """Builds the layers for inputs [B, K T, H] and regions [B, R, D]."""
+        self.region_norm.build(input_shape)
+        self.region_attention.build(input_shape, regions_shape)
+        self.region_output.build(input_shape)
+        super().build(input_shape, regions_shape)
+
+    def read_regions(
+        self, hidden: tf.Tensor, keys_values: KeysValues | None, training: bool
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Adds what is seen to hidden states [B, K T, H]."""
+        seen, weights = self.region_attention(self.region_norm(hidden), keys_values)
+        return hidden + self.output_dropout(self.region_output(seen), training=training), weights
+
+
+@keras.saving.register_keras_serializable(package="caption_gan")
+class GatedTransformerBlock(TransformerBlock):
+    """A `TransformerBlock` that at first ignores the image (Alayrac et al., "Flamingo", 2022).
+
+    What is seen is multiplied by the tanh of a number that starts at zero, so that a language model
+    with such blocks starts with its own predictions.
+    """
+
+    def build(self, input_shape, regions_shape=None):
+        """Builds the layers for inputs [B, K T, H] and regions [B, R, D]."""
+        super().build(input_shape, regions_shape)
+        # The optimizers do not decay it: its name is that of a scale.
+        self.region_gamma = self.add_weight(name="region_gamma", shape=(), initializer="zeros")
+
+    def read_regions(
+        self, hidden: tf.Tensor, keys_values: KeysValues | None, training: bool
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Adds a part of what is seen to hidden states [B, K T, H]."""
+        read, weights = super().read_regions(hidden, keys_values, training)
+        part = tf.cast(tf.tanh(tf.convert_to_tensor(self.region_gamma)), hidden.dtype)
+        return hidden + part * (read - hidden), weights
+
+
+def read_token(
+    blocks: Sequence[TokenBlock],
+    hidden: tf.Tensor,
+    keys_values: Sequence[KeysValues | None],
+    score_bias: tf.Tensor,
+    caches: Sequence[TokenCache],
+    time: tf.Tensor,
+) -> tuple[tf.Tensor, tuple[TokenCache, ...], tf.Tensor | None]:
+    """Reads one token of each caption with all blocks.
+
+    Args:
+        blocks: The blocks.
+        hidden: Input [B, K, H] of the first block.
+        keys_values: Of each block; see `TokenBlock`.
+        score_bias: [N, 1, L]; see `TokenBlock`.
+        caches: [B, K, N, L, S] each, of each block.
+        time: Place of the token, a scalar.
+
+    Returns:
+        Output [B, K, H] of the last block, caches, and the mean [B, K, R] of attention weights.
+    """
+    written, weights = [], []
+    for block, seen, old in zip(blocks, keys_values, caches, strict=True):
+        flat = TokenCache(*(tf.reshape(part, [-1, *part.shape[2:]]) for part in old))
+        hidden, block_weights, flat = block(hidden, seen, score_bias, flat, time)
+        written.append(TokenCache(*map(tf.reshape, flat, map(tf.shape, old))))
+        weights.append(block_weights)  # [B, K, R]
+    attention = None if weights[0] is None else tf.add_n(weights) / len(weights)
+    return hidden, tuple(written), attention

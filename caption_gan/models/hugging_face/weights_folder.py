@@ -80,11 +80,7 @@ class WeightsFolder:
         Raises:
             CaptionGANError: It is missing or of a type that NumPy does not have.
         """
-        if name not in self._file_of:
-            raise CaptionGANError(
-                f"{self.path / WEIGHTS} has no {name}, which a {self.config.get('model_type')} of "
-                f"{CONFIG} has; the files belong to different networks."
-            )
+        self._check_exists(name)
         try:
             return self._file_of[name].get_tensor(name).astype(np.float32)
         except TypeError as error:
@@ -109,12 +105,27 @@ class WeightsFolder:
             CaptionGANError: The array has another shape.
         """
         array = arrange(self.tensor(name))
-        if array.shape != tuple(variable.shape):
-            raise CaptionGANError(
-                f"{self.path / WEIGHTS}: {name} gives {array.shape}, but {CONFIG} expects "
-                f"{tuple(variable.shape)}; the files belong to different networks."
-            )
+        self._check(name, array.shape, tuple(variable.shape))
         variable.assign(array)
+
+    def check_shape(self, name: str, shape: tuple[int, ...]) -> None:
+        """Raises an error unless there is an array of this name and shape, without reading it."""
+        self._check_exists(name)
+        self._check(name, tuple(self._file_of[name].get_slice(name).get_shape()), shape)
+
+    def _check_exists(self, name: str) -> None:
+        if name not in self._file_of:
+            raise CaptionGANError(
+                f"{self.path / WEIGHTS} has no {name}, which a {self.config.get('model_type')} of "
+                f"{CONFIG} has; the files belong to different networks."
+            )
+
+    def _check(self, name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
+        if found != expected:
+            raise CaptionGANError(
+                f"{self.path / WEIGHTS}: {name} gives {found}, but {CONFIG} expects {expected}; "
+                "the files belong to different networks."
+            )
 
     def assign_dense(self, layer: keras.layers.Layer, name: str) -> None:
         """Sets a dense layer, or a projection of attention heads, from `name`.weight and .bias."""

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from caption_gan.models.generators.transformer_blocks import (
-    Normalization,
+from caption_gan.models.generators.relative_positions import (
     RelativePositionBias,
-    TokenCache,
-    TransformerBlock,
     distance_buckets,
 )
+from caption_gan.models.generators.token_attention import TokenCache
+from caption_gan.models.generators.transformer_blocks import Normalization, TransformerBlock
 
 B, K, T, R, D, H, N, F = 2, 3, 5, 4, 7, 8, 2, 12
 S = H // N
