@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -10,6 +12,7 @@ from caption_gan.data.synthetic.dataset import SyntheticSource
 from caption_gan.data.synthetic.figures import FiguresDataset
 from caption_gan.run import RunDirectory
 from caption_gan.settings import read_config
+from tests.captioners import GPT2
 from tests.programs import call
 
 # Sizes at which two cores need seconds; all other settings are those of the configuration.
@@ -74,7 +77,32 @@ def test_scicap_on_synthetic_figures_in_the_released_layout(tmp_path):
     assert metrics["val/greedy/CIDEr"] >= 0
 
 
-@pytest.mark.parametrize("name", ["coco2014", "scicap"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["coco2014_clip_gpt2", "coco2014_siglip", "flickr8k_clip"])
+def test_pretrained_networks_as_tiny_random_ones_on_drawn_images(name, tmp_path):
+    pytest.importorskip("keras_hub", reason="keras-hub is not installed (extra `hub`)")
+    kind = "siglip" if "siglip" in name else "clip"
+    encoder = Path(shutil.copytree(GPT2.parent / kind, tmp_path / kind))
+    scaling = {"do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (encoder / "preprocessor_config.json").write_text(json.dumps(scaling))
+    settings = [
+        *("--data.source=figures", "--data.train_images=16", "--data.val_images=4"),
+        *(f"--encoder.model={encoder}", f"--run_dir={tmp_path / 'run'}"),
+        *(f"--data.cache={tmp_path / 'cache'}", "--logging.images=2"),
+        *("--maximum_likelihood.epochs=1", "--maximum_likelihood.batch_size=8"),
+        "--text.minimum_count=1",
+    ]
+    if "gpt2" in name:
+        # The tiny network has fewer positions.
+        settings += [f"--generator.weights={GPT2}", "--text.sequence_length=11"]
+    done = call("fit", f"--config=configs/{name}.yaml", *settings)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["val/beam/CIDEr"] >= 0
+
+
+@pytest.mark.parametrize(
+    "name", ["coco2014", "scicap", "coco2014_clip_gpt2", "coco2014_siglip", "flickr8k_clip"]
+)
 def test_configs_without_measured_scores_say_so(name):
     with open(f"configs/{name}.yaml") as file:
         text = file.read()

@@ -109,7 +109,8 @@ class BytePairTokenizer(Tokenizer):
         """Ids of the pieces of words; int64 [N, (P)]."""
         words, word_of = tf.unique(words)  # [U], [N]
         letters = tf.strings.bytes_split(words)  # [U, (L)]
-        byte = tf.cast(tf.io.decode_raw(letters.flat_values, tf.uint8)[:, 0], tf.int32)
+        byte = tf.reshape(tf.io.decode_raw(letters.flat_values, tf.uint8), [-1])
+        byte = tf.cast(byte, tf.int32)
         letters = letters.with_flat_values(tf.gather(tf.constant(BYTE_CHARACTERS), byte))
         pieces = tf.pad(letters.to_tensor(), [[0, 0], [0, 1]], constant_values="")  # [U, L + 1]
         unknown = tf.strings.regex_full_match(words, r" ?\[UNK\]")[:, None]

@@ -18,6 +18,7 @@ from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.encoders.keras_applications import ApplicationsEncoder
 from caption_gan.models.encoders.precomputed import PrecomputedEncoder
 from caption_gan.models.generators.attention import RegionAttention
+from caption_gan.models.generators.generator import Generator
 from caption_gan.models.generators.gru import GRUGenerator
 from caption_gan.models.generators.gru_cell import GRUCell
 from caption_gan.models.generators.relative_positions import RelativePositionBias
@@ -25,6 +26,7 @@ from caption_gan.models.generators.token_attention import TokenAttention
 from caption_gan.models.generators.transformer import TransformerGenerator
 from caption_gan.models.generators.transformer_blocks import Normalization, TransformerBlock
 from caption_gan.text.embeddings import WordEmbedding
+from tests.captioners import GENERATORS
 
 SIZE = 32
 RANDOM = np.random.default_rng(0)
@@ -42,6 +44,19 @@ def generator(depth: int = 5, regions: int = 4) -> GRUGenerator:
 
 def transformer() -> TransformerGenerator:
     model = TransformerGenerator(9, 6, 8, 2, 2, 3, 2, 0.1)
+    model.build((None, 4, 5))
+    return model
+
+
+def gpt2(kind: str) -> Generator:
+    model = GENERATORS[kind](
+        vocabulary_size=9,
+        embedding_size=8,
+        hidden_size=8,
+        attention_heads=2,
+        noise_size=2,
+        dropout=0.1,
+    )
     model.build((None, 4, 5))
     return model
 
@@ -76,6 +91,16 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[Any], tf.Tensor], bool]] = {
     ),
     "generator": (generator, lambda model: model(FEATURES, TOKEN_IDS, NOISE), True),
     "Transformer": (transformer, lambda model: model(FEATURES, TOKEN_IDS, NOISE), True),
+    "GPT-2 behind a prefix": (
+        lambda: gpt2("gpt2"),
+        lambda model: model(FEATURES, TOKEN_IDS, NOISE),
+        True,
+    ),
+    "GPT-2 with cross-attention": (
+        lambda: gpt2("gpt2_cross_attention"),
+        lambda model: model(FEATURES, TOKEN_IDS, NOISE),
+        True,
+    ),
     "captioner": (
         lambda: Captioner(encoder(), generator(depth=4, regions=16)),
         lambda model: model(IMAGES, TOKEN_IDS, NOISE),
@@ -83,6 +108,7 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[Any], tf.Tensor], bool]] = {
     ),
     "critic": (lambda: NextTokenCritic(generator()), critic_scores, False),
     "critic with a Transformer": (lambda: NextTokenCritic(transformer()), critic_scores, False),
+    "critic with GPT-2": (lambda: NextTokenCritic(gpt2("gpt2")), critic_scores, False),
     "word embedding": (
         lambda: built(WordEmbedding(9, 6)),
         lambda layer: layer.logits(layer(TOKEN_IDS)),

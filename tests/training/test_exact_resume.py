@@ -24,7 +24,7 @@ from caption_gan.training.callbacks import Unfreeze
 from caption_gan.training.checkpoints import TrainingCheckpoint
 from caption_gan.training.collapse_monitor import CollapseMonitor
 from caption_gan.training.loop import train
-from tests.captioners import Pretrained, captioner
+from tests.captioners import GENERATORS, Pretrained, captioner
 
 SHARED: dict[str, Any] = {"batch_size": 2, "critic_updates": 1, "critic_warmup_steps": 1}
 STAGES: dict[str, ObjectiveConfig] = {
@@ -33,6 +33,7 @@ STAGES: dict[str, ObjectiveConfig] = {
     "mixed_float16": WGANGPConfig(**SHARED),
     "transformer": WGANGPConfig(**SHARED),
     "transformer with LoRA": PolicyGradientConfig(**SHARED, lora_rank=2),
+    "gpt2": WGANGPConfig(**SHARED),
     "policy_gradient": PolicyGradientConfig(**SHARED),
     "self_critical": SelfCriticalConfig(**SHARED | {"captions": 2}),
     # The opponent changes after the stop.
@@ -68,7 +69,8 @@ class Stage:
 
     def __init__(self, name: str, directory: Path, data: dict[str, tf.Tensor], seed: int):
         # Another seed, so that variables that are not restored differ.
-        network = captioner(seed=seed, kind="transformer" if "transformer" in name else "gru")
+        kind = name if name in GENERATORS else "transformer" if "transformer" in name else "gru"
+        network = captioner(seed=seed, kind=kind)
         keras.utils.set_random_seed(1)
         config = STAGES[name]
         references = {}
@@ -140,6 +142,7 @@ def whole(step_batch, tmp_path_factory) -> tuple[Stage, Path]:
         pytest.param("mixed_float16", marks=pytest.mark.slow),
         pytest.param("transformer", marks=pytest.mark.slow),
         pytest.param("transformer with LoRA", marks=pytest.mark.slow),
+        pytest.param("gpt2", marks=pytest.mark.slow),
         pytest.param("policy_gradient", marks=pytest.mark.slow),
         pytest.param("self_critical", marks=pytest.mark.slow),
     ],

@@ -1,4 +1,4 @@
-"""The Transformer generator: decoding with its cache equals decoding without one.
+"""Transformer generators: decoding with their caches equals decoding without one.
 
 B batch, K captions per image, T time, V vocabulary, E embedding.
 """
@@ -16,6 +16,7 @@ from caption_gan.models.decoding.decoder import DecodingOptions
 from caption_gan.models.decoding.ensemble import GeneratorEnsemble
 from caption_gan.models.decoding.sampling import draw_noise, greedy, sample, sample_rows
 from caption_gan.models.encoders.encoder import Regions
+from caption_gan.models.generators.generator import Generator
 from caption_gan.models.generators.transformer import TransformerGenerator
 
 LENGTH, CAPTIONS = 7, 3
@@ -27,7 +28,7 @@ class Uncached:
 
     has_attention = False
 
-    def __init__(self, generator: TransformerGenerator):
+    def __init__(self, generator: Generator):
         self.generator = generator
         self.vocabulary_size = generator.vocabulary_size
         self.noise_size = generator.noise_size
@@ -53,10 +54,10 @@ class Uncached:
         return self.decode_step_embedded(self.embedding(token_ids), state, memory)
 
 
-@pytest.fixture(scope="module")
-def generator(small_generator) -> TransformerGenerator:
+@pytest.fixture(scope="module", params=["transformer", "gpt2", "gpt2_cross_attention"])
+def generator(small_generator, request) -> Generator:
     """Without dropout; its captions depend on images and noise."""
-    generator = small_generator(seed=4, kind="transformer", dropout=0.0)
+    generator = small_generator(seed=4, kind=request.param, dropout=0.0)
     random = np.random.default_rng(1)
     # Random biases and scales: with zeros and ones, a missing one would not be noticed.
     generator.set_weights(
@@ -168,7 +169,7 @@ def test_noise_changes_every_token(generator, masked):
 def test_half_precision_keeps_its_masks_and_is_close(generator, regions, policy):
     config = {name: part for name, part in generator.get_config().items() if name != "dtype"}
     with precision.using(policy):
-        half = TransformerGenerator.from_config(config)
+        half = type(generator).from_config(config)
     half.build((None, *generator.regions_shape))
     half.set_weights(generator.get_weights())
     token_ids = np.random.default_rng(2).integers(0, 9, (5, 1, LENGTH)).astype(np.int32)
