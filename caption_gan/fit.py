@@ -53,16 +53,11 @@ from caption_gan.settings import (
     merge_settings,
 )
 from caption_gan.storage.atomic import remove_unfinished
-from caption_gan.text.byte_pair import build_byte_pair_vocabulary, read_byte_pairs
 from caption_gan.text.embeddings import WordVectors
+from caption_gan.text.kinds import choose_vocabulary, open_tokenizer
 from caption_gan.text.scripts import has_unspaced
-from caption_gan.text.tokenizer import Tokenizer, open_tokenizer
-from caption_gan.text.vocabulary import (
-    build_vocabulary,
-    count_words,
-    read_vocabulary,
-    write_vocabulary,
-)
+from caption_gan.text.tokenizer import Tokenizer
+from caption_gan.text.vocabulary import read_vocabulary, write_vocabulary
 from caption_gan.training.early_checks import (
     check_disk,
     check_files,
@@ -130,7 +125,7 @@ def fit(config: Config, run: RunDirectory) -> TrainedRun:
     notes += describe_captions(captions, tokenizer)
     if word_vectors is not None:
         captioner.generator.embedding.assign(word_vectors.matrix)
-        notes.append(describe_coverage(word_vectors, captions))
+        notes.append(word_vectors.describe(captions))
     if strategies.is_chief():
         print("\n".join(notes), file=sys.stderr)
 
@@ -201,7 +196,11 @@ def start_run(run: RunDirectory, config: Config, captions: Sequence[str]) -> Wor
         remove_unfinished(run.path)
     # The chief has written it before the other workers come here.
     is_written = run.config.is_file() and (run.is_trained or not strategies.is_chief())
-    words = read_vocabulary(run.vocabulary) if is_written else new_vocabulary(config, captions)
+    words = (
+        read_vocabulary(run.vocabulary)
+        if is_written
+        else choose_vocabulary(config.text, captions, config.generator.weights)
+    )
     word_vectors = check_training_inputs(config, words)
     if is_written:
         return word_vectors
@@ -215,16 +214,6 @@ def start_run(run: RunDirectory, config: Config, captions: Sequence[str]) -> Wor
             f"run_dir: cannot write to {run.path}: {error.strerror}; choose another folder."
         ) from error
     return word_vectors
-
-
-def new_vocabulary(config: Config, captions: Sequence[str]) -> list[str]:
-    """Chooses the entries of the vocabulary from the training captions."""
-    text = config.text
-    sizes = text.minimum_count, text.maximum_vocabulary
-    if text.tokenizer == "byte_pair":
-        pairs = read_byte_pairs(str(config.generator.weights))
-        return build_byte_pair_vocabulary(captions, pairs, *sizes)
-    return build_vocabulary(captions, text.tokenizer, *sizes)
 
 
 def describe_captions(captions: Sequence[str], tokenizer: Tokenizer) -> list[str]:
@@ -254,15 +243,6 @@ def describe_captions(captions: Sequence[str], tokenizer: Tokenizer) -> list[str
     if not usable.all():
         lines.append(f"{(~usable).sum()} captions have no word of the vocabulary and were skipped")
     return lines
-
-
-def describe_coverage(word_vectors: WordVectors, captions: Sequence[str]) -> str:
-    """Describes how much of the vocabulary and of the captions has a pretrained vector."""
-    counts = count_words(captions)
-    return (
-        f"word vectors: {word_vectors.coverage():.1%} of the vocabulary and "
-        f"{word_vectors.coverage(counts):.1%} of the words in captions have one"
-    )
 
 
 def resolve(

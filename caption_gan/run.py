@@ -38,7 +38,8 @@ from caption_gan.models.hugging_face.gpt2 import with_gpt2_sizes
 from caption_gan.settings import CONFIG_FILE, differences, dump_config, read_config_file
 from caption_gan.storage.atomic import replacing
 from caption_gan.storage.paths import local_path
-from caption_gan.text.tokenizer import Tokenizer, open_tokenizer
+from caption_gan.text.kinds import open_tokenizer
+from caption_gan.text.tokenizer import Tokenizer
 
 # Settings that do not affect the trained weights.
 MAY_CHANGE = {

@@ -22,7 +22,8 @@ from caption_gan.fit import start_run
 from caption_gan.models.encoders.encoder import build_encoder
 from caption_gan.run import RunDirectory, build_captioner
 from caption_gan.settings import read_config
-from caption_gan.text.tokenizer import Tokenizer, open_tokenizer
+from caption_gan.text.kinds import open_tokenizer
+from caption_gan.text.tokenizer import Tokenizer
 from caption_gan.training.objectives.maximum_likelihood import MaximumLikelihood
 
 LENGTHS = (1, 4)

@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from keras import ops
 from caption_gan.errors import CaptionGANError
 from caption_gan.storage.text_files import marked_encoding
 from caption_gan.storage.text_guesses import likely_encoding, other_content
-from caption_gan.text.vocabulary import PAD_ID, SPECIAL_TOKENS
+from caption_gan.text.vocabulary import PAD_ID, SPECIAL_TOKENS, count_words
 
 _CONFLICT = re.compile(rb"(<{7}|={7}|>{7})(\s|$)")
 
@@ -60,6 +60,13 @@ class WordVectors:
         )
         total = weights.sum()
         return float(weights[self.found].sum() / total) if total else 0.0
+
+    def describe(self, captions: Iterable[str]) -> str:
+        """Describes how much of the vocabulary and of captions has a pretrained vector."""
+        return (
+            f"word vectors: {self.coverage():.1%} of the vocabulary and "
+            f"{self.coverage(count_words(captions)):.1%} of the words in captions have one"
+        )
 
 
 def load_word_vectors(

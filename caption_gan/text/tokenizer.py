@@ -255,21 +255,6 @@ class Tokenizer(tf.Module):
             )
 
 
-def open_tokenizer(
-    vocabulary_path: str | os.PathLike[str],
-    kind: Kind,
-    sequence_length: int,
-    in_graph: bool = False,
-) -> Tokenizer:
-    """Returns the tokenizer of a kind; see `Tokenizer`."""
-    # Imported here because this module imports the base class.
-    from caption_gan.text.byte_pair import BytePairTokenizer
-
-    if kind == "byte_pair":
-        return BytePairTokenizer(vocabulary_path, sequence_length, in_graph)
-    return Tokenizer(vocabulary_path, kind, sequence_length, in_graph)
-
-
 class _Spacing(NamedTuple):
     """Where spaces stand between tokens of a vocabulary with characters of unspaced scripts.
 

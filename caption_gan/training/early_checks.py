@@ -18,7 +18,7 @@ from caption_gan.models.encoders.encoder import Encoder
 from caption_gan.run import RunDirectory
 from caption_gan.storage.atomic import check_writable
 from caption_gan.text.embeddings import WordVectors, load_word_vectors, vector_size
-from caption_gan.text.tokenizer import open_tokenizer
+from caption_gan.text.kinds import open_tokenizer
 from caption_gan.text.vocabulary import write_vocabulary
 
 

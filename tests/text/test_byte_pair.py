@@ -18,7 +18,7 @@ from caption_gan.text.byte_pair import (
     build_byte_pair_vocabulary,
     read_byte_pairs,
 )
-from caption_gan.text.tokenizer import open_tokenizer
+from caption_gan.text.kinds import open_tokenizer
 from caption_gan.text.vocabulary import SPECIAL_TOKENS, write_vocabulary
 from tests.captioners import GPT2
 
