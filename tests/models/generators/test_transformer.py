@@ -54,7 +54,14 @@ class Uncached:
         return self.decode_step_embedded(self.embedding(token_ids), state, memory)
 
 
-@pytest.fixture(scope="module", params=["transformer", "gpt2", "gpt2_cross_attention"])
+KINDS = [
+    "transformer",
+    "gpt2",
+    pytest.param("gpt2_cross_attention", marks=pytest.mark.slow),
+]
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def generator(small_generator, request) -> Generator:
     """Without dropout; its captions depend on images and noise."""
     generator = small_generator(seed=4, kind=request.param, dropout=0.0)
