@@ -119,13 +119,11 @@ class TokenBlock(keras.layers.Layer):
         self.built = True
 
     @property
-    def projections(self) -> list[keras.layers.Dense]:
-        """The layers with weight matrices."""
-        seen, tokens = self.region_attention, self.token_attention
+    def text_projections(self) -> list[keras.layers.Dense]:
+        """The layers with weight matrices that read tokens alone."""
+        tokens = self.token_attention
         return [
-            *(tokens.input_projection, tokens.output_projection),
-            *(seen.query_projection, seen.key_projection, seen.value_projection),
-            *(self.region_output, self.expansion, self.contraction),
+            *(tokens.input_projection, tokens.output_projection, self.expansion, self.contraction),
             *([self.gate] if self.gated else []),
         ]
 
@@ -205,6 +203,16 @@ class TransformerBlock(TokenBlock):
         self.region_attention.build(input_shape, regions_shape)
         self.region_output.build(input_shape)
         super().build(input_shape, regions_shape)
+
+    @property
+    def projections(self) -> list[keras.layers.Dense]:
+        """All layers with weight matrices."""
+        seen = self.region_attention
+        return [
+            *self.text_projections,
+            *(seen.query_projection, seen.key_projection, seen.value_projection),
+            self.region_output,
+        ]
 
     def read_regions(
         self, hidden: tf.Tensor, keys_values: KeysValues | None, training: bool
