@@ -55,12 +55,15 @@ def check_reward_encoders(config: Config, encoder: Encoder) -> None:
     """Checks the dual encoders that objectives reward captions with, against the run's encoder.
 
     Raises:
-        CaptionGANError: One cannot be loaded, or cannot read the batches of the run.
+        CaptionGANError: One cannot be loaded, cannot read the batches of the run, or does not give
+            finite vectors.
     """
     for objective in config.stages:
         path = config.objective(objective).dual_encoder_path
         if path is not None:
-            DualEncoder(Path(path)).check_fits(encoder)
+            dual_encoder = DualEncoder(Path(path))
+            dual_encoder.check_fits(encoder)
+            dual_encoder.embed_texts(["a caption"])  # Raises an error if it is not finite.
 
 
 def check_training_inputs(config: Config, vocabulary: Sequence[str]) -> WordVectors | None:

@@ -1,5 +1,6 @@
 """What a run reads and writes is checked before anything is prepared, written or trained."""
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -12,9 +13,10 @@ import tensorflow as tf
 import caption_gan
 from caption_gan.errors import CaptionGANError
 from caption_gan.fit import resolve, start_run
+from caption_gan.models.encoders.encoder import build_encoder
 from caption_gan.run import RunDirectory
 from caption_gan.settings import read_config
-from caption_gan.training.early_checks import check_disk, check_files
+from caption_gan.training.early_checks import check_disk, check_files, check_reward_encoders
 from tests.programs import SMALL
 from tests.runs import CAPTIONS
 
@@ -108,6 +110,18 @@ def test_errors_before_the_run_is_written(name, tmp_path):
     with pytest.raises(CaptionGANError, match=words):
         start_run(run, config, CAPTIONS)
     assert not run.path.exists()
+
+
+def test_dual_encoders_that_reward(tmp_path):
+    dual_encoder(tmp_path, "images", "texts")
+    settings = ["--stages=[maximum_likelihood,self_critical]"]
+    settings += ["--self_critical.rewards.dual_encoder=1"]
+    encoder = build_encoder(read_config(SMALL, "test").encoder)
+    for folder, words in (("none", "found none at"), ("encoder", None)):
+        given = f"--self_critical.dual_encoder={tmp_path / folder}"
+        config = read_config([*SMALL, *settings, given], "test")
+        with pytest.raises(CaptionGANError, match=words) if words else contextlib.nullcontext():
+            check_reward_encoders(config, encoder)
 
 
 def test_files_that_can_be_used(tmp_path):

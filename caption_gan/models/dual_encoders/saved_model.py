@@ -50,7 +50,8 @@ class DualEncoder:
             batch_size: Maximum number of images or texts per call of the model.
 
         Raises:
-            CaptionGANError: `path` is not a SavedModel, cannot be loaded, or has other signatures.
+            CaptionGANError: `path` is not a SavedModel, cannot be loaded, has other signatures, or
+                embeds images and texts in spaces of different sizes.
         """
         self.path = path
         self.batch_size = batch_size
@@ -67,6 +68,12 @@ class DualEncoder:
             ) from error
         for name in NEEDED:
             self._expect_signature(name)
+        sizes = [self._model.signatures[name].structured_outputs[OUTPUT].shape for name in NEEDED]
+        if not sizes[0].is_compatible_with(sizes[1]):
+            raise CaptionGANError(
+                f"dual encoder: expected images and texts to have embeddings of one size, found "
+                f"{sizes[0]} and {sizes[1]}: {path}"
+            )
         described = path / DESCRIPTION
         self.description = json.loads(described.read_text()) if described.is_file() else {}
 

@@ -189,6 +189,10 @@ def embeds(result: Callable[[tf.Tensor], tf.Tensor], name: str = "embedding") ->
             ("text", tf.string, embeds(lambda text: tf.zeros([1, 3]), "logits")),
             r"`embedding`, float \[batch, size\]; found `text`, string \(None,\) to `logits`",
         ),
+        (
+            ("text", tf.string, embeds(lambda text: tf.zeros([tf.size(text), 2]))),
+            r"embeddings of one size, found \(None, 3\) and \(None, 2\)",
+        ),
         (("text", tf.string, embeds(tf.strings.length)), r"to `embedding`, int32 \(None,\)"),
     ],
 )
