@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat
 
 from caption_gan.command_line import ArgumentParser, run_program
 from caption_gan.errors import CaptionGANError
@@ -45,7 +45,13 @@ from caption_gan.run import load_run
 from caption_gan.storage.atomic import flush
 from caption_gan.storage.paths import local_path
 from serving.errors import ServingError
-from serving.infra_validation import CORRUPT_ROW, SignatureCheck, validate
+from serving.infra_validation import (
+    CORRUPT_ROW,
+    TIMEOUT_SECONDS,
+    Progress,
+    SignatureCheck,
+    validate,
+)
 from serving.version_policy import Policy, aspired_versions
 
 # Servers ignore names that are not numbers.
@@ -87,6 +93,12 @@ def main() -> None:
         default=f"2.{NEWEST_ENGINE}",
         help="release of TensorFlow Serving that will serve it",
     )
+    parser.add_argument(
+        "--timeout",
+        type=PositiveFloat,
+        default=TIMEOUT_SECONDS,
+        help="seconds for the check in a fresh server",
+    )
     parser.add_argument("--json", action="store_true", help="print only one JSON object")
     add_settings(parser, ["data"])
     arguments = parser.parse_args()
@@ -112,6 +124,7 @@ def main() -> None:
                     tolerance=arguments.tolerance,
                     reevaluate=arguments.evaluate,
                     engine=arguments.engine,
+                    timeout=arguments.timeout,
                     changes=given_settings(arguments),
                 )
     except OSError as error:
@@ -128,6 +141,7 @@ def push(
     tolerance: float,
     reevaluate: bool,
     engine: str,
+    timeout: float = TIMEOUT_SECONDS,
     changes: Sequence[str] = (),
 ) -> None:
     """Checks a run, exports it, tests the export in a fresh server and makes it visible.
@@ -140,6 +154,7 @@ def push(
         tolerance: Allowed loss of CIDEr against the served version, as a share of it.
         reevaluate: Evaluate the run even if it has up-to-date scores.
         engine: Release of TensorFlow Serving, `2.N`, that must have all operations.
+        timeout: Seconds for the check in a fresh server.
         changes: Where a data set that was moved is, as on a command line.
 
     Raises:
@@ -151,6 +166,8 @@ def push(
     record["served_before"] = served
 
     release_number(engine)
+    progress = Progress()
+    progress("loading the run and its scores")
     run = load_run(path, changes)
     cider, collapsed = gate.run_scores(path, run, reevaluate)
     served_cider = gate.served_cider(folder, run[0].data) if folder and tolerance < 1 else None
@@ -163,10 +180,13 @@ def push(
         )
 
     with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=directory) as staging:
+        progress("exporting")
         model = export_run(path, Path(staging), engine)
+        progress("computing the expected answers of all signatures")
+        checks = signature_checks(run)
         record["operations"] = f"TensorFlow Serving {engine}"
         try:
-            record["loaded_in"] = round(validate(Path(staging), signature_checks(run)), 1)
+            record["loaded_in"] = round(validate(Path(staging), checks, timeout, progress), 1)
         except ServingError as error:
             record["infrastructure"] = "INFRA_NOT_BLESSED"
             raise CaptionGANError(

@@ -124,7 +124,7 @@ def fake_export(model, checks, monkeypatch) -> SimpleNamespace:
 
 @pytest.fixture
 def without_server(fake_export, monkeypatch) -> SimpleNamespace:
-    monkeypatch.setattr(push, "validate", lambda base_path, checks: 1.0)
+    monkeypatch.setattr(push, "validate", lambda base_path, *arguments: 1.0)
     return fake_export
 
 
@@ -502,3 +502,10 @@ def test_a_model_whose_warm_up_fails_is_rejected(model, checks, tmp_path):
     (broken / push.ASSETS_EXTRA / "tf_serving_warmup_requests").write_bytes(b"no records" * 10)
     with pytest.raises(ServingError, match=r"the server ended with status 1: error: .*warmup"):
         validate(tmp_path, checks)
+
+
+def test_a_server_that_takes_too_long_is_rejected_with_a_reason(model, checks):
+    steps: list[str] = []
+    with pytest.raises(ServingError, match=r"not ready after 0 s .*increase --timeout"):
+        validate(model, checks, 0.1, steps.append)
+    assert steps == ["loading the export in a fresh server"]
