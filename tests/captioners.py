@@ -98,4 +98,5 @@ def captioner(
     }
     generator = GENERATORS[kind](vocabulary_size=VOCABULARY, **{**arguments, **settings})
     generator.build((None, *REGIONS))
+    open_gates(generator)
     return Captioner(encoder(), generator)

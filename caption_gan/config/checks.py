@@ -5,6 +5,7 @@ from caption_gan.errors import CaptionGANError
 
 WITH_COLUMNS = ("coco", "flickr", "folder", "hugging_face")  # Layouts with data.split_column.
 
+WITH_BLOCKS = ("transformer", "gpt2")  # Generators with rematerialize and LoRA.
 FINE_TUNABLE = ("keras_applications", "keras_model", "keras_hub")  # Encoders with a backbone.
 
 
@@ -43,10 +44,10 @@ def _check_networks(config: Config) -> None:
             f"text.maximum_vocabulary is {config.text.maximum_vocabulary}; it must be at least 6, "
             "for four special tokens and two words."
         )
-    if config.generator.rematerialize and config.generator.kind != "transformer":
+    if config.generator.rematerialize and config.generator.kind not in WITH_BLOCKS:
         raise CaptionGANError(
             f"generator.rematerialize is true, but generator.kind is {config.generator.kind}, of "
-            "which nothing is computed again; choose transformer or omit it."
+            f"which nothing is computed again; choose {' or '.join(WITH_BLOCKS)}, or omit it."
         )
     encoder = config.encoder
     if encoder.frozen_up_to is not None and not encoder.trainable:
@@ -156,12 +157,13 @@ def _check_stages(config: Config) -> None:
     fine_tunes = config.encoder.trainable and config.encoder.name in FINE_TUNABLE
     for index, (name, settings) in enumerate(objectives.items()):
         settings.check(name)
-        if settings.lora_rank and config.generator.kind != "transformer":
+        if settings.lora_rank and config.generator.kind not in WITH_BLOCKS:
             raise CaptionGANError(
                 f"{name}.lora_rank is {settings.lora_rank}, but generator.kind is "
-                f"{config.generator.kind}, which cannot have it; choose transformer or omit it."
+                f"{config.generator.kind}, which cannot have it; choose "
+                f"{' or '.join(WITH_BLOCKS)}, or omit it."
             )
-        if settings.lora_rank and not index:
+        if settings.lora_rank and not index and config.generator.kind != "gpt2":
             raise CaptionGANError(
                 f"{name}.lora_rank is {settings.lora_rank}, but {name} is the first stage, and "
                 "the generator's random weights would stay; train it in a stage before, or omit it."

@@ -146,9 +146,9 @@ class GeneratorConfig:
         dropout: Dropout rate of word embeddings, regions and output features, and of the outputs
             of the layers of `transformer`. Built-in data are plentiful and need none; a few
             thousand photographs need about 0.5 with `gru`.
-        rematerialize: Whether training computes the blocks of `transformer` a second time for the
-            gradient, instead of keeping what they computed for whole captions. Takes less memory
-            and more time; false, because the blocks of small generators take little memory.
+        rematerialize: Whether training computes the blocks of `transformer` or `gpt2` a second time
+            for the gradient, instead of keeping what they computed for whole captions. Takes less
+            memory and more time; false, because the blocks of small generators take little memory.
     """
 
     kind: Literal["gru", "transformer", "gpt2"] = "gru"

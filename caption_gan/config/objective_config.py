@@ -33,10 +33,11 @@ class ObjectiveConfig:
         ema_momentum: Momentum of an exponential moving average of the weights, such as 0.999. The
             average then writes the captions that are scored, and is what the run keeps. 0 keeps
             the weights themselves.
-        lora_rank: Rank of LoRA's matrices (Hu et al., 2022), such as 8: of a `transformer` that is
-            trained already, they alone are trained, and its own weights stay. Gradients and
-            optimizer then take little memory. Files of weights, captioning and export have none
-            of them, because their product is added to the weights. 0 trains all weights.
+        lora_rank: Rank of LoRA's matrices (Hu et al., 2022), such as 8: of `gpt2`, or of a
+            `transformer` that is trained already, they alone are trained, and its own weights
+            stay; what reads the image in `gpt2` is trained too. Gradients and optimizer then take
+            little memory. Files of weights, captioning and export have none of them, because their
+            product is added to the weights. 0 trains all weights.
     """
 
     trainer: ClassVar[str]  # `module:class` of the `Trainer`; loaded when a stage begins.

@@ -10,24 +10,32 @@ import tensorflow as tf
 
 from caption_gan.models.critics.next_token import NextTokenCritic
 from caption_gan.models.encoders.encoder import Regions
-from caption_gan.models.generators.transformer import TransformerGenerator
+from caption_gan.models.generators.generator import Generator
 from caption_gan.models.generators.transformer_blocks import TransformerBlock
 from caption_gan.training.losses import EmbeddedCaptions, gradient_penalty
-from tests.captioners import REGIONS, VOCABULARY
+from tests.captioners import GENERATORS, REGIONS, VOCABULARY
 
 RNG = np.random.default_rng(0)
 REGION_FEATURES = RNG.normal(size=(2, *REGIONS)).astype(np.float32)
 TOKEN_IDS = RNG.integers(4, VOCABULARY, size=(2, 3, 5)).astype(np.int32)
 
 
-def generator(rematerialize: bool, dropout: float = 0.0) -> TransformerGenerator:
+def generator(rematerialize: bool, dropout: float = 0.0, kind: str = "transformer") -> Generator:
     keras.utils.set_random_seed(0)
-    built = TransformerGenerator(VOCABULARY, 8, 16, 2, 2, 2, 3, dropout, rematerialize)
+    built = GENERATORS[kind](
+        vocabulary_size=VOCABULARY,
+        embedding_size=8,
+        hidden_size=16,
+        attention_heads=2,
+        noise_size=3,
+        dropout=dropout,
+        rematerialize=rematerialize,
+    )
     built.build((None, *REGIONS))
     return built
 
 
-def loss_and_gradients(network: TransformerGenerator) -> list[np.ndarray]:
+def loss_and_gradients(network: Generator) -> list[np.ndarray]:
     @tf.function
     def differentiate() -> list[tf.Tensor]:
         mask = tf.constant([[True, True, True, False]] * 2)
@@ -42,13 +50,16 @@ def loss_and_gradients(network: TransformerGenerator) -> list[np.ndarray]:
     return [np.array(each) for each in differentiate()]
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-def test_gradients_are_equal_with_the_same_dropout(policy):
+@pytest.mark.parametrize(
+    ("policy", "kind"),
+    [("float32", "transformer"), ("mixed_bfloat16", "transformer"), ("float32", "gpt2")],
+)
+def test_gradients_are_equal_with_the_same_dropout(policy, kind):
     found = []
     keras.config.set_dtype_policy(policy)
     try:
         for rematerialize in (False, True):
-            network = generator(rematerialize, dropout=0.3)
+            network = generator(rematerialize, 0.3, kind)
             first = loss_and_gradients(network)
             # Random states advance: the next call has other masks.
             assert loss_and_gradients(network)[0] != first[0]

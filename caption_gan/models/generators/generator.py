@@ -55,6 +55,11 @@ class Generator(keras.Model):
         """Layers to which `lora.enable_lora` adds matrices."""
         raise NotImplementedError
 
+    @property
+    def new_variables(self) -> list[keras.Variable]:
+        """Variables beside those of a pretrained network; `lora.enable_lora` trains them too."""
+        return []
+
     @classmethod
     def from_settings(cls, config: GeneratorConfig, vocabulary_size: int) -> "Generator":
         """Creates the generator without its weights; see `build_generator`."""

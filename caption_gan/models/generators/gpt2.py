@@ -10,6 +10,7 @@ cross-attention there is no prefix (P = 0), and the blocks start as those of GPT
 `GatedTransformerBlock`). The noise z adds a vector to every token, which is zero before training.
 """
 
+import functools
 from typing import Literal, NamedTuple
 
 import keras
@@ -20,6 +21,7 @@ from caption_gan.distribution import replicas
 from caption_gan.models.encoders.encoder import Regions
 from caption_gan.models.generators.attention import KeysValues, masked_mean
 from caption_gan.models.generators.generator import Generator
+from caption_gan.models.generators.lora import enable_lora
 from caption_gan.models.generators.token_attention import TokenCache
 from caption_gan.models.generators.transformer_blocks import (
     GatedTransformerBlock,
@@ -27,6 +29,7 @@ from caption_gan.models.generators.transformer_blocks import (
     TokenBlock,
     read_token,
 )
+from caption_gan.models.rematerialization import rematerialized
 
 ImageInput = Literal["prefix", "cross_attention"]
 
@@ -63,6 +66,9 @@ class GPT2Generator(Generator):
         prefix_length: P, if there is a prefix.
         noise_size: Z.
         dropout: Dropout rate of regions, inputs, the blocks' layers and output features.
+        rematerialize: Whether the gradient of whole captions computes the blocks again instead of
+            keeping what they computed.
+        lora_rank: See `lora.enable_lora`; 0 leaves it out.
     """
 
     def __init__(
@@ -77,6 +83,8 @@ class GPT2Generator(Generator):
         prefix_length: int,
         noise_size: int,
         dropout: float,
+        rematerialize: bool = False,
+        lora_rank: int = 0,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -91,6 +99,8 @@ class GPT2Generator(Generator):
         self.prefix_length = prefix_length
         self.noise_size = noise_size
         self.dropout = dropout
+        self.rematerialize = rematerialize
+        self.lora_rank = lora_rank
         self.has_attention = image_input == "cross_attention"
 
         self.embedding = self.new_embedding()
@@ -137,6 +147,7 @@ class GPT2Generator(Generator):
             config.prefix_length,
             config.noise_size,
             config.dropout,
+            config.rematerialize,
             name="generator",
         )
 
@@ -155,6 +166,24 @@ class GPT2Generator(Generator):
             block.build(tokens, regions_shape)
         self.output_norm.build(tokens)
         self.built = True
+        if self.lora_rank:
+            enable_lora(self, self.lora_rank)
+
+    @property
+    def lora_layers(self) -> list[keras.layers.Dense]:
+        """The projections of GPT-2's own layers."""
+        return [layer for block in self.blocks for layer in block.text_projections]
+
+    @property
+    def new_variables(self) -> list[keras.Variable]:
+        """Variables that read image and noise, which GPT-2 does not have."""
+        layers = [
+            *(self.region_norm, self.prefix_hidden, self.prefix_projection),
+            self.noise_projection,
+            *(part for block in self.blocks for part in block.region_layers),
+        ]
+        gates = [block.region_gamma for block in self.blocks if self.has_attention]
+        return [*(weight for layer in layers for weight in layer.weights), *gates]
 
     def encode(self, regions: Regions, training: bool = False) -> GPT2Memory:
         """Encodes regions [B, R, D] once for any number of captions and tokens."""
@@ -224,7 +253,8 @@ class GPT2Generator(Generator):
             self.blocks, memory.keys_values, memory.prefix, strict=True
         ):
             of_captions = TokenCache(*(tf.repeat(part, captions, axis=0) for part in prefix))
-            hidden, _, _ = block(hidden, keys_values, bias, of_captions, training=training)
+            run = functools.partial(rematerialized, block) if self.rematerialize else block
+            hidden, _, _ = run(hidden, keys_values, bias, of_captions, training=training)
         hidden = self.output_dropout(self.output_norm(hidden), training=training)
         return tf.reshape(hidden, tf.shape(embeddings))
 
@@ -263,6 +293,8 @@ class GPT2Generator(Generator):
             "prefix_length": self.prefix_length,
             "noise_size": self.noise_size,
             "dropout": self.dropout,
+            "rematerialize": self.rematerialize,
+            "lora_rank": self.lora_rank,
         }
 
 

@@ -12,9 +12,14 @@ from caption_gan.models.generators.generator import Generator
 
 
 def enable_lora(generator: Generator, rank: int) -> None:
-    """Freezes a built generator, and gives its `lora_layers` matrices of a rank to train."""
+    """Freezes a built generator, and gives its `lora_layers` matrices of a rank to train.
+
+    What a pretrained network does not have, its `new_variables`, stays trainable.
+    """
     for variable in generator.weights:
         variable.trainable = False
+    for variable in generator.new_variables:
+        variable.trainable = True
     for layer in generator.lora_layers:
         # B is zero: the generator predicts what it did before.
         layer.enable_lora(rank)

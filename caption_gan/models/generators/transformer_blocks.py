@@ -127,6 +127,11 @@ class TokenBlock(keras.layers.Layer):
             *([self.gate] if self.gated else []),
         ]
 
+    @property
+    def region_layers(self) -> list[keras.layers.Layer]:
+        """The layers that read the image; here none."""
+        return []
+
     def call(
         self,
         inputs: tf.Tensor,
@@ -203,6 +208,11 @@ class TransformerBlock(TokenBlock):
         self.region_attention.build(input_shape, regions_shape)
         self.region_output.build(input_shape)
         super().build(input_shape, regions_shape)
+
+    @property
+    def region_layers(self) -> list[keras.layers.Layer]:
+        """The layers that read the image."""
+        return [self.region_norm, self.region_attention, self.region_output]
 
     @property
     def projections(self) -> list[keras.layers.Dense]:

@@ -50,6 +50,21 @@ def test_only_the_matrices_are_trained_and_at_first_nothing_changes(step_batch):
     assert plain().with_lora(0).generator.lora_rank == 0
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "gpt2_cross_attention"])
+def test_gpt2_also_trains_what_reads_the_image(kind, step_batch):
+    network = captioner(kind=kind, dropout=0.0)
+    adapted = network.with_lora(RANK)
+    np.testing.assert_array_equal(logits(adapted, step_batch), logits(network, step_batch))
+    new = {id(variable) for variable in adapted.generator.new_variables}
+    own = [v for v in adapted.trainable_variables if "lora" not in v.name]
+    assert {id(variable) for variable in own} == new
+    # Two matrices for each of four layers of two blocks.
+    assert len(adapted.trainable_variables) == len(new) + 2 * 4 * 2
+    frozen = {id(variable) for variable in adapted.non_trainable_variables}
+    assert id(adapted.generator.embedding.embeddings) in frozen
+    assert {id(layer.weights[0]) for layer in adapted.generator.lora_layers} <= frozen
+
+
 def test_saved_weights_hold_the_products(step_batch, tmp_path):
     network, restored = shaken(), plain(seed=9)
     expected = logits(network, step_batch)

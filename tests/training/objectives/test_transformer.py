@@ -26,5 +26,7 @@ def test_a_step_changes_every_weight(kind, name, step_batch):
     assert np.isfinite(list(figures.values())).all(), figures
     for variable, old, new in zip(model.trainable_variables, before, weights(model), strict=True):
         assert np.isfinite(new).all(), variable.path
+        if "noise_projection" in variable.path and "trunk" in variable.path:
+            continue  # A critic's noise is zero.
         # Tables have rows that short captions do not reach.
         assert (old != new).any(), variable.path
