@@ -161,24 +161,16 @@ def _add_models(add: Callable[..., None]) -> None:
         None,
         "several models: a ModelServerConfig in protobuf text format",
     )
-    add(
-        "allow_version_labels_for_unavailable_models",
-        boolean,
-        False,
-        "let new labels name versions that are not loaded yet, as at the start",
-    )
+    text = "let new labels name versions that are not loaded yet, as at the start"
+    add("allow_version_labels_for_unavailable_models", boolean, False, text)
     add("model_config_file_poll_wait_seconds", int32, 0, "interval of rereading it; 0: never")
     add("file_system_poll_wait_seconds", int32, 1, "interval of version scans; 0: only one")
     add("saved_model_tags", tags, ("serve",), "comma-separated tags of the graph to load")
     add("num_load_threads", non_negative, 0, "versions that are loaded at a time; 0 is 1")
     add("num_unload_threads", non_negative, 0, "versions that are unloaded at a time; 0 is 1")
     add("max_num_load_retries", non_negative, 5, "retries of a failed load; default %(default)s")
-    add(
-        "load_retry_interval_micros",
-        int,
-        60_000_000,
-        "microseconds between them; negative: none; default a minute",
-    )
+    text = "microseconds between them; negative: none; default a minute"
+    add("load_retry_interval_micros", int, 60_000_000, text)
     add("enable_model_warmup", boolean, True, "run the warm-up requests of a version; default true")
     add("num_request_iterations_for_warmup", int32, 0, "times each of them runs; 0 is 1")
 
