@@ -92,7 +92,7 @@ class StepTime(keras.callbacks.Callback):
         left = self.params["epochs"] * self.params["steps"] - self.before - batch - 1
         minutes = seconds * left / 60
         rest = f"about {minutes:.0f} minutes" if minutes >= 1.5 else f"{60 * minutes:.0f} seconds"
-        self.say(f"{seconds:.2g} seconds per step: {rest} for {left:,} steps, without validation")
+        self.say(f"{seconds:.3g} seconds per step: {rest} for {left:,} steps, without validation")
 
 
 class StopOnNonFinite(keras.callbacks.Callback):

@@ -52,7 +52,11 @@ def loss_and_gradients(network: Generator) -> list[np.ndarray]:
 
 @pytest.mark.parametrize(
     ("policy", "kind"),
-    [("float32", "transformer"), ("mixed_bfloat16", "transformer"), ("float32", "gpt2")],
+    [
+        ("float32", "transformer"),
+        pytest.param("mixed_bfloat16", "transformer", marks=pytest.mark.slow),
+        pytest.param("float32", "gpt2", marks=pytest.mark.slow),
+    ],
 )
 def test_gradients_are_equal_with_the_same_dropout(policy, kind):
     found = []

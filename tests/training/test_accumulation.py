@@ -78,7 +78,15 @@ def differs(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "maximum_likelihood",
+        pytest.param("wgan_gp", marks=pytest.mark.slow),
+        "policy_gradient",
+        pytest.param("self_play", marks=pytest.mark.slow),
+    ],
+)
 def test_parts_give_the_update_of_the_whole_batch(name, step_batch, monkeypatch):
     whole, figures = step(name, 1, step_batch)
     assert max(np.abs(change).max() for change in whole) > 1e-4
@@ -96,7 +104,7 @@ def test_parts_give_the_update_of_the_whole_batch(name, step_batch, monkeypatch)
     ("name", "several"),
     [
         ("maximum_likelihood", False),
-        ("maximum_likelihood", True),
+        pytest.param("maximum_likelihood", True, marks=pytest.mark.slow),
         pytest.param("wgan_gp", False, marks=pytest.mark.slow),
     ],
 )

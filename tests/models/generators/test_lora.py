@@ -90,7 +90,9 @@ def test_copies_and_critics_start_from_the_same_function(step_batch):
         np.testing.assert_array_equal(one, expected)
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "policy", [pytest.param("float32", marks=pytest.mark.slow), "mixed_bfloat16"]
+)
 def test_training_changes_the_matrices_alone(policy, step_batch):
     config = PolicyGradientConfig(
         batch_size=4, critic_updates=2, critic_warmup_steps=0, lora_rank=RANK
