@@ -215,7 +215,7 @@ def evaluate(trainer: ContrastiveTrainer, pairs: Pairs) -> dict[str, float]:
 
 def embed(tower: ImageTower | TextTower, features: np.ndarray) -> np.ndarray:
     """Vectors of features, in batches."""
-    function = tf.function(tower, reduce_retracing=True)
+    function = tf.function(tower, autograph=False, reduce_retracing=True)
     starts = range(0, len(features), VECTORS_AT_A_TIME)
     return np.concatenate(
         [function(features[start : start + VECTORS_AT_A_TIME]).numpy() for start in starts]

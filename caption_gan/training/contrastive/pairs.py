@@ -114,7 +114,9 @@ def _texts(tower: TextTower, texts: Sequence[str], title: str, cache: Path) -> n
     """Features of texts, [M, ...]."""
     if isinstance(tower, SentenceTower):
         return SentenceCache(tower.encoder, cache).vectors_of(texts, title)
-    tokenize = tf.function(tower.features, input_signature=[tf.TensorSpec([None], tf.string)])
+    tokenize = tf.function(
+        tower.features, autograph=False, input_signature=[tf.TensorSpec([None], tf.string)]
+    )
     tokens = [tokenize(tf.constant(batch)).numpy() for batch in batched(texts, TEXTS_AT_A_TIME)]
     return np.concatenate(tokens)
 
@@ -134,7 +136,7 @@ def _images(
         mirrored = all_views and config.encoder.flip
         return tf.stack([image, image[:, ::-1]] if mirrored else [image])
 
-    @tf.function
+    @tf.function(autograph=False)
     def features(batch: tf.Tensor) -> tf.Tensor:
         flat = tf.reshape(batch, [-1, *batch.shape[2:]])
         name = "image" if cached_shape is None else "regions"

@@ -47,7 +47,9 @@ class SentenceCache:
         """
         missing = [sentence for sentence in dict.fromkeys(sentences) if sentence not in self.row_of]
         missing.sort(key=len)  # Padding costs as much as words.
-        embed = tf.function(self.encoder, input_signature=[tf.TensorSpec([None], tf.string)])
+        embed = tf.function(
+            self.encoder, autograph=False, input_signature=[tf.TensorSpec([None], tf.string)]
+        )
         with tqdm(total=len(missing), desc=title, unit=" sentences") as progress:
             for some in batched(missing, SENTENCES_BETWEEN_WRITES):
                 new = []
