@@ -11,13 +11,13 @@ from PIL import Image, ImageDraw
 from caption_gan.config.models import DecodingConfig
 from caption_gan.config.objectives import MaximumLikelihoodConfig
 from caption_gan.evaluation.text_metrics import score_captions
-from caption_gan.fit import describe_captions
 from caption_gan.metrics.repetition import repeated_token_rate
 from caption_gan.metrics.tokenization import tokenize
 from caption_gan.models.captioner import Captioner
 from caption_gan.models.decoding.text_decoder import TextDecoder
 from caption_gan.models.encoders.convolutional import ConvolutionalEncoder
 from caption_gan.models.generators.gru import GRUGenerator
+from caption_gan.text.coverage import describe_captions
 from caption_gan.text.scripts import are_unspaced, split_unspaced
 from caption_gan.text.tokenizer import Tokenizer
 from caption_gan.text.vocabulary import build_vocabulary, split_words, write_vocabulary
