@@ -197,9 +197,12 @@ def main() -> None:
     tf.get_logger().setLevel(logging.ERROR)  # Its warnings are for developers.
     try:
         options = parse_flags()
-        if options.version:
-            print(versions())
-            return
+    except ServingError as error:
+        sys.exit(f"error: {error}")
+    if options.version:
+        print(versions())
+        return
+    try:
         # Signals still have their default effect: without requests, there is nothing to finish.
         server = ModelServer(options)
     except ServingError as error:

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import importlib.util
+import logging
 import re
 import sys
 from collections.abc import Callable
@@ -57,6 +58,10 @@ def accept(*_: object, **__: object) -> None:
     raise Accepted
 
 
+def refuse(message: str, *values: object) -> None:
+    raise AssertionError(message % values)
+
+
 def accept_after(function: Callable) -> Callable:
     """The function, after which the work would begin."""
 
@@ -100,6 +105,8 @@ def check(command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with monkeypatch.context() as patch:
         module = stop_tool(name, patch) if name.endswith(".py") else stop_program(name, patch)
         patch.setattr(sys, "argv", [name, *arguments])
+        # The server only warns of unknown flags.
+        patch.setattr(logging.getLogger("serving"), "warning", refuse)
         try:
             module.main()
         except Accepted:
@@ -169,6 +176,7 @@ def test_pages_have_the_commands_that_readers_see():
         "python -m caption_gan.export runs/NAME --too MODELS",
         "python -m caption_gan.evaluate",
         "python -m serving.server --model_nam=captioner",
+        "python -m serving.server --model_base_path=MODELS --rest_port=8501",
         "python -m serving.client photo.jpg --temperature 0.8",
         "python tools/benchmark_memory.py wgan",
         "python tools/benchmark_memory.py wgan_gp --generator.hiden_size 16",
