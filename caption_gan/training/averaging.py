@@ -19,7 +19,12 @@ class RunningAverage:
 
     def __init__(self, network: keras.Model, copy: keras.Model, momentum: float):
         self.copy = copy
-        self.pairs = list(zip(network.weights, copy.weights, strict=True))
+        # A pretrained encoder may have whole numbers among its weights, such as positions.
+        self.pairs = [
+            (weight, average)
+            for weight, average in zip(network.weights, copy.weights, strict=True)
+            if keras.backend.is_float_dtype(weight.dtype)
+        ]
         self.momentum = momentum
 
     def update(self, steps: tf.Tensor) -> None:

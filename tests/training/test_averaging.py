@@ -13,6 +13,8 @@ class Counting(keras.layers.Layer):
 
     def build(self, _):
         self.count = self.add_weight(shape=(2,), initializer="zeros")
+        # As CLIP of keras-hub has them; it stays as it is.
+        self.add_weight(name="positions", shape=(2,), dtype="int64", trainable=False)
 
     def call(self, inputs):
         return inputs - self.count
