@@ -258,8 +258,8 @@ class Trainer(keras.Model):
 def without_graph_optimizer() -> Iterator[None]:
     """Functions that are called in this context run as they were traced.
 
-    TensorFlow's optimizer (Grappler) takes most of the time before the first step of an adversarial
-    stage, whose graph has 30,000 nodes, and does not make the steps faster (docs/profiling.md).
+    TensorFlow's optimizer (Grappler) delays the first step of an adversarial stage, whose graph has
+    tens of thousands of nodes, and does not make the steps faster (docs/profiling.md).
     """
     name = "disable_meta_optimizer"
     before = tf.config.optimizer.get_experimental_options().get(name, False)
