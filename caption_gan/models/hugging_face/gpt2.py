@@ -65,6 +65,12 @@ def with_gpt2_sizes(config: GeneratorConfig, sequence_length: int) -> GeneratorC
         raise CaptionGANError(
             f"{folder.path / CONFIG} has no {error}; give a folder of GPT-2."
         ) from error
+    end = network.get("eos_token_id")
+    if end not in range(network["vocab_size"]):
+        raise CaptionGANError(
+            f"{folder.path / CONFIG}: eos_token_id is {end!r}, expected the row of the token that "
+            f"ends texts, from 0 to {network['vocab_size'] - 1}; give a folder of GPT-2."
+        )
     if inner % hidden:
         raise CaptionGANError(
             f"{folder.path / CONFIG}: n_inner is {inner}, expected a multiple of n_embd, {hidden}; "

@@ -134,6 +134,7 @@ MISTAKES = {
     "more layers": (changed(n_layer=3), "has no transformer.h.2.attn.c_attn.weight"),
     "odd width": (changed(n_inner=20), "n_inner is 20, expected a multiple of n_embd, 8"),
     "another tokenizer": (other_tokenizer, "the tokenizer has 331 pieces, the weights have 330"),
+    "no end of text": (changed(eos_token_id=None), "eos_token_id is None, expected the row"),
     "fewer positions": (changed(n_positions=12), r"wpe.weight gives \(20, 8\)"),
 }
 
