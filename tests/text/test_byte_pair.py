@@ -55,6 +55,16 @@ def test_pieces_are_those_of_transformers_and_become_the_caption_again(tmp_path)
     assert [text.decode() for text in texts] == CAPTIONS
 
 
+def test_the_pair_that_was_learnt_first_is_merged_first(tmp_path):
+    write_vocabulary(tmp_path / "vocabulary.txt", [*SPECIAL_TOKENS, *"abc", "bc", "ab", "aa"])
+    opened = open_tokenizer(tmp_path / "vocabulary.txt", "byte_pair", 10)
+    assert isinstance(opened, BytePairTokenizer)
+    assert pieces(opened, "abc") == ["a", "bc"]
+    assert pieces(opened, "aabc") == ["aa", "bc"]
+    assert pieces(opened, "aab") == ["a", "ab"]
+    assert pieces(opened, "aaa") == ["aa", "a"]
+
+
 def test_a_vocabulary_holds_what_its_captions_need_and_splits_other_words(tmp_path):
     opened = tokenizer(tmp_path, CAPTIONS[:1])
     assert pieces(opened, CAPTIONS[0]) == GOLDEN["pieces"][0].split(" ")

@@ -62,6 +62,17 @@ def test_a_word_is_replaced_by_one_that_fits_its_place_but_not_the_image():
     assert not set(replacer.replacements(examples[0], "zebras !", random.Random(0)))
 
 
+def test_a_word_is_not_replaced_by_one_that_is_often_said_of_the_same_images():
+    alone, both = ("a man runs .",), ("a man runs .", "a boy runs .")
+    examples = [
+        Example(str(number), b"", captions)
+        for number in range(MINIMUM_COUNT)
+        for captions in (alone, both, ("a dog runs .",))
+    ]
+    found = WordReplacer(examples).replacements(examples[0], alone[0], random.Random(0))
+    assert set(found) == {"a dog runs ."}
+
+
 def test_wrong_captions_by_source():
     examples = photographs()
     ((first, second), *_) = WrongCaptions("flickr", examples).of(examples[:1], 1, seed=0)
