@@ -217,6 +217,23 @@ def stop_while_waiting(base_path, polls, count: int) -> None:
             started.result(20)
 
 
+def test_versions_are_unloaded_one_at_a_time(base_path, publish):
+    publish(1, 2)
+    unloading, numbers = set(), []
+
+    def unload(servable):
+        unloading.add(servable.version)
+        numbers.append(len(unloading))
+        time.sleep(0.3)
+        unloading.remove(servable.version)
+
+    with serving(model_config(base_path, ALL), on_unload=unload) as manager:
+        with manager.lease(model_spec(version=1)), manager.lease(model_spec(version=2)):
+            manager.stop()
+        wait_until(lambda: version_states(manager) == {1: END, 2: END})
+    assert numbers == [1, 1]
+
+
 def test_stop_waits_for_requests_in_flight(base_path, publish):
     publish(1)
     with serving(model_config(base_path)) as manager:

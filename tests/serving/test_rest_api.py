@@ -229,6 +229,28 @@ def test_waiting_counts_against_the_timeout_and_does_not_delay_the_status():
     assert len(api.timeouts) == 2  # Of the first request and the status; the others did not start.
 
 
+def test_requests_for_models_are_counted_and_invented_names_are_not_kept(api):
+    counted = []
+
+    class Recording(FakeMonitoring):
+        def record_request(self, model, method, entrypoint, status_name, seconds):
+            assert 0 <= seconds < 60
+            counted.append((model, method, entrypoint, status_name))
+
+    client = TestClient(rest_app(api, 5.0, None, Recording()))
+    client.post("/v1/models/m:predict", json={"instances": [1]})
+    client.post("/v1/models/m:predict", content="{")
+    client.post("/v1/models/invented:classify", json={"examples": [{"x": 1}]})
+    client.get("/v1/models/m")
+    client.get("/nowhere")
+    assert counted == [
+        ("m", "predict", "REST", "OK"),
+        ("m", "predict", "REST", "INVALID_ARGUMENT"),
+        ("", "classify", "REST", "NOT_FOUND"),
+        ("m", "", "REST", "OK"),
+    ]
+
+
 def test_metrics_are_served_at_their_path(client, api):
     response = client.get("/monitoring/metrics")
     assert response.text == FakeMonitoring().prometheus_text()
